@@ -1,0 +1,169 @@
+"""Registered versions: what they are, where they stand, and how they did on which test set."""
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from recsys.errors import InputError
+from recsys.families import load_recommender
+from recsys.model import ARTIFACT
+from recsys.recommender import Recommender
+
+CHAMPION = "champion"
+_EVALUATION = "evaluation."
+_MODEL_DESCRIPTION = (
+    "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "
+    f"The version in Production carries the alias `{CHAMPION}`; every version's description says how it does."
+)
+_SHOWN = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version; `model_id` is the logged model behind it, None where it is not one of ours."""
+
+    name: str
+    number: int
+    stage: str
+    tags: Mapping[str, str]
+    source: str
+    description: str
+
+    @property
+    def family(self) -> str | None:
+        """The family that trained it; None for a version that another tool registered."""
+        return self.tags.get("family")
+
+    @property
+    def model_id(self) -> str | None:
+        """The logged model behind the version."""
+        return self.source.removeprefix("models:/") if self.source.startswith("models:/m-") else None
+
+    def metrics_on(self, test_digest: str) -> dict[str, float] | None:
+        """The metrics recorded for a test set, None where the version was not evaluated on it."""
+        recorded = self.tags.get(_EVALUATION + test_digest)
+        return None if recorded is None else {key: float(value) for key, value in json.loads(recorded).items()}
+
+
+def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> Version:
+    """Register a logged model, made by a run, as a new version."""
+    client = MlflowClient()
+    try:
+        client.create_registered_model(name, description=_MODEL_DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{model_id}"
+    created = client.create_model_version(name, source, run_id, tags=dict(tags), description=describe(tags))
+    # The tag by which the UI leads from the logged model to its version.
+    link = json.dumps([{"name": name, "version": created.version}])
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
+    return _version(created)
+
+
+def list_versions(name: str) -> list[Version]:
+    """All versions by number; an empty list where no such model is registered."""
+    found = MlflowClient().search_model_versions(f"name = '{name}'")
+    versions = list(found)
+    while found.token:
+        found = MlflowClient().search_model_versions(f"name = '{name}'", page_token=found.token)
+        versions += found
+    return sorted((_version(item) for item in versions), key=lambda version: version.number)
+
+
+def find_or_raise_version(name: str, number: int | None = None) -> Version:
+    """One version, or the newest; raises InputError that names those there are."""
+    versions = list_versions(name)
+    if not versions:
+        raise InputError(
+            f"model {name!r} has no version in {mlflow.get_registry_uri()}; run the entry point train first"
+        )
+    if number is None:
+        return versions[-1]
+    for version in versions:
+        if version.number == number:
+            return version
+    known = ", ".join(str(version.number) for version in versions)
+    raise InputError(f"parameter 'version': one of model {name!r}'s versions ({known}), got {number}")
+
+
+def load_version(version: Version) -> Recommender:
+    """Load a version's recommender; raises InputError if it is not one of ours or is damaged."""
+    if version.family is None:
+        raise InputError(f"version {version.number} of {version.name!r} was not registered by recsys (no tag 'family')")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{version.name}/{version.number}/artifacts/{ARTIFACT}", dst_path=folder
+            )
+            return load_recommender(Path(path))
+        except InputError:
+            raise
+        except Exception as error:
+            # What a damaged or missing file raises depends on the store and on the library that reads it.
+            raise InputError(
+                f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {error}); "
+                "train it again"
+            ) from error
+
+
+def record_metrics(version: Version, test_digest: str, metrics: Mapping[str, float]) -> Version:
+    """Remember a version's metrics on a test set, as a tag, and say them in its description."""
+    client = MlflowClient()
+    tags = {_EVALUATION + test_digest: json.dumps(dict(metrics)), "evaluated_on": test_digest}
+    tags |= {key: f"{metrics[key]:.4f}" for key in _SHOWN if key in metrics}
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, str(version.number), key, value)
+    client.update_model_version(version.name, str(version.number), describe({**version.tags, **tags}))
+    return find_or_raise_version(version.name, version.number)
+
+
+def promote_version(version: Version) -> None:
+    """Move a version to Production and the one there to Archived, and point the alias at it."""
+    client = MlflowClient()
+    # The alias first: it is one row and always points at a version, so readers of it never find none.
+    client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
+    with warnings.catch_warnings():
+        # Stages are deprecated since MLflow 2.9 and still what people ask for; the alias says the same.
+        warnings.simplefilter("ignore", FutureWarning)
+        client.transition_model_version_stage(
+            version.name, str(version.number), "Production", archive_existing_versions=True
+        )
+
+
+def describe(tags: Mapping[str, str]) -> str:
+    """A version's description for people, from its tags."""
+    dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
+    lines = [
+        f"**{tags['family']}** trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).",
+        f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.",
+    ]
+    if measured := _measures(tags, "validation_"):
+        lines.append(f"Validation, before learning from it too: {measured}.")
+    if measured := _measures(tags, ""):
+        lines.append(f"Test set `{tags.get('evaluated_on', tags['test_digest'])}`: {measured}.")
+    return "\n\n".join(lines)
+
+
+def _measures(tags: Mapping[str, str], prefix: str) -> str:
+    return ", ".join(f"{label} {tags[prefix + key]}" for key, label in _SHOWN.items() if prefix + key in tags)
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(
+        name=found.name,
+        number=int(found.version),
+        stage=found.current_stage or "None",
+        tags=dict(found.tags),
+        source=found.source or "",
+        description=found.description or "",
+    )

@@ -1,0 +1,77 @@
+"""Rating biases: how far a user rates above, and an item is rated above, the global mean.
+
+Every recommender falls back on them for ids it does not know, and every report is set against them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.arrays import Codes, Flags, Floats
+
+DAMPING = 5.0
+_SWEEPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Biases:
+    """rating(u, i) = mean + user[u] + item[i]; a bias that is not known counts as 0."""
+
+    mean: float
+    user: Floats
+    item: Floats
+
+    def rating(self, users: Codes, items: Codes) -> Floats:
+        """Expected ratings, not clipped, shape (n,); a code of -1 is an unknown user or item."""
+        return self.mean + np.where(users >= 0, self.user[users], 0.0) + np.where(items >= 0, self.item[items], 0.0)
+
+
+def learn_biases(
+    users: Codes, items: Codes, ratings: Floats, n_users: int, n_items: int, damping: float = DAMPING
+) -> Biases:
+    """Ridge regression of the ratings on their user and item, by alternating exact solutions.
+
+    Args:
+        damping: ratings at the mean that every user and item is given beforehand; pulls biases known from few
+            ratings towards 0 (Koren 2010, "Factor in the neighbors", section 2.1).
+    """
+    mean = float(ratings.mean())
+    residual = ratings - mean
+    user_count = np.bincount(users, minlength=n_users) + damping
+    item_count = np.bincount(items, minlength=n_items) + damping
+    user = np.zeros(n_users)
+    item = np.zeros(n_items)
+    for _ in range(_SWEEPS):
+        item = np.bincount(items, weights=residual - user[users], minlength=n_items) / item_count
+        user = np.bincount(users, weights=residual - item[items], minlength=n_users) / user_count
+    return Biases(mean, user, item)
+
+
+@dataclass(frozen=True)
+class LikeCalibration:
+    """The probability of a like, given an expected rating: 1 / (1 + exp(-(slope * rating + intercept)))."""
+
+    slope: float
+    intercept: float
+
+    def probability(self, ratings: Floats) -> Floats:
+        """Probabilities of shape (n,), in the order of the ratings."""
+        return np.asarray(1 / (1 + np.exp(-(self.slope * ratings + self.intercept))), np.float64)
+
+
+def calibrate(predicted: Floats, liked: Flags) -> LikeCalibration:
+    """Fit on ratings predicted for rows not learnt from (Platt 1999).
+
+    Where they hold one class only, or likes are not more frequent at higher predictions, the probability is
+    the smoothed share of likes for every rating.
+    """
+    if liked.any() and not liked.all():
+        from sklearn.linear_model import LogisticRegression  # a second to import: only where it is used
+
+        centre, spread = float(predicted.mean()), float(predicted.std()) or 1.0
+        model = LogisticRegression(C=1e3).fit(((predicted - centre) / spread)[:, None], liked)
+        slope = float(model.coef_[0, 0]) / spread
+        if slope > 0:
+            return LikeCalibration(slope, float(model.intercept_[0]) - slope * centre)
+    share = (liked.sum() + 1) / (len(liked) + 2)
+    return LikeCalibration(0.0, float(np.log(share / (1 - share))))

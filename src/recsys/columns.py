@@ -1,0 +1,72 @@
+"""The columns of a ratings file: their names, and what a file's reader hands over before any cleaning."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from recsys.errors import InputError
+
+_LONGEST_VALUE = 60  # characters of a value shown in a message
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns in the file. Only the timestamps may be absent, and only by default."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    rating: str = "rating"
+    timestamp: str = "timestamp"
+
+
+@dataclass(frozen=True, eq=False)
+class RawColumns:
+    """The columns of one file as they stand there, all of the same length.
+
+    Ids are dictionary arrays of text, null or blank where missing. Ratings and timestamps are float64
+    (null or NaN where missing), or dictionary arrays of text that is still to be parsed.
+    """
+
+    users: pa.DictionaryArray
+    items: pa.DictionaryArray
+    ratings: pa.Array
+    timestamps: pa.Array | None
+    place: Callable[[int], str]  # index of a row -> how a message names it, such as "ratings.csv:17"
+    notes: tuple[str, ...] = ()
+
+
+def check_names(columns: Columns) -> None:
+    """Refuse two column parameters that name the same column."""
+    owners: dict[str, str] = {}
+    for parameter, name in vars(columns).items():
+        if name in owners:
+            raise InputError(
+                f"parameters {owners[name]}_column and {parameter}_column both name column {name!r}; "
+                f"each needs its own: pass -P {parameter}_column=<another column>"
+            )
+        owners[name] = parameter
+
+
+def find_or_raise_positions(place: str, present: Sequence[str], columns: Columns) -> dict[str, int]:
+    """Where each needed column stands among `present`; without "timestamp" where the file has none."""
+    found = {}
+    for parameter, name in vars(columns).items():
+        count = present.count(name)
+        if count > 1:
+            raise InputError(f"{place}: column {name!r} is there {count} times; rename or remove all but one of them")
+        if count == 1:
+            found[parameter] = present.index(name)
+        elif parameter != "timestamp" or name != Columns().timestamp:
+            listed = shorten(", ".join(present), 4 * _LONGEST_VALUE)
+            raise InputError(
+                f"{place}: needed column {shorten(name)} is missing, the columns are {listed}; "
+                f"name yours with -P {parameter}_column=<column>"
+            )
+    return found
+
+
+def shorten(value: object, longest: int = _LONGEST_VALUE) -> str:
+    """`value` in quotes, cut where it is long, so that one message stays one line."""
+    text = str(value)
+    return repr(text if len(text) <= longest else text[: longest - 1] + "…")

@@ -1,0 +1,9 @@
+"""The one error that a user's own input can cause."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is all the user sees, so it names the rule, the value, the place (file, row, column or
+    parameter) and what to do about it.
+    """

@@ -1,0 +1,154 @@
+"""Matrix factorization by stochastic gradient descent (Koren, Bell and Volinsky 2009).
+
+A rating is the global mean, a user and an item bias, and the inner product of a user's and an item's factors.
+Training is recsys.factorization's, in PyTorch; what it leaves are NumPy arrays, so that serving needs no PyTorch.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from recsys.arrays import Array, Codes, Floats
+from recsys.biases import LikeCalibration, calibrate
+from recsys.dataset import Interactions
+from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
+from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys.factorization import Epoch
+    from recsys.training import Report
+
+_BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
+
+
+class Config(Settings):
+    """Settings of matrix factorization."""
+
+    embedding_size: int = Field(50, ge=1, le=4096, description="factors per user and item")
+    learning_rate: float = Field(0.005, gt=0, le=1, description="step size of Adam")
+    regularization: float = Field(0.02, ge=0, description="L2 penalty per rating on the factors and biases it uses")
+    epochs: int = Field(60, ge=1, le=100_000, description="most passes over the ratings")
+    patience: int = Field(3, ge=1, description="epochs without a better validation RMSE before training stops")
+    batch_size: int = Field(2048, ge=1, description="ratings per gradient step")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
+
+
+class FactorRecommender(Recommender):
+    """Biases and factors.
+
+    `user_factors` and `item_factors` are float32 of shape (n, embedding_size); `epochs` is how many were kept.
+    """
+
+    family = "matrix_factorization"
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        config: Config,
+        arrays: dict[str, Array],
+        mean: float,
+        epochs: int,
+        likes: LikeCalibration,
+    ) -> None:
+        super().__init__(knowledge, config)
+        self.arrays = arrays
+        self.mean = mean
+        self.epochs = epochs
+        self.likes = likes
+
+    def _score_known(self, users: Codes, items: Codes) -> Predictions:
+        rating = self._rating(users, items)
+        return Predictions(rating, self.likes.probability(rating))
+
+    def _rating(self, users: Codes, items: Codes) -> Floats:
+        arrays = self.arrays
+        product = np.empty(len(users), np.float32)
+        for start in range(0, len(users), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            user_factors = arrays["user_factors"].take(users[block], axis=0)
+            item_factors = arrays["item_factors"].take(items[block], axis=0)
+            np.einsum("nk,nk->n", user_factors, item_factors, out=product[block])
+        return self.mean + arrays["user_bias"][users] + arrays["item_bias"][items] + product.astype(np.float64)
+
+    def _save_weights(self, folder: Path) -> dict[str, Any]:
+        save_arrays(folder / "factors.npz", **self.arrays)
+        return {"mean": self.mean, "epochs": self.epochs, "likes": [self.likes.slope, self.likes.intercept]}
+
+
+def fit(
+    knowledge: Knowledge,
+    rows: Interactions,
+    config: Config,
+    *,
+    seed: int,
+    validation: Interactions | None = None,
+    guide: Recommender | None = None,
+    report: "Report | None" = None,
+) -> FactorRecommender:
+    """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept."""
+    from recsys.factorization import factorize  # PyTorch takes seconds to import
+
+    def on_epoch(epoch: "Epoch") -> None:
+        if report is not None:
+            measured = {"train_rmse": epoch.train_rmse, "seconds": epoch.seconds}
+            if epoch.validation_rmse is not None:
+                measured["validation_rmse"] = epoch.validation_rmse
+            report(epoch.number, measured)
+
+    guided = guide if isinstance(guide, FactorRecommender) else None
+    factors, _, best = factorize(
+        rows.users,
+        rows.items,
+        rows.ratings,
+        len(knowledge.user_ids),
+        len(knowledge.item_ids),
+        embedding_size=config.embedding_size,
+        learning_rate=config.learning_rate,
+        regularization=config.regularization,
+        batch_size=config.batch_size,
+        epochs=guided.epochs if guided else config.epochs,
+        patience=config.patience,
+        seed=seed,
+        device=config.device,
+        validation=(validation.users, validation.items, validation.ratings) if validation else None,
+        on_epoch=on_epoch,
+        progress=True,
+    )
+    arrays = {
+        "user_bias": factors.user_bias,
+        "item_bias": factors.item_bias,
+        "user_factors": factors.user_factors,
+        "item_factors": factors.item_factors,
+    }
+    likes = guided.likes if guided else knowledge.calibration
+    fitted = FactorRecommender(knowledge, config, arrays, factors.mean, best, likes)
+    if validation is not None:
+        known = np.flatnonzero((validation.users >= 0) & (validation.items >= 0))
+        predicted = fitted._rating(validation.users[known], validation.items[known])
+        fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)
+    return fitted
+
+
+def suggest(trial: Any) -> Config:
+    """The search space."""
+    return Config(
+        embedding_size=trial.suggest_int("embedding_size", 8, 128, log=True),
+        learning_rate=trial.suggest_float("learning_rate", 5e-4, 5e-2, log=True),
+        regularization=trial.suggest_float("regularization", 1e-3, 0.3, log=True),
+        batch_size=trial.suggest_categorical("batch_size", [512, 1024, 2048, 4096, 8192]),
+    )
+
+
+def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> FactorRecommender:
+    """Read the factors back."""
+    weights = description["weights"]
+    return FactorRecommender(
+        knowledge,
+        Config(**description["config"]),
+        load_arrays(folder / "factors.npz"),
+        float(weights["mean"]),
+        int(weights["epochs"]),
+        LikeCalibration(*weights["likes"]),
+    )

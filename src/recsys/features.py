@@ -1,0 +1,106 @@
+"""What is known of a user and of an item before a rating: averages, counts and spreads.
+
+All of it comes from the rows given, which are training rows. A training row's own rating must not feed its
+own features either, and leaving out just that one rating is not enough: a user's leave-one-out average
+falls exactly as the rating left out rises, so a tree reads the rating back from it. Training rows therefore get
+their averages out of fold: from the other folds' ratings (docs/decisions/0004-out-of-fold-features.md).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from recsys.arrays import Array, Codes, Floats
+
+FEATURES = (
+    "user_average_rating",
+    "user_rating_std",
+    "user_rating_count",
+    "user_unique_items",
+    "item_average_rating",
+    "item_rating_std",
+    "item_rating_count",
+    "item_unique_users",
+)
+FOLDS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """One side's features, each of shape (n,); where nothing is known, those of all ratings and a count of 0."""
+
+    average: Floats
+    std: Floats
+    count: Floats
+
+    @property
+    def unique(self) -> Floats:
+        """Distinct partners: equal to the count, since cleaning leaves every pair once."""
+        return self.count
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The statistics of all users and all items."""
+
+    user: Statistics
+    item: Statistics
+
+    def table(self, users: Codes, items: Codes) -> Floats:
+        """The features of pairs outside the rows learnt from: shape (n, 8), columns as in FEATURES."""
+        return np.stack([*_columns(self.user, users), *_columns(self.item, items)], axis=1)
+
+
+def learn_features(users: Codes, items: Codes, ratings: Floats, n_users: int, n_items: int) -> Features:
+    """Statistics per user and per item from training rows."""
+    mean, std = float(ratings.mean()), float(ratings.std())
+    return Features(
+        _statistics(_sums(users, ratings, n_users), mean, std), _statistics(_sums(items, ratings, n_items), mean, std)
+    )
+
+
+def out_of_fold_table(
+    users: Codes, items: Codes, ratings: Floats, n_users: int, n_items: int, *, seed: int, folds: int = FOLDS
+) -> Floats:
+    """The features of the training rows themselves: shape (n, 8), columns as in FEATURES.
+
+    Averages and spreads come from the ratings of the other folds; counts leave out the row itself.
+    """
+    mean, std = float(ratings.mean()), float(ratings.std())
+    fold = np.random.default_rng(seed).permutation(np.arange(len(ratings)) % folds)
+    columns: list[Floats] = []
+    for codes, n in ((users, n_users), (items, n_items)):
+        cells = codes.astype(np.int64) * folds + fold
+        total, inside = _sums(codes, ratings, n), _sums(cells, ratings, n * folds)
+        outside = _Sums(*(np.repeat(a, folds) - b for a, b in zip(total, inside, strict=True)))
+        known = _statistics(outside, mean, std)
+        others = total.rows[codes] - 1.0
+        columns += [known.average[cells], known.std[cells], others, others]
+    return np.stack(columns, axis=1)
+
+
+def _columns(side: Statistics, codes: Codes) -> list[Floats]:
+    return [side.average[codes], side.std[codes], side.count[codes], side.unique[codes]]
+
+
+class _Sums(NamedTuple):
+    rows: Floats
+    total: Floats
+    squares: Floats
+
+
+def _sums(codes: Array, ratings: Floats, n: int) -> _Sums:
+    return _Sums(
+        np.bincount(codes, minlength=n).astype(np.float64),
+        np.bincount(codes, weights=ratings, minlength=n).astype(np.float64),
+        np.bincount(codes, weights=ratings * ratings, minlength=n).astype(np.float64),
+    )
+
+
+def _statistics(sums: _Sums, mean: float, std: float) -> Statistics:
+    count, total, squares = sums
+    average = np.divide(total, count, out=np.full(len(count), mean), where=count > 0)
+    variance = np.divide(squares, count, out=np.zeros(len(count)), where=count > 0) - average**2
+    spread = np.where(count > 1, np.sqrt(np.maximum(variance, 0)), std)
+    return Statistics(average, spread, count)

@@ -1,0 +1,88 @@
+"""Measures of predictions: arrays in, a float out.
+
+Every function is defined on at least one row; where a measure does not exist (no like, only likes), it says
+so with NaN, which callers report as "undefined" and never log. A like is a rating of at least the threshold.
+"""
+
+import numpy as np
+from sklearn import metrics as sk
+
+from recsys.arrays import Array, Codes, Flags, Floats
+
+
+def rmse(ratings: Floats, predicted: Floats) -> float:
+    """Root mean squared error over all rows."""
+    return float(np.sqrt(np.mean((ratings - predicted) ** 2)))
+
+
+def mae(ratings: Floats, predicted: Floats) -> float:
+    """Mean absolute error over all rows."""
+    return float(np.mean(np.abs(ratings - predicted)))
+
+
+def auc(liked: Flags, score: Floats) -> float:
+    """Area under the ROC curve: how often a liked row outscores another; ties count half. NaN for one class."""
+    return float(sk.roc_auc_score(liked, score)) if _both(liked) else float("nan")
+
+
+def accuracy(liked: Flags, probability: Floats) -> float:
+    """The share of rows where `probability >= 0.5` says what was true."""
+    return float(np.mean(liked == (probability >= 0.5)))
+
+
+def f1_score(liked: Flags, probability: Floats) -> float:
+    """Harmonic mean of precision and recall of `probability >= 0.5`; 0 where nothing is liked or said to be."""
+    return float(sk.f1_score(liked, probability >= 0.5, zero_division=0))
+
+
+def log_loss(liked: Flags, probability: Floats) -> float:
+    """Mean negative log-likelihood in nats, of probabilities kept a millionth away from 0 and 1."""
+    return float(sk.log_loss(liked, np.clip(probability, 1e-6, 1 - 1e-6), labels=[False, True]))
+
+
+def user_aucs(users: Codes, liked: Flags, score: Floats) -> tuple[Codes, Floats]:
+    """The AUC within each user who has both classes: their codes and values, each of shape (users with both,).
+
+    By rank sums (Mann and Whitney 1947), all users at once: AUC = (R - p(p + 1) / 2) / (p n), where R is the sum
+    of the ranks of the user's p likes among their p + n rows, tied rows sharing their mean rank.
+    """
+    order = np.lexsort((score, users))
+    users, liked, score = users[order], liked[order], score[order]
+    first = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
+    sizes = np.diff(np.r_[first, len(users)])
+    start = np.repeat(first, sizes)
+    tie_first = np.flatnonzero(np.r_[True, (users[1:] != users[:-1]) | (score[1:] != score[:-1])])
+    tie_sizes = np.diff(np.r_[tie_first, len(users)])
+    rank = np.repeat(tie_first + (tie_sizes + 1) / 2, tie_sizes) - start
+    positives = np.add.reduceat(liked.astype(np.float64), first)
+    rank_sums = np.add.reduceat(np.where(liked, rank, 0.0), first)
+    both = (positives > 0) & (positives < sizes)
+    p, n = positives[both], (sizes - positives)[both]
+    return users[first[both]], (rank_sums[both] - p * (p + 1) / 2) / (p * n)
+
+
+def ndcg(relevant: Flags, relevant_counts: Array) -> Floats:
+    """Normalised discounted cumulative gain per user (Järvelin and Kekäläinen 2002), binary relevance.
+
+    Args:
+        relevant: (users, k), whether the item at each rank of a user's list is relevant.
+        relevant_counts: (users,), how many relevant items each user has, at least 1.
+    """
+    k = relevant.shape[1]
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(discounts)[np.minimum(relevant_counts, k) - 1]
+    return np.asarray((relevant @ discounts) / ideal, np.float64)
+
+
+def recall(relevant: Flags, relevant_counts: Array) -> Floats:
+    """The share of a user's relevant items that are in the list; arguments as for `ndcg`."""
+    return np.asarray(relevant.sum(axis=1) / relevant_counts, np.float64)
+
+
+def coverage(recommended: Array, n_items: int) -> float:
+    """The share of the catalogue that is recommended to anyone; `recommended` holds item codes, any shape."""
+    return len(np.unique(recommended)) / n_items
+
+
+def _both(liked: Flags) -> bool:
+    return bool(liked.any()) and not bool(liked.all())

@@ -1,0 +1,183 @@
+"""The room of MLflow tracking: runs, their parameters, metrics, figures and datasets, and logged models."""
+
+import logging
+import socket
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+import pandas as pd
+import requests
+from matplotlib.figure import Figure
+from mlflow.data.dataset import Dataset as MlflowDataset
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param
+from mlflow.tracking import MlflowClient
+
+from recsys.dataset import Dataset
+from recsys.errors import InputError
+from recsys.model import ARTIFACT, SIGNATURE
+from recsys.recommender import Recommender
+from recsys.settings import Settings, to_text
+
+_CONNECT_SECONDS = 5
+_FLUSH_SECONDS = 1.0
+_MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn", "skops")
+
+
+def connect(uri: str) -> None:
+    """Send everything from here on to a tracking server or database.
+
+    Raises:
+        InputError: within seconds if nothing answers there. MLflow itself would try for minutes.
+    """
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            requests.get(f"{uri.rstrip('/')}/health", timeout=_CONNECT_SECONDS)
+        elif parts.hostname:
+            default = 5432 if parts.scheme.startswith("postgres") else 3306
+            socket.create_connection((parts.hostname, parts.port or default), _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: a tracking server that answers is needed, but nothing does at {shown} "
+            f"({type(error).__name__}); start it, or unset MLFLOW_TRACKING_URI to use the local mlflow.db"
+        ) from None
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+
+
+class Run:
+    """An MLflow run that is under way. Numbers are collected and sent in batches."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._client = MlflowClient()
+        self._waiting: list[Metric] = []
+        self._sent = time.monotonic()
+
+    def log_parameters(self, settings: Settings) -> None:
+        """Log parameters, less those that `mlflow run` has logged already: a second value would be refused."""
+        self.log_values(settings.model_dump())
+
+    def log_values(self, values: Mapping[str, object]) -> None:
+        """Log parameters that are no settings object; those logged already are left out here too."""
+        known = self._client.get_run(self.run_id).data.params
+        parameters = [Param(name, to_text(value)) for name, value in values.items() if name not in known]
+        self._client.log_batch(self.run_id, params=parameters)
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Log final numbers."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+
+    def log_model_metrics(self, values: Mapping[str, float], model_id: str, dataset: Dataset) -> None:
+        """Log final numbers on the run and on a logged model, with the dataset they were measured on."""
+        mlflow.log_metrics(dict(values), run_id=self.run_id, model_id=model_id, dataset=_input(dataset))
+
+    def log_progress(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the numbers of one epoch; they are sent about once a second."""
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(key, value, now, step) for key, value in values.items()]
+        if time.monotonic() - self._sent > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what `log_progress` still holds."""
+        for start in range(0, len(self._waiting), 1000):  # the server's limit a batch
+            self._client.log_batch(self.run_id, metrics=self._waiting[start : start + 1000])
+        self._waiting = []
+        self._sent = time.monotonic()
+
+    def log_figures(self, figures: Mapping[str, Figure], folder: str = "plots") -> None:
+        """Log figures as images, by file name."""
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": 110})
+
+    def log_table(self, table: pd.DataFrame, path: str) -> None:
+        """Log a table as CSV."""
+        mlflow.log_text(table.to_csv(index=False), path)
+
+    def log_json(self, content: Any, path: str) -> None:
+        """Log a JSON document."""
+        mlflow.log_dict(content, path)
+
+    def log_dataset(self, dataset: Dataset, context: str) -> None:
+        """Record which dataset the run worked on, and as what ("training", "test")."""
+        mlflow.log_input(_input(dataset), context=context)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags on the run."""
+        mlflow.set_tags(dict(tags))
+
+    def log_recommender(self, recommender: Recommender, requirements: Path) -> str:
+        """Log a recommender as an MLflow model with the code that reads it; returns the logged model's id.
+
+        Args:
+            requirements: the requirements.txt whose pins the model is given.
+        """
+        package = Path(__file__).parent
+        knowledge = recommender.knowledge
+        example = pd.DataFrame({"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]})
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / ARTIFACT
+            recommender.save(folder)
+            info = mlflow.pyfunc.log_model(
+                name=ARTIFACT,
+                python_model=str(package / "model.py"),
+                artifacts={ARTIFACT: str(folder)},
+                code_paths=[str(package)],
+                signature=SIGNATURE,
+                input_example=example,
+                pip_requirements=_pins(requirements),
+                params={name: to_text(value) for name, value in recommender.config.model_dump().items()},
+                model_type=recommender.family,
+            )
+        return str(info.model_id)
+
+
+@contextmanager
+def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+    """Open an MLflow run: the one that `mlflow run` made for this process, a child of the active one, or a new one.
+
+    It ends FINISHED, FAILED with the message in the tag `error`, or KILLED where the process was told to stop.
+    """
+    active = mlflow.start_run(nested=mlflow.active_run() is not None)
+    status = "FINISHED"
+    opened = Run(active.info.run_id)
+    try:
+        mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
+        yield opened
+        opened.flush()
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except BaseException as error:
+        status = "FAILED"
+        mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def _input(dataset: Dataset) -> MlflowDataset:
+    name = Path(dataset.manifest["source"]).name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it finds two names for the one kind of source
+        source = resolve_dataset_source(str(dataset.folder))
+    return MetaDataset(source, name=name, digest=dataset.digest)  # type: ignore[abstract]  # mlflow's own oversight
+
+
+def _pins(requirements: Path) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line.split("==")[0] in _MODEL_NEEDS]

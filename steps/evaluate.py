@@ -1,0 +1,75 @@
+"""Evaluate: a version and a dataset in, its test metrics on the record out."""
+
+from typing import TYPE_CHECKING, Any
+
+from recsys import dataset as datasets
+from recsys.dataset import Dataset, Preparation
+from recsys.errors import InputError
+from recsys.settings import parse_settings
+from steps.prepare import prepare_once, prepared_folder
+from steps.shell import run_step
+
+if TYPE_CHECKING:
+    from registry.versions import Version
+
+
+def evaluate(parameters: Any) -> "Version":
+    """Score one version on the test set of a dataset: by default the newest, on the one it was trained from."""
+    from recsys import tracking
+    from registry import versions
+
+    with tracking.run("evaluate") as run:
+        run.log_parameters(parameters)
+        version = versions.find_or_raise_version(parameters.model_name, parameters.version)
+        given = {name: value for name in Preparation.model_fields if (value := getattr(parameters, name))}
+        dataset = _dataset(version, given, parameters.folder)
+        return measure(version, dataset, run)
+
+
+def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
+    """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
+    from recsys import evaluation, plots
+    from registry import versions
+
+    recommender = versions.load_version(version)
+    measured = evaluation.evaluate(recommender, dataset)
+    run.log_dataset(dataset, "test")
+    run.set_tags({"model_type": str(version.family), "version": str(version.number), "data_version": dataset.digest})
+    if version.model_id:
+        run.log_model_metrics(measured.metrics, version.model_id, dataset)
+    else:
+        run.log_metrics(measured.metrics)
+    run.log_figures(plots.evaluation_plots(measured))
+    run.log_json({"metrics": measured.metrics, "undefined": measured.undefined}, "evaluation.json")
+    recorded = versions.record_metrics(version, dataset.test_digest, measured.metrics)
+    names = ("rmse", "mae", "auc", "auc_per_user")
+    shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
+    print(f"version {version.number} ({version.family}) on {len(measured.rows):,} test ratings: {shown}")
+    learnt, counted = recommender.knowledge.like_threshold, dataset.like_threshold
+    if learnt != counted:
+        print(f"note: version {version.number} learnt likes as ratings of at least {learnt:g}, here it is {counted:g}")
+    for name, reason in measured.undefined.items():
+        print(f"note: {name} is undefined: {reason}")
+    return recorded
+
+
+def _dataset(version: "Version", given: dict[str, str], folder: str) -> Dataset:
+    digest = version.tags.get("data_version")
+    if digest is None:
+        raise InputError(
+            f"version {version.number} of {version.name!r} was not registered by recsys (no tag 'data_version')"
+        )
+    trained_from = None
+    try:
+        trained_from = datasets.load_dataset(digest, prepared_folder())
+    except InputError:
+        if "ratings" not in given:
+            raise
+    if not given and trained_from:
+        return trained_from
+    before = trained_from.preparation.model_dump() if trained_from else {}
+    return prepare_once(parse_settings(Preparation, before | given), folder)
+
+
+if __name__ == "__main__":
+    run_step("evaluate", evaluate)

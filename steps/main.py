@@ -1,0 +1,44 @@
+"""Main: prepare, train several families, evaluate and promote, in one process under one parent run."""
+
+from recsys.families import family_module
+from recsys.settings import Settings
+from steps.evaluate import evaluate
+from steps.parameters import (
+    EvaluateParameters,
+    MainParameters,
+    PrepareParameters,
+    PromoteParameters,
+    TrainParameters,
+)
+from steps.prepare import prepare
+from steps.promote import promote
+from steps.shell import run_step
+from steps.train import train
+
+
+def main(parameters: MainParameters) -> None:
+    """Run the whole pipeline; every step is a child run with its own parameters, metrics and artifacts."""
+    families = [name.strip() for name in parameters.families.split(",")]
+    for family in families:
+        family_module(family)  # an unknown one is told before anything is trained
+    from recsys import tracking
+
+    given = parameters.model_dump()
+
+    def of(settings: type[Settings]) -> dict[str, object]:
+        return {name: value for name, value in given.items() if name in settings.model_fields}
+
+    with tracking.run("main") as run:
+        run.log_parameters(parameters)
+        dataset = prepare(PrepareParameters(**of(PrepareParameters)))
+        for family in families:
+            version = train(TrainParameters(**of(TrainParameters), family=family), dataset=dataset)
+            evaluate(
+                EvaluateParameters(folder=parameters.folder, model_name=parameters.model_name, version=version.number)
+            )
+        promote(PromoteParameters(**of(PromoteParameters)), dataset=dataset)
+    print(f"\nnext: make ui, or score with mlflow.pyfunc.load_model('models:/{parameters.model_name}@champion')")
+
+
+if __name__ == "__main__":
+    run_step("main", main)

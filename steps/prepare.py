@@ -1,0 +1,89 @@
+"""Prepare: a ratings file in, a split dataset with features on disk out."""
+
+from pathlib import Path
+
+from recsys.movielens import KNOWN, obtain
+
+from recsys import dataset as datasets
+from recsys.dataset import PARTS, Dataset, Preparation
+from steps.parameters import PrepareParameters
+from steps.shell import data_folder, run_step
+
+
+def prepare(parameters: PrepareParameters) -> Dataset:
+    """Prepare a dataset, or find the one there is, and record it in an MLflow run."""
+    from recsys import plots, tracking
+
+    with tracking.run("prepare") as run:
+        run.log_parameters(parameters)
+        source, preparation = _locate(parameters, parameters.folder)
+        dataset = datasets.prepare(source, preparation, prepared_folder())
+        _announce(dataset)
+        run.log_metrics(_counts(dataset))
+        run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
+        run.log_dataset(dataset, "preparation")
+        run.log_json(dataset.manifest, "manifest.json")
+        run.log_figures(
+            {
+                "ratings.png": plots.rating_histogram(dataset),
+                "ratings_per_user.png": plots.ratings_per_user(dataset),
+            }
+        )
+    return dataset
+
+
+def prepare_once(parameters: Preparation, folder: str) -> Dataset:
+    """The dataset for another step: the one there is, or one that is prepared and recorded now."""
+    source, preparation = _locate(parameters, folder)
+    if dataset := datasets.find_dataset(source, preparation, prepared_folder()):
+        _announce(dataset)
+        return dataset
+    return prepare(PrepareParameters(folder=folder, **preparation.model_dump()))
+
+
+def prepared_folder() -> Path:
+    """Where prepared datasets are kept."""
+    return data_folder() / "prepared"
+
+
+def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
+    """The ratings file, fetched where it goes by a name, and the parameters that make a dataset of it."""
+    preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
+    if preparation.ratings in KNOWN:
+        return obtain(preparation.ratings, data_folder() / "downloads"), preparation
+    path = (Path(folder) / Path(preparation.ratings).expanduser()).absolute()
+    return path, preparation.model_copy(update={"ratings": str(path)})
+
+
+def _announce(dataset: Dataset) -> None:
+    manifest = dataset.manifest
+    if dataset.reused:
+        print(f"reused {dataset.folder}: same ratings, same parameters")
+        return
+    sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items() if count)
+    print(
+        f"prepared {dataset.folder}: {manifest['ratings']:,} ratings ({sizes}) of {manifest['users']:,} users on "
+        f"{manifest['items']:,} items, from {manifest['scale'][0]:g} to {manifest['scale'][1]:g}; dropped "
+        f"{dropped or 'none'} of {manifest['rows_read']:,} rows read"
+    )
+    for note in manifest["notes"]:
+        print(f"note: {note}")
+
+
+def _counts(dataset: Dataset) -> dict[str, float]:
+    manifest = dataset.manifest
+    return {
+        "dataset_size": manifest["ratings"],
+        "feature_count": len(manifest["features"]),
+        "rows_read": manifest["rows_read"],
+        "users": manifest["users"],
+        "items": manifest["items"],
+        "density": manifest["ratings"] / (manifest["users"] * manifest["items"]),
+        **{f"dropped_{reason}": count for reason, count in manifest["dropped"].items()},
+        **{f"{part}_rows": manifest["sizes"][part] for part in PARTS},
+    }
+
+
+if __name__ == "__main__":
+    run_step("prepare", prepare)

@@ -1,0 +1,153 @@
+"""What every step does around its work: read the command line, connect, fail with one message, stop when told."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from platformdirs import user_data_path
+
+from recsys.errors import InputError
+from recsys.families import family_module, family_names
+from recsys.settings import Settings, parse_settings, to_text
+from steps import PROJECT
+from steps.parameters import STEPS, StepName
+
+_ORPHAN_POLL_SECONDS = 1.0
+
+
+def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
+    """Run a step as a program: parse, connect to MLflow, call, and turn what goes wrong into one message."""
+    stopped = _stop_on_signals()
+    try:
+        parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
+        _connect(Path(parameters.folder))  # type: ignore[attr-defined]
+        step(parameters) if config is None else step(parameters, config)
+    except InputError as error:
+        _fail(f"{name}: {error}")
+    except KeyboardInterrupt:
+        number = stopped[0] if stopped else signal.SIGINT
+        print(f"{name}: stopped by {signal.Signals(number).name}", file=sys.stderr)
+        sys.exit(128 + number)
+
+
+def parse(name: StepName, arguments: Sequence[str]) -> tuple[Settings, Settings | None]:
+    """The step's parameters and, for `train`, those of its family; raises InputError."""
+    model = STEPS[name]
+    values = _read(name, model, arguments)
+    if name != "train":
+        parameters = parse_settings(model, values)
+        if name == "tune":
+            family_module(parameters.family)  # type: ignore[attr-defined]
+        return parameters, None
+    own = {key: value for key, value in values.items() if key in model.model_fields}
+    parameters = parse_settings(model, own)
+    family: str = parameters.family  # type: ignore[attr-defined]
+    config = family_module(family).Config
+    for key in values:
+        if key not in own and key not in config.model_fields:
+            raise InputError(_unknown(key, family, [*model.model_fields, *config.model_fields]))
+    rest = {key: value for key, value in values.items() if key not in own}
+    return parameters, parse_settings(config, rest)
+
+
+def data_folder() -> Path:
+    """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project."""
+    chosen = os.environ.get("RECSYS_DATA")
+    return Path(chosen).expanduser().absolute() if chosen else user_data_path("recsys", appauthor=False)
+
+
+def _read(name: StepName, model: type[Settings], arguments: Sequence[str]) -> dict[str, str]:
+    """`--name value` and `--name=value`; any name is taken, so that an unknown one can be explained."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        _help(name, model)
+    values: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        key, given, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            raise InputError(f"parameters are written --name=value, got {argument!r}; see --help")
+        if not given:
+            if not rest:
+                raise InputError(f"parameter {key!r}: a value is needed behind its name; write --{key}=value")
+            value = rest.pop(0)
+        if key in values:
+            raise InputError(f"parameter {key!r}: given twice, {values[key]!r} and {value!r}; give it once")
+        values[key] = value
+    return values
+
+
+def _help(name: StepName, model: type[Settings]) -> NoReturn:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m steps.{name}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for key, field in model.model_fields.items():
+        description = f"{field.description} (default: {to_text(field.get_default()) or 'empty'})"
+        parser.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
+    if name == "train":
+        for family in family_names():
+            group = parser.add_argument_group(f"parameters of family {family}")
+            for key, field in family_module(family).Config.model_fields.items():
+                description = f"{field.description} (default: {to_text(field.get_default())})"
+                group.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
+    parser.print_help()
+    sys.exit(0)
+
+
+def _unknown(key: str, family: str, known: Sequence[str]) -> str:
+    owners = [other for other in family_names() if other != family and key in family_module(other).Config.model_fields]
+    hint = f" ({key} belongs to family {' and '.join(owners)})" if owners else ""
+    return f"unknown parameter {key!r} for family {family}{hint}; known are: {', '.join(known)}"
+
+
+def _connect(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix):
+        # A relative path means the caller's folder; MLflow would take this process's.
+        uri = prefix + str((folder / uri.removeprefix(prefix)).absolute())
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from recsys import tracking  # MLflow takes seconds to import: a wrong parameter has been told by now
+
+    tracking.connect(uri)
+
+
+def _stop_on_signals() -> list[int]:
+    """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
+
+    A step whose `mlflow run` has died stops too.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for other in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if "MLFLOW_RUN_ID" in os.environ:
+        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    return received
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_ORPHAN_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

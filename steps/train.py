@@ -1,0 +1,117 @@
+"""Train: a dataset and a family in, a registered version out."""
+
+from typing import TYPE_CHECKING
+
+from recsys.dataset import Dataset
+from recsys.families import family_module
+from recsys.provenance import provenance
+from recsys.settings import Settings
+from steps import PROJECT
+from steps.parameters import TrainParameters
+from steps.prepare import prepare_once
+from steps.shell import run_step
+
+if TYPE_CHECKING:
+    from recsys.recommender import Recommender
+    from recsys.tracking import Run
+    from registry.versions import Version
+
+
+def train(
+    parameters: TrainParameters,
+    config: Settings | None = None,
+    dataset: Dataset | None = None,
+    tags: dict[str, str] | None = None,
+) -> "Version":
+    """Train one family, log the model and register it.
+
+    Args:
+        config: the family's settings; its defaults where None.
+        dataset: where the caller has it already, else it is found or prepared.
+        tags: further tags of the run and the version.
+    """
+    from recsys import evaluation, plots, tracking, training
+    from registry import versions
+
+    family = parameters.family
+    config = config or family_module(family).Config()
+    made_by = {"model_type": family, **provenance(PROJECT), **(tags or {})}
+    with tracking.run(f"train {family}", made_by) as run:
+        run.log_parameters(parameters)
+        run.log_parameters(config)
+        dataset = dataset or prepare_once(parameters, parameters.folder)
+        run.set_tags({"data_version": dataset.digest})
+        run.log_dataset(dataset, "training")
+        history = History(run)
+        done = training.train(
+            family, dataset, config, seed=parameters.seed, refit=parameters.refit, report=history.report
+        )
+        measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
+        validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
+        run.log_metrics({**validation, "training_rows": len(done.final.knowledge.seen)})
+        run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
+        history.log_plot()
+        _log_importances(run, done.final)
+        model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
+        run.log_model_metrics(validation, model_id, dataset)
+        tags = made_by | _version_tags(family, dataset, validation)
+        version = versions.register(run.run_id, model_id, parameters.model_name, tags)
+        run.set_tags({"version": str(version.number)})
+    shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)
+    print(f"registered version {version.number} of {version.name}: {family}, validation {shown}")
+    for name, reason in measured.undefined.items():
+        print(f"note: validation {name} is undefined: {reason}")
+    return version
+
+
+class History:
+    """Sends a family's progress to a run and keeps it for the plot."""
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+
+    def report(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Take the metrics of one epoch."""
+        self.run.log_progress(epoch, {f"epoch_{name}": value for name, value in metrics.items()})
+        for name, value in metrics.items():
+            self.curves.setdefault(name, []).append((epoch, value))
+
+    def log_plot(self) -> None:
+        """Plot the curves, if the family reported any."""
+        from recsys import plots
+
+        self.run.flush()
+        curves = {name: points for name, points in self.curves.items() if name.endswith("rmse")}
+        if curves:
+            chosen = curves.get("validation_rmse")
+            best = min(chosen, key=lambda point: point[1])[0] if chosen else None
+            self.run.log_figures({"learning.png": plots.loss_per_epoch(curves, best)})
+
+
+def _log_importances(run: "Run", recommender: "Recommender") -> None:
+    import pandas as pd
+
+    from recsys import plots
+
+    values = recommender.importances()
+    if values:
+        table = pd.DataFrame({"feature": list(values), "importance": list(values.values())})
+        run.log_table(table.sort_values("importance", ascending=False), "feature_importances.csv")
+        run.log_figures({"feature_importances.png": plots.importances(values)})
+
+
+def _version_tags(family: str, dataset: Dataset, validation: dict[str, float]) -> dict[str, str]:
+    shown = [f"validation_{name}" for name in ("rmse", "mae", "auc", "auc_per_user")]
+    return {
+        "family": family,
+        "data_version": dataset.digest,
+        "test_digest": dataset.test_digest,
+        "split": dataset.preparation.split,
+        "ratings": dataset.preparation.ratings,
+        **{name: f"{validation[name]:.4f}" for name in shown if name in validation},
+    }
+
+
+if __name__ == "__main__":
+    run_step("train", train)
