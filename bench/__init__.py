@@ -1,0 +1,4 @@
+"""Measurements, each as a ratio against a baseline in the same run on the same data.
+
+`python -m bench` runs all of them; docs/benchmarks.md holds the results.
+"""
