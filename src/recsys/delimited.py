@@ -1,11 +1,13 @@
 """Ratings files of delimited text: CSV and its relatives, plain or gzipped."""
 
+import codecs
 import csv
 import gzip
 import io
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -25,6 +27,7 @@ MISSING_NUMBERS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N")
 _GZIP_MAGIC = b"\x1f\x8b"
 _CANDIDATES = ("::", "\t", ";", "|", ",")
 _WORDS = {"tab": "\t", "\\t": "\t", "comma": ","}
+_TEXT = pa.dictionary(pa.int32(), pa.string())
 _UNIT = "\x1f"  # ASCII's unit separator: stands in for a separator of several bytes
 _HEAD = 1 << 20  # bytes looked at to learn the layout
 # Larger than Arrow's own 1 MiB: every block brings dictionaries of its own, to be unified.
@@ -53,7 +56,9 @@ def read_columns(path: Path, columns: Columns, separator: str) -> RawColumns:
     if table.num_rows == 0:
         raise _no_rows(path)
 
-    arrays = {parameter: _whole(table.column(str(position))) for parameter, position in layout.at.items()}
+    with ThreadPoolExecutor() as pool:  # Arrow lets go of the interpreter meanwhile
+        columns_read = (table.column(str(position)) for position in layout.at.values())
+        arrays = dict(zip(layout.at, pool.map(_whole, columns_read), strict=True))
     for parameter in ("user", "item"):
         arrays[parameter] = _checked_ids(arrays[parameter], path, layout, parameter)
     return RawColumns(
@@ -67,16 +72,21 @@ def read_columns(path: Path, columns: Columns, separator: str) -> RawColumns:
 
 
 def _read_somehow(path: Path, layout: _Layout) -> pa.Table:
-    # Dates, blanks around a missing value and line breaks in quotes take a second, slower try; lines
-    # longer than a block a third; mistakes fail all of them.
-    for parse, block in ((True, _BLOCK), (False, _BLOCK), (False, _LARGEST_BLOCK)):
+    # From the fastest way to the most lenient; mistakes fail all of them.
+    ways = (
+        (pa.float64(), pa.float64(), _BLOCK),
+        (pa.float64(), pa.timestamp("us"), _BLOCK),  # dates without a zone
+        (_TEXT, _TEXT, _BLOCK),  # other dates, lines of blanks, line breaks in quotes
+        (_TEXT, _TEXT, _LARGEST_BLOCK),
+    )
+    for ratings, timestamps, block in ways:
         try:
-            table = _read(path, layout, parse=parse, block=block)
-            if parse and _has_infinity(table):
-                continue  # no legal value; as text, it can be shown as it was written
-            return table
+            table = _read(path, layout, ratings, timestamps, block)
         except pa.ArrowInvalid as error:
             refusal = error
+        else:
+            if not _has_infinity(table):  # no legal value; as text, it can be shown as it was written
+                return table
     raise _diagnosis(path, layout, refusal) from refusal
 
 
@@ -243,13 +253,10 @@ class _OneByteSeparators(io.RawIOBase):
         super().close()
 
 
-def _read(path: Path, layout: _Layout, *, parse: bool, block: int) -> pa.Table:
-    """The needed columns, named by their positions; numbers are parsed or left as text."""
-    text = pa.dictionary(pa.int32(), pa.string())
-    numeric = pa.float64() if parse else text
-    types = {
-        str(position): text if parameter in ("user", "item") else numeric for parameter, position in layout.at.items()
-    }
+def _read(path: Path, layout: _Layout, ratings: pa.DataType, timestamps: pa.DataType, block: int) -> pa.Table:
+    """The needed columns, of the given types and named by their positions."""
+    kinds = {"user": _TEXT, "item": _TEXT, "rating": ratings, "timestamp": timestamps}
+    types = {str(position): kinds[parameter] for parameter, position in layout.at.items()}
     with _open_rows(path, layout) as file:
         return pa.csv.read_csv(
             file,
@@ -261,9 +268,8 @@ def _read(path: Path, layout: _Layout, *, parse: bool, block: int) -> pa.Table:
             ),
             pa.csv.ParseOptions(
                 delimiter=_delimiter(layout.separator),
-                newlines_in_values=not parse,
-                # Arrow skips empty lines itself, but not those of blanks.
-                invalid_row_handler=lambda row: "skip" if _is_blank(row.text) else "error",
+                newlines_in_values=ratings == _TEXT,
+                invalid_row_handler=_skip_blanks if ratings == _TEXT and _is_utf8(path) else None,
             ),
             pa.csv.ConvertOptions(
                 column_types=types,
@@ -277,6 +283,8 @@ def _read(path: Path, layout: _Layout, *, parse: bool, block: int) -> pa.Table:
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
+    elif pa.types.is_timestamp(column.type):
+        column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
     array = column.combine_chunks()
     return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
 
@@ -308,6 +316,24 @@ def _rows(path: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
             if len(fields) == layout.width or not _is_blank(layout.separator.join(fields)):
                 yield layout.skipped + start, fields
             start = reader.line_num + 1
+
+
+def _skip_blanks(row: pa.csv.InvalidRow) -> str:
+    # Arrow skips empty lines itself, but not those of blanks.
+    return "skip" if _is_blank(row.text) else "error"
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether all of the file is; if not, a row that Arrow hands over may not even be decoded."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with _open(path) as file:
+        try:
+            while chunk := file.read(1 << 22):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def _is_blank(line: str) -> bool:

@@ -37,7 +37,7 @@ def ratings_per_user(dataset: Dataset) -> Figure:
     users = np.concatenate([getattr(dataset, part).users for part in PARTS])
     counts = np.bincount(users)
     counts = counts[counts > 0]
-    axes.hist(counts, bins=np.geomspace(1, counts.max() + 1, 40).tolist(), color=_BLUE)
+    axes.hist(counts, bins=np.geomspace(counts.min(), counts.max() + 1, 40).tolist(), color=_BLUE)
     axes.axvline(float(np.median(counts)), color=_ORANGE, linestyle="--", label=f"median {np.median(counts):g}")
     axes.set(xscale="log", xlabel="ratings of a user", ylabel="number of users")
     axes.legend()
