@@ -7,6 +7,7 @@ from recsys.dataset import Dataset, Preparation
 from recsys.errors import InputError
 from recsys.settings import parse_settings
 from steps.prepare import prepare_once, prepared_folder
+from steps.runs import open_run
 from steps.shell import run_step
 
 if TYPE_CHECKING:
@@ -15,10 +16,9 @@ if TYPE_CHECKING:
 
 def evaluate(parameters: Any) -> "Version":
     """Score one version on the test set of a dataset: by default the newest, on the one it was trained from."""
-    from recsys import tracking
     from registry import versions
 
-    with tracking.run("evaluate") as run:
+    with open_run("evaluate") as run:
         run.log_parameters(parameters)
         version = versions.find_or_raise_version(parameters.model_name, parameters.version)
         given = {name: value for name in Preparation.model_fields if (value := getattr(parameters, name))}

@@ -12,6 +12,7 @@ from steps.parameters import (
 )
 from steps.prepare import prepare
 from steps.promote import promote
+from steps.runs import open_run
 from steps.shell import run_step
 from steps.train import train
 
@@ -21,14 +22,12 @@ def main(parameters: MainParameters) -> None:
     families = [name.strip() for name in parameters.families.split(",")]
     for family in families:
         family_module(family)  # an unknown one is told before anything is trained
-    from recsys import tracking
-
     given = parameters.model_dump()
 
     def of(settings: type[Settings]) -> dict[str, object]:
         return {name: value for name, value in given.items() if name in settings.model_fields}
 
-    with tracking.run("main") as run:
+    with open_run("main") as run:
         run.log_parameters(parameters)
         dataset = prepare(PrepareParameters(**of(PrepareParameters)))
         for family in families:

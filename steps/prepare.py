@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from recsys.movielens import KNOWN, obtain
-
 from recsys import dataset as datasets
 from recsys.dataset import PARTS, Dataset, Preparation
+from recsys.movielens import KNOWN, obtain
 from steps.parameters import PrepareParameters
+from steps.runs import open_run
 from steps.shell import data_folder, run_step
 
 
 def prepare(parameters: PrepareParameters) -> Dataset:
     """Prepare a dataset, or find the one there is, and record it in an MLflow run."""
-    from recsys import plots, tracking
+    from recsys import plots
 
-    with tracking.run("prepare") as run:
+    with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
         dataset = datasets.prepare(source, preparation, prepared_folder())

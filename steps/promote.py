@@ -12,6 +12,7 @@ from recsys.errors import InputError
 from steps.evaluate import measure
 from steps.parameters import PromoteParameters
 from steps.prepare import prepared_folder
+from steps.runs import open_run
 from steps.shell import run_step
 
 if TYPE_CHECKING:
@@ -24,10 +25,9 @@ _MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-us
 
 def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "Decision":
     """Compare all versions by AUC on the same test set, those that lack it evaluated first, and promote the best."""
-    from recsys import tracking
     from registry import promotion, versions
 
-    with tracking.run("promote") as run:
+    with open_run("promote") as run:
         run.log_parameters(parameters)
         versions.find_or_raise_version(parameters.model_name)
         dataset = dataset or _dataset(parameters.dataset)
@@ -60,13 +60,12 @@ def _dataset(digest: str) -> Dataset:
 
 
 def _candidate(version: "Version", dataset: Dataset) -> "Candidate":
-    from recsys import tracking
     from registry.promotion import Candidate
 
     metrics, problem = version.metrics_on(dataset.test_digest), None
     if metrics is None:
         try:
-            with tracking.run(f"evaluate version {version.number}") as run:
+            with open_run(f"evaluate version {version.number}") as run:
                 metrics = measure(version, dataset, run).metrics_on(dataset.test_digest)
         except InputError as error:
             problem = str(error)

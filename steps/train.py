@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
 from recsys.families import family_module
-from recsys.provenance import provenance
 from recsys.settings import Settings
 from steps import PROJECT
 from steps.parameters import TrainParameters
 from steps.prepare import prepare_once
+from steps.runs import made_by, open_run
 from steps.shell import run_step
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def train(
         dataset: where the caller has it already, else it is found or prepared.
         tags: further tags of the run and the version.
     """
-    from recsys import evaluation, plots, tracking, training
+    from recsys import evaluation, plots, training
     from registry import versions
 
     family = parameters.family
     config = config or family_module(family).Config()
-    made_by = {"model_type": family, **provenance(PROJECT), **(tags or {})}
-    with tracking.run(f"train {family}", made_by) as run:
+    tags = {"model_type": family, **(tags or {})}
+    with open_run(f"train {family}", **tags) as run:
         run.log_parameters(parameters)
         run.log_parameters(config)
         dataset = dataset or prepare_once(parameters, parameters.folder)
@@ -54,7 +54,7 @@ def train(
         _log_importances(run, done.final)
         model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
         run.log_model_metrics(validation, model_id, dataset)
-        tags = made_by | _version_tags(family, dataset, validation)
+        tags |= made_by() | _version_tags(family, dataset, validation)
         version = versions.register(run.run_id, model_id, parameters.model_name, tags)
         run.set_tags({"version": str(version.number)})
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.settings import to_text
 from steps.parameters import TrainParameters, TuneParameters
 from steps.prepare import prepare_once
+from steps.runs import open_run
 from steps.shell import run_step
 from steps.train import train
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 def tune(parameters: TuneParameters) -> "Version":
     """Search, with one child run a trial, then train the best settings on all rows that are not test."""
-    from recsys import tracking, tuning
+    from recsys import tuning
 
-    with tracking.run(f"tune {parameters.family}", {"model_type": parameters.family}) as run:
+    with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
         run.log_parameters(parameters)
         dataset = prepare_once(parameters, parameters.folder)
         run.set_tags({"data_version": dataset.digest})
@@ -31,7 +32,7 @@ def tune(parameters: TuneParameters) -> "Version":
             seconds = trial.duration.total_seconds() if trial.duration else 0.0
             shown = ", ".join(f"{key}={to_text(setting)}" for key, setting in config.items())
             print(f"trial {trial.number}: {value} ({seconds:.1f} s; {shown})", flush=True)
-            with tracking.run(f"trial {trial.number}", {"state": state, "study": name}) as child:
+            with open_run(f"trial {trial.number}", state=state, study=name) as child:
                 child.log_values(config)
                 measured = {key: v for key, v in trial.user_attrs.items() if isinstance(v, float)}
                 child.log_metrics({f"validation_{key}": v for key, v in measured.items()} | {"seconds": seconds})
