@@ -37,17 +37,20 @@ class Decision:
         return self.winner is not None and self.winner != self.previous
 
 
-def decide(candidates: Sequence[Candidate], *, max_rmse: float) -> Decision:
+def decide(candidates: Sequence[Candidate], *, scale: tuple[float, float], max_rmse: float) -> Decision:
     """Choose the highest test AUC among the candidates that pass the guards; a tie keeps the incumbent.
 
     Args:
-        max_rmse: guard: a version whose test RMSE, in rating points, is not below it is refused.
+        scale: lowest and highest rating.
+        max_rmse: guard: a version whose test RMSE is not below it is refused. In points of a five-point scale, and
+            stretched to `scale`.
     """
-    refused = {c.number: problem for c in candidates if (problem := _refusal(c, max_rmse))}
+    limit = max_rmse * (scale[1] - scale[0]) / 4
+    refused = {c.number: problem for c in candidates if (problem := _refusal(c, limit))}
     standing = [c for c in candidates if c.number not in refused]
     previous = max((c.number for c in candidates if c.stage == PRODUCTION), default=None)
     if not standing:
-        reason = "no version passes: " + "; ".join(f"version {n}: {why}" for n, why in refused.items())
+        reason = "no version is fit for Production, nothing is changed"
         return Decision(None, previous, reason, refused)
     # The incumbent wins a tie; among newcomers with one AUC the oldest, so that repeating changes nothing.
     best = max(standing, key=lambda c: (c.metrics["auc"], c.number == previous, -c.number))
@@ -55,13 +58,13 @@ def decide(candidates: Sequence[Candidate], *, max_rmse: float) -> Decision:
     return Decision(best.number, previous, _explain(best, incumbent, previous, refused), refused)
 
 
-def _refusal(candidate: Candidate, max_rmse: float) -> str | None:
+def _refusal(candidate: Candidate, limit: float) -> str | None:
     if candidate.problem:
         return candidate.problem
     if not np.isfinite(candidate.metrics.get("auc", np.nan)):
         return "its AUC is undefined on this test set"
     rmse = candidate.metrics["rmse"]
-    return None if rmse < max_rmse else f"RMSE {rmse:.4f} is not below {max_rmse:g}"
+    return None if rmse < limit else f"its RMSE {rmse:.4f} is not below {limit:g} (max_rmse, stretched to the scale)"
 
 
 def _explain(best: Candidate, incumbent: Candidate | None, previous: int | None, refused: dict[int, str]) -> str:

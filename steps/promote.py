@@ -35,8 +35,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
         run.set_tags({"data_version": dataset.digest})
         found = versions.list_versions(parameters.model_name)
         candidates = [_candidate(version, dataset) for version in found]
-        low, high = dataset.scale
-        decision = promotion.decide(candidates, max_rmse=parameters.max_rmse * (high - low) / 4)
+        decision = promotion.decide(candidates, scale=dataset.scale, max_rmse=parameters.max_rmse)
         if decision.winner is not None:
             versions.promote_version(next(v for v in found if v.number == decision.winner))
         table = _table(candidates, decision)
@@ -46,11 +45,6 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
     print(f"\n{decision.reason}")
     for number, problem in decision.refused.items():
         print(f"note: version {number} is no candidate: {problem}")
-    if decision.winner is None:
-        raise InputError(
-            f"{decision.reason}; nothing was changed. "
-            "Train a better version, name another dataset, or pass -P max_rmse=…"
-        )
     return decision
 
 

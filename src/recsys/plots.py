@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import roc_curve
 
 from recsys.arrays import Array, Floats
 from recsys.dataset import PARTS, Dataset
@@ -109,14 +109,14 @@ def confusion(evaluation: Evaluation) -> Figure:
     called = evaluation.predictions.like_probability >= 0.5
     _matrix(
         figure.add_subplot(1, panels, 1),
-        confusion_matrix(evaluation.liked, called, labels=[False, True]),
+        _crossed(evaluation.liked, called, 2),
         ["other", "like"],
         "Likes at probability 0.5",
     )
     if panels == 2:
         nearest = np.abs(evaluation.predictions.rating[:, None] - levels).argmin(axis=1)
         actual = np.searchsorted(levels, evaluation.rows.ratings)
-        counts = confusion_matrix(actual, nearest, labels=range(len(levels)))
+        counts = _crossed(actual, nearest, len(levels))
         _matrix(
             figure.add_subplot(1, 2, 2),
             counts,
@@ -172,6 +172,11 @@ def _figure(title: str, width: float = 7, height: float = 4.2) -> tuple[Figure, 
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _crossed(actual: Array, predicted: Array, n: int) -> Array:
+    """How often each of n classes was predicted as which: shape (n, n)."""
+    return np.bincount(actual.astype(np.int64) * n + predicted, minlength=n * n).reshape(n, n)
 
 
 def _matrix(axes: Axes, counts: Array, labels: Sequence[str], title: str) -> None:
