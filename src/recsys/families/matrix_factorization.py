@@ -27,11 +27,13 @@ class Config(Settings):
     """Settings of matrix factorization."""
 
     embedding_size: int = Field(50, ge=1, le=4096, description="factors per user and item")
-    learning_rate: float = Field(0.005, gt=0, le=1, description="step size of Adam")
-    regularization: float = Field(0.02, ge=0, description="L2 penalty per rating on the factors and biases it uses")
+    learning_rate: float = Field(
+        0.03, gt=0, le=1, description="step per rating in the first epoch; later ones are smaller"
+    )
+    regularization: float = Field(0.05, ge=0, description="L2 penalty per rating on the factors and biases it uses")
     epochs: int = Field(60, ge=1, le=100_000, description="most passes over the ratings")
-    patience: int = Field(3, ge=1, description="epochs without a better validation RMSE before training stops")
-    batch_size: int = Field(2048, ge=1, description="ratings per gradient step")
+    patience: int = Field(5, ge=1, description="epochs without a better validation RMSE before training stops")
+    batch_size: int = Field(8192, ge=1, description="ratings per gradient step")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
 
 
