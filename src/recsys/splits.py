@@ -43,13 +43,21 @@ def split_by_hash(hashes: Hashes, test_size: float, validation_size: float) -> P
 def split_at_random(n: int, test_size: float, validation_size: float, seed: int) -> Parts:
     """The test rows of scikit-learn's `train_test_split(test_size=…, random_state=seed)`.
 
-    The validation rows are drawn from the rest in the same way and with the same seed.
+    The validation rows are drawn from the rest in the same way and with the same seed. Raises InputError where
+    the rows are too few for three parts.
     """
     from sklearn.model_selection import train_test_split  # a second to import: only where it is used
 
     parts = np.full(n, TRAIN)
-    rest, test = train_test_split(np.arange(n), test_size=test_size, random_state=seed)
-    _, validation = train_test_split(rest, test_size=validation_size / (1 - test_size), random_state=seed)
+    try:
+        rest, test = train_test_split(np.arange(n), test_size=test_size, random_state=seed)
+        _, validation = train_test_split(rest, test_size=validation_size / (1 - test_size), random_state=seed)
+    except ValueError:
+        raise InputError(
+            f"parameter 'split': random needs at least one rating for each of train, validation and test, which "
+            f"test_size={test_size:g} and validation_size={validation_size:g} do not leave of {n}; pass more ratings "
+            f"or other sizes"
+        ) from None
     parts[validation] = VALIDATION
     parts[test] = TEST
     return parts
