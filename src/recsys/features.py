@@ -65,16 +65,18 @@ def out_of_fold_table(
 ) -> Floats:
     """The features of the training rows themselves: shape (n, 8), columns as in FEATURES.
 
-    Averages and spreads come from the ratings of the other folds; counts leave out the row itself.
+    Averages and spreads come from the ratings of the other folds, also where they are those of all ratings for
+    want of the user's or the item's; counts leave out the row itself.
     """
-    mean, std = float(ratings.mean()), float(ratings.std())
     fold = np.random.default_rng(seed).permutation(np.arange(len(ratings)) % folds)
+    of_folds = _Sums(*(of_fold.sum() - of_fold for of_fold in _sums(fold, ratings, folds)))
+    everyone = _statistics(of_folds, float(ratings.mean()), float(ratings.std()))
     columns: list[Floats] = []
     for codes, n in ((users, n_users), (items, n_items)):
         cells = codes.astype(np.int64) * folds + fold
         total, inside = _sums(codes, ratings, n), _sums(cells, ratings, n * folds)
         outside = _Sums(*(np.repeat(a, folds) - b for a, b in zip(total, inside, strict=True)))
-        known = _statistics(outside, mean, std)
+        known = _statistics(outside, np.tile(everyone.average, n), np.tile(everyone.std, n))
         others = total.rows[codes] - 1.0
         columns += [known.average[cells], known.std[cells], others, others]
     return np.stack(columns, axis=1)
@@ -98,9 +100,10 @@ def _sums(codes: Array, ratings: Floats, n: int) -> _Sums:
     )
 
 
-def _statistics(sums: _Sums, mean: float, std: float) -> Statistics:
+def _statistics(sums: _Sums, mean: float | Floats, std: float | Floats) -> Statistics:
+    """Average, spread and count; `mean` and `std`, alike for all or shape (n,), stand in where nothing is known."""
     count, total, squares = sums
-    average = np.divide(total, count, out=np.full(len(count), mean), where=count > 0)
+    average = np.divide(total, count, out=np.zeros(len(count)) + mean, where=count > 0)
     variance = np.divide(squares, count, out=np.zeros(len(count)), where=count > 0) - average**2
     spread = np.where(count > 1, np.sqrt(np.maximum(variance, 0)), std)
     return Statistics(average, spread, count)
