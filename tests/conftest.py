@@ -3,6 +3,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builders import prepared
+
+from recsys.dataset import Dataset
 
 
 @pytest.fixture
@@ -29,3 +32,22 @@ def write_parquet(tmp_path: Path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def prepare_rows(tmp_path: Path):
+    """Prepares a dataset of (user, item, rating[, timestamp]) rows; further arguments are prepare's parameters."""
+
+    def prepare_rows(rows, **parameters) -> Dataset:
+        return prepared(tmp_path, rows, **parameters)
+
+    return prepare_rows
+
+
+@pytest.fixture(scope="session")
+def movielens_100k() -> Path:
+    """The file of MovieLens 100K, from where the steps keep it or obtained now."""
+    from recsys.movielens import obtain
+    from steps.shell import data_folder
+
+    return obtain("movielens-100k", data_folder() / "downloads")
