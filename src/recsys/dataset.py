@@ -2,7 +2,7 @@
 
 A dataset is a folder named by the digest of the ratings it came from and of the parameters that made it:
 
-    manifest.json       what made it, what was dropped, sizes, scale, a checksum of every other file
+    manifest.json       what made it, what was dropped, sizes, scale, checksums of this and every other file
     users.parquet       user_id and that user's features from the training rows; row k is user k
     items.parquet       likewise
     train.parquet       user, item (row numbers in the tables above), rating, timestamp where there is one
@@ -31,10 +31,10 @@ from recsys import splits
 from recsys.arrays import Array, Codes, Flags, Floats, Ids
 from recsys.errors import InputError
 from recsys.features import Features, Statistics, learn_features
+from recsys.manifest import FORMAT, digest_file, read_manifest, write_manifest
 from recsys.ratings import Columns, Ratings, check_file, read_ratings
 from recsys.settings import Settings
 
-FORMAT = 1
 PARTS = ("train", "validation", "test")
 _SIDES = {"user": "unique_items", "item": "unique_users"}
 _STALE_SECONDS = 24 * 3600
@@ -181,18 +181,7 @@ def load_dataset(digest: str, folder: Path) -> Dataset:
         InputError: if there is no such dataset, or more than one, or it was altered.
     """
     path = _find_folder(digest, folder)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        checksums = dict(manifest["files"])
-        if manifest["format"] != FORMAT:
-            raise _broken(path, f"has format {manifest['format']}, this version of recsys reads format {FORMAT}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(path, f"manifest.json is missing or cannot be read ({error})") from None
-    for name, checksum in checksums.items():
-        if not (path / name).is_file():
-            raise _broken(path, f"{name} is missing")
-        if _digest_file(path / name) != checksum:
-            raise _broken(path, f"{name} is not what prepare wrote")
+    manifest = read_manifest(path)
     users, items = (pq.read_table(path / f"{side}s.parquet") for side in _SIDES)
     train, validation, test = (_read_part(path / f"{name}.parquet") for name in PARTS)
     features = Features(_read_statistics(users), _read_statistics(items))
@@ -296,9 +285,7 @@ def _save(dataset: Dataset) -> None:
             tables[f"{name}.parquet"] = _part_table(getattr(dataset, name))
         for name, table in tables.items():
             pq.write_table(table, partial / name, compression="snappy", use_dictionary=["rating"])
-        dataset.manifest["files"] = {name: _digest_file(partial / name) for name in tables}
-        text = json.dumps(dataset.manifest, indent=2, ensure_ascii=False)
-        (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        write_manifest(partial, dataset.manifest)
         for path in (*partial.iterdir(), partial):
             _sync(path)
         try:
@@ -358,13 +345,8 @@ def _digest_source(source: Path, preparation: Preparation) -> str:
     made_by = preparation.model_dump(exclude={"ratings", "seed"} if preparation.split != "random" else {"ratings"})
     recipe = json.dumps({"format": FORMAT, **made_by}, sort_keys=True)
     digest = hashlib.blake2b(recipe.encode(), digest_size=16)
-    digest.update(_digest_file(source).encode())
+    digest.update(digest_file(source).encode())
     return digest.hexdigest()
-
-
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _folders(folder: Path) -> Sequence[Path]:
@@ -381,12 +363,6 @@ def _find_folder(digest: str, folder: Path) -> Path:
     raise InputError(
         f"dataset {digest!r} is not in {folder}; run the entry point prepare with the ratings and parameters that made "
         f"it (same input, same parameters: same dataset)"
-    )
-
-
-def _broken(path: Path, problem: str) -> InputError:
-    return InputError(
-        f"dataset {path}: {problem}; delete that folder and run the entry point prepare again, which makes it anew"
     )
 
 
