@@ -63,7 +63,7 @@ def importances(values: Mapping[str, float]) -> Figure:
     names = sorted(values, key=lambda name: values[name])
     figure, axes = _figure("Feature importances", height=1.2 + 0.4 * len(names))
     axes.barh([name.replace("_", " ") for name in names], [values[name] for name in names], color=_BLUE)
-    axes.set(xlabel="share of the impurity removed")
+    axes.set(xlabel="share of the impurity removed", ylabel="feature")
     return figure
 
 

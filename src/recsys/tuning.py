@@ -152,5 +152,7 @@ def _bars(values: Mapping[str, float]) -> Figure:
     from recsys.plots import importances
 
     figure = importances(values)
-    figure.axes[0].set(title="Parameter importances", xlabel="share of the AUC's variance explained (fANOVA)")
+    figure.axes[0].set(
+        title="Parameter importances", xlabel="share of the AUC's variance explained (fANOVA)", ylabel="parameter"
+    )
     return figure

@@ -57,7 +57,7 @@ def load_recommender(folder: Path) -> "Recommender":
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         found = description["format"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: a saved recommender is expected here, but {error}") from None
     if found != FORMAT:
         raise InputError(f"{path}: format {FORMAT} can be read, got {found}; use the recsys that saved it")
