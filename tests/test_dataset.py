@@ -148,7 +148,7 @@ def test_a_damaged_dataset_is_refused_and_left_as_it_is(source, folder, name, da
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(whole[:-20] if damage == "cut" else whole.replace(b"1", b"2", 1) + b" ")
+        path.write_bytes(whole[:-20] if damage == "cut" else whole.replace(b"0", b"1", 1) + b" ")
     before = content(folder)
     for attempt in (lambda: prepare(source, folder), lambda: datasets.load_dataset(path.parent.name, folder)):
         with pytest.raises(InputError) as caught:
@@ -235,15 +235,15 @@ SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
         pytest.param(
             SQUARE,
             {"like_threshold": 6.0},
-            "parameter 'like_threshold': above the lowest rating of ratings.csv (1) and at most the highest (5), got 6, "
-            "with which no rating is a like and AUC is undefined; pass for instance -P like_threshold=",
+            "parameter 'like_threshold': above the lowest rating of ratings.csv (1) and at most the highest (5), "
+            "got 6, with which no rating is a like and AUC is undefined; pass for instance -P like_threshold=",
             id="threshold above the scale",
         ),
         pytest.param(
             SQUARE,
             {"like_threshold": 1.0},
-            "parameter 'like_threshold': above the lowest rating of ratings.csv (1) and at most the highest (5), got 1, "
-            "with which every rating is a like",
+            "parameter 'like_threshold': above the lowest rating of ratings.csv (1) and at most the highest (5), "
+            "got 1, with which every rating is a like",
             id="threshold at the lowest rating",
         ),
         pytest.param(

@@ -59,7 +59,7 @@ def test_an_error_names_parameter_rule_value_and_meaning(name, value, rule):
 
 
 def test_every_error_is_told():
-    with pytest.raises(InputError, match="'count'.*'rate'"):
+    with pytest.raises(InputError, match=r"'count'.*'rate'"):
         parse_settings(Example, {"count": "x", "rate": "y"})
 
 
