@@ -1,0 +1,146 @@
+"""The rules of docs/decisions and of this tree that a test can hold."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+CODE = sorted(
+    path.relative_to(PROJECT)
+    for folder in ("src/recsys", "registry", "steps")
+    for path in (PROJECT / folder).rglob("*.py")
+)
+LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
+
+# Each tool has one room; a folder stands for all its files.
+ROOMS = {
+    "mlflow": ["src/recsys/tracking.py", "src/recsys/model.py", "registry"],
+    "optuna": ["src/recsys/tuning.py"],
+    "torch": ["src/recsys/factorization.py"],
+    "sqlalchemy": [],
+    "argparse": ["steps/shell.py"],
+    "skops": ["src/recsys/families/random_forest.py"],
+    "platformdirs": ["steps/shell.py"],
+}
+NOT_BELOW = {"src": ("registry", "steps"), "registry": ("steps",), "steps": ()}
+PACKAGE_OF = {"sklearn": "scikit-learn"}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse((PROJECT / path).read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it, by its full name."""
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            found.add(str(node.module))
+    return found
+
+
+def tops(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def test_there_is_code_to_check():
+    assert {path.parts[0] for path in CODE} == {"src", "registry", "steps"}
+    assert len(CODE) > 20
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_imports_run_from_steps_to_registry_to_recsys_and_never_back(path):
+    assert not tops(path) & set(NOT_BELOW[path.parts[0]])
+
+
+@pytest.mark.parametrize("tool", ROOMS)
+def test_a_tool_stays_in_its_room(tool):
+    users = [path.as_posix() for path in CODE if tool in tops(path)]
+    assert [
+        path for path in users if not any(path == room or path.startswith(f"{room}/") for room in ROOMS[tool])
+    ] == []
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=str)
+def test_the_library_neither_reads_the_environment_nor_prints(path):
+    wrong = []
+    for node in ast.walk(tree(path)):
+        name = ast.unparse(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+        if name in ("os.environ", "os.getenv", "os.environb", "sys.argv", "print", "input"):
+            wrong.append(f"{path}:{node.lineno}: {name}")
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "sys"):
+            wrong.append(f"{path}:{node.lineno}: import the module {node.module}, so that this test sees what is used")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=str)
+def test_a_module_does_nothing_when_imported(path):
+    """Statements at the top define; one loop sets the path, and one call names the model to MLflow."""
+    allowed = {"steps/__init__.py": ast.For, "src/recsys/model.py": ast.Expr}
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If)
+    for node in tree(path).body:
+        documents = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        exempt = isinstance(node, allowed.get(path.as_posix(), ()))
+        assert documents or exempt or isinstance(node, definitions), f"{path}:{node.lineno}: {ast.unparse(node)}"
+
+
+PARSES_WRONG_PARAMETERS = """
+import importlib, json, pkgutil, sys
+import steps
+from recsys.errors import InputError
+from recsys.families import family_names
+for module in pkgutil.iter_modules(steps.__path__):
+    importlib.import_module(f"steps.{module.name}")
+from steps.shell import parse
+refused = 0
+attempts = [(name, ["--no_such_parameter=1"]) for name in ("main", "prepare", "train", "tune", "evaluate", "promote")]
+attempts += [("train", [f"--family={family}", "--no_such_parameter=1"]) for family in [*family_names(), "unknown"]]
+attempts += [("tune", ["--family=unknown"]), ("train", ["--test_size=2"]), ("train", ["family"])]
+for name, arguments in attempts:
+    try:
+        parse(name, arguments)
+    except InputError:
+        refused += 1
+print(json.dumps([refused, len(attempts), sorted(sys.modules)]))
+"""
+
+
+def test_a_wrong_parameter_is_told_before_a_heavy_library_is_imported():
+    done = subprocess.run(
+        [sys.executable, "-c", PARSES_WRONG_PARAMETERS], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    refused, attempts, modules = json.loads(done.stdout)
+    assert refused == attempts
+    assert not {"torch", "mlflow", "sklearn", "optuna", "matplotlib", "skops", "sqlalchemy"} & set(modules)
+
+
+@pytest.mark.parametrize("folder", ["src", "registry", "steps", "tests", "bench", "docs"])
+def test_no_file_is_longer_than_400_lines(folder):
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (PROJECT / folder).rglob("*.py")}
+    assert {str(path): length for path, length in lengths.items() if length > 400} == {}
+
+
+def required() -> set[str]:
+    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    found = [line.split("#")[0].strip() for line in lines]
+    return {re.split(r"[=<>\[]", line)[0].lower() for line in found if line}
+
+
+def test_every_package_that_is_imported_is_pinned_in_requirements():
+    ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
+    imported = {PACKAGE_OF.get(name, name) for path in CODE for name in tops(path)} - ours
+    assert imported <= required()
+
+
+def test_every_requirement_has_a_version():
+    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("#")[0].strip() for line in lines]
+    assert [pin for pin in pins if pin and not re.search(r"==|<", pin)] == []
