@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # For data sets of a few hundred ratings; a family that is not named keeps its defaults.
 SMALL = {
-    "matrix_factorization": {"embedding_size": 8, "learning_rate": 0.02, "batch_size": 64},
+    "matrix_factorization": {"embedding_size": 8, "learning_rate": 0.05, "batch_size": 64, "patience": 10},
     "random_forest": {"n_estimators": 30},
 }
 # Whether a family can know more of a pair than how its user rates and its item is rated. (A forest can, a little: by
