@@ -202,8 +202,8 @@ def test_the_newest_dataset_is_the_one_last_asked_for(source, folder):
         datasets.newest_dataset(folder)
     first, second = prepare(source, folder), prepare(source, folder, test_size=0.3)
     os.utime(first.folder, (1, 1))
+    os.utime(second.folder, (2, 2))
     assert datasets.newest_dataset(folder).digest == second.digest
-    os.utime(second.folder, (1, 1))
     prepare(source, folder)
     assert datasets.newest_dataset(folder).digest == first.digest
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import prepared, rated
 
-from recsys import plots, tuning
+from recsys import plots
 from recsys.baselines import baseline_recommenders
 from recsys.dataset import Dataset
 from recsys.evaluation import Evaluation, evaluate
@@ -48,7 +48,6 @@ def test_other_figures():
     check(plots.importances({"item_average_rating": 0.7, "user_average_rating": 0.3}))
     check(plots.comparison(["1\nbias", "2\nrandom_forest"], [0.7, 0.75], 1))
     check(plots.comparison(["1\nbias"], [0.7], None))
-    check(tuning._bars({"damping": 1.0}))
 
 
 def test_the_histogram_counts_every_rating(measured):

@@ -93,6 +93,7 @@ def test_validation_ratings_reach_the_refitted_recommender_and_only_the_calibrat
 def test_the_refitted_recommender_keeps_the_calibration_on_rows_not_learnt_from(dataset):
     trained = fit(dataset)
     assert trained.final.knowledge.calibration == trained.chosen.knowledge.calibration
+    assert learn_knowledge(dataset)[0].calibration == trained.chosen.knowledge.calibration
 
 
 def test_the_same_arguments_give_the_same_recommender(dataset):
