@@ -127,7 +127,7 @@ class Descent:
         shrink_u, shrink_i = rate_u * self.penalty_u, rate_i * self.penalty_i
         order = torch.randperm(len(self.rows.ratings), generator=generator).to(rate_u.device)
         total = torch.zeros((), dtype=torch.float64, device=rate_u.device)
-        for chosen in order.split(self.batch_size):
+        for chosen in torch.split(order, self.batch_size):
             batch = self.rows.select(chosen)
             users, items = batch.users, batch.items
             errors = self._step(
@@ -298,7 +298,7 @@ def _rarity(counts: Tensor) -> Tensor:
 def _mean_square(network: Network, rows: Rows) -> float:
     """Mean square error in standardised units; of no rows, NaN."""
     total = torch.zeros((), dtype=torch.float64, device=rows.ratings.device)
-    for chosen in torch.arange(len(rows.ratings), device=rows.ratings.device).split(PREDICTION_CHUNK):
+    for chosen in torch.split(torch.arange(len(rows.ratings), device=rows.ratings.device), PREDICTION_CHUNK):
         part = rows.select(chosen)
         total += (network(part.users, part.items) - part.ratings).square().sum()
     return float(total) / len(rows.ratings) if len(rows.ratings) else math.nan
