@@ -13,8 +13,8 @@ A dataset is a folder named by the digest of the ratings it came from and of the
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -278,7 +278,8 @@ def _save(dataset: Dataset) -> None:
     target = dataset.folder
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(target.parent)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    partial = target.parent / f".partial-{secrets.token_hex(8)}"
+    partial.mkdir()
     try:
         tables = {f"{side}s.parquet": _side_table(dataset, side) for side in _SIDES}
         for name in PARTS:

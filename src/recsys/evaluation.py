@@ -56,8 +56,7 @@ def evaluate(
     rows: Interactions = getattr(dataset, part)
     liked = dataset.likes(rows)
     users, items = _codes(recommender, dataset)
-    predictions = recommender.score(users[rows.users], items[rows.items])
-    _check(recommender, predictions)
+    predictions = _score(recommender, users[rows.users], items[rows.items])
     values = _pooled(rows, liked, predictions)
     _, user_auc = metrics.user_aucs(rows.users, liked, predictions.like_probability)
     values["auc_per_user"] = float(user_auc.mean()) if len(user_auc) else float("nan")
@@ -105,8 +104,8 @@ def _codes(recommender: Recommender, dataset: Dataset) -> tuple[Codes, Codes]:
     return knowledge.user_codes(dataset.user_ids), knowledge.item_codes(dataset.item_ids)
 
 
-def _check(recommender: Recommender, predictions: Predictions) -> None:
-    rating, like = predictions
+def _score(recommender: Recommender, users: Codes, items: Codes) -> Predictions:
+    rating, like = predictions = recommender.score(users, items)
     wrong = ~np.isfinite(rating) | ~(like >= 0) | ~(like <= 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
@@ -114,6 +113,7 @@ def _check(recommender: Recommender, predictions: Predictions) -> None:
             f"{recommender.family}: finite ratings and probabilities from 0 to 1 are needed, got rating {rating[row]} "
             f"and probability {like[row]} in {int(wrong.sum())} of {len(rating)} rows; train the version again"
         )
+    return predictions
 
 
 def _pooled(rows: Interactions, liked: Flags, predictions: Predictions) -> dict[str, float]:
@@ -129,9 +129,9 @@ def _pooled(rows: Interactions, liked: Flags, predictions: Predictions) -> dict[
 
 
 def _reason(metric: str, liked: Flags) -> str:
-    if metric in ("auc", "baseline_bias_auc", "baseline_most_popular_auc"):
+    if metric == "auc":
         return f"all {len(liked)} rows are {'likes' if liked.all() else 'no likes'}"
-    return "no user has both likes and other ratings" if "auc" in metric else "no user likes anything"
+    return "no user has both likes and other ratings" if metric == "auc_per_user" else "no user likes anything"
 
 
 def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -> dict[str, float]:
@@ -156,7 +156,7 @@ def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -
         batch = users[start : start + step]
         shape = len(batch), n_items
         pairs = np.repeat(user_codes[batch], n_items), np.tile(item_codes, len(batch))
-        score = recommender.score(*pairs).like_probability.reshape(shape)
+        score = _score(recommender, *pairs).like_probability.reshape(shape)
         score[_cells(learnt, row_of, start, len(batch))] = -np.inf
         wanted = np.zeros(shape, bool)
         wanted[_cells(relevant, row_of, start, len(batch))] = True
