@@ -42,7 +42,7 @@ ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 bench: env  ## measure: preparing, training, scoring
-	python -m bench
+	PYTHONPATH=src python -m bench
 
 clean:  ## remove caches, not results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,6 @@
 """Score a test set at once, against calling the model on one row after the other."""
 
 import argparse
-import sys
 import tempfile
 import time
 from itertools import islice
@@ -56,4 +55,4 @@ def main(name: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", default="movielens-1m", help="movielens-100k or movielens-1m")
-    sys.exit(main(parser.parse_args().ratings))
+    main(parser.parse_args().ratings)

@@ -1,4 +1,4 @@
-"""The one error that a user's own input can cause."""
+"""The errors that a user's own input can cause."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is all the user sees, so it names the rule, the value, the place (file, row, column or
     parameter) and what to do about it.
     """
+
+
+class DivergedError(InputError):
+    """A training whose loss is no longer finite, for the settings it was given."""

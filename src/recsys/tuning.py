@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.dataset import Dataset
-from recsys.errors import InputError
+from recsys.errors import DivergedError, InputError
 from recsys.evaluation import evaluate
 from recsys.families import family_module
 from recsys.settings import Settings
@@ -97,7 +97,7 @@ def search(
     def ended(study: optuna.Study, trial: FrozenTrial) -> None:
         on_trial(trial, tried[trial.number].model_dump() if trial.number in tried else {})
 
-    study.optimize(objective, n_trials=trials, timeout=timeout, callbacks=[ended], catch=(FloatingPointError,))
+    study.optimize(objective, n_trials=trials, timeout=timeout, callbacks=[ended], catch=(DivergedError,))
     try:
         best = study.best_trial
     except ValueError:

@@ -13,6 +13,7 @@ from pydantic import Field
 from recsys.arrays import Array, Codes, Floats
 from recsys.biases import LikeCalibration, calibrate
 from recsys.dataset import Interactions
+from recsys.errors import InputError
 from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
 from recsys.settings import Settings
 
@@ -28,11 +29,11 @@ class Config(Settings):
 
     embedding_size: int = Field(50, ge=1, le=4096, description="factors per user and item")
     learning_rate: float = Field(
-        0.03, gt=0, le=1, description="step per rating in the first epoch; later ones are smaller"
+        0.05, gt=0, le=1, description="step per rating in the first epoch; later epochs take smaller ones"
     )
-    regularization: float = Field(0.05, ge=0, description="L2 penalty per rating on the factors and biases it uses")
-    epochs: int = Field(60, ge=1, le=100_000, description="most passes over the ratings")
-    patience: int = Field(5, ge=1, description="epochs without a better validation RMSE before training stops")
+    regularization: float = Field(0.06, ge=0, description="L2 penalty per rating on the factors and biases it uses")
+    epochs: int = Field(100, ge=1, le=100_000, description="most passes over the ratings")
+    patience: int = Field(8, ge=1, description="epochs without a better validation RMSE before training stops")
     batch_size: int = Field(8192, ge=1, description="ratings per gradient step")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
 
@@ -89,8 +90,15 @@ def fit(
     guide: Recommender | None = None,
     report: "Report | None" = None,
 ) -> FactorRecommender:
-    """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept."""
-    from recsys.factorization import factorize  # PyTorch takes seconds to import
+    """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept.
+
+    Raises:
+        InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
+    """
+    from recsys.factorization import factorize, has_gpu  # PyTorch takes seconds to import
+
+    if config.device == "cuda" and not has_gpu():
+        raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
 
     def on_epoch(epoch: "Epoch") -> None:
         if report is not None:

@@ -1,0 +1,7 @@
+"""Run all measurements, each in a process of its own."""
+
+import subprocess
+import sys
+
+for name in ("prepare", "training", "scoring"):
+    subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)
