@@ -5,9 +5,9 @@ from typing import Protocol
 
 import mlflow
 import pytest
+
 from pipeline import Store, new_store, options, step_function, write_sample
 from recsys.movielens import obtain
-
 from steps.shell import data_folder, run_step
 
 

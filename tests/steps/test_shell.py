@@ -3,10 +3,10 @@ import subprocess
 import sys
 
 import pytest
+
 from pipeline import PROJECT
 from recsys.errors import InputError
 from recsys.families import family_names
-
 from steps.parameters import STEPS
 from steps.shell import data_folder, parse
 
@@ -105,8 +105,10 @@ def test_a_wrong_parameter_is_told_before_anything_slow_is_imported():
 import sys
 from steps import evaluate, main, prepare, promote, train, tune
 from steps.shell import parse
-for name, argument in (("train", "--epochs=0"), ("train", "--nope=1"), ("train", "--family=x"), ("main", "--families=x"),
-                       ("tune", "--family=x"), ("evaluate", "--version=x"), ("promote", "--max_rmse=x")):
+for name, argument in (
+    ("train", "--epochs=0"), ("train", "--nope=1"), ("train", "--family=x"), ("main", "--families=x"),
+    ("tune", "--family=x"), ("evaluate", "--version=x"), ("promote", "--max_rmse=x"),
+):
     try:
         parse(name, [argument])
     except ValueError as error:
