@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from playwright.sync_api import Page, sync_playwright
-
 from pipeline import COLUMNS, PROJECT, Store, new_store, step_command, write_sample
+from playwright.sync_api import Page, sync_playwright
 
 _START_SECONDS = 90
 _OPTIONS = [

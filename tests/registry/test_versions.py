@@ -1,8 +1,8 @@
 import json
 
 import pytest
-
 from pipeline import Store
+
 from recsys.errors import InputError
 from registry import versions
 

@@ -5,10 +5,9 @@ from typing import Protocol
 
 import mlflow
 import pytest
-
 from pipeline import Store, new_store, options, step_function, write_sample
-from recsys.movielens import obtain
-from steps.shell import data_folder, run_step
+
+from steps.shell import run_step
 
 
 class Stepper(Protocol):
@@ -68,9 +67,3 @@ def step(store: Store, in_process: pytest.MonkeyPatch) -> Stepper:
 def module_step(module_store: Store, in_process: pytest.MonkeyPatch) -> Stepper:
     """Runs a step on the module's store."""
     return stepper(module_store, in_process)
-
-
-@pytest.fixture(scope="session")
-def movielens() -> Path:
-    """MovieLens 100K, from where its user keeps it."""
-    return obtain("movielens-100k", data_folder() / "downloads")

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from pipeline import COLUMNS, PROJECT, Store, grid, step_command, write_csv
 
 GOOD = [*grid(), ("u0", "i99", 5), ("u1", "i99", 1)]
@@ -148,10 +147,21 @@ def test_versions_that_are_not_there(store, step, refused):
     assert "parameter 'version': one of model 'recsys''s versions (1), got 7" in refused("evaluate", version=7)
     assert "model 'other' has no version" in refused("promote", model_name="other")
     assert "dataset 'feed' is not in " in refused("promote", dataset="feed")
-    step("evaluate")
-    message = refused("promote", max_rmse=0.001)
-    assert "no version passes: version 1: RMSE " in message
-    assert "pass -P max_rmse=" in message
+    assert not {"auc"} & set(store.client.get_model_version("recsys", "1").tags)
+
+
+def test_no_version_that_passes_leaves_production_as_it_was(store, step, capsys):
+    write_csv(store.home / "my.csv", GOOD)
+    step("train", ratings="my.csv", family="bias")
+    step("promote", max_rmse=4)
+    before = store.contents()
+    capsys.readouterr()
+    step("promote", max_rmse=0.001)
+    shown = capsys.readouterr().out
+    assert "version 1 is no candidate: its RMSE " in shown
+    assert "is not below 0.001 (max_rmse" in shown
+    assert store.contents() == before
+    assert before[1][0][1] == "Production"
 
 
 def _cut(path: Path) -> None:

@@ -10,8 +10,8 @@ import sys
 import mlflow
 import pandas as pd
 import pytest
-
 from pipeline import COLUMNS, PROJECT, Store, mlflow_command, new_store, write_sample
+
 from recsys.families import family_names
 
 pytestmark = pytest.mark.e2e
@@ -218,10 +218,10 @@ def test_from_a_git_uri_with_all_defaults_of_the_place(tmp_path, shared):
     assert run.data.tags["git_dirty"] == "false"
 
 
-def test_main_on_movielens_with_every_default(tmp_path, shared, movielens):
+def test_main_on_movielens_with_every_default(tmp_path, shared, movielens_100k):
     store = new_store(tmp_path / "store", shared)
     (store.data / "downloads").mkdir(parents=True)
-    shutil.copy(movielens, store.data / "downloads")
+    shutil.copy(movielens_100k, store.data / "downloads")
     done = subprocess.run(
         mlflow_command(".", "main"),
         cwd=PROJECT,
@@ -247,7 +247,7 @@ def test_main_on_movielens_with_every_default(tmp_path, shared, movielens):
     # What a user's and an item's bias alone explain of MovieLens 100K
     assert all(float(version.tags["auc"]) > 0.77 for version in versions)
     (line,) = [line for line in done.stdout.splitlines() if line.endswith("Production")]
-    assert line.split()[:2] == [best.version, best.tags["family"]]
+    assert line.split()[:2] == [str(best.version), best.tags["family"]]
     assert "per-user AUC" in done.stdout
     assert "next: " in done.stdout.splitlines()[-1]
 

@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 import pytest
-
 from pipeline import PROJECT
+
 from recsys.errors import InputError
 from recsys.families import family_names
 from steps.parameters import STEPS
@@ -53,7 +53,7 @@ def test_defaults_are_what_no_argument_gives(name):
         ("train", ["--family=svd"], "got 'svd'"),
         ("train", ["--family=bias", "--epochs=3"], "(epochs belongs to family matrix_factorization)"),
         ("train", ["--family=bias", "--dampin=3"], "'dampin' for family bias; known are: ratings, "),
-        ("train", ["--learning_rate=abc"], "parameter 'learning_rate': expected a valid number, got 'abc' (step size"),
+        ("train", ["--learning_rate=abc"], "parameter 'learning_rate': expected a valid number, got 'abc' (step "),
         ("train", ["--epochs=0"], "parameter 'epochs': expected greater than or equal to 1, got '0'"),
         ("train", ["--epochs=1.5"], "parameter 'epochs': expected a valid integer, got '1.5'"),
         ("train", ["--learning_rate=nan"], "parameter 'learning_rate': expected a finite number, got 'nan'"),

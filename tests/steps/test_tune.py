@@ -1,7 +1,6 @@
 import sqlite3
 
 import pytest
-
 from pipeline import COLUMNS, write_sample
 
 TRIALS = 3
