@@ -110,8 +110,9 @@ def load_version(version: Version) -> Recommender:
             raise
         except Exception as error:
             # What a damaged or missing file raises depends on the store and on the library that reads it.
+            reason = " ".join(str(error).split())[:300]  # MLflow's take many lines
             raise InputError(
-                f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {error}); "
+                f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
                 "train it again"
             ) from error
 
@@ -123,7 +124,12 @@ def record_metrics(version: Version, test_digest: str, metrics: Mapping[str, flo
     tags |= {key: f"{metrics[key]:.4f}" for key in _SHOWN if key in metrics}
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.number), key, value)
-    client.update_model_version(version.name, str(version.number), describe({**version.tags, **tags}))
+    # A metric that is undefined on this test set must not be read off an earlier one.
+    stale = [key for key in _SHOWN if key in version.tags and key not in tags]
+    for key in stale:
+        client.delete_model_version_tag(version.name, str(version.number), key)
+    kept = {key: value for key, value in version.tags.items() if key not in stale}
+    client.update_model_version(version.name, str(version.number), describe(kept | tags))
     return find_or_raise_version(version.name, version.number)
 
 

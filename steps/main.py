@@ -1,6 +1,5 @@
 """Main: prepare, train several families, evaluate and promote, in one process under one parent run."""
 
-from recsys.families import family_module
 from recsys.settings import Settings
 from steps.evaluate import evaluate
 from steps.parameters import (
@@ -19,9 +18,6 @@ from steps.train import train
 
 def main(parameters: MainParameters) -> None:
     """Run the whole pipeline; every step is a child run with its own parameters, metrics and artifacts."""
-    families = [name.strip() for name in parameters.families.split(",")]
-    for family in families:
-        family_module(family)  # an unknown one is told before anything is trained
     given = parameters.model_dump()
 
     def of(settings: type[Settings]) -> dict[str, object]:
@@ -30,7 +26,7 @@ def main(parameters: MainParameters) -> None:
     with open_run("main") as run:
         run.log_parameters(parameters)
         dataset = prepare(PrepareParameters(**of(PrepareParameters)))
-        for family in families:
+        for family in parameters.families.split(","):
             version = train(TrainParameters(**of(TrainParameters), family=family), dataset=dataset)
             evaluate(
                 EvaluateParameters(folder=parameters.folder, model_name=parameters.model_name, version=version.number)

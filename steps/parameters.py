@@ -1,13 +1,25 @@
 """The parameters of every step. MLproject and docs/steps.md say the same; tests hold the three together."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from recsys.dataset import Preparation
+from recsys.families import family_names
 from recsys.settings import OptionalFloat, OptionalInt, Settings
 
-_MODEL = r"^[^/:\\'\"]+$"  # MLflow uses / and : in model URIs
+
+def _check_model_name(name: str) -> str:
+    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
+        raise ValueError("expected a name without / : \\ or quotes")
+    return name
+
+
+def _check_families(names: str) -> str:
+    families = [name.strip() for name in names.split(",")]
+    if len(set(families)) < len(families) or not set(families) <= set(family_names()):
+        raise ValueError(f"expected names out of {', '.join(family_names())}, each once, between commas")
+    return ",".join(families)
 
 
 class _Step(Settings):
@@ -15,7 +27,9 @@ class _Step(Settings):
 
 
 class _Registering(_Step):
-    model_name: str = Field("recsys", pattern=_MODEL, description="registered model that versions belong to")
+    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
+        "recsys", description="registered model that versions belong to"
+    )
 
 
 class PrepareParameters(_Step, Preparation):
@@ -69,8 +83,8 @@ class PromoteParameters(_Promoting):
 class MainParameters(_Promoting, Preparation):
     """Of `main`."""
 
-    families: str = Field(
-        "bias,random_forest,matrix_factorization", min_length=1, description="families to train, by commas"
+    families: Annotated[str, AfterValidator(_check_families)] = Field(
+        "bias,random_forest,matrix_factorization", description="families to train, by commas"
     )
 
 

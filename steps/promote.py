@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from recsys import dataset as datasets
 from recsys.dataset import Dataset
 from recsys.errors import InputError
@@ -16,6 +14,8 @@ from steps.runs import open_run
 from steps.shell import run_step
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recsys.tracking import Run
     from registry.promotion import Candidate, Decision
     from registry.versions import Version
@@ -66,7 +66,9 @@ def _candidate(version: "Version", dataset: Dataset) -> "Candidate":
     return Candidate(version.number, version.family or "unknown", version.stage, metrics or {}, problem)
 
 
-def _table(candidates: Sequence["Candidate"], decision: "Decision") -> pd.DataFrame:
+def _table(candidates: Sequence["Candidate"], decision: "Decision") -> "pd.DataFrame":
+    import pandas as pd
+
     rows = []
     for candidate in candidates:
         stage = candidate.stage
@@ -79,7 +81,7 @@ def _table(candidates: Sequence["Candidate"], decision: "Decision") -> pd.DataFr
 
 
 def _record(
-    run: "Run", candidates: Sequence["Candidate"], decision: "Decision", table: pd.DataFrame, dataset: Dataset
+    run: "Run", candidates: Sequence["Candidate"], decision: "Decision", table: "pd.DataFrame", dataset: Dataset
 ) -> None:
     from recsys import plots
 

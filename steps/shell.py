@@ -31,6 +31,8 @@ def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] 
         step(parameters) if config is None else step(parameters, config)
     except InputError as error:
         _fail(f"{name}: {error}")
+    except OSError as error:  # a full disk, a folder that may not be written, a server that went away
+        _fail(f"{name}: {type(error).__name__}: {error}")
     except KeyboardInterrupt:
         number = stopped[0] if stopped else signal.SIGINT
         print(f"{name}: stopped by {signal.Signals(number).name}", file=sys.stderr)

@@ -48,12 +48,12 @@ def train(
         )
         measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
         validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
-        run.log_metrics({**validation, "training_rows": len(done.final.knowledge.seen)})
         run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
         history.log_plot()
         _log_importances(run, done.final)
         model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
-        run.log_model_metrics(validation, model_id, dataset)
+        # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
+        run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
         tags |= made_by() | _version_tags(family, dataset, validation)
         version = versions.register(run.run_id, model_id, parameters.model_name, tags)
         run.set_tags({"version": str(version.number)})

@@ -90,3 +90,38 @@ def test_figures_of_a_study_say_what_they_show(dataset, storage):
         assert axes.get_title()
         assert axes.get_xlabel()
         assert axes.get_ylabel()
+
+
+def test_a_training_that_diverges_costs_its_trial_only(dataset, storage, monkeypatch):
+    real, calls = tuning.train, []
+
+    def train(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise FloatingPointError("loss is not finite")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(tuning, "train", train)
+    found = search(dataset, storage)
+    assert found.counts() == {"trials_complete": 2, "trials_pruned": 0, "trials_fail": 1}
+    assert "optimisation_history.png" in found.figures()
+
+
+def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage, monkeypatch):
+    real, calls = tuning.train, []
+
+    def train(*arguments, report, **named):
+        calls.append(1)
+        for epoch in range(4):
+            report(epoch, {"validation_rmse": float(len(calls)), "other": 1.0})
+        return real(*arguments, report=report, **named)
+
+    monkeypatch.setattr(tuning, "train", train)
+    states = [trial.state for trial in search(dataset, storage, trials=7).study.trials]
+    assert states == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED] * 2
+
+
+def test_a_study_stopped_before_its_first_trial_still_begins_with_the_default(dataset, storage):
+    with pytest.raises(InputError, match="study 'study': no trial completed"):
+        search(dataset, storage, timeout=0)
+    assert search(dataset, storage, trials=1).study.trials[0].user_attrs["config"] == Config().model_dump()

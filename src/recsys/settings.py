@@ -1,6 +1,6 @@
 """Parameters as frozen, strict objects: their names, ranges and meaning stand beside the code they configure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -33,7 +33,11 @@ def parse_settings(settings: type[SettingsT], values: Mapping[str, object]) -> S
     try:
         return settings.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError("; ".join(_explain(settings, dict(problem)) for problem in error.errors())) from None
+        # A parameter that may be one of several kinds is told once, with what each kind expects.
+        problems: dict[Any, list[dict[str, Any]]] = {}
+        for problem in error.errors():
+            problems.setdefault(problem["loc"][:1], []).append(dict(problem))
+        raise InputError("; ".join(_explain(settings, same) for same in problems.values())) from None
 
 
 def to_text(value: object) -> str:
@@ -43,12 +47,19 @@ def to_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _explain(settings: type[Settings], problem: dict[str, Any]) -> str:
+def _explain(settings: type[Settings], problems: Sequence[dict[str, Any]]) -> str:
+    problem = problems[0]
     name = str(problem["loc"][0]) if problem["loc"] else settings.__name__
     if problem["type"] == "extra_forbidden":
         return f"unknown parameter {name!r}; known are: {', '.join(settings.model_fields)}"
-    rule = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
-    rule = rule.split(", unable to parse")[0]
+    rules = [_rule(problem) for problem in problems]
+    rule = " or ".join([rules[0], *(other.removeprefix("expected ") for other in rules[1:])])
     if name not in settings.model_fields:
         return rule
     return f"parameter {name!r}: {rule}, got {problem['input']!r} ({settings.model_fields[name].description})"
+
+
+def _rule(problem: dict[str, Any]) -> str:
+    rule = str(problem["msg"]).removeprefix("Value error, ")
+    rule = rule.replace("Input should be", "expected").replace("String should have", "expected")
+    return rule.split(", unable to ")[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import pandas as pd
@@ -19,6 +19,8 @@ from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
 
 from recsys.dataset import Dataset
@@ -39,22 +41,42 @@ def connect(uri: str) -> None:
         InputError: within seconds if nothing answers there. MLflow itself would try for minutes.
     """
     parts = urlsplit(uri)
-    try:
-        if parts.scheme in ("http", "https"):
-            requests.get(f"{uri.rstrip('/')}/health", timeout=_CONNECT_SECONDS)
-        elif parts.hostname:
-            default = 5432 if parts.scheme.startswith("postgres") else 3306
-            socket.create_connection((parts.hostname, parts.port or default), _CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
-        raise InputError(
-            f"MLFLOW_TRACKING_URI: a tracking server that answers is needed, but nothing does at {shown} "
-            f"({type(error).__name__}); start it, or unset MLFLOW_TRACKING_URI to use the local mlflow.db"
-        ) from None
+    shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    try:
+        _try(uri)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        MlflowClient()
+    except Exception as error:
+        # Sockets, requests, SQLAlchemy, the database's driver and MLflow each raise their own here.
+        reason = (str(error).splitlines() or [""])[0]
+        for secret in {parts.password, unquote(parts.password)} if parts.password else ():
+            reason = reason.replace(secret, "***")
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: a tracking server or database that answers is needed, but {shown} cannot be used "
+            f"({type(error).__name__}: {reason[:200]}); start it, correct the URI, or unset MLFLOW_TRACKING_URI to use "
+            "the local mlflow.db"
+        ) from None
+
+
+def _try(uri: str) -> None:
+    """Ask once, briefly, where MLflow would ask again and again."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=_CONNECT_SECONDS)
+        if answer.status_code == requests.codes.not_found or answer.status_code >= requests.codes.server_error:
+            raise ConnectionError(f"/health answers {answer.status_code}, which an MLflow server's does not")
+        return
+    if parts.scheme.split("+")[0] not in DATABASE_ENGINES:
+        raise ValueError(f"MLflow knows http, https, {' and '.join(DATABASE_ENGINES)}")
+    if parts.scheme == "sqlite":
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    elif parts.hostname:
+        default = 5432 if parts.scheme.startswith("postgres") else 3306
+        socket.create_connection((parts.hostname, parts.port or default), _CONNECT_SECONDS).close()
+    create_sqlalchemy_engine(uri).connect().close()  # type: ignore[no-untyped-call]
 
 
 class Run:

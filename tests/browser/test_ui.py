@@ -1,0 +1,52 @@
+"""What a user sees in the MLflow UI after the pipeline has run."""
+
+import pytest
+from pipeline import Store
+from playwright.sync_api import Page, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+expect.set_options(timeout=60_000)
+
+
+def test_the_runs_stand_below_their_parent(page: Page, ui: str, finished: Store, tmp_path):
+    page.goto(f"{ui}/#/experiments/0/runs")
+    parent = page.get_by_role("row").filter(has=page.get_by_role("link", name="main", exact=True))
+    expect(parent).to_be_visible()
+    expect(page.get_by_role("link", name="prepare", exact=True)).to_have_count(0)
+    parent.get_by_role("button").click()  # unfolds it
+    for name in ("prepare", "train bias", "train random_forest", "promote"):
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="evaluate", exact=True)).to_have_count(2)
+    page.screenshot(path=tmp_path / "runs.png")
+
+
+def test_a_training_shows_its_parameters_and_metrics(page: Page, ui: str, finished: Store, tmp_path):
+    run = finished.run_named("train random_forest")
+    page.goto(f"{ui}/#/experiments/0/runs/{run.info.run_id}")
+    for text in ("n_estimators", "validation_auc", "my.csv"):
+        expect(page.get_by_text(text).first).to_be_visible()
+    page.screenshot(path=tmp_path / "run.png")
+
+
+def test_the_plots_of_an_evaluation_can_be_looked_at(page: Page, ui: str, finished: Store, tmp_path):
+    run = finished.run_named("evaluate")
+    page.goto(f"{ui}/#/experiments/0/runs/{run.info.run_id}/artifacts/plots/roc.png")
+    for name in ("roc.png", "calibration.png", "confusion_matrix.png"):
+        expect(page.get_by_text(name).first).to_be_visible()
+    picture = page.locator("img[src^=blob], .ant-image-img, img.image-preview, .image-outer-container img").first
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    page.screenshot(path=tmp_path / "plot.png")
+
+
+def test_the_registered_model_shows_its_versions_and_the_champion(page: Page, ui: str, finished: Store, tmp_path):
+    champion = finished.client.get_model_version_by_alias("recsys", "champion").version
+    page.goto(f"{ui}/#/models/recsys")
+    for number in (1, 2):
+        expect(page.get_by_role("link", name=f"Version {number}", exact=True)).to_be_visible()
+    expect(page.get_by_text("champion", exact=False).first).to_be_visible()
+    page.screenshot(path=tmp_path / "model.png")
+    page.goto(f"{ui}/#/models/recsys/versions/{champion}")
+    expect(page.get_by_text("champion", exact=False).first).to_be_visible()
+    expect(page.get_by_text("trained on", exact=False).first).to_be_visible()
+    page.screenshot(path=tmp_path / "version.png")
