@@ -24,7 +24,7 @@ _MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "
     f"The version in Production carries the alias `{CHAMPION}`; every version's description says how it does."
 )
-_SHOWN = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+_SHOWN = {"auc": "AUC", "auc_per_user": "per-user AUC", "rmse": "RMSE", "mae": "MAE"}
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,15 @@ def load_version(version: Version) -> Recommender:
 def record_metrics(version: Version, test_digest: str, metrics: Mapping[str, float]) -> Version:
     """Remember a version's metrics on a test set, as a tag, and say them in its description."""
     client = MlflowClient()
+    number = str(version.number)
     tags = {_EVALUATION + test_digest: json.dumps(dict(metrics)), "evaluated_on": test_digest}
-    tags |= {key: f"{metrics[key]:.4f}" for key in _SHOWN if key in metrics}
+    if "auc" in metrics:
+        tags["auc"] = f"{metrics['auc']:.4f}"
+    elif "auc" in version.tags:
+        client.delete_model_version_tag(version.name, number, "auc")  # it was of another test set
     for key, value in tags.items():
-        client.set_model_version_tag(version.name, str(version.number), key, value)
-    # A metric that is undefined on this test set must not be read off an earlier one.
-    stale = [key for key in _SHOWN if key in version.tags and key not in tags]
-    for key in stale:
-        client.delete_model_version_tag(version.name, str(version.number), key)
-    kept = {key: value for key, value in version.tags.items() if key not in stale}
-    client.update_model_version(version.name, str(version.number), describe(kept | tags))
+        client.set_model_version_tag(version.name, number, key, value)
+    client.update_model_version(version.name, number, describe({**version.tags, **tags}))
     return find_or_raise_version(version.name, version.number)
 
 
@@ -147,21 +146,23 @@ def promote_version(version: Version) -> None:
 
 
 def describe(tags: Mapping[str, str]) -> str:
-    """A version's description for people, from its tags."""
+    """A version's description for people, from its tags; its beginning is all that a list of versions shows."""
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
-    lines = [
-        f"**{tags['family']}** trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).",
-        f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.",
-    ]
-    if measured := _measures(tags, "validation_"):
-        lines.append(f"Validation, before learning from it too: {measured}.")
-    if measured := _measures(tags, ""):
-        lines.append(f"Test set `{tags.get('evaluated_on', tags['test_digest'])}`: {measured}.")
+    validation = _measures(tags["validation"])
+    test_digest = tags.get("evaluated_on")
+    tested = _measures(tags[_EVALUATION + test_digest]) if test_digest else "not evaluated yet"
+    lines = [f"{tags['family']}: {tested}."]
+    if test_digest:
+        lines.append(f"Measured on test set `{test_digest}`.")
+    lines.append(f"Trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).")
+    lines.append(f"On the validation rows, before learning from them too: {validation}.")
+    lines.append(f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.")
     return "\n\n".join(lines)
 
 
-def _measures(tags: Mapping[str, str], prefix: str) -> str:
-    return ", ".join(f"{label} {tags[prefix + key]}" for key, label in _SHOWN.items() if prefix + key in tags)
+def _measures(recorded: str) -> str:
+    metrics = json.loads(recorded)
+    return ", ".join(f"{label} {metrics[key]:.4f}" for key, label in _SHOWN.items() if key in metrics)
 
 
 def _version(found: ModelVersion) -> Version:

@@ -1,5 +1,6 @@
 """Train: a dataset and a family in, a registered version out."""
 
+import json
 from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
@@ -35,8 +36,7 @@ def train(
 
     family = parameters.family
     config = config or family_module(family).Config()
-    tags = {"model_type": family, **(tags or {})}
-    with open_run(f"train {family}", **tags) as run:
+    with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)
         run.log_parameters(config)
         dataset = dataset or prepare_once(parameters, parameters.folder)
@@ -54,7 +54,7 @@ def train(
         model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
         # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
         run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
-        tags |= made_by() | _version_tags(family, dataset, validation)
+        tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
         version = versions.register(run.run_id, model_id, parameters.model_name, tags)
         run.set_tags({"version": str(version.number)})
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)
@@ -102,15 +102,15 @@ def _log_importances(run: "Run", recommender: "Recommender") -> None:
 
 
 def _version_tags(family: str, dataset: Dataset, validation: dict[str, float]) -> dict[str, str]:
-    shown = [f"validation_{name}" for name in ("rmse", "mae", "auc", "auc_per_user")]
-    return {
+    tags = {
         "family": family,
         "data_version": dataset.digest,
         "test_digest": dataset.test_digest,
         "split": dataset.preparation.split,
         "ratings": dataset.preparation.ratings,
-        **{name: f"{validation[name]:.4f}" for name in shown if name in validation},
+        "validation": json.dumps(validation),
     }
+    return tags | ({"validation_auc": f"{validation['auc']:.4f}"} if "auc" in validation else {})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def tune(parameters: TuneParameters) -> "Version":
             state = trial.state.name
             value = f"validation AUC {trial.value:.4f}" if state == "COMPLETE" else state.lower()
             seconds = trial.duration.total_seconds() if trial.duration else 0.0
-            shown = ", ".join(f"{key}={to_text(setting)}" for key, setting in config.items())
+            shown = ", ".join(f"{key}={_short(setting)}" for key, setting in trial.params.items()) or "the defaults"
             print(f"trial {trial.number}: {value} ({seconds:.1f} s; {shown})", flush=True)
             with open_run(f"trial {trial.number}", state=state, study=name) as child:
                 child.log_values(config)
@@ -55,6 +55,10 @@ def tune(parameters: TuneParameters) -> "Version":
         print(f"best of {len(found.study.trials)} trials: trial {found.trial}, validation AUC {found.value:.4f}")
         kept = parameters.model_dump(include=set(TrainParameters.model_fields))
         return train(TrainParameters(**kept), found.config, dataset, {"study": name, "trial": str(found.trial)})
+
+
+def _short(setting: object) -> str:
+    return f"{setting:.4g}" if isinstance(setting, float) else to_text(setting)
 
 
 if __name__ == "__main__":

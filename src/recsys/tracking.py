@@ -193,7 +193,7 @@ def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
 
 
 def _input(dataset: Dataset) -> MlflowDataset:
-    name = Path(dataset.manifest["source"]).name
+    name = Path(dataset.preparation.ratings).name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it finds two names for the one kind of source
         source = resolve_dataset_source(str(dataset.folder))

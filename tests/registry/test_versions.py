@@ -15,7 +15,7 @@ TAGS = {
     "git_commit": "0123456789abcdef",
     "git_dirty": "true",
     "author": "Anna",
-    "validation_rmse": "0.9000",
+    "validation": '{"rmse": 0.9}',
 }
 MEASURED = {"rmse": 0.91234, "mae": 0.7, "auc": 0.8123456789, "auc_per_user": 0.7, "rows": 100.0}
 
@@ -45,9 +45,15 @@ def test_a_registered_version_says_what_it_is(registry, register):
     assert (version.name, version.number, version.stage, version.family) == ("recsys", 1, "None", "bias")
     assert version.tags == TAGS
     assert version == versions.find_or_raise_version("recsys", 1)
-    for part in ("**bias**", "/data/my.csv", "d" * 32, "0123456789ab with uncommitted changes", "RMSE 0.9000", "Anna"):
+    for part in (
+        "bias: not evaluated yet",
+        "/data/my.csv",
+        "d" * 32,
+        "0123456789ab with uncommitted changes",
+        "RMSE 0.9000",
+        "Anna",
+    ):
         assert part in version.description
-    assert "Test set" not in version.description
     assert "champion" in registry.client.get_registered_model("recsys").description
 
 
@@ -116,9 +122,11 @@ def test_metrics_are_remembered_to_the_last_digit_for_each_test_set(register):
 def test_the_description_tells_the_latest_measures(register):
     (version,) = register()
     recorded = versions.record_metrics(version, "one", MEASURED)
-    assert "Test set `one`: RMSE 0.9123, MAE 0.7000, AUC 0.8123, per-user AUC 0.7000." in recorded.description
+    assert recorded.description.startswith("bias: AUC 0.8123, per-user AUC 0.7000, RMSE 0.9123, MAE 0.7000.")
+    assert "`one`" in recorded.description
     recorded = versions.record_metrics(recorded, "two", MEASURED | {"rmse": 1.5})
-    assert "Test set `two`: RMSE 1.5000" in recorded.description
+    assert "RMSE 1.5000" in recorded.description
+    assert "`two`" in recorded.description
     assert "`one`" not in recorded.description
 
 
