@@ -20,6 +20,8 @@ from steps import PROJECT
 from steps.parameters import STEPS, StepName
 
 _ORPHAN_POLL_SECONDS = 1.0
+_RECORDING_POLL_SECONDS = 0.05
+_RECORDING_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
 
 
 def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
@@ -127,11 +129,17 @@ def _connect(folder: Path) -> None:
 def _stop_on_signals() -> list[int]:
     """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
 
-    A step whose `mlflow run` has died stops too.
+    A record that is being written is finished first. A step whose `mlflow run` has died stops too.
     """
     received: list[int] = []
+    since: list[float] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        since.append(time.monotonic())
+        if _is_recording(frame) and since[-1] - since[0] < _RECORDING_SECONDS:
+            again = (threading.main_thread().ident, number)
+            threading.Timer(_RECORDING_POLL_SECONDS, signal.pthread_kill, again).start()
+            return
         received.append(number)
         for other in (signal.SIGTERM, signal.SIGINT):
             signal.signal(other, signal.SIG_IGN)
@@ -142,6 +150,20 @@ def _stop_on_signals() -> list[int]:
     if "MLFLOW_RUN_ID" in os.environ:
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     return received
+
+
+def _is_recording(frame: FrameType | None) -> bool:
+    """Whether the code is in MLflow or a database.
+
+    An exception there can leave a transaction open, whose lock keeps the run's end from being written, or a run
+    that nobody knows of.
+    """
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name == "recsys.tracking" or name.partition(".")[0] in ("mlflow", "sqlalchemy"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch_parent(parent: int) -> None:

@@ -145,6 +145,6 @@ def test_main_that_is_told_to_stop_ends_all_its_runs(busy):
     with started(busy, command) as process:
         wait(lambda: (RUN, "RUNNING") in busy.statuses() or process.poll() is not None, "the training")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, said
     assert statuses(busy) == {"prepare": "FINISHED", RUN: "KILLED", "main": "KILLED"}

@@ -1,12 +1,16 @@
+import functools
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from pipeline import PROJECT
 
 from recsys.errors import InputError
 from recsys.families import family_names
+from steps import shell
 from steps.parameters import STEPS
 from steps.shell import data_folder, parse
 
@@ -128,3 +132,37 @@ def test_data_lies_in_one_place_outside_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("RECSYS_DATA", "here")
     assert data_folder() == tmp_path / "here"
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # naming a folder does not make it
+
+
+def _write(namespace: dict[str, str], seconds: float, written: list[str]) -> None:
+    """Is told to stop while code of another module works."""
+    exec("def write(kill, work, written): kill(); work(); written.append('all')", namespace)
+    kill = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    namespace["write"](kill, functools.partial(time.sleep, seconds), written)
+
+
+@pytest.mark.parametrize("module", ["mlflow.store.tracking", "sqlalchemy", "recsys.tracking"])
+def test_a_stop_lets_a_record_be_written_first(module, in_process):
+    stopped, written = shell._stop_on_signals(), []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # it comes at some moment of these lines
+        _write({"__name__": module}, 0.3, written)
+        time.sleep(20)
+    assert written == ["all"]
+    assert stopped == [signal.SIGTERM]
+
+
+def test_a_stop_does_not_wait_for_ever(in_process):
+    in_process.setattr(shell, "_RECORDING_SECONDS", 0.1)
+    shell._stop_on_signals()
+    written = []
+    with pytest.raises(KeyboardInterrupt):
+        _write({"__name__": "mlflow.store"}, 20, written)
+    assert written == []
+
+
+def test_a_stop_elsewhere_comes_at_once(in_process):
+    shell._stop_on_signals()
+    written = []
+    with pytest.raises(KeyboardInterrupt):
+        _write({"__name__": "mlflowish"}, 20, written)
+    assert written == []
