@@ -3,7 +3,7 @@ from builders import rated
 from optuna.trial import TrialState
 
 from recsys import tuning
-from recsys.errors import InputError
+from recsys.errors import DivergedError, InputError
 from recsys.families.bias import Config
 
 
@@ -92,19 +92,20 @@ def test_figures_of_a_study_say_what_they_show(dataset, storage):
         assert axes.get_ylabel()
 
 
-def test_a_training_that_diverges_costs_its_trial_only(dataset, storage, monkeypatch):
+def test_a_training_that_diverges_costs_its_trial_only(dataset, storage, monkeypatch, capfd):
     real, calls = tuning.train, []
 
     def train(*arguments, **named):
         calls.append(1)
         if len(calls) == 2:
-            raise FloatingPointError("loss is not finite")
+            raise DivergedError("loss is not finite")
         return real(*arguments, **named)
 
     monkeypatch.setattr(tuning, "train", train)
     found = search(dataset, storage)
     assert found.counts() == {"trials_complete": 2, "trials_pruned": 0, "trials_fail": 1}
     assert "optimisation_history.png" in found.figures()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage, monkeypatch):

@@ -70,7 +70,8 @@ def search(
     Raises:
         InputError: if the storage cannot be used, the study belongs to another search, or no trial completed.
     """
-    optuna.logging.get_logger("optuna").setLevel(logging.WARNING)
+    # Its warning of a failed trial is a traceback; on_trial hears of the failure too.
+    optuna.logging.get_logger("optuna").setLevel(logging.ERROR)
     module = family_module(family)
     study = _open(study_name, storage, family, dataset, seed)
     tried: dict[int, Settings] = {}
