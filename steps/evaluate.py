@@ -21,6 +21,7 @@ def evaluate(parameters: Any) -> "Version":
     with open_run("evaluate") as run:
         run.log_parameters(parameters)
         version = versions.find_or_raise_version(parameters.model_name, parameters.version)
+        run.set_tags({"mlflow.runName": f"evaluate version {version.number}"})
         given = {name: value for name in Preparation.model_fields if (value := getattr(parameters, name))}
         dataset = _dataset(version, given, parameters.folder)
         return measure(version, dataset, run)

@@ -339,7 +339,7 @@ def test_a_scale_is_read_from_the_data(case, store, step):
     write_csv(store.home / "my.csv", rows)
     step("train", ratings="my.csv", family="bias", **parameters)
     step("evaluate")
-    run = store.run_named("evaluate")
+    run = store.run_named("evaluate version 1")
     assert 0 <= run.data.metrics["auc"] <= 1
     assert run.data.metrics["rmse"] < (scale[1] - scale[0])
     assert run.data.metrics["rows"] == 29

@@ -33,7 +33,7 @@ def trained(module_store: Store) -> Store:
 
 def test_every_run_is_finished_and_says_which_step_it_was(trained):
     found = {run.info.run_name: run for run in trained.runs()}
-    assert set(found) == {"train random_forest", "prepare", "evaluate", "promote"}
+    assert set(found) == {"train random_forest", "prepare", "evaluate version 1", "promote"}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     parent = found["train random_forest"].info.run_id
     assert found["prepare"].data.tags["mlflow.parentRunId"] == parent
@@ -52,7 +52,7 @@ def test_metrics_are_finite_and_lower_case(trained):
     for run in trained.runs():
         assert all(math.isfinite(value) for value in run.data.metrics.values())
         assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in run.data.metrics)
-    measured = set(trained.run_named("evaluate").data.metrics)
+    measured = set(trained.run_named("evaluate version 1").data.metrics)
     assert measured >= MEASURES | RANKING
     assert {f"baseline_{name}_{key}" for name in ("bias", "most_popular") for key in ("auc", "ndcg_at_10")} <= measured
     assert {f"validation_{key}" for key in MEASURES} <= set(trained.run_named("train random_forest").data.metrics)
@@ -70,12 +70,17 @@ def test_plots_and_tables_are_among_the_artifacts(trained):
             "feature_importances.csv",
             "plots/validation_confusion_matrix.png",
         },
-        "evaluate": {"plots/roc.png", "plots/calibration.png", "plots/confusion_matrix.png", "evaluation.json"},
+        "evaluate version 1": {
+            "plots/roc.png",
+            "plots/calibration.png",
+            "plots/confusion_matrix.png",
+            "evaluation.json",
+        },
         "promote": {"plots/comparison.png", "comparison.csv", "decision.json"},
     }
     for name, paths in expected.items():
         assert paths <= trained.artifacts(trained.run_named(name)), name
-    assert any("count" in path for path in trained.artifacts(trained.run_named("evaluate")))
+    assert any("count" in path for path in trained.artifacts(trained.run_named("evaluate version 1")))
 
 
 def test_tags_trace_a_model_to_its_data_and_code(trained):
@@ -90,7 +95,12 @@ def test_tags_trace_a_model_to_its_data_and_code(trained):
 
 def test_the_dataset_is_an_input_with_its_digest(trained):
     digest = trained.run_named("prepare").data.tags["data_version"]
-    contexts = {"prepare": "preparation", "train random_forest": "training", "evaluate": "test", "promote": "test"}
+    contexts = {
+        "prepare": "preparation",
+        "train random_forest": "training",
+        "evaluate version 1": "test",
+        "promote": "test",
+    }
     for name, context in contexts.items():
         used = {
             (used.dataset.name, used.dataset.digest[:32], tag.value)
@@ -108,7 +118,7 @@ def test_the_model_carries_its_metrics_with_the_datasets_digest(trained):
     measured = {metric.key: metric for metric in model.metrics}
     assert {"auc", "validation_auc", *RANKING} <= set(measured)
     assert {metric.dataset_digest for metric in measured.values()} == {run.data.tags["data_version"]}
-    evaluated = trained.run_named("evaluate").data.metrics
+    evaluated = trained.run_named("evaluate version 1").data.metrics
     assert measured["auc"].value == pytest.approx(evaluated["auc"])
 
 
@@ -121,7 +131,7 @@ def test_the_version_says_what_it_is(trained):
     assert tags["split"] == "hash"
     assert tags["data_version"] == run.data.tags["data_version"]
     assert {"test_digest", "git_commit", "git_dirty", "author", "auc", "validation_auc"} <= set(tags)
-    assert float(tags["auc"]) == pytest.approx(trained.run_named("evaluate").data.metrics["auc"], abs=1e-4)
+    assert float(tags["auc"]) == pytest.approx(trained.run_named("evaluate version 1").data.metrics["auc"], abs=1e-4)
     for part in ("random_forest", "my.csv", tags["data_version"], f"AUC {tags['auc']}", f"RMSE {tags['rmse']}"):
         assert part in version.description
 
@@ -236,7 +246,8 @@ def test_main_on_movielens_with_every_default(tmp_path, shared, movielens_100k):
     children = {
         run.info.run_name for run in store.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     }
-    assert children == {"prepare", "promote", "evaluate", *(f"train {family}" for family in families)}
+    evaluated = {f"evaluate version {number}" for number in (1, 2, 3)}
+    assert children == {"prepare", "promote", *evaluated, *(f"train {family}" for family in families)}
     assert len(store.runs()) == 3 + 2 * len(families)
     assert {run.info.status for run in store.runs()} == {"FINISHED"}
     versions = store.client.search_model_versions("name = 'recsys'")
