@@ -131,8 +131,10 @@ def test_the_version_says_what_it_is(trained):
     assert tags["split"] == "hash"
     assert tags["data_version"] == run.data.tags["data_version"]
     assert {"test_digest", "git_commit", "git_dirty", "author", "auc", "validation_auc"} <= set(tags)
-    assert float(tags["auc"]) == pytest.approx(trained.run_named("evaluate version 1").data.metrics["auc"], abs=1e-4)
-    for part in ("random_forest", "my.csv", tags["data_version"], f"AUC {tags['auc']}", f"RMSE {tags['rmse']}"):
+    measured = trained.run_named("evaluate version 1").data.metrics
+    assert float(tags["auc"]) == pytest.approx(measured["auc"], abs=1e-4)
+    told = f"random_forest: AUC {measured['auc']:.4f}", f"RMSE {measured['rmse']:.4f}", "my.csv", tags["data_version"]
+    for part in told:
         assert part in version.description
 
 
