@@ -6,7 +6,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import mlflow
 import pandas as pd
 import requests
+from filelock import FileLock
 from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
@@ -31,6 +32,7 @@ from recsys.settings import Settings, to_text
 
 _CONNECT_SECONDS = 5
 _FLUSH_SECONDS = 1.0
+_MAKING_SECONDS = 120
 _MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn", "skops")
 
 
@@ -48,7 +50,8 @@ def connect(uri: str) -> None:
         _try(uri)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-        MlflowClient()
+        with _making(uri):
+            MlflowClient()
     except Exception as error:
         # Sockets, requests, SQLAlchemy, the database's driver and MLflow each raise their own here.
         reason = (str(error).splitlines() or [""])[0]
@@ -59,6 +62,13 @@ def connect(uri: str) -> None:
             f"({type(error).__name__}: {reason[:200]}); start it, correct the URI, or unset MLFLOW_TRACKING_URI to use "
             "the local mlflow.db"
         ) from None
+
+
+def _making(uri: str) -> AbstractContextManager[object]:
+    """Lets one process at a time make the tables of a new sqlite file: two of MLflow's migrations at once fail."""
+    if urlsplit(uri).scheme != "sqlite":
+        return nullcontext()
+    return FileLock(f"{uri.removeprefix('sqlite:///')}.lock", timeout=_MAKING_SECONDS)
 
 
 def _try(uri: str) -> None:
