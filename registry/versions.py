@@ -63,7 +63,9 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"models:/{model_id}"
-    created = client.create_model_version(name, source, run_id, tags=dict(tags), description=describe(tags))
+    created = client.create_model_version(
+        name, source, run_id, tags=dict(tags), description=describe(tags), model_id=model_id
+    )
     # The tag by which the UI leads from the logged model to its version.
     link = json.dumps([{"name": name, "version": created.version}])
     client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})

@@ -4,20 +4,26 @@ import csv
 import importlib
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+import requests
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 PROJECT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 90
 COLUMNS = {
     "user_column": "Kundin / Nr.",
     "item_column": "sku",
@@ -174,3 +180,47 @@ def step_function(name: str) -> Callable[..., Any]:
     """The function behind an entry point."""
     function: Callable[..., Any] = getattr(importlib.import_module(f"steps.{name}"), name)
     return function
+
+
+@contextmanager
+def serving(store: Store, command: str, *options: str) -> Iterator[str]:
+    """The address of an `mlflow ui` or `mlflow server` over a store, for as long as it is needed."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    mlflow = str(Path(sys.executable).parent / "mlflow")
+    started = [mlflow, command, "--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
+    log = store.folder / "server.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*started, "--workers", "1", *options],
+            cwd=store.home,
+            env=store.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait(address, server, log)
+            yield address
+        finally:
+            top = psutil.Process(server.pid)
+            family = [top, *top.children(recursive=True)]
+            for process in family:
+                process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=10)
+            for process in alive:
+                process.kill()
+            server.wait()
+
+
+def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
+    limit = time.monotonic() + _START_SECONDS
+    while time.monotonic() < limit:
+        assert server.poll() is None, log.read_text()
+        try:
+            if requests.get(f"{address}/health", timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server does not answer after {_START_SECONDS} s: {log.read_text()}")

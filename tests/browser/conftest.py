@@ -1,19 +1,12 @@
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
-import requests
-from pipeline import COLUMNS, PROJECT, Store, new_store, step_command, write_sample
+from pipeline import COLUMNS, PROJECT, Store, new_store, serving, step_command, write_sample
 from playwright.sync_api import Page, sync_playwright
 
-_START_SECONDS = 90
 _OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -51,45 +44,8 @@ def finished(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def ui(finished: Store) -> Iterator[str]:
     """The address of an `mlflow ui` over that store."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    mlflow = str(Path(sys.executable).parent / "mlflow")
-    command = [mlflow, "ui", "--backend-store-uri", finished.uri, "--host", "127.0.0.1", "--port", str(port)]
-    log = finished.folder / "ui.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [*command, "--workers", "1"],
-            cwd=finished.home,
-            env=finished.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            _wait(address, server, log)
-            yield address
-        finally:
-            top = psutil.Process(server.pid)
-            family = [top, *top.children(recursive=True)]
-            for process in family:
-                process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=10)
-            for process in alive:
-                process.kill()
-            server.wait()
-
-
-def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
-    limit = time.monotonic() + _START_SECONDS
-    while time.monotonic() < limit:
-        assert server.poll() is None, log.read_text()
-        try:
-            if requests.get(f"{address}/health", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.2)
-    raise AssertionError(f"mlflow ui does not answer after {_START_SECONDS} s: {log.read_text()}")
+    with serving(finished, "ui") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
