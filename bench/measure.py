@@ -1,5 +1,6 @@
 """What all benchmarks share: fresh processes, peak memory, and a table that says where it was measured."""
 
+import os
 import platform
 import resource
 import subprocess
@@ -43,15 +44,8 @@ def heading(title: str, packages: Sequence[str]) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     return (
         f"### {title}\n\n{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip()}, {_processor()}, "
-        f"{len_cores()} cores, Python {platform.python_version()}, {versions}\n"
+        f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {versions}\n"
     )
-
-
-def len_cores() -> int:
-    """Cores this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

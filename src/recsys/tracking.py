@@ -68,7 +68,11 @@ def _making(uri: str) -> AbstractContextManager[object]:
     """Lets one process at a time make the tables of a new sqlite file: two of MLflow's migrations at once fail."""
     if urlsplit(uri).scheme != "sqlite":
         return nullcontext()
-    return FileLock(f"{uri.removeprefix('sqlite:///')}.lock", timeout=_MAKING_SECONDS)
+    return FileLock(f"{_sqlite_file(uri)}.lock", timeout=_MAKING_SECONDS)
+
+
+def _sqlite_file(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
 
 
 def _try(uri: str) -> None:
@@ -82,7 +86,7 @@ def _try(uri: str) -> None:
     if parts.scheme.split("+")[0] not in DATABASE_ENGINES:
         raise ValueError(f"MLflow knows http, https, {' and '.join(DATABASE_ENGINES)}")
     if parts.scheme == "sqlite":
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        _sqlite_file(uri).parent.mkdir(parents=True, exist_ok=True)
     elif parts.hostname:
         default = 5432 if parts.scheme.startswith("postgres") else 3306
         socket.create_connection((parts.hostname, parts.port or default), _CONNECT_SECONDS).close()
