@@ -1,3 +1,6 @@
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import prepared
 
+from bench.services import DatabaseServer, database_server
 from recsys.dataset import Dataset
 
 
@@ -51,3 +55,16 @@ def movielens_100k() -> Path:
     from steps.shell import data_folder
 
     return obtain("movielens-100k", data_folder() / "downloads")
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
+    """A real MariaDB or MySQL; where there is none the test is skipped, but not in CI."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(database_server(tmp_path_factory.mktemp("mariadb")))
+        except FileNotFoundError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+        yield server
