@@ -34,7 +34,8 @@ class DatabaseServer:
 
     def start(self) -> None:
         """Start the private server and wait until it answers."""
-        assert self._command and self._log
+        assert self._command
+        assert self._log
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
