@@ -1,29 +1,34 @@
 """Registered versions: what they are, where they stand, and how they did on which test set."""
 
+import base64
 import json
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.families import load_recommender
 from recsys.model import ARTIFACT
 from recsys.recommender import Recommender
 
-CHAMPION = "champion"
-_EVALUATION = "evaluation."
-_MODEL_DESCRIPTION = (
+MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "
-    f"The version in Production carries the alias `{CHAMPION}`; every version's description says how it does."
+    "The version in Production carries the alias `champion`; every version's description says how it does."
 )
+ROLLED_BACK = "rolled_back"  # on a version taken out of Production: {"to": version, "by": person, "at": time}
+_EVALUATION = "evaluation."
+_REPLICATES = "replicates."
+_KEPT_REPLICATES = 3  # test sets whose replicates a version carries: 5 kB each, read with every list of versions
 _SHOWN = {"auc": "AUC", "auc_per_user": "per-user AUC", "rmse": "RMSE", "mae": "MAE"}
 
 
@@ -44,6 +49,15 @@ class Version:
         return self.tags.get("family")
 
     @property
+    def rolled_back(self) -> str | None:
+        """By whom and when it was taken out of Production; None if it was not, or was asked back since."""
+        recorded = self.tags.get(ROLLED_BACK)
+        if recorded is None:
+            return None
+        found = json.loads(recorded)
+        return f"rolled back by {found['by']} on {found['at'][:10]}"
+
+    @property
     def model_id(self) -> str | None:
         """The logged model behind the version."""
         return self.source.removeprefix("models:/") if self.source.startswith("models:/m-") else None
@@ -53,15 +67,25 @@ class Version:
         recorded = self.tags.get(_EVALUATION + test_digest)
         return None if recorded is None else {key: float(value) for key, value in json.loads(recorded).items()}
 
+    def replicates_on(self, test_digest: str) -> Floats | None:
+        """The bootstrap replicates of its AUC on a test set, shape (replicates,), to about 1e-5."""
+        recorded = self.tags.get(_REPLICATES + test_digest)
+        metrics = self.metrics_on(test_digest)
+        if recorded is None or metrics is None or "auc" not in metrics:
+            return None
+        deviations = np.frombuffer(base64.b64decode(recorded.partition(" ")[2]), "<f2")
+        return metrics["auc"] + deviations.astype(np.float64)
+
 
 def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> Version:
-    """Register a logged model, made by a run, as a new version."""
+    """Register a logged model, made by a run, as a new version; raises InputError as `find_model` does."""
     client = MlflowClient()
-    try:
-        client.create_registered_model(name, description=_MODEL_DESCRIPTION)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    if find_model(name) is None:
+        try:
+            client.create_registered_model(name, description=MODEL_DESCRIPTION)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
     source = f"models:/{model_id}"
     created = client.create_model_version(
         name, source, run_id, tags=dict(tags), description=describe(tags), model_id=model_id
@@ -70,6 +94,22 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
     link = json.dumps([{"name": name, "version": created.version}])
     client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
     return _version(created)
+
+
+def find_model(name: str) -> RegisteredModel | None:
+    """The registered model; raises InputError if there is one whose name differs by case only.
+
+    MySQL takes such names for one, sqlite for two.
+    """
+    for model in MlflowClient().search_registered_models(f"name ILIKE '{name}'"):
+        if model.name == name:
+            return model
+        if model.name.casefold() == name.casefold():
+            raise InputError(
+                f"parameter 'model_name': {name!r} differs from the registered model {model.name!r} by case only; "
+                f"write {model.name!r}, or choose another name"
+            )
+    return None
 
 
 def list_versions(name: str) -> list[Version]:
@@ -119,32 +159,34 @@ def load_version(version: Version) -> Recommender:
             ) from error
 
 
-def record_metrics(version: Version, test_digest: str, metrics: Mapping[str, float]) -> Version:
-    """Remember a version's metrics on a test set, as a tag, and say them in its description."""
+def record_metrics(
+    version: Version, test_digest: str, metrics: Mapping[str, float], replicates: Floats | None = None
+) -> Version:
+    """Remember a version's metrics on a test set, as a tag, and say them in its description.
+
+    Args:
+        replicates: bootstrap replicates of the AUC, shape (replicates,); kept for the newest few test sets.
+    """
     client = MlflowClient()
     number = str(version.number)
     tags = {_EVALUATION + test_digest: json.dumps(dict(metrics)), "evaluated_on": test_digest}
+    stale: list[str] = []
     if "auc" in metrics:
         tags["auc"] = f"{metrics['auc']:.4f}"
     elif "auc" in version.tags:
-        client.delete_model_version_tag(version.name, number, "auc")  # it was of another test set
+        stale.append("auc")  # it was of another test set
+    if replicates is not None and "auc" in metrics:
+        deviations = (replicates - metrics["auc"]).astype("<f2").tobytes()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        tags[_REPLICATES + test_digest] = f"{now} {base64.b64encode(deviations).decode()}"
+        others = [key for key in version.tags if key.startswith(_REPLICATES) and key not in tags]
+        stale += sorted(others, key=version.tags.__getitem__, reverse=True)[_KEPT_REPLICATES - 1 :]
+    for key in stale:
+        client.delete_model_version_tag(version.name, number, key)
     for key, value in tags.items():
         client.set_model_version_tag(version.name, number, key, value)
     client.update_model_version(version.name, number, describe({**version.tags, **tags}))
     return find_or_raise_version(version.name, version.number)
-
-
-def promote_version(version: Version) -> None:
-    """Move a version to Production and the one there to Archived, and point the alias at it."""
-    client = MlflowClient()
-    # The alias first: it is one row and always points at a version, so readers of it never find none.
-    client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
-    with warnings.catch_warnings():
-        # Stages are deprecated since MLflow 2.9 and still what people ask for; the alias says the same.
-        warnings.simplefilter("ignore", FutureWarning)
-        client.transition_model_version_stage(
-            version.name, str(version.number), "Production", archive_existing_versions=True
-        )
 
 
 def describe(tags: Mapping[str, str]) -> str:
@@ -154,6 +196,8 @@ def describe(tags: Mapping[str, str]) -> str:
     test_digest = tags.get("evaluated_on")
     tested = _measures(tags[_EVALUATION + test_digest]) if test_digest else "not evaluated yet"
     lines = [f"{tags['family']}: {tested}."]
+    if "standing" in tags:
+        lines.append(f"{tags['standing'][:1].upper()}{tags['standing'][1:]}.")
     if test_digest:
         lines.append(f"Measured on test set `{test_digest}`.")
     lines.append(f"Trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).")

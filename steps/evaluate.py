@@ -29,7 +29,7 @@ def evaluate(parameters: Any) -> "Version":
 
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
-    from recsys import evaluation, plots
+    from recsys import bootstrap, evaluation, plots
     from registry import versions
 
     recommender = versions.load_version(version)
@@ -42,7 +42,14 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
         run.log_metrics(measured.metrics)
     run.log_figures(plots.evaluation_plots(measured))
     run.log_json({"metrics": measured.metrics, "undefined": measured.undefined}, "evaluation.json")
-    recorded = versions.record_metrics(version, dataset.test_digest, measured.metrics)
+    replicates = bootstrap.replicate_auc(
+        dataset.test.users,
+        dataset.user_ids,
+        measured.liked,
+        measured.predictions.like_probability,
+        test_digest=dataset.test_digest,
+    )
+    recorded = versions.record_metrics(version, dataset.test_digest, measured.metrics, replicates)
     names = ("rmse", "mae", "auc", "auc_per_user")
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
     print(f"version {version.number} ({version.family}) on {len(measured.rows):,} test ratings: {shown}")

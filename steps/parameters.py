@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, create_model
 from recsys.dataset import Preparation
 from recsys.families import family_names
 from recsys.settings import OptionalFloat, OptionalInt, Settings
+from registry.promotion import Policy
 
 
 def _check_model_name(name: str) -> str:
@@ -66,18 +67,32 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Registering):
-    max_rmse: float = Field(
-        1.0,
-        gt=0,
-        description="guard: highest test RMSE allowed, on a five-point scale; scaled with the range",
-    )
+class _Promoting(_Registering, Policy):
+    pass
 
 
 class PromoteParameters(_Promoting):
     """Of `promote`."""
 
     dataset: str = Field("newest", min_length=1, description="digest of the dataset whose test set decides, or newest")
+    version: OptionalInt = Field(
+        None, ge=1, description="only version that may replace the champion, even one rolled back; none: any"
+    )
+    dry_run: bool = Field(False, description="decide and say so, and move nothing")
+    repair: bool = Field(False, description="only finish what an interrupted promotion left half done; decide nothing")
+    require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
+
+
+class RollbackParameters(_Registering):
+    """Of `rollback`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
+
+
+class HistoryParameters(_Registering):
+    """Of `history`."""
+
+    every: bool = Field(False, description="also the decisions that changed nothing")
 
 
 class MainParameters(_Promoting, Preparation):
@@ -88,7 +103,7 @@ class MainParameters(_Promoting, Preparation):
     )
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "main"]
+StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "main"]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,
@@ -96,4 +111,6 @@ STEPS: dict[StepName, type[Settings]] = {
     "tune": TuneParameters,
     "evaluate": EvaluateParameters,
     "promote": PromoteParameters,
+    "rollback": RollbackParameters,
+    "history": HistoryParameters,
 }

@@ -1,50 +1,124 @@
 """Promote: all versions compared on one test set, the best moved to Production."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from recsys import dataset as datasets
 from recsys.dataset import Dataset
 from recsys.errors import InputError
+from steps import decisions
 from steps.evaluate import measure
 from steps.parameters import PromoteParameters
 from steps.prepare import prepared_folder
-from steps.runs import open_run
-from steps.shell import run_step
+from steps.runs import made_by, open_run
+from steps.shell import NotPromotedError, run_step
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from recsys.tracking import Run
+    from registry.champion import State
     from registry.promotion import Candidate, Decision
     from registry.versions import Version
 
-_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
-
 
 def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "Decision":
-    """Compare all versions by AUC on the same test set, those that lack it evaluated first, and promote the best."""
-    from registry import promotion, versions
+    """Compare all versions on the same test rows, those not yet measured there first, and promote the best.
+
+    Raises:
+        NotPromotedError: after the decision, where `require_promotion` is set and nobody was promoted.
+    """
+    from registry import champion
 
     with open_run("promote") as run:
         run.log_parameters(parameters)
-        versions.find_or_raise_version(parameters.model_name)
+        state = champion.read_state(parameters.model_name)
+        _check_versions(state, parameters.version)
+        record = decisions.Record(run, parameters)
+        if parameters.repair:
+            return _repair(parameters, record)
         dataset = dataset or _dataset(parameters.dataset)
+        _check_classes(dataset)
         run.log_dataset(dataset, "test")
         run.set_tags({"data_version": dataset.digest})
-        found = versions.list_versions(parameters.model_name)
-        candidates = [_candidate(version, dataset) for version in found]
-        decision = promotion.decide(candidates, scale=dataset.scale, max_rmse=parameters.max_rmse)
-        if decision.winner is not None:
-            versions.promote_version(next(v for v in found if v.number == decision.winner))
-        table = _table(candidates, decision)
-        _record(run, candidates, decision, table, dataset)
-    print(f"\n{parameters.model_name} on the {len(dataset.test):,} test ratings of dataset {dataset.digest}:\n")
-    print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
-    print(f"\n{decision.reason}")
-    for number, problem in decision.refused.items():
-        print(f"note: version {number} is no candidate: {problem}")
+        choose = _Chooser(parameters, dataset, record)
+        if parameters.dry_run:
+            decision = choose(state)
+            record.finish(decision, "dry_run", dataset)
+        else:
+            decision, mended = champion.settle(parameters.model_name, choose, made_by()["author"])
+            if mended:
+                print("note: a promotion that had been interrupted was finished first")
+            outcome = "promoted" if decision.changes else "none" if decision.winner is None else "kept"
+            record.finish(decision, outcome, dataset)
+    if parameters.require_promotion and not decision.changes:
+        raise NotPromotedError(decision.reason)
+    return decision
+
+
+class _Chooser:
+    """Decides from the registry as it stands; measures what was not measured on the test set, once."""
+
+    def __init__(self, parameters: PromoteParameters, dataset: Dataset, record: decisions.Record) -> None:
+        self.parameters = parameters
+        self.dataset = dataset
+        self.record = record
+        self._unmeasurable: dict[int, str] = {}
+
+    def __call__(self, state: "State") -> "Decision":
+        from registry import promotion
+
+        policy = promotion.Policy(**self.parameters.model_dump(include=set(promotion.Policy.model_fields)))
+        decision = promotion.decide(
+            [self._candidate(version, state) for version in state.versions],
+            champion=state.champion,
+            policy=policy,
+            scale=self.dataset.scale,
+            test_rows=len(self.dataset.test),
+        )
+        if decision.changes and not self.parameters.dry_run:
+            self.record.intend(decision)
+        return decision
+
+    def _candidate(self, version: "Version", state: "State") -> "Candidate":
+        from registry.promotion import Candidate
+
+        family = version.family or "unknown"
+        if version.family is None:
+            return Candidate(version.number, family, version.stage, {}, "it was not registered by recsys")
+        digest = self.dataset.test_digest
+        metrics, replicates = version.metrics_on(digest), version.replicates_on(digest)
+        measured = metrics is not None and replicates is not None and "seen_rows" in metrics
+        if not measured and version.number not in self._unmeasurable:
+            try:
+                with open_run(f"evaluate version {version.number}") as run:
+                    version = measure(version, self.dataset, run)
+                metrics, replicates = version.metrics_on(digest), version.replicates_on(digest)
+            except InputError as error:
+                self._unmeasurable[version.number] = str(error)
+        problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
+        return Candidate(version.number, family, version.stage, metrics or {}, problem, replicates)
+
+    def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
+        asked = self.parameters.version
+        if seen := int(metrics.get("seen_rows", 0)):
+            return f"it learnt from {seen:,} of the {len(self.dataset.test):,} test ratings"
+        if asked is not None:
+            return None if version.number in (asked, state.champion) else f"only version {asked} was asked for"
+        if version.rolled_back:
+            return f"it was {version.rolled_back}; ask for it with -P version={version.number}"
+        return None
+
+
+def _repair(parameters: PromoteParameters, record: decisions.Record) -> "Decision":
+    from registry import champion
+    from registry.promotion import Decision
+
+    def stay(state: "State") -> Decision:
+        return Decision(state.champion, state.champion, f"version {state.champion} is the champion as things stand")
+
+    decision, mended = champion.settle(parameters.model_name, stay, made_by()["author"])
+    if decision.winner is None:
+        print(f"{parameters.model_name} has no version in Production, there is nothing to repair")
+        return decision
+    print(f"{'repaired' if mended else 'nothing to repair'}: {decision.reason}")
+    record.finish(decision, "repaired" if mended else "kept", None)
     return decision
 
 
@@ -53,54 +127,27 @@ def _dataset(digest: str) -> Dataset:
     return datasets.newest_dataset(folder) if digest == "newest" else datasets.load_dataset(digest, folder)
 
 
-def _candidate(version: "Version", dataset: Dataset) -> "Candidate":
-    from registry.promotion import Candidate
+def _check_versions(state: "State", asked: int | None) -> None:
+    from registry import versions
 
-    metrics, problem = version.metrics_on(dataset.test_digest), None
-    if metrics is None:
-        try:
-            with open_run(f"evaluate version {version.number}") as run:
-                metrics = measure(version, dataset, run).metrics_on(dataset.test_digest)
-        except InputError as error:
-            problem = str(error)
-    return Candidate(version.number, version.family or "unknown", version.stage, metrics or {}, problem)
-
-
-def _table(candidates: Sequence["Candidate"], decision: "Decision") -> "pd.DataFrame":
-    import pandas as pd
-
-    rows = []
-    for candidate in candidates:
-        stage = candidate.stage
-        if decision.winner is not None:
-            was_first = stage == "Production"
-            stage = "Production" if candidate.number == decision.winner else "Archived" if was_first else stage
-        measures = {label: candidate.metrics.get(key) for key, label in _MEASURES.items()}
-        rows.append({"version": candidate.number, "family": candidate.family, **measures, "stage": stage})
-    return pd.DataFrame(rows)
+    if not state.versions:
+        versions.find_or_raise_version(state.name)
+    ours = [version.number for version in state.versions if version.family]
+    known = ", ".join(map(str, ours))
+    if not ours:
+        raise InputError(f"model {state.name!r} has no version that recsys registered; run the entry point train first")
+    if asked is not None and asked not in ours:
+        raise InputError(f"parameter 'version': one of model {state.name!r}'s versions ({known}), got {asked}")
 
 
-def _record(
-    run: "Run", candidates: Sequence["Candidate"], decision: "Decision", table: "pd.DataFrame", dataset: Dataset
-) -> None:
-    from recsys import plots
-
-    content = {
-        "decision": asdict(decision),
-        "candidates": [asdict(candidate) for candidate in candidates],
-        "dataset": dataset.digest,
-        "test_digest": dataset.test_digest,
-    }
-    run.log_json(content, "decision.json")
-    run.log_table(table, "comparison.csv")
-    run.set_tags({"decision": decision.reason})
-    measured = [candidate for candidate in candidates if "auc" in candidate.metrics]
-    if measured:
-        numbers = [candidate.number for candidate in measured]
-        champion = numbers.index(decision.winner) if decision.winner in numbers else None
-        names = [f"{candidate.number}\n{candidate.family}" for candidate in measured]
-        run.log_figures({"comparison.png": plots.comparison(names, [c.metrics["auc"] for c in measured], champion)})
-        run.log_metrics({"versions": len(candidates), "best_auc": max(c.metrics["auc"] for c in measured)})
+def _check_classes(dataset: Dataset) -> None:
+    likes = int(dataset.likes(dataset.test).sum())
+    if likes in (0, len(dataset.test)):
+        raise InputError(
+            f"dataset {dataset.digest}: comparing by AUC needs test ratings of both kinds, but {likes:,} of "
+            f"{len(dataset.test):,} are at least like_threshold={dataset.like_threshold:g}; prepare with another "
+            f"like_threshold between {dataset.scale[0]:g} and {dataset.scale[1]:g}"
+        )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,14 @@ from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.parameters import STEPS, StepName
 
+_NOT_PROMOTED = 3  # exit status
 _ORPHAN_POLL_SECONDS = 1.0
 _RECORDING_POLL_SECONDS = 0.05
 _RECORDING_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
+
+
+class NotPromotedError(Exception):
+    """A decision that left things as they are, where the caller asked for another."""
 
 
 def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
@@ -33,6 +38,9 @@ def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] 
         step(parameters) if config is None else step(parameters, config)
     except InputError as error:
         _fail(f"{name}: {error}")
+    except NotPromotedError as error:
+        print(f"{name}: nobody was promoted: {error}", file=sys.stderr)
+        sys.exit(_NOT_PROMOTED)
     except OSError as error:  # a full disk, a folder that may not be written, a server that went away
         _fail(f"{name}: {type(error).__name__}: {error}")
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """A recommender and a dataset in, an Evaluation out."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -66,13 +67,12 @@ def evaluate(
         "auc_users": len(user_auc),
         "unknown_user_rows": int((users[rows.users] < 0).sum()),
         "unknown_item_rows": int((items[rows.items] < 0).sum()),
+        "seen_rows": recommender.knowledge.count_seen(users[rows.users], items[rows.items]),
     }
     if ranking:
         values |= _ranking(recommender, dataset, part, seed)
     if baselines:
-        for name, baseline in baseline_recommenders(dataset).items():
-            measured = evaluate(baseline, dataset, part=part, ranking=ranking, baselines=False, seed=seed).metrics
-            values |= {f"baseline_{name}_{key}": measured[key] for key in _COMPARED if key in measured}
+        values |= _baselines(dataset, part, ranking, seed)
     return Evaluation(
         rows=rows,
         predictions=predictions,
@@ -97,6 +97,15 @@ _COMPARED = (
     "recall_at_10",
     "coverage_at_10",
 )
+
+
+@lru_cache(maxsize=1)  # they are the same for every recommender measured on the dataset
+def _baselines(dataset: Dataset, part: Literal["validation", "test"], ranking: bool, seed: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, baseline in baseline_recommenders(dataset).items():
+        measured = evaluate(baseline, dataset, part=part, ranking=ranking, baselines=False, seed=seed).metrics
+        found |= {f"baseline_{name}_{key}": measured[key] for key in _COMPARED if key in measured}
+    return found
 
 
 def _codes(recommender: Recommender, dataset: Dataset) -> tuple[Codes, Codes]:

@@ -142,16 +142,46 @@ def error_by_rating_count(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def comparison(names: Sequence[str], aucs: Sequence[float], champion: int | None) -> Figure:
-    """The AUC of every version on the same test set; `champion` is the position of the one in Production."""
-    figure, axes = _figure("Versions on the same test set", width=max(6.0, 0.7 * len(names) + 2))
-    colours = [_ORANGE if position == champion else _BLUE for position in range(len(names))]
-    bars = axes.bar(list(names), list(aucs), color=colours)
-    axes.bar_label(bars, [f"{value:.4f}" for value in aucs], fontsize=8)
-    spread = max(aucs) - min(aucs) or 0.01
-    axes.set(ylabel="test AUC", ylim=(max(0, min(aucs) - spread), min(1, max(aucs) + 0.4 * spread)))
-    axes.set_xlabel("version (orange: in Production)")
-    axes.tick_params(axis="x", rotation=30 if len(names) > 4 else 0)
+_MOST_COMPARED = 40
+
+
+def comparison(
+    names: Sequence[str],
+    aucs: Sequence[float],
+    intervals: Sequence[tuple[float, float] | None],
+    champion: int | None,
+    reference: int | None,
+    level: float = 0.95,
+) -> Figure:
+    """The AUC of versions on the same test set, the highest on top.
+
+    Args:
+        intervals: of each version's difference to the reference, drawn around the version's AUC.
+        champion: position of the version in Production after the decision.
+        reference: position of the version that was there before, which all are compared with.
+    """
+    order = np.argsort(aucs, kind="stable")[-_MOST_COMPARED:]
+    title = "Versions on the same test set"
+    if len(order) < len(names):
+        title += f": the best {len(order)} of {len(names)}"
+    figure, axes = _figure(title, height=max(2.4, 0.28 * len(order) + 1.4))
+    for row, position in enumerate(order):
+        colour = _ORANGE if position == champion else _BLUE
+        if (interval := intervals[position]) is not None and reference is not None:
+            axes.plot([aucs[reference] + bound for bound in interval], [row, row], color=colour, lw=2, alpha=0.6)
+        axes.plot(aucs[position], row, "o", color=colour)
+        axes.annotate(
+            f"{aucs[position]:.4f}", (aucs[position], row), (0, 5), textcoords="offset points", ha="center", fontsize=8
+        )
+    if reference is not None:
+        axes.axvline(aucs[reference], color="black", lw=1, ls="--")
+        bars = f"bars: {level:.0%} interval of the difference to version {names[reference].split()[0]} (dashed)"
+        axes.set_xlabel(f"test AUC; {bars}")
+    else:
+        axes.set_xlabel("test AUC")
+    axes.set_yticks(range(len(order)), [names[position] for position in order], fontsize=8)
+    axes.set(ylabel="version (orange: in Production)", ylim=(-0.6, len(order) - 0.2))
+    axes.margins(x=0.12)
     return figure
 
 

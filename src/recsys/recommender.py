@@ -64,6 +64,13 @@ class Knowledge:
         first, last = np.searchsorted(self.seen[:, 0], [user, user + 1])
         return self.seen[first:last, 1]
 
+    def count_seen(self, users: Codes, items: Codes) -> int:
+        """How many of these pairs of codes, each of shape (n,), were learnt from."""
+        width = len(self.item_ids)
+        known = (users >= 0) & (items >= 0)
+        pairs = users[known].astype(np.int64) * width + items[known]
+        return int(np.isin(pairs, self.seen[:, 0].astype(np.int64) * width + self.seen[:, 1]).sum())
+
 
 class Recommender(ABC):
     """A trained model of one family. Unknown users and items never fail: they get the bias fallback."""

@@ -5,7 +5,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def connect(uri: str) -> None:
     shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what is raised, with its stack
     try:
         _try(uri)
         mlflow.set_tracking_uri(uri)
@@ -204,6 +205,25 @@ def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
         raise
     finally:
         mlflow.end_run(status)
+
+
+def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Id and tags of all runs, in whatever experiment, that carry these tags."""
+    client = MlflowClient()
+    experiments = [found.experiment_id for found in _all(client.search_experiments)]
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    runs = _all(client.search_runs, experiment_ids=experiments, filter_string=wanted)
+    return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+
+
+def _all(search: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """All pages of a search."""
+    page = search(**arguments)
+    found = list(page)
+    while page.token:
+        page = search(**arguments, page_token=page.token)
+        found += page
+    return found
 
 
 def _input(dataset: Dataset) -> MlflowDataset:

@@ -1,0 +1,140 @@
+"""How sure the difference between two models' AUCs is: a bootstrap over users, paired by common weights.
+
+Ratings of one user are not independent, so users are drawn, not rows (a cluster bootstrap, Field and Welsh 2007). A
+replicate weights every user's rows by a count from Poisson(1), which draws users with replacement without keeping their
+number fixed (Hanley and MacGibbon 2006). The weights follow from the test set alone: the replicates of any number
+of models are computed apart, at any time and place, and subtracted they compare two models on the same draws.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import exp, factorial
+
+import numpy as np
+from scipy import sparse
+
+from recsys.arrays import Codes, Flags, Floats, Ids
+
+REPLICATES = 2_000
+FEWEST_REPLICATES = 200
+_MOST_WORK = 2_000_000_000  # rows times replicates: beyond a million rows there are fewer replicates
+_BLOCK = 50  # replicates at a time
+_CHUNK = 2048  # runs at a time: their weights then stay in the processor's cache
+_FEWEST_DEFINED = 0.9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference of AUCs with its percentile interval and a two-sided p-value for "no difference"."""
+
+    difference: float
+    low: float
+    high: float
+    level: float
+    p_value: float
+
+
+def count_replicates(rows: int) -> int:
+    """How many replicates a test set of so many rows gets."""
+    return int(np.clip(_MOST_WORK // max(rows, 1), FEWEST_REPLICATES, REPLICATES))
+
+
+def replicate_auc(users: Codes, user_ids: Ids, liked: Flags, score: Floats, *, test_digest: str) -> Floats:
+    """The AUC of every replicate; NaN where a replicate draws no likes or nothing else.
+
+    Args:
+        users: (n,) the user of each row, positions in `user_ids`.
+        liked: (n,) the class of each row.
+        score: (n,) higher where a like is more probable; ties count half.
+        test_digest: hexadecimal; with the ids of the users it decides the weights.
+    """
+    present, of_row = np.unique(users, return_inverse=True)
+    rank = np.empty(len(present), np.int32)
+    rank[np.argsort(user_ids[present])] = np.arange(len(present))  # the weights go by id, whatever the codes
+    order = np.lexsort((liked, score))  # within a tie the others first
+    runs = _find_runs(rank[of_row[order]], liked[order], score[order], len(present))
+    replicates = count_replicates(len(liked))
+
+    def block(start: int) -> Floats:
+        return _weighted_auc(_weights(test_digest, start, len(present)), runs)
+
+    with ThreadPoolExecutor() as pool:  # SciPy lets go of the interpreter's lock
+        return np.concatenate(list(pool.map(block, range(0, replicates, _BLOCK))))[:replicates]
+
+
+def compare(auc: float, replicates: Floats, other_auc: float, other: Floats, *, level: float) -> Comparison | None:
+    """How much higher `auc` is than `other_auc`, from their replicates on one test set.
+
+    Returns None where too many replicates are undefined: a few users decide everything.
+    """
+    differences = replicates - other
+    defined = differences[np.isfinite(differences)]
+    if len(differences) == 0 or len(defined) < _FEWEST_DEFINED * len(differences):
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    p_value = min(1.0, 2 * (tail + 1) / (len(defined) + 1))
+    return Comparison(auc - other_auc, float(low), float(high), level, p_value)
+
+
+def _poisson_table() -> Floats:
+    """Poisson(1) counts for every 16-bit number: taken from raw bits, the weights outlive NumPy's distributions."""
+    edges = np.cumsum([exp(-1) / factorial(count) for count in range(9)])
+    return np.searchsorted(edges, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32)
+
+
+_POISSON = _poisson_table()
+
+
+def _weights(test_digest: str, start: int, users: int) -> Floats:
+    """How often each user is drawn in the replicates from `start` on: float32 of shape (users, block)."""
+    bits = np.random.PCG64([int(test_digest, 16), start])
+    raw = bits.random_raw((users * _BLOCK + 3) // 4).view(np.uint16)[: users * _BLOCK]
+    return _POISSON[raw].reshape(users, _BLOCK)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Rows sorted by score, cut into runs within which every like outscores every other row, or all are tied.
+
+    `likes` and `others` count each user's rows: sparse, of shape (runs, users). `tied` has shape (runs,).
+    """
+
+    likes: sparse.csr_array
+    others: sparse.csr_array
+    tied: Flags
+
+
+def _find_runs(users: Codes, liked: Flags, score: Floats, n_users: int) -> _Runs:
+    first = np.r_[True, score[1:] != score[:-1]]
+    group = np.cumsum(first) - 1
+    likes, sizes = np.bincount(group, liked), np.bincount(group)
+    mixed = ((likes > 0) & (likes < sizes))[group]  # shares its score with a row of the other class
+    before_liked, before_mixed = np.r_[False, liked[:-1]], np.r_[False, mixed[:-1]]
+    begins = first & (mixed | before_mixed | (~liked & before_liked))
+    run = np.cumsum(begins) - begins[0]
+
+    def count(rows: Flags) -> sparse.csr_array:
+        shape = int(run[-1]) + 1, n_users
+        return sparse.csr_array((np.ones(int(rows.sum()), np.float32), (run[rows], users[rows])), shape=shape)
+
+    tied = np.zeros(int(run[-1]) + 1, bool)
+    tied[run[mixed]] = True
+    return _Runs(count(liked), count(~liked), tied)
+
+
+def _weighted_auc(weights: Floats, runs: _Runs) -> Floats:
+    """AUC per replicate: the weighted share of (like, other) pairs in the right order, ties counting half."""
+    ordered, likes, others = np.zeros((3, _BLOCK))
+    for start in range(0, len(runs.tied), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        mine = runs.likes[chunk] @ weights  # (runs, replicates)
+        other = runs.others[chunk] @ weights
+        below = np.cumsum(other, axis=0, dtype=np.float64)
+        ordered += np.einsum("nb,nb->b", mine, below) + others * mine.sum(axis=0)
+        tied = runs.tied[chunk]
+        ordered -= np.einsum("nb,nb->b", mine[tied], other[tied], dtype=np.float64) / 2
+        others += below[-1]
+        likes += mine.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(ordered / (likes * others), np.float64)
