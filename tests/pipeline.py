@@ -32,6 +32,18 @@ COLUMNS = {
     "separator": ";",
 }
 """The names in the sample: none is a default, some need quotes in a shell."""
+VERSION_TAGS = {
+    "family": "bias",
+    "data_version": "d" * 32,
+    "test_digest": "e" * 32,
+    "split": "hash",
+    "ratings": "/data/my.csv",
+    "git_commit": "0123456789abcdef",
+    "git_dirty": "true",
+    "author": "Anna",
+    "validation": '{"rmse": 0.9}',
+}
+"""The tags of a version that `train` registered."""
 
 
 def write_sample(path: Path, *, users: int = 60, items: int = 40, seed: int = 1) -> Path:
@@ -183,13 +195,13 @@ def step_function(name: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def serving(store: Store, command: str, *options: str) -> Iterator[str]:
-    """The address of an `mlflow ui` or `mlflow server` over a store, for as long as it is needed."""
+def serving(store: Store, command: str, *options: str, uri: str = "") -> Iterator[str]:
+    """The address of an `mlflow ui` or `mlflow server` over a store, or the database `uri`, while it is needed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     mlflow = str(Path(sys.executable).parent / "mlflow")
-    started = [mlflow, command, "--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
+    started = [mlflow, command, "--backend-store-uri", uri or store.uri, "--host", "127.0.0.1", "--port", str(port)]
     log = store.folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from pipeline import Store, new_store
+from pipeline import VERSION_TAGS, Store, new_store
+
+from registry import versions
 
 
 @pytest.fixture
@@ -12,3 +14,18 @@ def registry(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_registry_uri(store.uri)
     return store
+
+
+@pytest.fixture
+def register(registry: Store):
+    """Registers versions of logged models that hold nothing: a hundredth of a second each."""
+    run = registry.client.create_run("0")
+
+    def register(count: int = 1, name: str = "recsys", **tags: str) -> list[versions.Version]:
+        made = []
+        for _ in range(count):
+            model = registry.client.create_logged_model("0", "recommender", source_run_id=run.info.run_id)
+            made.append(versions.register(run.info.run_id, model.model_id, name, VERSION_TAGS | tags))
+        return made
+
+    return register

@@ -1,43 +1,13 @@
 import json
 
+import numpy as np
 import pytest
-from pipeline import Store
+from pipeline import VERSION_TAGS as TAGS
 
 from recsys.errors import InputError
 from registry import versions
 
-TAGS = {
-    "family": "bias",
-    "data_version": "d" * 32,
-    "test_digest": "e" * 32,
-    "split": "hash",
-    "ratings": "/data/my.csv",
-    "git_commit": "0123456789abcdef",
-    "git_dirty": "true",
-    "author": "Anna",
-    "validation": '{"rmse": 0.9}',
-}
 MEASURED = {"rmse": 0.91234, "mae": 0.7, "auc": 0.8123456789, "auc_per_user": 0.7, "rows": 100.0}
-
-
-@pytest.fixture
-def register(registry: Store):
-    """Registers versions of logged models that hold nothing: a hundredth of a second each."""
-    run = registry.client.create_run("0")
-
-    def register(count: int = 1, name: str = "recsys", **tags: str) -> list[versions.Version]:
-        made = []
-        for _ in range(count):
-            model = registry.client.create_logged_model("0", "recommender", source_run_id=run.info.run_id)
-            made.append(versions.register(run.info.run_id, model.model_id, name, TAGS | tags))
-        return made
-
-    return register
-
-
-def stages(registry: Store, name: str = "recsys") -> dict[int, str]:
-    found = registry.client.search_model_versions(f"name = '{name}'", max_results=1000)
-    return {int(version.version): version.current_stage for version in found}
 
 
 def test_a_registered_version_says_what_it_is(registry, register):
@@ -138,32 +108,34 @@ def test_a_measure_that_is_undefined_on_the_latest_test_set_is_not_told_from_an_
     assert "auc" not in recorded.tags
 
 
-def test_one_version_is_in_production_after_every_promotion(register, registry):
-    made = register(3)
-    for version in (made[0], made[2], made[2], made[1]):
-        versions.promote_version(version)
-        found = stages(registry)
-        assert [number for number, stage in found.items() if stage == "Production"] == [version.number]
-        assert int(registry.client.get_model_version_by_alias("recsys", "champion").version) == version.number
-    assert stages(registry) == {1: "Archived", 2: "Production", 3: "Archived"}
-    assert versions.find_or_raise_version("recsys", 2).stage == "Production"
+def test_replicates_are_remembered_with_their_test_set(register):
+    (version,) = register()
+    replicates = MEASURED["auc"] + np.random.default_rng(0).normal(0, 0.01, 2000)
+    recorded = versions.record_metrics(version, "one", MEASURED, replicates)
+    np.testing.assert_allclose(recorded.replicates_on("one"), replicates, atol=2e-5)
+    assert recorded.replicates_on("two") is None
+    assert len(recorded.tags["replicates.one"]) < 6000  # MySQL keeps 65,535 bytes
 
 
-@pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
-def test_a_promotion_mends_two_in_production(register, registry):
-    made = register(3)
-    for number in ("1", "2"):
-        registry.client.transition_model_version_stage("recsys", number, "Production")
-    versions.promote_version(made[2])
-    assert stages(registry) == {1: "Archived", 2: "Archived", 3: "Production"}
+def test_undefined_replicates_stay_so(register):
+    (version,) = register()
+    recorded = versions.record_metrics(version, "one", MEASURED, np.array([0.5, np.nan]))
+    assert np.isnan(recorded.replicates_on("one")).tolist() == [False, True]
 
 
-@pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
-def test_a_version_in_staging_stays_there(register, registry):
-    made = register(2)
-    registry.client.transition_model_version_stage("recsys", "1", "Staging")
-    versions.promote_version(made[1])
-    assert stages(registry) == {1: "Staging", 2: "Production"}
+def test_replicates_of_the_newest_few_test_sets_are_kept_and_all_metrics(register):
+    (version,) = register()
+    for digest in ("e", "d", "c", "b", "a"):
+        version = versions.record_metrics(version, digest, MEASURED, np.array([0.8, 0.9]))
+    assert [digest for digest in "abcde" if version.replicates_on(digest) is not None] == ["a", "b", "c"]
+    assert all(version.metrics_on(digest) == MEASURED for digest in "abcde")
+
+
+def test_a_name_that_differs_by_case_only_is_refused(register):
+    register()
+    with pytest.raises(InputError, match="'Recsys' differs from the registered model 'recsys' by case only"):
+        register(name="Recsys")
+    assert versions.find_model("rec_ys") is None  # no wildcard
 
 
 def test_a_version_of_another_tool_is_listed_and_refused_by_name(registry):
