@@ -138,7 +138,7 @@ def register(name: str, aucs: list[float]) -> int:
     for auc in aucs:
         metrics = json.dumps({"auc": auc, "rmse": 0.9, "seen_rows": 0})
         tags = {"family": "bias", "data_version": "x", "validation": "{}", f"evaluation.{_DIGEST}": metrics}
-        made = client.create_model_version(name, "file:///nowhere", tags=_MODEL | tags)
+        made = client.create_model_version(name, "s3://nowhere/model", tags=_MODEL | tags)
     return int(made.version)
 
 
@@ -147,35 +147,30 @@ def take_part(work: Work, name: str, auc: float) -> str:
     return work(name, register(name, [auc]))
 
 
-class Watcher(threading.Thread):
+@contextmanager
+def watching(name: str, database: str, outcome: Outcome) -> Iterator[None]:
     """Polls who the alias points at, from when it first points at anybody."""
+    engine = sqlalchemy.create_engine(database)
+    stopped = threading.Event()
 
-    def __init__(self, database: str, name: str) -> None:
-        super().__init__(daemon=True)
-        self._engine = sqlalchemy.create_engine(database)
-        self._name = name
-        self._stopped = threading.Event()
-        self.observations = self.absent = 0
-
-    def run(self) -> None:
-        """Poll until stopped."""
-        query = sqlalchemy.text(
-            "select version from registered_model_aliases where name = :name and alias = 'champion'"
-        )
+    def poll() -> None:
         seen = False
-        while not self._stopped.is_set():
-            with self._engine.connect() as connection:
-                found = connection.execute(query, {"name": self._name}).first()
+        while not stopped.is_set():
+            with engine.connect() as connection:
+                found = connection.execute(sqlalchemy.text(_ALIAS), {"name": name}).first()
             seen = seen or found is not None
-            self.observations += seen
-            self.absent += seen and found is None
+            outcome.observations += seen
+            outcome.without_champion += seen and found is None
             time.sleep(0.005)
 
-    def stop(self) -> None:
-        """End the polling."""
-        self._stopped.set()
-        self.join()
-        self._engine.dispose()
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        engine.dispose()
 
 
 @contextmanager
@@ -213,27 +208,23 @@ def _round(pool: list[Worker], name: str, database: str, draw: random.Random, ou
     if draw.random() < 0.5:  # else they race for the first champion
         last.order(work, name, None)
         _expect("", last.answer(), outcome, name)
-    watcher = Watcher(database, name)
-    watcher.start()
-    racing = list(range(draw.randint(2, _PROCESSES)))
-    doomed = {index: draw.uniform(0, 0.4) for index in racing if draw.random() < 0.25}
-    began = time.monotonic()
-    for index in racing:
-        pool[index].order(take_part, work, name, 0.75 + draw.random() / 10)
-    for index, delay in sorted(doomed.items(), key=lambda pair: pair[1]):
-        time.sleep(max(0.0, began + delay - time.monotonic()))
-        pool[index] = pool[index].kill()
-        outcome.killed += 1
-    for index in set(racing) - set(doomed):
-        _expect("", pool[index].answer(), outcome, name)
-    production, champion, best = look(name, database)
-    if not doomed and not production == champion == best:
-        outcome.unrest.append(f"{name}: champion {champion}, in Production {production}, best {best}")
-    last.order(work, name, None)
-    _expect("", last.answer(), outcome, name)
-    watcher.stop()
-    outcome.observations += watcher.observations
-    outcome.without_champion += watcher.absent
+    with watching(name, database, outcome):
+        racing = list(range(draw.randint(2, _PROCESSES)))
+        doomed = {index: draw.uniform(0, 0.4) for index in racing if draw.random() < 0.25}
+        began = time.monotonic()
+        for index in racing:
+            pool[index].order(take_part, work, name, 0.75 + draw.random() / 10)
+        for index, delay in sorted(doomed.items(), key=lambda pair: pair[1]):
+            time.sleep(max(0.0, began + delay - time.monotonic()))
+            pool[index] = pool[index].kill()
+            outcome.killed += 1
+        for index in set(racing) - set(doomed):
+            _expect("", pool[index].answer(), outcome, name)
+        production, champion, best = look(name, database)
+        if not doomed and not production == champion == best:
+            outcome.unrest.append(f"{name}: champion {champion}, in Production {production}, best {best}")
+        last.order(work, name, None)
+        _expect("", last.answer(), outcome, name)
     production, champion, best = look(name, database)
     if len(production) != 1:
         outcome.wrong_production.append(f"{name}: {production} in Production")

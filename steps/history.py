@@ -34,7 +34,7 @@ def history(parameters: HistoryParameters) -> list[dict[str, str]]:
         for record in others:
             print(f"{_time(record['at'])}  {record['outcome']}, by {record['author']}: {record['decision']}")
     elif others:
-        print(f"\n{len(others)} decisions changed nothing; -P every=true shows them")
+        print(f"\ndecisions that changed nothing: {len(others)}; -P every=true shows them")
     return changes
 
 

@@ -46,8 +46,16 @@ def test_other_figures():
     check(plots.loss_per_epoch({"train_rmse": [(1, 1.0), (2, 0.9)], "validation_rmse": [(1, 1.1), (2, 1.0)]}, 2))
     check(plots.loss_per_epoch({"train_rmse": [(1, 1.0)]}, None))
     check(plots.importances({"item_average_rating": 0.7, "user_average_rating": 0.3}))
-    check(plots.comparison(["1\nbias", "2\nrandom_forest"], [0.7, 0.75], 1))
-    check(plots.comparison(["1\nbias"], [0.7], None))
+    check(plots.comparison(["1 bias", "2 random_forest"], [0.7, 0.75], [None, (0.04, 0.06)], 1, 0))
+    check(plots.comparison(["1 bias"], [0.7], [None], None, None))
+
+
+def test_of_many_versions_the_best_are_compared():
+    aucs = [0.5 + number / 1000 for number in range(100)]
+    figure = plots.comparison([f"{number} bias" for number in range(100)], aucs, [None] * 100, 99, None)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [f"{number} bias" for number in range(60, 100)]
+    assert figure.axes[0].get_title() == "Versions on the same test set: the best 40 of 100"
 
 
 def test_the_histogram_counts_every_rating(measured):
