@@ -22,7 +22,7 @@ import sqlalchemy
 _ALIAS = "select version from registered_model_aliases where name = :name and alias = 'champion'"
 Work = Callable[[str, int | None], str]
 _PROCESSES = 4
-_DIGEST = "0123456789abcdef"
+DIGEST = "0123456789abcdef"
 _MODEL = {"git_dirty": "false", "git_commit": "0" * 40, "author": "a test", "ratings": "x", "split": "hash"}
 
 
@@ -98,7 +98,10 @@ def choose(state: Any) -> Any:
     from registry.promotion import Candidate, Policy, decide
 
     candidates = [
-        Candidate(v.number, "bias", v.stage, v.metrics_on(_DIGEST) or {}, v.rolled_back) for v in state.versions
+        Candidate(
+            v.number, "bias", v.stage, v.metrics_on(DIGEST) or {}, v.rolled_back, replicates=v.replicates_on(DIGEST)
+        )
+        for v in state.versions
     ]
     policy = Policy(beat_bias=False)
     return decide(candidates, champion=state.champion, policy=policy, scale=(1, 5), test_rows=100)
@@ -112,7 +115,7 @@ def promote_by_bare_transition(name: str, own: int | None) -> str:
 
     from registry.versions import find_model, list_versions
 
-    auc = {version.number: (version.metrics_on(_DIGEST) or {})["auc"] for version in list_versions(name)}
+    auc = {version.number: (version.metrics_on(DIGEST) or {})["auc"] for version in list_versions(name)}
     mine = own or max(auc, key=auc.__getitem__)
     model = find_model(name)
     champion = int(model.aliases.get("champion", 0)) if model else 0
@@ -137,7 +140,7 @@ def register(name: str, aucs: list[float]) -> int:
             raise
     for auc in aucs:
         metrics = json.dumps({"auc": auc, "rmse": 0.9, "seen_rows": 0})
-        tags = {"family": "bias", "data_version": "x", "validation": "{}", f"evaluation.{_DIGEST}": metrics}
+        tags = {"family": "bias", "data_version": "x", "validation": "{}", f"evaluation.{DIGEST}": metrics}
         made = client.create_model_version(name, "s3://nowhere/model", tags=_MODEL | tags)
     return int(made.version)
 
@@ -243,7 +246,7 @@ def look(name: str, database: str) -> tuple[list[int], list[int], list[int]]:
     queries = (
         "select version from model_versions where name = :name and current_stage = 'Production'",
         _ALIAS,
-        f"select version, value from model_version_tags where name = :name and `key` = 'evaluation.{_DIGEST}'",
+        f"select version, value from model_version_tags where name = :name and `key` = 'evaluation.{DIGEST}'",
     )
     with engine.connect() as connection:
         stages, alias, scores = (list(connection.execute(sqlalchemy.text(q), {"name": name})) for q in queries)

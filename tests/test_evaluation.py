@@ -56,6 +56,7 @@ def test_metrics_are_those_worked_by_hand(square):
             "positive_rate": 0.5,
             "unknown_user_rows": 0,
             "unknown_item_rows": 0,
+            "seen_rows": 0,
             # Of y and z, which they have not rated before, both get y first; a likes y, b likes z.
             "ndcg_at_10": (1 + 1 / math.log2(3)) / 2,
             "recall_at_10": 1,

@@ -76,7 +76,7 @@ def test_a_life_in_production(trained, step, said):
     assert in_production(trained) == at(2)
     sentence = next(line for line in shown.splitlines() if line.startswith("version 2 (matrix_factorization) replaces"))
     assert re.search(
-        r"replaces version 1 \(bias\): AUC 0\.\d{4} against 0\.\d{4} on \d+ test ratings, \+0\.\d{4} "
+        r"replaces version 1 \(bias\): AUC \d\.\d{4} against 0\.\d{4} on \d+ test ratings, \+0\.\d{4} "
         r"\(95% interval \+0\.\d{4} to \+0\.\d{4}\)$",
         sentence,
     )
