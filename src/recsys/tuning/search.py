@@ -1,0 +1,468 @@
+"""A worker's part of a search: join it, claim trials one by one, run them, and perhaps be the one that finishes.
+
+Which trial may start is decided under the study's lock (recsys.tuning.ledger), by the states that Optuna's storage
+holds: docs/decisions/0008-counting-trials.md.
+"""
+
+import logging
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from recsys.dataset import Dataset
+from recsys.errors import DivergedError, InputError
+from recsys.families import family_module
+from recsys.settings import Settings
+from recsys.tuning import spaces
+from recsys.tuning.ledger import Ledger, State
+from recsys.tuning.objective import Curves, Measured, Objective
+from recsys.tuning.pulse import Pulse
+from recsys.tuning.spaces import Ranged, Ranges
+from recsys.tuning.storage import RETRY, PatientStorage, explained, open_storage
+
+_SPARED_TRIALS = 5  # what the pruner lets run to the end before it compares
+_SPARED_STEPS = 2  # of every trial
+_MOST_FAILURES = 10  # in a row: then it is not the settings that are at fault
+_GRACE = 6  # signs of life that may be missed, as while a database restarts
+_POLL_SECONDS = 0.5
+STOPPED = "stopped"
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is searched, and how; `ranges` are a user's, `direction` is maximize or minimize."""
+
+    family: str
+    metric: str = "auc"
+    direction: str = "maximize"
+    ranges: Ranges = field(default_factory=dict)
+    sampler: Literal["tpe", "random"] = "tpe"
+    trials: int = 20
+    timeout: float | None = None
+    seed: int = 42
+    heartbeat: int = 10
+
+
+class Progress(NamedTuple):
+    """Where a search stands; `target` is None where only time ends it."""
+
+    done: int
+    pruned: int
+    failed: int
+    running: int
+    target: int | None
+    best: FrozenTrial | None
+
+
+class Search:
+    """One process's place in a search."""
+
+    def __init__(self, plan: Plan, dataset: Dataset, url: str, study_name: str, host: str) -> None:
+        """Open the study, or make it; use `join` before anything else.
+
+        Raises:
+            InputError: if the storage cannot be used or the study belongs to another search.
+        """
+        # Its warning of a failed trial is a traceback; `run` tells of the failure.
+        optuna.logging.get_logger("optuna").setLevel(logging.ERROR)
+        self.plan = plan
+        self.name = study_name
+        self.url = url
+        self.host = host
+        self.worker = f"{host[:80]}-{secrets.token_hex(5)}"
+        self.number = 0
+        self.target: int | None = None
+        self._until: float | None = None
+        self._module = family_module(plan.family)
+        self._space = spaces.dimensions(self._module.suggest, plan.ranges)
+        self._dataset = dataset
+        self.objective = Objective(plan.family, dataset, plan.metric, plan.direction, plan.seed)
+        grace = _GRACE * plan.heartbeat
+        with explained(url):
+            self.storage: PatientStorage = open_storage(url, heartbeat=plan.heartbeat, grace=grace)
+            self.ledger = Ledger(self.storage.engine, url, study_name, grace)
+            with self.ledger.locked():
+                self.study = self._open()
+        self._pulse: Pulse | None = None
+        self._seen: set[int] = set()
+
+    def join(self, number: int | None = None, until: float | None = None, *, works: bool = True) -> bool:
+        """Enter the study's search, or begin its next one where the last is over; False where there is none to enter.
+
+        Args:
+            number: the search to enter, for a process that another one has started for it.
+            until: the moment, as of time.time(), after which no further trial starts; by default the plan's timeout.
+            works: whether this process is to run trials, not just to watch over others that do.
+        """
+        timeout = self.plan.timeout
+        self._until = until if until is not None or timeout is None else time.time() + timeout
+
+        def enter(state: State) -> bool:
+            if number is not None and (state.get("search") != number or state["over"]):
+                return False
+            done = self._count(*_DONE)
+            state.setdefault("key", secrets.token_hex(8))
+            if state.get("over", True):
+                state |= {"search": state.get("search", 0) + 1, "over": False, "base": done, "target": 0}
+                state |= {"outcome": None, "joined": state.get("joined", 0)}
+            if state.get("finisher") not in [worker.name for worker in self.ledger.alive()]:
+                state["finisher"] = None
+            if number is None:
+                asked = state["base"] + self.plan.trials
+                open_end = self.plan.trials == 0 or state["target"] is None
+                state["target"] = None if open_end else max(state["target"], asked)
+            self.number, self.target, ordinal = state["search"], state["target"], state["joined"]
+            if works:
+                state["joined"] += 1
+                self.study.sampler = self._sampler(ordinal)
+            return True
+
+        with explained(self.url):
+            return self.ledger.transact(enter)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Gives signs of life meanwhile; a worker that does not counts as dead after a while."""
+        with explained(self.url):
+            self._pulse = Pulse(self.ledger, self.storage, self.worker, self.plan.heartbeat)
+        try:
+            with self._pulse:
+                yield
+        finally:
+            with explained(self.url):
+                self.ledger.leave(self.worker)
+
+    def run(
+        self,
+        on_trial: Callable[[FrozenTrial, Curves], None],
+        stopped: Callable[[], bool] = lambda: False,
+        idle: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Run trials until the search has all it shall have, its time is up, or `stopped` says so.
+
+        Args:
+            on_trial: called with a trial that this worker has ended and its curves, before the next one.
+            idle: called again and again while other workers run the last trials: one of theirs may come back.
+        """
+        with explained(self.url):
+            while not stopped():
+                trial, ended = self._claim()
+                if trial is not None:
+                    measured = Measured()
+                    if self._run(trial, measured):
+                        on_trial(self.storage.get_trial(trial._trial_id), measured.curves)
+                    self._rest()
+                elif ended:
+                    return
+                else:
+                    idle(self.progress())
+                    time.sleep(_POLL_SECONDS)
+
+    def contend(self) -> Literal["finish", "wait", "over"]:
+        """Ask to be the one that finishes the search: `finish` is answered to one worker, while it lives."""
+
+        def ask(state: State) -> Literal["finish", "wait", "over"]:
+            if state["over"] or state["search"] != self.number:
+                return "over"
+            others = [worker for worker in self.ledger.alive() if worker.name != self.worker]
+            if state["finisher"] in {worker.name for worker in others}:
+                return "wait"
+            if any(worker.trial is not None for worker in others):
+                return "wait"
+            state["finisher"] = self.worker
+            return "finish"
+
+        with explained(self.url):
+            return self.ledger.transact(ask)
+
+    def close(self, outcome: dict[str, Any]) -> None:
+        """Say that the search is over, and with what."""
+
+        def end(state: State) -> None:
+            if state["search"] == self.number and state["finisher"] == self.worker:
+                state |= {"over": True, "outcome": outcome}
+
+        with explained(self.url):
+            self.ledger.transact(end)
+
+    def concede(self) -> None:
+        """Leave the finishing to another worker."""
+
+        def clear(state: State) -> None:
+            if state["finisher"] == self.worker:
+                state["finisher"] = None
+
+        with explained(self.url):
+            self.ledger.transact(clear)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """With what this search ended; None while it goes on."""
+        state = self.ledger.state()
+        return state["outcome"] if state["search"] == self.number and state["over"] else None
+
+    def others_alive(self) -> list[str]:
+        """The names of other workers that gave a sign of life lately."""
+        return [worker.name for worker in self.ledger.alive() if worker.name != self.worker]
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials of the study, those of earlier searches too."""
+        trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return trials
+
+    def progress(self) -> Progress:
+        """Where the search stands."""
+        trials = self.trials()
+        states = [trial.state for trial in trials]
+        return Progress(
+            states.count(TrialState.COMPLETE),
+            states.count(TrialState.PRUNED),
+            states.count(TrialState.FAIL),
+            states.count(TrialState.RUNNING),
+            self.target,
+            best_trial(trials, self.plan.direction),
+        )
+
+    def best(self) -> tuple[FrozenTrial, Settings]:
+        """The best completed trial and its settings; raises InputError where none completed."""
+        best = best_trial(self.trials(), self.plan.direction)
+        if best is None:
+            raise InputError(f"study {self.name!r}: no trial completed; pass more trials or a longer timeout")
+        return best, self._module.Config(**best.user_attrs["config"])
+
+    def _open(self) -> optuna.Study:
+        plan = self.plan
+        study = optuna.create_study(
+            study_name=self.name,
+            storage=self.storage,
+            direction=optuna.study.StudyDirection[plan.direction.upper()],
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_SPARED_TRIALS, n_warmup_steps=_SPARED_STEPS),
+        )
+        self._check(study)
+        if not study.trials:
+            study.enqueue_trial(self._default(), user_attrs={"default": True})
+        return study
+
+    def _check(self, study: optuna.Study) -> None:
+        """Refuse a study of something else."""
+        belongs = {
+            "family": self.plan.family,
+            "data_version": self._dataset.digest,
+            "metric": self.plan.metric,
+            "direction": self.plan.direction,
+            "space": spaces.digest(self._space),
+        }
+        found = dict(study.user_attrs)
+        if study.trials and not found.keys() >= belongs.keys():
+            raise InputError(f"study {self.name!r} was not made by this project; pass another -P study=…")
+        found["direction"] = study.direction.name.lower()
+        for key, value in belongs.items():
+            if found.setdefault(key, value) != value:
+                raise InputError(
+                    f"study {self.name!r} belongs to {key} {found[key]}, got {value}; pass another -P study=…"
+                )
+        for key, value in belongs.items():
+            if key not in study.user_attrs:
+                study.set_user_attr(key, value)
+
+    def _default(self) -> dict[str, Any]:
+        """The default settings as a point of the space; nothing where they lie outside it."""
+        values = self._module.Config().model_dump()
+        inside = all(
+            values[name] in dimension.range
+            if dimension.kind == "choice"
+            else dimension.range[0] <= values[name] <= dimension.range[1]
+            for name, dimension in self._space.items()
+        )
+        return {name: values[name] for name in self._space} if inside else {}
+
+    def _sampler(self, ordinal: int) -> optuna.samplers.BaseSampler:
+        # Workers of one seed, and the next search of a study, must not draw the same again.
+        seed = self.plan.seed + 1_000_003 * ordinal
+        if self.plan.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed % 2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)
+
+    def _claim(self) -> tuple[Trial | None, bool]:
+        """A trial to run or None, and whether there will be no more."""
+        with self.ledger.locked() as state:
+            if state["over"] or state["search"] != self.number:
+                return None, True
+            self._revive()
+            self.target = state["target"]
+            trials = self.trials()
+            _refuse_endless_failure(trials)
+            done, running = _count(trials, *_DONE), _count(trials, TrialState.RUNNING)
+            full = self.target is not None and done + running >= self.target
+            late = self._until is not None and time.time() >= self._until
+            if full or late or state["finisher"]:
+                return None, running == 0
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of heartbeats, which Pulse gives
+                trial = self.study.ask()
+            self.storage.record_heartbeat(trial._trial_id)
+            if self._pulse is not None:
+                self._pulse.take(trial._trial_id, trial.number)
+        # Where the lock was lost, with the database, two workers may have counted at the same time.
+        lower = [t for t in self.trials() if t.number < trial.number and t.state is not TrialState.FAIL]
+        if self.target is not None and len(lower) >= self.target:
+            self._tell(trial, TrialState.FAIL, None, {"error": "withdrawn: the search had enough trials"})
+            self._rest()
+            return None, False
+        return trial, False
+
+    def _revive(self) -> None:
+        """Fail the trials whose workers died, and queue what they tried once more."""
+        # A worker that dies between making a trial and its first sign of life leaves one that would never be stale.
+        for trial in self.trials():
+            if trial.state is TrialState.RUNNING and trial.number not in self._seen:
+                self._seen.add(trial.number)
+                if not self.storage.has_heartbeat(trial._trial_id):
+                    self.storage.record_heartbeat(trial._trial_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study)
+            # Queued already by the line above, unless its process was killed between its two steps.
+            trials = self.trials()
+            retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+            for trial in trials:
+                if trial.state is TrialState.FAIL and _is_lost(trial) and trial.number not in retried:
+                    RETRY(self.study, trial)
+
+    def _run(self, trial: Trial, measured: Measured) -> bool:
+        """Run a trial and tell how it ended; False where it was taken for dead meanwhile and given to another."""
+        started = time.monotonic()
+        state, value, error = TrialState.FAIL, None, ""
+        try:
+            config = self._configure(trial)
+            trial.set_user_attr("config", config.model_dump())
+
+            def report(step: int, value: float) -> None:
+                trial.report(value, step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+            self.objective.measure(config, report, measured)
+            state, value = TrialState.COMPLETE, measured.value
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        except UpdateFinishedTrialError:
+            return False
+        except (DivergedError, MemoryError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        except KeyboardInterrupt:
+            error = STOPPED
+            raise
+        except BaseException as failure:
+            error = f"{type(failure).__name__}: {failure}"
+            raise
+        finally:
+            note = {"seconds": time.monotonic() - started, "metrics": measured.metrics, "curves": measured.thinned()}
+            told = self._tell(trial, state, value, note | ({"error": error[:2000]} if error else {}))
+        return told
+
+    def _configure(self, trial: Trial) -> Settings:
+        if not trial.user_attrs.get("default"):
+            return self._module.suggest(Ranged(trial, self.plan.ranges))
+        if self._default():
+            self._module.suggest(Ranged(trial, self.plan.ranges))  # so that the sampler knows what was tried
+        return self._module.Config()
+
+    def _tell(self, trial: Trial, state: TrialState, value: float | None, note: dict[str, Any]) -> bool:
+        """Write down how a trial ended; False where that was decided already, by one who took this worker for dead."""
+        try:
+            trial.set_user_attr("note", {"host": self.host, "worker": self.worker, **note})
+            self.study.tell(trial, value, state)
+        except (UpdateFinishedTrialError, ValueError):
+            # An answer that was lost: what was written may be ours.
+            found: FrozenTrial = self.storage.get_trial(trial._trial_id)
+            return found.state is state and note_of(found).get("worker") == self.worker
+        return True
+
+    def _rest(self) -> None:
+        if self._pulse is not None:
+            self._pulse.take(None, None)
+
+    def _count(self, *states: TrialState) -> int:
+        return _count(self.trials(), *states)
+
+
+def best_trial(trials: Sequence[FrozenTrial], direction: str) -> FrozenTrial | None:
+    """The best completed trial, the earliest among equals; None where none completed."""
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
+    sign = -1 if direction == "maximize" else 1
+    return min(complete, key=lambda trial: (sign * value_of(trial), trial.number), default=None)
+
+
+def value_of(trial: FrozenTrial) -> float:
+    """The value of a completed trial."""
+    assert trial.value is not None
+    return float(trial.value)
+
+
+def counts(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """How many trials ended in each state."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return {f"trials_{state.name.lower()}": float(_count(trials, state)) for state in states}
+
+
+def share_saved(trials: Sequence[FrozenTrial]) -> float:
+    """The share of the search's time that pruning saved, estimated; 0 where nothing was pruned.
+
+    A pruned trial would have gone on to the median number of steps of the completed ones, each step taking what
+    its own steps took.
+    """
+    steps = sorted(len(trial.intermediate_values) for trial in trials if trial.state is TrialState.COMPLETE)
+    if not steps:
+        return 0.0
+    usual, saved, spent = steps[len(steps) // 2], 0.0, 0.0
+    for trial in trials:
+        seconds = float(note_of(trial).get("seconds", 0.0))
+        spent += seconds
+        ran = len(trial.intermediate_values)
+        if trial.state is TrialState.PRUNED and ran:
+            saved += max(0, usual - ran) * seconds / ran
+    return saved / (saved + spent) if saved else 0.0
+
+
+def note_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What the worker wrote down of a trial: host, worker, seconds, metrics, curves and perhaps error."""
+    note: dict[str, Any] = trial.user_attrs.get("note", {})
+    return note
+
+
+def milliseconds(moment: datetime | None) -> int:
+    """A time of a trial as MLflow counts it."""
+    return int((moment.timestamp() if moment else time.time()) * 1000)
+
+
+def _count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
+    return sum(trial.state in states for trial in trials)
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    """Whether a failed trial ended for no fault of its own: its worker died or was stopped."""
+    return bool(note_of(trial).get("error", STOPPED) == STOPPED)
+
+
+def _refuse_endless_failure(trials: Sequence[FrozenTrial]) -> None:
+    failures: list[str] = []
+    for trial in reversed(trials):
+        if trial.state in _DONE or len(failures) >= _MOST_FAILURES:
+            break
+        if trial.state is TrialState.FAIL and not _is_lost(trial):
+            failures.append(str(note_of(trial)["error"]))
+    if len(failures) >= _MOST_FAILURES:
+        raise InputError(f"the last {len(failures)} trials failed, the newest with {failures[0]}; narrow -P space=…")
