@@ -191,7 +191,9 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
         time.sleep(_POLL_SECONDS)
     if answer == "finish":
         try:
-            search.close(_finish(search, parent, parameters, dataset))
+            found = _finish(search, parent, parameters, dataset)
+            study_runs.end(parent, "FINISHED")
+            search.close(found)
         except BaseException:
             search.concede()
             raise

@@ -23,6 +23,7 @@ from recsys.settings import to_text
 
 STUDY_KEY = "study_key"
 TRIAL = "trial"
+STATE = "trial_state"
 WORKER = "worker"
 _LARGEST_BATCH = 1000  # of metrics, as the server takes them
 _PAGE = 500
@@ -46,10 +47,10 @@ def find_or_make_parent(key: str, name: str, tags: Mapping[str, str]) -> str:
     """The id of a study's parent run; to be called by one process at a time, so that there is one."""
     client = MlflowClient()
     experiment = _experiment()
-    found = client.search_runs([experiment], f"tags.{STUDY_KEY} = '{key}' and tags.{TRIAL} = 'none'", max_results=1)
+    found = client.search_runs([experiment], f"tags.{STUDY_KEY} = '{key}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
-    made = client.create_run(experiment, run_name=name, tags={**tags, STUDY_KEY: key, TRIAL: "none"})
+    made = client.create_run(experiment, run_name=name, tags={**tags, STUDY_KEY: key})
     return str(made.info.run_id)
 
 
@@ -99,7 +100,7 @@ def record_trial(parent: str, record: TrialRecord, into: str | None = None) -> s
     """Write a trial's child run, in three calls; `into` names one that was begun and not ended."""
     client = MlflowClient()
     if into is None:
-        tags = {MLFLOW_PARENT_RUN_ID: parent, TRIAL: str(record.number), "state": record.state, **record.tags}
+        tags = {MLFLOW_PARENT_RUN_ID: parent, TRIAL: str(record.number), STATE: record.state, **record.tags}
         experiment = _experiment_of(parent)
         made = client.create_run(experiment, record.start, tags=tags, run_name=f"trial {record.number}")
         into = str(made.info.run_id)
@@ -120,7 +121,7 @@ def reconcile(parent: str, records: Sequence[TrialRecord], alive: Sequence[str])
     children = _children(parent)
     by_trial: dict[str, list[Run]] = {}
     for child in children:
-        if TRIAL in child.data.tags:
+        if STATE in child.data.tags:
             by_trial.setdefault(child.data.tags[TRIAL], []).append(child)
         elif child.info.status == "RUNNING" and child.data.tags.get(WORKER) not in (None, *alive):
             client.set_terminated(child.info.run_id, "KILLED")
