@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from recsys.study_runs import TrialRecord
     from recsys.tuning.objective import Curves
-    from recsys.tuning.search import Plan, Search
+    from recsys.tuning.search import Search
+    from recsys.tuning.studies import Plan
     from registry.versions import Version
 
 _POLL_SECONDS = 0.5
@@ -93,7 +94,7 @@ def storage_url(parameters: Tuning) -> str:
 
 def _plan(parameters: Tuning) -> "Plan":
     from recsys.tuning.objective import LOWER_IS_BETTER
-    from recsys.tuning.search import Plan
+    from recsys.tuning.studies import Plan
 
     direction = "minimize" if parameters.metric in LOWER_IS_BETTER else "maximize"
     return Plan(
@@ -206,7 +207,7 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
     """Put the whole study on record, train its best settings and register them, unless that was done already."""
     from recsys import study_runs
     from recsys.tuning import figures
-    from recsys.tuning.search import counts, share_saved, value_of
+    from recsys.tuning.trials import counts, share_saved, value_of
     from registry import versions
 
     trials = [trial for trial in search.trials() if trial.state.is_finished()]
@@ -294,7 +295,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
 def _record(trial: "FrozenTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
     """A trial as it goes on record; without `curves`, those that its worker left in the study."""
     from recsys.study_runs import TrialRecord
-    from recsys.tuning.search import milliseconds, note_of
+    from recsys.tuning.trials import milliseconds, note_of
 
     note = note_of(trial)
     tags = {"study": study} | {key: str(note[key]) for key in ("host", "worker", "error") if key in note}

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from recsys.settings import to_text
-from recsys.tuning.search import best_trial, milliseconds, note_of, value_of
+from recsys.tuning.trials import best_trial, milliseconds, note_of, value_of
 
 _COLOURS = {
     TrialState.COMPLETE: "#1f77b4",

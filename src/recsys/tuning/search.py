@@ -8,10 +8,8 @@ import logging
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -20,37 +18,17 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.dataset import Dataset
 from recsys.errors import DivergedError, InputError
-from recsys.families import family_module
 from recsys.settings import Settings
-from recsys.tuning import spaces
 from recsys.tuning.ledger import Ledger, State
 from recsys.tuning.objective import Curves, Measured, Objective
 from recsys.tuning.pulse import Pulse
-from recsys.tuning.spaces import Ranged, Ranges
+from recsys.tuning.reports import Reports
 from recsys.tuning.storage import RETRY, PatientStorage, explained, open_storage
+from recsys.tuning.studies import Plan, Subject
+from recsys.tuning.trials import DONE, STOPPED, best_trial, count, is_lost, note_of, refuse_endless_failure
 
-_SPARED_TRIALS = 5  # what the pruner lets run to the end before it compares
-_SPARED_STEPS = 2  # of every trial
-_MOST_FAILURES = 10  # in a row: then it is not the settings that are at fault
 _GRACE = 6  # signs of life that may be missed, as while a database restarts
 _POLL_SECONDS = 0.5
-STOPPED = "stopped"
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is searched, and how; `ranges` are a user's, `direction` is maximize or minimize."""
-
-    family: str
-    metric: str = "auc"
-    direction: str = "maximize"
-    ranges: Ranges = field(default_factory=dict)
-    sampler: Literal["tpe", "random"] = "tpe"
-    trials: int = 20
-    timeout: float | None = None
-    seed: int = 42
-    heartbeat: int = 10
 
 
 class Progress(NamedTuple):
@@ -83,16 +61,14 @@ class Search:
         self.number = 0
         self.target: int | None = None
         self._until: float | None = None
-        self._module = family_module(plan.family)
-        self._space = spaces.dimensions(self._module.suggest, plan.ranges)
-        self._dataset = dataset
+        self.subject = Subject(plan, dataset.digest, study_name)
         self.objective = Objective(plan.family, dataset, plan.metric, plan.direction, plan.seed)
         grace = _GRACE * plan.heartbeat
         with explained(url):
             self.storage: PatientStorage = open_storage(url, heartbeat=plan.heartbeat, grace=grace)
             self.ledger = Ledger(self.storage.engine, url, study_name, grace)
             with self.ledger.locked():
-                self.study = self._open()
+                self.study = self.subject.open(self.storage)
         self._pulse: Pulse | None = None
         self._seen: set[int] = set()
 
@@ -110,7 +86,7 @@ class Search:
         def enter(state: State) -> bool:
             if number is not None and (state.get("search") != number or state["over"]):
                 return False
-            done = self._count(*_DONE)
+            done = count(self.trials(), *DONE)
             state.setdefault("key", secrets.token_hex(8))
             if state.get("over", True):
                 state |= {"search": state.get("search", 0) + 1, "over": False, "base": done, "target": 0}
@@ -124,7 +100,7 @@ class Search:
             self.number, self.target, ordinal = state["search"], state["target"], state["joined"]
             if works:
                 state["joined"] += 1
-                self.study.sampler = self._sampler(ordinal)
+                self.study.sampler = self.subject.sampler(ordinal)
             return True
 
         with explained(self.url):
@@ -237,63 +213,7 @@ class Search:
         best = best_trial(self.trials(), self.plan.direction)
         if best is None:
             raise InputError(f"study {self.name!r}: no trial completed; pass more trials or a longer timeout")
-        return best, self._module.Config(**best.user_attrs["config"])
-
-    def _open(self) -> optuna.Study:
-        plan = self.plan
-        study = optuna.create_study(
-            study_name=self.name,
-            storage=self.storage,
-            direction=optuna.study.StudyDirection[plan.direction.upper()],
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_SPARED_TRIALS, n_warmup_steps=_SPARED_STEPS),
-        )
-        self._check(study)
-        if not study.trials:
-            study.enqueue_trial(self._default(), user_attrs={"default": True})
-        return study
-
-    def _check(self, study: optuna.Study) -> None:
-        """Refuse a study of something else."""
-        belongs = {
-            "family": self.plan.family,
-            "data_version": self._dataset.digest,
-            "metric": self.plan.metric,
-            "direction": self.plan.direction,
-            "space": spaces.digest(self._space),
-        }
-        found = dict(study.user_attrs)
-        if study.trials and not found.keys() >= belongs.keys():
-            raise InputError(f"study {self.name!r} was not made by this project; pass another -P study=…")
-        found["direction"] = study.direction.name.lower()
-        for key, value in belongs.items():
-            if found.setdefault(key, value) != value:
-                raise InputError(
-                    f"study {self.name!r} belongs to {key} {found[key]}, got {value}; pass another -P study=…"
-                )
-        for key, value in belongs.items():
-            if key not in study.user_attrs:
-                study.set_user_attr(key, value)
-
-    def _default(self) -> dict[str, Any]:
-        """The default settings as a point of the space; nothing where they lie outside it."""
-        values = self._module.Config().model_dump()
-        inside = all(
-            values[name] in dimension.range
-            if dimension.kind == "choice"
-            else dimension.range[0] <= values[name] <= dimension.range[1]
-            for name, dimension in self._space.items()
-        )
-        return {name: values[name] for name in self._space} if inside else {}
-
-    def _sampler(self, ordinal: int) -> optuna.samplers.BaseSampler:
-        # Workers of one seed, and the next search of a study, must not draw the same again.
-        seed = self.plan.seed + 1_000_003 * ordinal
-        if self.plan.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed % 2**32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)
+        return best, self.subject.module.Config(**best.user_attrs["config"])
 
     def _claim(self) -> tuple[Trial | None, bool]:
         """A trial to run or None, and whether there will be no more."""
@@ -303,8 +223,8 @@ class Search:
             self._revive()
             self.target = state["target"]
             trials = self.trials()
-            _refuse_endless_failure(trials)
-            done, running = _count(trials, *_DONE), _count(trials, TrialState.RUNNING)
+            refuse_endless_failure(trials)
+            done, running = count(trials, *DONE), count(trials, TrialState.RUNNING)
             full = self.target is not None and done + running >= self.target
             late = self._until is not None and time.time() >= self._until
             if full or late or state["finisher"]:
@@ -338,7 +258,7 @@ class Search:
             trials = self.trials()
             retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
             for trial in trials:
-                if trial.state is TrialState.FAIL and _is_lost(trial) and trial.number not in retried:
+                if trial.state is TrialState.FAIL and is_lost(trial) and trial.number not in retried:
                     RETRY(self.study, trial)
 
     def _run(self, trial: Trial, measured: Measured) -> bool:
@@ -346,15 +266,13 @@ class Search:
         started = time.monotonic()
         state, value, error = TrialState.FAIL, None, ""
         try:
-            config = self._configure(trial)
+            config = self.subject.configure(trial)
             trial.set_user_attr("config", config.model_dump())
-
-            def report(step: int, value: float) -> None:
-                trial.report(value, step)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-
-            self.objective.measure(config, report, measured)
+            reports = Reports(self.study, self.storage, trial._trial_id)
+            try:
+                self.objective.measure(config, reports.report, measured)
+            finally:
+                reports.send()
             state, value = TrialState.COMPLETE, measured.value
         except optuna.TrialPruned:
             state = TrialState.PRUNED
@@ -373,13 +291,6 @@ class Search:
             told = self._tell(trial, state, value, note | ({"error": error[:2000]} if error else {}))
         return told
 
-    def _configure(self, trial: Trial) -> Settings:
-        if not trial.user_attrs.get("default"):
-            return self._module.suggest(Ranged(trial, self.plan.ranges))
-        if self._default():
-            self._module.suggest(Ranged(trial, self.plan.ranges))  # so that the sampler knows what was tried
-        return self._module.Config()
-
     def _tell(self, trial: Trial, state: TrialState, value: float | None, note: dict[str, Any]) -> bool:
         """Write down how a trial ended; False where that was decided already, by one who took this worker for dead."""
         try:
@@ -394,75 +305,3 @@ class Search:
     def _rest(self) -> None:
         if self._pulse is not None:
             self._pulse.take(None, None)
-
-    def _count(self, *states: TrialState) -> int:
-        return _count(self.trials(), *states)
-
-
-def best_trial(trials: Sequence[FrozenTrial], direction: str) -> FrozenTrial | None:
-    """The best completed trial, the earliest among equals; None where none completed."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    sign = -1 if direction == "maximize" else 1
-    return min(complete, key=lambda trial: (sign * value_of(trial), trial.number), default=None)
-
-
-def value_of(trial: FrozenTrial) -> float:
-    """The value of a completed trial."""
-    assert trial.value is not None
-    return float(trial.value)
-
-
-def counts(trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """How many trials ended in each state."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    return {f"trials_{state.name.lower()}": float(_count(trials, state)) for state in states}
-
-
-def share_saved(trials: Sequence[FrozenTrial]) -> float:
-    """The share of the search's time that pruning saved, estimated; 0 where nothing was pruned.
-
-    A pruned trial would have gone on to the median number of steps of the completed ones, each step taking what
-    its own steps took.
-    """
-    steps = sorted(len(trial.intermediate_values) for trial in trials if trial.state is TrialState.COMPLETE)
-    if not steps:
-        return 0.0
-    usual, saved, spent = steps[len(steps) // 2], 0.0, 0.0
-    for trial in trials:
-        seconds = float(note_of(trial).get("seconds", 0.0))
-        spent += seconds
-        ran = len(trial.intermediate_values)
-        if trial.state is TrialState.PRUNED and ran:
-            saved += max(0, usual - ran) * seconds / ran
-    return saved / (saved + spent) if saved else 0.0
-
-
-def note_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What the worker wrote down of a trial: host, worker, seconds, metrics, curves and perhaps error."""
-    note: dict[str, Any] = trial.user_attrs.get("note", {})
-    return note
-
-
-def milliseconds(moment: datetime | None) -> int:
-    """A time of a trial as MLflow counts it."""
-    return int((moment.timestamp() if moment else time.time()) * 1000)
-
-
-def _count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
-    return sum(trial.state in states for trial in trials)
-
-
-def _is_lost(trial: FrozenTrial) -> bool:
-    """Whether a failed trial ended for no fault of its own: its worker died or was stopped."""
-    return bool(note_of(trial).get("error", STOPPED) == STOPPED)
-
-
-def _refuse_endless_failure(trials: Sequence[FrozenTrial]) -> None:
-    failures: list[str] = []
-    for trial in reversed(trials):
-        if trial.state in _DONE or len(failures) >= _MOST_FAILURES:
-            break
-        if trial.state is TrialState.FAIL and not _is_lost(trial):
-            failures.append(str(note_of(trial)["error"]))
-    if len(failures) >= _MOST_FAILURES:
-        raise InputError(f"the last {len(failures)} trials failed, the newest with {failures[0]}; narrow -P space=…")

@@ -5,7 +5,7 @@ import random
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +94,27 @@ class PatientStorage(RDBStorage):
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
     record_heartbeat = _patient(RDBStorage.record_heartbeat)
     _get_stale_trial_ids = _patient(RDBStorage._get_stale_trial_ids)
+
+    def add_intermediate_values(self, trial_id: int, values: Mapping[int, float]) -> None:
+        """Add the values of several steps at once, all finite; those that are there are left as they are."""
+        table = models.TrialIntermediateValueModel.__table__
+        finite = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
+        state = sqlalchemy.select(models.TrialModel.state).where(models.TrialModel.trial_id == trial_id)
+        steps = sqlalchemy.select(table.c.step).where(table.c.trial_id == trial_id)
+
+        def add() -> None:
+            with self.engine.begin() as connection:
+                self.check_trial_is_updatable(trial_id, connection.execute(state).scalar_one())
+                known = set(connection.execute(steps).scalars())
+                rows = [
+                    {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": finite}
+                    for step, value in values.items()
+                    if step not in known
+                ]
+                if rows:
+                    connection.execute(sqlalchemy.insert(table), rows)
+
+        patiently(add)
 
     def has_heartbeat(self, trial_id: int) -> bool:
         """Whether anybody ever gave a sign of life for a trial."""
