@@ -317,10 +317,12 @@ def _record(trial: "FrozenTrial", study: str, curves: "Curves | None" = None) ->
 
 def _conceal(url: str) -> None:
     """Take the password out of the run that `mlflow run` made for this process: it logs parameters as they come."""
+    launched = os.environ.get("MLFLOW_RUN_ID")  # there until a run is opened
+    if not launched or not urls.has_password(url):
+        return
     from recsys import study_runs
 
-    launched = os.environ.get("MLFLOW_RUN_ID")
-    if launched and urls.has_password(url) and not study_runs.conceal_parameter(launched, "storage", urls.masked):
+    if not study_runs.conceal_parameter(launched, "storage", urls.masked):
         del os.environ["MLFLOW_RUN_ID"]
         print(
             f"note: mlflow run logged the parameter storage, with its password, on the run {launched}; that run was "
@@ -342,6 +344,15 @@ def _hide_password() -> None:
             os.execve(sys.executable, command, {**os.environ, STORAGE: value})
 
 
+def _conceal_refused() -> None:
+    """Take the password out of the launcher's run also where the step ended before it had begun."""
+    with contextlib.suppress(Exception):  # the step's own message says what went wrong
+        _conceal(os.environ.get(STORAGE, ""))
+
+
 if __name__ == "__main__":
     _hide_password()
-    run_step("tune", tune)
+    try:
+        run_step("tune", tune)
+    finally:
+        _conceal_refused()

@@ -27,6 +27,7 @@ PATIENCE_SECONDS = 90.0  # a database that restarts is back by then
 _MOST_RETRIES = 5  # of a trial whose worker died: its settings may be what kills it
 _MAKING_SECONDS = 30.0
 _ANSWER_SECONDS = 60
+_GREETING_SECONDS = 3
 _CONNECTIONS = 4  # of one worker: its trial, its heartbeat, its lock, and one to spare
 # MySQL's and MariaDB's: record changed, too many connections, shutting down, lock wait, deadlock; then PyMySQL's
 # for a server that is away.
@@ -237,7 +238,10 @@ def _make_database(url: str) -> None:
 
 
 def _connects(url: sqlalchemy.engine.URL) -> bool:
-    engine = sqlalchemy.create_engine(url, **engine_options(url.render_as_string(hide_password=False)))
+    options = engine_options(url.render_as_string(hide_password=False))
+    if "connect_args" in options:  # something may listen there that never says a word
+        options["connect_args"] |= {"read_timeout": _GREETING_SECONDS, "write_timeout": _GREETING_SECONDS}
+    engine = sqlalchemy.create_engine(url, **options)
     try:
         patiently(lambda: engine.connect().close(), CONNECT_SECONDS)
     except exc.OperationalError as error:
