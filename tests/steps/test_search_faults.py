@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 # RECSYS_FAULTS=long kills as long and as much as the figures of docs/benchmarks.md were taken with.
 LONG = os.environ.get("RECSYS_FAULTS") == "long"
-WORKERS, TRIALS, SECONDS, KILLS = (4, 60, 1.0, 12) if LONG else (3, 24, 0.4, 4)
+WORKERS, TRIALS, SECONDS, KILLS = (4, 60, 1.0, 12) if LONG else (3, 24, 0.4, 3)
 PATIENCE = 300
 
 SLEEPS = """

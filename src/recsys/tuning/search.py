@@ -220,33 +220,34 @@ class Search:
         with self.ledger.locked() as state:
             if state["over"] or state["search"] != self.number:
                 return None, True
-            self._revive()
+            trials = self._revived()
             self.target = state["target"]
-            trials = self.trials()
             refuse_endless_failure(trials)
             done, running = count(trials, *DONE), count(trials, TrialState.RUNNING)
             full = self.target is not None and done + running >= self.target
             late = self._until is not None and time.time() >= self._until
             if full or late or state["finisher"]:
                 return None, running == 0
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of heartbeats, which Pulse gives
-                trial = self.study.ask()
-            self.storage.record_heartbeat(trial._trial_id)
-            if self._pulse is not None:
-                self._pulse.take(trial._trial_id, trial.number)
+            # What Optuna's `ask` does first; the sampling, which takes longer, need not keep the others waiting.
+            trial_id = self.study._pop_waiting_trial_id()
+            if trial_id is None:
+                trial_id = self.study._storage.create_new_trial(self.study._study_id)
+        self.storage.record_heartbeat(trial_id)
+        trial = Trial(self.study, trial_id)
+        if self._pulse is not None:
+            self._pulse.take(trial_id, trial.number)
         # Where the lock was lost, with the database, two workers may have counted at the same time.
-        lower = [t for t in self.trials() if t.number < trial.number and t.state is not TrialState.FAIL]
-        if self.target is not None and len(lower) >= self.target:
+        if self.target is not None and self.storage.count_before(trial_id) >= self.target:
             self._tell(trial, TrialState.FAIL, None, {"error": "withdrawn: the search had enough trials"})
             self._rest()
             return None, False
         return trial, False
 
-    def _revive(self) -> None:
-        """Fail the trials whose workers died, and queue what they tried once more."""
+    def _revived(self) -> list[FrozenTrial]:
+        """All trials, after those whose workers died have failed and what they tried is queued once more."""
+        trials = self.trials()
         # A worker that dies between making a trial and its first sign of life leaves one that would never be stale.
-        for trial in self.trials():
+        for trial in trials:
             if trial.state is TrialState.RUNNING and trial.number not in self._seen:
                 self._seen.add(trial.number)
                 if not self.storage.has_heartbeat(trial._trial_id):
@@ -254,12 +255,14 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study)
-            # Queued already by the line above, unless its process was killed between its two steps.
+        if any(trial.state is TrialState.RUNNING for trial in trials):
             trials = self.trials()
-            retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
-            for trial in trials:
-                if trial.state is TrialState.FAIL and is_lost(trial) and trial.number not in retried:
-                    RETRY(self.study, trial)
+        # Queued already by the line above, unless its process was killed between its two steps.
+        retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+        lost = [t for t in trials if t.state is TrialState.FAIL and is_lost(t) and t.number not in retried]
+        for trial in lost:
+            RETRY(self.study, trial)
+        return self.trials() if lost else trials
 
     def _run(self, trial: Trial, measured: Measured) -> bool:
         """Run a trial and tell how it ended; False where it was taken for dead meanwhile and given to another."""

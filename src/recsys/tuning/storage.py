@@ -17,6 +17,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._rdb import models
+from optuna.trial import TrialState
 from sqlalchemy import exc
 
 from recsys.errors import InputError
@@ -116,6 +117,19 @@ class PatientStorage(RDBStorage):
                     connection.execute(sqlalchemy.insert(table), rows)
 
         patiently(add)
+
+    def count_before(self, trial_id: int) -> int:
+        """How many trials of the same study were made before this one and have not failed."""
+        table = models.TrialModel
+        study = sqlalchemy.select(table.study_id).where(table.trial_id == trial_id).scalar_subquery()
+        before = table.study_id == study, table.trial_id < trial_id, table.state != TrialState.FAIL
+        query = sqlalchemy.select(sqlalchemy.func.count()).select_from(table).where(*before)
+
+        def ask() -> int:
+            with self.engine.connect() as connection:
+                return int(connection.execute(query).scalar_one())
+
+        return patiently(ask)
 
     def has_heartbeat(self, trial_id: int) -> bool:
         """Whether anybody ever gave a sign of life for a trial."""
