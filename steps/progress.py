@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from recsys.settings import to_text
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from recsys.tuning.search import Progress
+    from recsys.tuning.trials import EndedTrial
 
 _CLEAR = "\r\x1b[K"
 _RENEW_SECONDS = 0.5
@@ -27,7 +26,7 @@ class Board:
         self._first: int | None = None
         self._shown = 0.0
 
-    def trial(self, trial: "FrozenTrial", error: str | None, seconds: float) -> None:
+    def trial(self, trial: "EndedTrial", error: str | None, seconds: float) -> None:
         """A trial has ended."""
         state = trial.state.name
         value = f"validation {self._metric} {trial.value:.4f}" if state == "COMPLETE" else state.lower()

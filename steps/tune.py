@@ -23,12 +23,11 @@ from steps.shell import STORAGE, TICKET, run_step
 from steps.train import train
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from recsys.study_runs import TrialRecord
     from recsys.tuning.objective import Curves
     from recsys.tuning.search import Search
     from recsys.tuning.studies import Plan
+    from recsys.tuning.trials import EndedTrial
     from registry.versions import Version
 
 _POLL_SECONDS = 0.5
@@ -179,7 +178,7 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
     """Run trials, then see the search to its end."""
     from recsys import study_runs
 
-    def ended(trial: "FrozenTrial", curves: "Curves") -> None:
+    def ended(trial: "EndedTrial", curves: "Curves") -> None:
         record = _record(trial, search.name, curves)
         study_runs.record_trial(parent, record)
         board.trial(trial, record.tags.get("error"), record.metrics["seconds"])
@@ -292,7 +291,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
         _work(search, parent, parameters, dataset, Board(parameters.metric, until))
 
 
-def _record(trial: "FrozenTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
+def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
     """A trial as it goes on record; without `curves`, those that its worker left in the study."""
     from recsys.study_runs import TrialRecord
     from recsys.tuning.trials import milliseconds, note_of

@@ -33,7 +33,7 @@ def study_figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
     """All figures that the study's trials suffice for, by file name; `metric` names the value."""
     trials = study.get_trials(deepcopy=False)
     direction = study.direction.name.lower()
-    label = f"validation {metric.replace('_', ' ')}"
+    label = f"validation {metric.replace('_', ' ').replace('auc', 'AUC')}"
     figures = {
         "optimisation_history.png": _history(trials, direction, label),
         "timeline.png": _timeline(trials),

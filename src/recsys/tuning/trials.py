@@ -9,6 +9,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.errors import InputError
 
+EndedTrial = FrozenTrial
+"""The name by which the steps, which know nothing of Optuna, speak of a trial."""
+
 STOPPED = "stopped"
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that count: a trial that failed is made up for by another."""

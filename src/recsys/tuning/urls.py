@@ -8,8 +8,10 @@ from recsys.errors import InputError
 _HIDDEN = "***"
 _SHAPE = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9_]+)?://.*", re.DOTALL)
 _SECRET_OPTION = re.compile(r"(?i)([?&](?:password|passwd|passphrase|pwd)=)([^&#]+)")
-_ASKED = "parameter 'storage': an SQLAlchemy URL is needed, such as mysql+pymysql://user:password@host:3306/optuna or "
-_ASKED += "sqlite:////folder/studies.db"
+_ASKED = (
+    "parameter 'storage': an SQLAlchemy URL is needed, such as mysql+pymysql://user:password@host:3306/optuna or "
+    "sqlite:////folder/studies.db"
+)
 
 
 def masked(url: str) -> str:
