@@ -138,6 +138,11 @@ def find_or_raise_version(name: str, number: int | None = None) -> Version:
     raise InputError(f"parameter 'version': one of model {name!r}'s versions ({known}), got {number}")
 
 
+def find_tagged(name: str, tags: Mapping[str, str]) -> Version | None:
+    """The first version with all these tags, or None."""
+    return next((version for version in list_versions(name) if tags.items() <= version.tags.items()), None)
+
+
 def load_version(version: Version) -> Recommender:
     """Load a version's recommender; raises InputError if it is not one of ours or is damaged."""
     if version.family is None:

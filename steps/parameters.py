@@ -1,8 +1,9 @@
 """The parameters of every step. MLproject and docs/steps.md say the same; tests hold the three together."""
 
-from typing import Annotated, Any, Literal
+import warnings
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.dataset import Preparation
 from recsys.families import family_names
@@ -37,22 +38,71 @@ class PrepareParameters(_Step, Preparation):
     """Of `prepare`."""
 
 
-class TrainParameters(_Registering, Preparation):
-    """Of `train`; the family's own come beside them."""
-
+class _Training(_Registering, Preparation):
     family: str = Field("matrix_factorization", description="model family, a file in src/recsys/families")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
 
 
-class TuneParameters(TrainParameters):
-    """Of `tune`."""
+class TrainParameters(_Training):
+    """Of `train`; the family's own come beside them."""
 
-    trials: int = Field(20, ge=1, description="configurations to try")
+    params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
+    from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
+
+
+class Tuning(_Training):
+    """Of `tune`, less `register`."""
+
+    trials: int = Field(20, ge=0, description="trials to complete or prune; 0: as many as timeout allows")
     timeout: OptionalFloat = Field(None, gt=0, description="seconds after which no further trial starts, or none")
-    study: str = Field("auto", min_length=1, description="name of the Optuna study; auto: from family and dataset")
-    storage: str = Field(
-        "auto", min_length=1, description="where studies are kept: an SQLAlchemy URL; auto: studies.db"
+    workers: int = Field(1, ge=1, le=256, description="processes on this machine")
+    metric: Literal["auc", "auc_per_user", "accuracy", "f1_score", "log_loss", "rmse", "mae"] = Field(
+        "auc", description="validation metric to optimise"
     )
+    direction: Literal["auto", "maximize", "minimize"] = Field("auto", description="auto: as the metric is better")
+    space: str = Field("", description='ranges in place of the family\'s, as JSON: {"embedding_size": [8, 64]}')
+    sampler: Literal["tpe", "random"] = Field("tpe", description="how settings are drawn: Optuna's TPE, or at random")
+    study: str = Field(
+        "auto", min_length=1, max_length=200, description="name of the Optuna study; auto: from family and dataset"
+    )
+    storage: str = Field(
+        "auto",
+        min_length=1,
+        description="database of the studies, an SQLAlchemy URL; auto: RECSYS_STUDY_STORAGE, or else studies.db",
+    )
+    heartbeat: int = Field(
+        10, ge=1, description="seconds between a worker's signs of life; six missed, and its trial is tried again"
+    )
+
+    @property
+    def registers(self) -> bool:
+        """The parameter `register`."""
+        return bool(self.__dict__["register"])
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from recsys.tuning import spaces, urls
+
+        if self.trials == 0 and self.timeout is None:
+            raise ValueError(
+                "parameter 'trials': at least 1, or a timeout that ends the search, got 0 and timeout=none"
+            )
+        if self.storage != "auto":
+            urls.check_url(self.storage)
+        if self.family in family_names():
+            spaces.read_ranges(self.space, self.family)
+        return self
+
+
+def _tuning() -> type[Tuning]:
+    field = Field(True, description="train the best settings on all rows that are not test, and register the version")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # every class has a method `register`, by its metaclass
+        return create_model("TuneParameters", __base__=Tuning, register=(bool, field))
+
+
+TuneParameters: type[Tuning] = _tuning()
+"""Of `tune`."""
 
 
 class _Evaluating(_Registering):

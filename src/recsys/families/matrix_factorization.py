@@ -4,6 +4,7 @@ A rating is the global mean, a user and an item bias, and the inner product of a
 Training is recsys.factorization's, in PyTorch; what it leaves are NumPy arrays, so that serving needs no PyTorch.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,6 +106,8 @@ def fit(
             measured = {"train_rmse": epoch.train_rmse, "seconds": epoch.seconds}
             if epoch.validation_rmse is not None:
                 measured["validation_rmse"] = epoch.validation_rmse
+            if epoch.validation_auc is not None and math.isfinite(epoch.validation_auc):
+                measured["validation_auc"] = epoch.validation_auc
             report(epoch.number, measured)
 
     guided = guide if isinstance(guide, FactorRecommender) else None
@@ -123,6 +126,7 @@ def fit(
         seed=seed,
         device=config.device,
         validation=(validation.users, validation.items, validation.ratings) if validation else None,
+        like_threshold=None if report is None else knowledge.like_threshold,
         on_epoch=on_epoch,
         progress=True,
     )

@@ -22,6 +22,7 @@ from recsys.settings import OptionalInt, Settings
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
+CROSS_VALIDATION_FOLDS = 5  # it chooses nothing by the validation rows, so all training rows may measure its settings
 _MOST_LEVELS = 20  # a scale with more distinct ratings is cut into _BINS levels of equally many ratings
 _BINS = 10
 _THREADS = 4

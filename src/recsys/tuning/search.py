@@ -1,0 +1,310 @@
+"""A worker's part of a search: join it, claim trials one by one, run them, and perhaps be the one that finishes.
+
+Which trial may start is decided under the study's lock (recsys.tuning.ledger), by the states that Optuna's storage
+holds: docs/decisions/0010-counting-trials.md.
+"""
+
+import logging
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from recsys.dataset import Dataset
+from recsys.errors import DivergedError, InputError
+from recsys.settings import Settings
+from recsys.tuning.ledger import Ledger, State
+from recsys.tuning.objective import Curves, Measured, Objective
+from recsys.tuning.pulse import Pulse
+from recsys.tuning.reports import Reports
+from recsys.tuning.storage import RETRY, PatientStorage, explained, open_storage
+from recsys.tuning.studies import Plan, Subject
+from recsys.tuning.trials import DONE, STOPPED, best_trial, count, is_lost, note_of, refuse_endless_failure
+
+_GRACE = 6  # signs of life that may be missed, as while a database restarts
+_POLL_SECONDS = 0.5
+
+
+class Progress(NamedTuple):
+    """Where a search stands; `target` is None where only time ends it."""
+
+    done: int
+    pruned: int
+    failed: int
+    running: int
+    target: int | None
+    best: FrozenTrial | None
+
+
+class Search:
+    """One process's place in a search."""
+
+    def __init__(self, plan: Plan, dataset: Dataset, url: str, study_name: str, host: str) -> None:
+        """Open the study, or make it; use `join` before anything else.
+
+        Raises:
+            InputError: if the storage cannot be used or the study belongs to another search.
+        """
+        # Its warning of a failed trial is a traceback; `run` tells of the failure.
+        optuna.logging.get_logger("optuna").setLevel(logging.ERROR)
+        self.plan = plan
+        self.name = study_name
+        self.url = url
+        self.host = host
+        self.worker = f"{host[:80]}-{secrets.token_hex(5)}"
+        self.number = 0
+        self.target: int | None = None
+        self._until: float | None = None
+        self.subject = Subject(plan, dataset.digest, study_name)
+        self.objective = Objective(plan.family, dataset, plan.metric, plan.direction, plan.seed)
+        grace = _GRACE * plan.heartbeat
+        with explained(url):
+            self.storage: PatientStorage = open_storage(url, heartbeat=plan.heartbeat, grace=grace)
+            self.ledger = Ledger(self.storage.engine, url, study_name, grace)
+            with self.ledger.locked():
+                self.study = self.subject.open(self.storage)
+        self._pulse: Pulse | None = None
+        self._seen: set[int] = set()
+
+    def join(self, number: int | None = None, until: float | None = None, *, works: bool = True) -> bool:
+        """Enter the study's search, or begin its next one where the last is over; False where there is none to enter.
+
+        Args:
+            number: the search to enter, for a process that another one has started for it.
+            until: the moment, as of time.time(), after which no further trial starts; by default the plan's timeout.
+            works: whether this process is to run trials, not just to watch over others that do.
+        """
+        timeout = self.plan.timeout
+        self._until = until if until is not None or timeout is None else time.time() + timeout
+
+        def enter(state: State) -> bool:
+            if number is not None and (state.get("search") != number or state["over"]):
+                return False
+            done = count(self.trials(), *DONE)
+            state.setdefault("key", secrets.token_hex(8))
+            if state.get("over", True):
+                state |= {"search": state.get("search", 0) + 1, "over": False, "base": done, "target": 0}
+                state |= {"outcome": None, "joined": state.get("joined", 0)}
+            if state.get("finisher") not in [worker.name for worker in self.ledger.alive()]:
+                state["finisher"] = None
+            if number is None:
+                asked = state["base"] + self.plan.trials
+                open_end = self.plan.trials == 0 or state["target"] is None
+                state["target"] = None if open_end else max(state["target"], asked)
+            self.number, self.target, ordinal = state["search"], state["target"], state["joined"]
+            if works:
+                state["joined"] += 1
+                self.study.sampler = self.subject.sampler(ordinal)
+            return True
+
+        with explained(self.url):
+            return self.ledger.transact(enter)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Gives signs of life meanwhile; a worker that does not counts as dead after a while."""
+        with explained(self.url):
+            self._pulse = Pulse(self.ledger, self.storage, self.worker, self.plan.heartbeat)
+        try:
+            with self._pulse:
+                yield
+        finally:
+            with explained(self.url):
+                self.ledger.leave(self.worker)
+
+    def run(
+        self,
+        on_trial: Callable[[FrozenTrial, Curves], None],
+        stopped: Callable[[], bool] = lambda: False,
+        idle: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Run trials until the search has all it shall have, its time is up, or `stopped` says so.
+
+        Args:
+            on_trial: called with a trial that this worker has ended and its curves, before the next one.
+            idle: called again and again while other workers run the last trials: one of theirs may come back.
+        """
+        with explained(self.url):
+            while not stopped():
+                trial, ended = self._claim()
+                if trial is not None:
+                    measured = Measured()
+                    if self._run(trial, measured):
+                        on_trial(self.storage.get_trial(trial._trial_id), measured.curves)
+                    self._rest()
+                elif ended:
+                    return
+                else:
+                    idle(self.progress())
+                    time.sleep(_POLL_SECONDS)
+
+    def contend(self) -> Literal["finish", "wait", "over"]:
+        """Ask to be the one that finishes the search: `finish` is answered to one worker, while it lives."""
+
+        def ask(state: State) -> Literal["finish", "wait", "over"]:
+            if state["over"] or state["search"] != self.number:
+                return "over"
+            others = [worker for worker in self.ledger.alive() if worker.name != self.worker]
+            if state["finisher"] in {worker.name for worker in others}:
+                return "wait"
+            if any(worker.trial is not None for worker in others):
+                return "wait"
+            state["finisher"] = self.worker
+            return "finish"
+
+        with explained(self.url):
+            return self.ledger.transact(ask)
+
+    def close(self, outcome: dict[str, Any]) -> None:
+        """Say that the search is over, and with what."""
+
+        def end(state: State) -> None:
+            if state["search"] == self.number and state["finisher"] == self.worker:
+                state |= {"over": True, "outcome": outcome}
+
+        with explained(self.url):
+            self.ledger.transact(end)
+
+    def concede(self) -> None:
+        """Leave the finishing to another worker."""
+
+        def clear(state: State) -> None:
+            if state["finisher"] == self.worker:
+                state["finisher"] = None
+
+        with explained(self.url):
+            self.ledger.transact(clear)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """With what this search ended; None while it goes on."""
+        state = self.ledger.state()
+        return state["outcome"] if state["search"] == self.number and state["over"] else None
+
+    def others_alive(self) -> list[str]:
+        """The names of other workers that gave a sign of life lately."""
+        return [worker.name for worker in self.ledger.alive() if worker.name != self.worker]
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials of the study, those of earlier searches too."""
+        trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return trials
+
+    def progress(self) -> Progress:
+        """Where the search stands."""
+        trials = self.trials()
+        states = [trial.state for trial in trials]
+        return Progress(
+            states.count(TrialState.COMPLETE),
+            states.count(TrialState.PRUNED),
+            states.count(TrialState.FAIL),
+            states.count(TrialState.RUNNING),
+            self.target,
+            best_trial(trials, self.plan.direction),
+        )
+
+    def best(self) -> tuple[FrozenTrial, Settings]:
+        """The best completed trial and its settings; raises InputError where none completed."""
+        best = best_trial(self.trials(), self.plan.direction)
+        if best is None:
+            raise InputError(f"study {self.name!r}: no trial completed; pass more trials or a longer timeout")
+        return best, self.subject.module.Config(**best.user_attrs["config"])
+
+    def _claim(self) -> tuple[Trial | None, bool]:
+        """A trial to run or None, and whether there will be no more."""
+        with self.ledger.locked() as state:
+            if state["over"] or state["search"] != self.number:
+                return None, True
+            trials = self._revived()
+            self.target = state["target"]
+            refuse_endless_failure(trials)
+            done, running = count(trials, *DONE), count(trials, TrialState.RUNNING)
+            full = self.target is not None and done + running >= self.target
+            late = self._until is not None and time.time() >= self._until
+            if full or late or state["finisher"]:
+                return None, running == 0
+            # What Optuna's `ask` does first; the sampling, which takes longer, need not keep the others waiting.
+            trial_id = self.study._pop_waiting_trial_id()
+            if trial_id is None:
+                trial_id = self.study._storage.create_new_trial(self.study._study_id)
+        self.storage.record_heartbeat(trial_id)
+        trial = Trial(self.study, trial_id)
+        if self._pulse is not None:
+            self._pulse.take(trial_id, trial.number)
+        # Where the lock was lost, with the database, two workers may have counted at the same time.
+        if self.target is not None and self.storage.count_before(trial_id) >= self.target:
+            self._tell(trial, TrialState.FAIL, None, {"error": "withdrawn: the search had enough trials"})
+            self._rest()
+            return None, False
+        return trial, False
+
+    def _revived(self) -> list[FrozenTrial]:
+        """All trials, after those whose workers died have failed and what they tried is queued once more."""
+        trials = self.trials()
+        # A worker that dies between making a trial and its first sign of life leaves one that would never be stale.
+        for trial in trials:
+            if trial.state is TrialState.RUNNING and trial.number not in self._seen:
+                self._seen.add(trial.number)
+                if not self.storage.has_heartbeat(trial._trial_id):
+                    self.storage.record_heartbeat(trial._trial_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study)
+        if any(trial.state is TrialState.RUNNING for trial in trials):
+            trials = self.trials()
+        # Queued already by the line above, unless its process was killed between its two steps.
+        retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+        lost = [t for t in trials if t.state is TrialState.FAIL and is_lost(t) and t.number not in retried]
+        for trial in lost:
+            RETRY(self.study, trial)
+        return self.trials() if lost else trials
+
+    def _run(self, trial: Trial, measured: Measured) -> bool:
+        """Run a trial and tell how it ended; False where it was taken for dead meanwhile and given to another."""
+        started = time.monotonic()
+        state, value, error = TrialState.FAIL, None, ""
+        try:
+            config = self.subject.configure(trial)
+            trial.set_user_attr("config", config.model_dump())
+            reports = Reports(self.study, self.storage, trial._trial_id)
+            try:
+                self.objective.measure(config, reports.report, measured)
+            finally:
+                reports.send()
+            state, value = TrialState.COMPLETE, measured.value
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        except UpdateFinishedTrialError:
+            return False
+        except (DivergedError, MemoryError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        except KeyboardInterrupt:
+            error = STOPPED
+            raise
+        except BaseException as failure:
+            error = f"{type(failure).__name__}: {failure}"
+            raise
+        finally:
+            note = {"seconds": time.monotonic() - started, "metrics": measured.metrics, "curves": measured.thinned()}
+            told = self._tell(trial, state, value, note | ({"error": error[:2000]} if error else {}))
+        return told
+
+    def _tell(self, trial: Trial, state: TrialState, value: float | None, note: dict[str, Any]) -> bool:
+        """Write down how a trial ended; False where that was decided already, by one who took this worker for dead."""
+        try:
+            trial.set_user_attr("note", {"host": self.host, "worker": self.worker, **note})
+            self.study.tell(trial, value, state)
+        except (UpdateFinishedTrialError, ValueError):
+            # An answer that was lost: what was written may be ours.
+            found: FrozenTrial = self.storage.get_trial(trial._trial_id)
+            return found.state is state and note_of(found).get("worker") == self.worker
+        return True
+
+    def _rest(self) -> None:
+        if self._pulse is not None:
+            self._pulse.take(None, None)

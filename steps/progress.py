@@ -1,0 +1,83 @@
+"""What a person sees of a search: a line a trial, or on a terminal one line that changes."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from recsys.settings import to_text
+
+if TYPE_CHECKING:
+    from recsys.tuning.search import Progress
+    from recsys.tuning.trials import EndedTrial
+
+_CLEAR = "\r\x1b[K"
+_RENEW_SECONDS = 0.5
+
+
+class Board:
+    """Prints the progress of a search whose value is `metric`."""
+
+    def __init__(self, metric: str, until: float | None = None) -> None:
+        self._metric = metric.upper() if metric == "auc" else metric.replace("_", " ")
+        self._until = until
+        self._terminal = sys.stdout.isatty()
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._shown = 0.0
+
+    def trial(self, trial: "EndedTrial", error: str | None, seconds: float) -> None:
+        """A trial has ended."""
+        state = trial.state.name
+        value = f"validation {self._metric} {trial.value:.4f}" if state == "COMPLETE" else state.lower()
+        tried = settings(trial.params) or "the defaults"
+        reason = f": {error}" if error else ""
+        clear = _CLEAR if self._terminal else ""
+        print(f"{clear}trial {trial.number}: {value} ({seconds:.1f} s; {tried}){reason}", flush=True)
+
+    def status(self, progress: "Progress") -> None:
+        """Renew the line of a terminal; nothing elsewhere."""
+        if not self._terminal or time.monotonic() - self._shown < _RENEW_SECONDS:
+            return
+        self._shown = time.monotonic()
+        print(f"{_CLEAR}{self.line(progress)}", end="", flush=True)
+
+    def end(self) -> None:
+        """Leave the terminal with an empty line."""
+        if self._terminal:
+            print(_CLEAR, end="", flush=True)
+
+    def line(self, progress: "Progress") -> str:
+        """Where the search stands, in one line."""
+        done = progress.done + progress.pruned
+        of = f" of {progress.target}" if progress.target is not None else ""
+        parts = [f"{done}{of} trials", f"{progress.pruned} pruned", f"{progress.failed} failed"]
+        if progress.best is not None:
+            parts.append(f"best {progress.best.value:.4f} ({settings(progress.best.params) or 'the defaults'})")
+        left = self._left(done, progress.target)
+        if left is not None:
+            parts.append(f"{_clock(left)} left")
+        return ", ".join(parts)
+
+    def _left(self, done: int, target: int | None) -> float | None:
+        """Seconds to the end: by the pace so far, and not beyond the time limit."""
+        if self._first is None:
+            self._first = done
+        found = [] if self._until is None else [max(0.0, self._until - time.time())]
+        since = done - self._first
+        if target is not None and since:
+            found.append((target - done) * (time.monotonic() - self._started) / since)
+        return min(found, default=None)
+
+
+def settings(params: Mapping[str, object]) -> str:
+    """Parameters in short."""
+    return ", ".join(f"{key}={_short(value)}" for key, value in params.items())
+
+
+def _short(setting: object) -> str:
+    return f"{setting:.4g}" if isinstance(setting, float) else to_text(setting)
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

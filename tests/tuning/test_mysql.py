@@ -1,0 +1,133 @@
+"""The same searches against a real MariaDB or MySQL."""
+
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from builders import rated
+
+from bench.services import free_port
+from recsys.errors import InputError
+from recsys.tuning import search as searches
+from recsys.tuning.search import Search
+from recsys.tuning.studies import Plan
+from recsys.tuning.trials import DONE
+
+PLAN = Plan("bias", trials=3, heartbeat=1)
+
+
+@pytest.fixture
+def dataset(prepare_rows):
+    return prepare_rows(rated(20, 20, 1, 5, step=1))
+
+
+def account(mariadb, name, *grants):
+    """The address of the server for an account whose password is s3cr%t@x."""
+    user = f"'{name}'@'%'"
+    mariadb.execute(f"drop user if exists {user}", f"create user {user} identified by 's3cr%t@x'")
+    mariadb.execute(*(grant.format(user) for grant in grants)) if grants else None
+    scheme, _, place = mariadb.address.partition("://")
+    return f"{scheme}://{name}:s3cr%25t%40x@{place.rpartition('@')[2]}"
+
+
+def opened(dataset, url, **changes):
+    found = Search(replace(PLAN, **changes), dataset, url, "study", "host")
+    found.join()
+    return found
+
+
+def test_a_database_that_is_not_there_is_made_where_the_account_may(mariadb, dataset):
+    mariadb.execute("drop database if exists `new one`")
+    url = account(mariadb, "maker", "grant all on *.* to {}") + "/new%20one"
+    found = opened(dataset, url)
+    with found.at_work():
+        found.run(lambda trial, curves: None)
+    assert len(opened(dataset, url).trials()) == 3
+
+
+@pytest.mark.parametrize("grant", [(), ("grant select on mysql.* to {}",)])
+def test_an_account_that_may_not_make_it_is_told_what_to_have_done(grant, mariadb, dataset):
+    url = account(mariadb, "reader", *grant) + "/not_there"
+    with pytest.raises(InputError, match="has no database 'not_there' that the account 'reader' may use") as caught:
+        opened(dataset, url)
+    assert "CREATE DATABASE `not_there`" in str(caught.value)
+    assert "s3cr" not in str(caught.value)
+
+
+def test_a_wrong_password_is_told_without_it(mariadb, dataset):
+    url = account(mariadb, "anna").replace("s3cr", "wr0ng") + "/optuna"
+    with pytest.raises(InputError, match=r"127.0.0.1:\d+ refuses the account 'anna': wrong user or password") as caught:
+        opened(dataset, url)
+    assert "wr0ng" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_told_at_once(dataset):
+    port = free_port()
+    began = time.monotonic()
+    with pytest.raises(InputError, match=f"no database answers at 127.0.0.1:{port}") as caught:
+        opened(dataset, f"mysql+pymysql://anna:s3cret@127.0.0.1:{port}/optuna")
+    assert time.monotonic() - began < 10
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_told_within_ten_seconds(dataset):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}") as caught:
+            opened(dataset, f"mysql+pymysql://anna:s3cret@127.0.0.1:{port}/optuna")
+        assert time.monotonic() - began < 10
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_host_of_no_such_name_is_told(dataset):
+    with pytest.raises(InputError, match=r"there is no host of the name in no.such.host.invalid:3306"):
+        opened(dataset, "mysql+pymysql://anna:s3cret@no.such.host.invalid/optuna")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_workers_that_start_together_run_exactly_the_trials_asked_for(restart, mariadb, dataset, monkeypatch):
+    """On a new database, whose tables they make at the same time; the server is restarted under them."""
+    if restart and not mariadb.is_private:
+        pytest.skip("the server is somebody else's")
+    url = mariadb.new_database(f"together_{restart}".lower())
+
+    def measure(self, config, report, into):
+        for step in range(1, 4):
+            report(step, 0.5)
+        time.sleep(0.1)
+        into.value, into.metrics = 0.5, {"auc": 0.5}
+        return into
+
+    monkeypatch.setattr(searches.Objective, "measure", measure)
+    ended, answers = [], []
+    start = threading.Barrier(4)
+
+    def work():
+        start.wait()
+        worker = opened(dataset, url, trials=24, heartbeat=2)
+        with worker.at_work():
+            worker.run(lambda trial, curves: ended.append(trial.number))
+            while (answer := worker.contend()) == "wait":
+                time.sleep(0.05)
+            if answer == "finish":
+                worker.close({"trial": 0})
+            answers.append(answer)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    if restart:
+        limit = time.monotonic() + 60
+        while len(ended) < 6:
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        mariadb.restart()
+    for thread in threads:
+        thread.join(120)
+    found = opened(dataset, url).trials()
+    assert sum(trial.state in DONE for trial in found) == 24
+    assert len(ended) == len(set(ended)) == len(found) - sum(trial.state not in DONE for trial in found)
+    assert sorted(answers) == ["finish", "over", "over", "over"]
