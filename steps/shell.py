@@ -120,6 +120,7 @@ def _connect(folder: Path) -> None:
         # A relative path means the caller's folder; MLflow would take this process's.
         uri = prefix + str((folder / uri.removeprefix(prefix)).absolute())
     os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a pickle runs the code of whoever logged it
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from recsys import tracking  # MLflow takes seconds to import: a wrong parameter has been told by now

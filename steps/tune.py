@@ -1,5 +1,6 @@
 """Tune: a family's settings searched on validation rows, the best trained and registered."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ def tune(parameters: TuneParameters) -> "Version":
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
         name = parameters.study if parameters.study != "auto" else f"{parameters.family}-{dataset.digest[:12]}"
-        storage = parameters.storage if parameters.storage != "auto" else f"sqlite:///{parameters.folder}/studies.db"
+        kept = os.environ.get("RECSYS_STUDY_STORAGE") or f"sqlite:///{parameters.folder}/studies.db"
+        storage = parameters.storage if parameters.storage != "auto" else kept
 
         def record(trial: Any, config: Mapping[str, object]) -> None:
             state = trial.state.name
