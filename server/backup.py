@@ -188,8 +188,7 @@ def restore(server: Server, file: Path, replace: bool = False) -> dict[str, dict
         for name in names:
             server.load(name, work / f"{name}.sql.gz")
         server.unpack(work / ARTIFACTS)
-        found = {name: server.counts(name) for name in names}
-    return found
+        return {name: server.counts(name) for name in names}
 
 
 def _check_idle(server: Server, names: tuple[str, ...]) -> None:
