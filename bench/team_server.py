@@ -72,6 +72,7 @@ class TeamServer:
         host = database.address.rpartition("@")[2]
         uri = self.environment["MLFLOW_BACKEND_STORE_URI"].replace("mysql:3306", host)
         self.environment |= {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": str(self.port)}
+        self.environment["RECSYS_SERVER_ACCOUNTS"] = str(folder / "accounts.db")
         if self.environment["MLFLOW_ARTIFACTS_DESTINATION"] == "/artifacts":
             self.environment["MLFLOW_ARTIFACTS_DESTINATION"] = str(folder / "artifacts")
         self.studies = f"mysql+pymysql://optuna:{variables['OPTUNA_DB_PASSWORD']}@{host}/optuna"

@@ -4,8 +4,8 @@
     python server/backup.py restore FILE [--replace]
 
 The server is that of docker-compose.yml, or, where MLFLOW_BACKEND_STORE_URI is set, the one over that database (the
-studies' database: RECSYS_STUDY_STORAGE; the artifacts: MLFLOW_ARTIFACTS_DESTINATION). Both ways run database.sh and
-artifacts.py: in the containers or here.
+studies' database: RECSYS_STUDY_STORAGE; the artifacts: MLFLOW_ARTIFACTS_DESTINATION; the accounts of a login:
+RECSYS_SERVER_ACCOUNTS). Both ways run database.sh, artifacts.py and accounts.py: in the containers or here.
 
 The databases are written first, each as it was at one moment, then the artifacts: those are only ever added, so that
 every artifact that a database knows of is in the file.
@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts.tar"
+ACCOUNTS = "accounts.db"
 _CHUNK = 1 << 20
 
 
@@ -43,10 +44,11 @@ class Server:
     """How the parts of a server are reached."""
 
     database: list[str]
-    artifacts: list[str]
+    programs: list[str]
     environment: Mapping[str, str]
     names: tuple[str, ...]
     is_composed: bool
+    folder: Path = HERE.parent  # where the server is started: relative paths begin there
 
     def ask(self, *arguments: str) -> str:
         """What database.sh prints."""
@@ -70,26 +72,38 @@ class Server:
     def pack(self, into: Path) -> None:
         """Write the artifacts."""
         with into.open("wb") as file:
-            self._run([*self.artifacts, "pack"], stdout=file)
+            self._run([*self.programs, "server/artifacts.py", "pack"], stdout=file)
 
     def unpack(self, source: Path) -> None:
         """Read the artifacts."""
         with source.open("rb") as file:
-            self._feed([*self.artifacts, "unpack"], file)
+            self._feed([*self.programs, "server/artifacts.py", "unpack"], file)
+
+    def dump_accounts(self, into: Path) -> None:
+        """Write the accounts of the login."""
+        with into.open("wb") as file:
+            self._run([*self.programs, "server/accounts.py", "dump"], stdout=file)
+
+    def load_accounts(self, source: Path) -> None:
+        """Read the accounts of the login."""
+        with source.open("rb") as file:
+            self._feed([*self.programs, "server/accounts.py", "load"], file)
 
     def count_artifacts(self) -> int:
         """How many artifacts there are."""
-        return int(self._run([*self.artifacts, "count"], stdout=subprocess.PIPE).stdout)
+        return int(self._run([*self.programs, "server/artifacts.py", "count"], stdout=subprocess.PIPE).stdout)
 
     def _run(self, command: list[str], **streams: Any) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, check=False, **streams)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, check=False, **streams
+        )
         if done.returncode:
             raise BackupError(f"{_shown(command)} failed with status {done.returncode}, see above")
         return done
 
     def _stream(self, command: list[str], into: Any) -> None:
         with subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         ) as process:
             assert process.stdout
             shutil.copyfileobj(process.stdout, into, _CHUNK)
@@ -97,7 +111,7 @@ class Server:
             raise BackupError(f"{_shown(command)} failed with status {process.returncode}, see above")
 
     def _feed(self, command: list[str], source: Any) -> None:
-        with subprocess.Popen(command, env=self.environment, stdin=subprocess.PIPE) as process:
+        with subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.PIPE) as process:
             assert process.stdin
             try:
                 shutil.copyfileobj(source, process.stdin, _CHUNK)
@@ -114,7 +128,7 @@ def composed() -> Server:
     script = "/docker-entrypoint-initdb.d/database.sh"
     return Server(
         database=[*compose, "exec", "-T", "mysql", "bash", script],
-        artifacts=[*compose, "run", "--rm", "--no-deps", "-T", "mlflow", "python", "server/artifacts.py"],
+        programs=[*compose, "run", "--rm", "--no-deps", "-T", "mlflow", "python"],
         environment=os.environ,
         names=("mlflow", "optuna"),
         is_composed=True,
@@ -140,7 +154,7 @@ def direct(environment: Mapping[str, str]) -> Server:
     found.setdefault("MLFLOW_ARTIFACTS_DESTINATION", "mlartifacts")
     return Server(
         database=["bash", str(HERE / "database.sh")],
-        artifacts=[sys.executable, str(HERE / "artifacts.py")],
+        programs=[sys.executable],
         environment=found,
         names=tuple(name.lower() for name in variables),
         is_composed=False,
@@ -158,6 +172,7 @@ def save(server: Server, folder: Path) -> Path:
         for name in server.names:
             counts[name] = server.counts(name)
             server.dump(name, work / f"{name}.sql.gz")
+        server.dump_accounts(work / ACCOUNTS)
         server.pack(work / ARTIFACTS)
         files = {path.name: _fingerprint(path) for path in sorted(work.iterdir())}
         manifest = {"format": FORMAT, "made": now.isoformat(), "counts": counts, "files": files}
@@ -187,6 +202,7 @@ def restore(server: Server, file: Path, replace: bool = False) -> dict[str, dict
             _check_empty(server, names)
         for name in names:
             server.load(name, work / f"{name}.sql.gz")
+        server.load_accounts(work / ACCOUNTS)
         server.unpack(work / ARTIFACTS)
         return {name: server.counts(name) for name in names}
 

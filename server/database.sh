@@ -61,11 +61,11 @@ init() {
 }
 
 count() {
-    local table rows found=()
-    mapfile -t found < <(ask "select table_name from information_schema.tables where table_schema = database()")
-    echo "tables ${#found[@]}"
+    local table rows found
+    found="$(ask "select table_name from information_schema.tables where table_schema = database()")"
+    echo "tables $(grep -c . <<<"$found" || true)"
     for table in experiments runs logged_models registered_models model_versions studies trials; do
-        if [[ " ${found[*]-} " == *" $table "* ]]; then
+        if grep -qx "$table" <<<"$found"; then
             rows="$(ask "select count(*) from \`$table\`")"
             echo "$table $rows"
         fi

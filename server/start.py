@@ -22,12 +22,14 @@ DEFAULTS = {
     # `mlflow` is the server's name in the network of docker-compose.yml.
     "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*,mlflow:5000",
     "MLFLOW_ARTIFACTS_DESTINATION": "mlartifacts",
+    "RECSYS_SERVER_ACCOUNTS": "accounts.db",
     # Ours are no pickles: whoever uploads one can run no code on the machines that load models.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # for language models; it keeps workers of its own
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 LOGIN = "RECSYS_SERVER_LOGIN"
+ACCOUNTS = "RECSYS_SERVER_ACCOUNTS"
 SHORTEST_PASSWORD = 12
 _WAIT_SECONDS = 90
 _SILENT_PORTS = {"mysql": 3306, "mariadb": 3306, "postgresql": 5432}
@@ -113,17 +115,21 @@ def wait_for_database(uri: str, seconds: float = _WAIT_SECONDS) -> None:
         time.sleep(1)
 
 
-def login_settings(uri: str, port: str) -> str:
-    """The path of a file, readable by us alone, that has MLflow keep the accounts in the tracking database."""
-    memory = Path("/dev/shm")  # it holds a password: where there is such a place, not on disk
-    folder = memory if memory.is_dir() else Path(tempfile.gettempdir())
-    path = folder / f"recsys-login-{os.getuid()}-{port}.ini"
+def login_settings(accounts: str, port: str) -> str:
+    """The path of a file by which MLflow keeps the accounts in a sqlite file.
+
+    Not in the tracking database: MLflow names two foreign keys of these tables alike, which MySQL refuses.
+    """
+    Path(accounts).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.gettempdir()) / f"recsys-login-{os.getuid()}-{port}.ini"
     path.unlink(missing_ok=True)
     lines = [
         "[mlflow]",
         "default_permission = READ",  # everybody with an account sees all and changes only what is theirs
-        f"database_uri = {uri.replace('%', '%%')}",
+        f"database_uri = sqlite:///{str(Path(accounts).absolute()).replace('%', '%%')}",
         "admin_username = admin",
+        # A password is checked once in this time, not at every request: that costs 0.1 s, and a step makes hundreds.
+        "auth_cache_ttl_seconds = 30",
     ]
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
@@ -168,7 +174,7 @@ def main() -> NoReturn:
             settings["MLFLOW_ARTIFACTS_DESTINATION"] = str(Path(destination).absolute())
             Path(destination).mkdir(parents=True, exist_ok=True)
         if settings.get(LOGIN) == "true":
-            settings["MLFLOW_AUTH_CONFIG_PATH"] = login_settings(uri, settings["MLFLOW_PORT"])
+            settings["MLFLOW_AUTH_CONFIG_PATH"] = login_settings(settings[ACCOUNTS], settings["MLFLOW_PORT"])
     except (WrongSettings, OSError) as error:
         sys.exit(f"error: server: {error}")
     parts = urlsplit(uri)

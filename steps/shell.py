@@ -35,6 +35,13 @@ def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] 
         _fail(f"{name}: {error}")
     except OSError as error:  # a full disk, a folder that may not be written, a server that went away
         _fail(f"{name}: {type(error).__name__}: {error}")
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        text = " ".join(str(error).split())
+        _fail(
+            f"{name}: MLflow at {os.environ['MLFLOW_TRACKING_URI']}: {text[:1000]}; `make doctor` looks for the cause"
+        )
     except KeyboardInterrupt:
         number = stopped[0] if stopped else signal.SIGINT
         print(f"{name}: stopped by {signal.Signals(number).name}", file=sys.stderr)
@@ -121,11 +128,20 @@ def _connect(folder: Path) -> None:
         uri = prefix + str((folder / uri.removeprefix(prefix)).absolute())
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a pickle runs the code of whoever logged it
+    # Artifacts go through the server: the S3 store behind it, which MLflow would turn to, may be hidden from us.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from recsys import tracking  # MLflow takes seconds to import: a wrong parameter has been told by now
 
     tracking.connect(uri)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether MLflow's server refuses or does not answer, found without MLflow, which takes seconds to import."""
+    kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
+    return ("mlflow.exceptions", "MlflowException") in kinds
 
 
 def _stop_on_signals() -> list[int]:

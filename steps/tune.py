@@ -25,8 +25,8 @@ def tune(parameters: TuneParameters) -> "Version":
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
         name = parameters.study if parameters.study != "auto" else f"{parameters.family}-{dataset.digest[:12]}"
-        kept = os.environ.get("RECSYS_STUDY_STORAGE") or f"sqlite:///{parameters.folder}/studies.db"
-        storage = parameters.storage if parameters.storage != "auto" else kept
+        default = os.environ.get("RECSYS_STUDY_STORAGE") or f"sqlite:///{parameters.folder}/studies.db"
+        storage = parameters.storage if parameters.storage != "auto" else default
 
         def record(trial: Any, config: Mapping[str, object]) -> None:
             state = trial.state.name

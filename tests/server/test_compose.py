@@ -76,6 +76,8 @@ def test_what_must_last_is_on_named_volumes():
         ("mysql", "mysql", "/var/lib/mysql"),
         ("mlflow", "artifacts", "/artifacts"),
         ("mlflow-auth", "artifacts", "/artifacts"),
+        ("mlflow", "accounts", "/accounts"),
+        ("mlflow-auth", "accounts", "/accounts"),
         ("minio", "minio", "/data"),
         ("pipeline", "data", "/data"),
     }

@@ -60,15 +60,16 @@ def test_a_database_that_does_not_answer_is_told_without_its_password():
     assert "geheim" not in str(told.value)
 
 
-def test_the_login_s_file_is_ours_alone_and_keeps_percent_signs():
-    path = Path(start.login_settings(URI, "1"))
+def test_the_login_s_file_is_ours_alone_and_keeps_percent_signs(tmp_path):
+    accounts = tmp_path / "100%" / "accounts.db"
+    path = Path(start.login_settings(str(accounts), "1"))
     try:
-        assert start.login_settings(URI, "1") == str(path)  # a second start replaces it
+        assert start.login_settings(str(accounts), "1") == str(path)  # a second start replaces it
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.stat().st_uid == os.getuid()
         config = ConfigParser()
         config.read(path)
-        assert config["mlflow"]["database_uri"] == URI
+        assert config["mlflow"]["database_uri"] == f"sqlite:///{accounts}"
         assert config["mlflow"]["default_permission"] == "READ"
     finally:
         path.unlink()
