@@ -2,7 +2,6 @@
 
 import os
 import sys
-from typing import Any
 
 
 def revisions(uri: str) -> tuple[str | None, str, bool]:
@@ -13,7 +12,7 @@ def revisions(uri: str) -> tuple[str | None, str, bool]:
     from mlflow.store.db.utils import _get_alembic_config, create_sqlalchemy_engine
 
     scripts = ScriptDirectory.from_config(_get_alembic_config(uri))  # type: ignore[no-untyped-call]
-    with _connected(create_sqlalchemy_engine(uri)) as connection:  # type: ignore[no-untyped-call]
+    with create_sqlalchemy_engine(uri).connect() as connection:  # type: ignore[no-untyped-call]
         found = MigrationContext.configure(connection).get_current_revision()
     head = str(scripts.get_current_head())
     try:
@@ -23,15 +22,12 @@ def revisions(uri: str) -> tuple[str | None, str, bool]:
     return found, head, known
 
 
-def upgrade(uri: str) -> None:
-    """Migrate the tables."""
-    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine
+def upgrade(uri: str, is_empty: bool) -> None:
+    """Migrate the tables, or make them."""
+    from mlflow.store.db.utils import _safe_initialize_tables, _upgrade_db, create_sqlalchemy_engine
 
-    _upgrade_db(create_sqlalchemy_engine(uri))  # type: ignore[no-untyped-call]
-
-
-def _connected(engine: Any) -> Any:
-    return engine.connect()
+    engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
+    (_safe_initialize_tables if is_empty else _upgrade_db)(engine)
 
 
 def main() -> None:
@@ -50,7 +46,7 @@ def main() -> None:
             "that one, or restore the backup taken before"
         )
     else:
-        upgrade(uri)
+        upgrade(uri, is_empty=found is None)
         print(f"the tables are those of MLflow {mlflow.__version__} now: revision {found or 'none'} to {head}")
 
 

@@ -88,7 +88,11 @@ class MainParameters(_Promoting, Preparation):
     )
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "main"]
+class DoctorParameters(_Step):
+    """Of `doctor`."""
+
+
+StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "main", "doctor"]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,
@@ -96,4 +100,5 @@ STEPS: dict[StepName, type[Settings]] = {
     "tune": TuneParameters,
     "evaluate": EvaluateParameters,
     "promote": PromoteParameters,
+    "doctor": DoctorParameters,
 }

@@ -214,13 +214,16 @@ def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
 @contextmanager
 def _in_passing() -> Iterator[None]:
     """Try to record how a run ended, briefly, and go on: a server that is gone must not hide why the run ended."""
-    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_PASSING_RETRIES)
+    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()  # type: ignore[no-untyped-call]
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_PASSING_RETRIES)  # type: ignore[no-untyped-call]
     try:
         with suppress(MlflowException):
             yield
     finally:
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset() if retries is None else MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)
+        if retries is None:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()  # type: ignore[no-untyped-call]
+        else:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
 
 
 def _input(dataset: Dataset) -> MlflowDataset:

@@ -38,6 +38,8 @@ def step(team: TeamServer, user: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", team.address)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")  # which a step does not heed
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")  # doctor changes these two; here they are put back
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     monkeypatch.setenv("RECSYS_DATA", str(user.data))
     monkeypatch.setenv("RECSYS_STUDY_STORAGE", team.studies)
 

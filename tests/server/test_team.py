@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import mlflow
 import pandas as pd
 import pytest
 import requests
-from conftest import Background, read_all, wait
+from conftest import PATIENCE, Background, read_all, wait
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from pipeline import COLUMNS, PROJECT, mlflow_command
@@ -168,6 +169,43 @@ def operator(team):
         "RECSYS_STUDY_STORAGE": team.studies,
         "MLFLOW_ARTIFACTS_DESTINATION": team.environment["MLFLOW_ARTIFACTS_DESTINATION"],
     }
+
+
+class TestDoctor:
+    def test_all_is_well_and_nothing_is_left(self, team, step, client, capsys):
+        before = client.search_runs(["0"]), client.search_registered_models()
+        files = read_all(team.log.parent / "artifacts")
+        step("doctor")
+        said = capsys.readouterr().out
+        assert re.findall(r"^ok    ([a-z ]+):", said, re.MULTILINE) == [
+            *("python", "torch", "tracking", "host header", "clock", "database", "artifacts", "registry"),
+            *("studies", "disk", "git"),
+        ]
+        assert "wrong" not in said
+        assert f"{team.address} is MLflow {mlflow.__version__}, as here" in said
+        assert "***@127.0.0.1" in said
+        assert team.variables["OPTUNA_DB_PASSWORD"] not in said
+        assert (client.search_runs(["0"]), client.search_registered_models()) == before
+        assert read_all(team.log.parent / "artifacts") == files
+        assert team.database.execute("select count(*) from optuna.studies where study_name like 'recsys-doctor%'") == [
+            (0,)
+        ]
+
+    def test_a_database_that_is_down_is_found_within_seconds(self, team, step, capsys):
+        if not team.database.is_private:
+            pytest.skip("the database is not ours to stop")
+        team.database.stop()
+        started = time.monotonic()
+        try:
+            with pytest.raises(SystemExit):
+                step("doctor")
+        finally:
+            team.database.start()
+        assert time.monotonic() - started < PATIENCE
+        said = capsys.readouterr()
+        assert re.findall(r"^wrong ([a-z ]+):", said.out, re.MULTILINE) == ["database", "studies"]
+        assert "start the database, or correct RECSYS_STUDY_STORAGE" in said.out
+        assert team.variables["OPTUNA_DB_PASSWORD"] not in said.out
 
 
 class TestFaults:
