@@ -279,8 +279,8 @@ def main(arguments: list[str]) -> None:
         if not Path(words[1]).is_file():
             raise BackupError(f"{words[1]}: no such file")
         if server.is_composed:
-            _compose("up", "--detach", "--wait", "mysql")
-            _compose("stop", "mlflow", "mlflow-auth")
+            _compose("up", "--detach", "--wait")
+            _compose("--profile", "*", "stop", "mlflow", "mlflow-auth")
         found = restore(server, Path(words[1]), replace)
         if server.is_composed:
             _compose("up", "--detach", "--wait")

@@ -45,6 +45,8 @@ def team(mariadb, bucket, tmp_path_factory):
         "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN[1],
         "ARTIFACTS_DESTINATION": "s3://team/artifacts",
         "S3_ENDPOINT": bucket,
+        "ALLOWED_HOSTS": "127.0.0.1:*,mlflow.example.org",
+        "ALLOWED_ORIGINS": "https://mlflow.example.org",
     }
     with team_server(mariadb, tmp_path_factory.mktemp("team"), "mlflow-auth", **chosen) as server:
         yield server
@@ -90,6 +92,15 @@ def test_without_credentials_every_path_answers_401(team):
     wrong = requests.get(f"{team.address}/api/2.0/mlflow/experiments/get", auth=("admin", "wrong"), timeout=10)
     assert wrong.status_code == 401
     assert requests.get(f"{team.address}/health", timeout=10).status_code == 200
+
+
+def test_behind_a_proxy_the_public_name_is_let_in_and_no_other(team):
+    path = f"{team.address}/ajax-api/2.0/mlflow/runs/create"
+    name, page = "mlflow.example.org", "https://mlflow.example.org"
+    for host, origin, status in ((name, page, 200), ("evil.example", page, 403), (name, "https://evil.example", 403)):
+        headers = {"Host": host, "Origin": origin}
+        answer = requests.post(path, json={"experiment_id": "0"}, headers=headers, auth=ADMIN, timeout=10)
+        assert answer.status_code == status, (host, origin, answer.text)
 
 
 def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket, monkeypatch, capsys):
