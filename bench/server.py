@@ -153,7 +153,8 @@ PARTS: dict[str, Callable[[TeamServer], None]] = {
 def main(names: Sequence[str]) -> None:
     """Run parts, each over new databases."""
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    with tempfile.TemporaryDirectory() as folder, database_server(Path(folder) / "database") as database:
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    with tempfile.TemporaryDirectory() as folder, database_server(Path(folder) / "mariadb") as database:
         for name in names or PARTS:
             _run(PARTS[name], database, Path(folder) / name)
 

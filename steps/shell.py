@@ -45,9 +45,7 @@ def run_step(
         if not _is_refusal(error):
             raise
         text = " ".join(str(error).split())
-        _fail(
-            f"{name}: MLflow at {os.environ['MLFLOW_TRACKING_URI']}: {text[:1000]}; `make doctor` looks for the cause"
-        )
+        _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
     except KeyboardInterrupt:
         number = stopped[0] if stopped else signal.SIGINT
         print(f"{name}: stopped by {signal.Signals(number).name}", file=sys.stderr)
