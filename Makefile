@@ -43,7 +43,7 @@ ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 server: env  ## a team's server on the MySQL of MLFLOW_BACKEND_STORE_URI, without containers
-	MLFLOW_PORT=$(PORT) python server/start.py
+	@exec env MLFLOW_PORT=$(PORT) python server/start.py
 
 doctor: env  ## check this set-up, and say what is wrong and what to type
 	@python -m steps.doctor

@@ -120,7 +120,7 @@ def server_fault(server: TeamServer) -> None:
 def database_fault(server: TeamServer) -> None:
     """A training; the database is killed in its middle and is away for a while."""
     environment = dict(os.environ) | {"MLFLOW_TRACKING_URI": server.address}
-    command = [sys.executable, "-m", "steps.train", "--family=random_forest", "--n_estimators=600", "--max_depth=none"]
+    command = [sys.executable, "-m", "steps.train", "--family=random_forest", "--n_estimators=300"]
     tracking = MlflowClient(server.address, server.address)
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as training:
         while not tracking.search_runs(["0"], "attributes.run_name = 'train random_forest'"):
@@ -152,6 +152,7 @@ PARTS: dict[str, Callable[[TeamServer], None]] = {
 
 def main(names: Sequence[str]) -> None:
     """Run parts, each over new databases."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     with tempfile.TemporaryDirectory() as folder, database_server(Path(folder) / "mariadb") as database:

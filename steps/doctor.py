@@ -20,6 +20,7 @@ from steps.shell import data_folder, run_step, tracking_uri
 
 _CONNECT_SECONDS = 5
 _ASK = "ask the server's administrator for the role that may write (docs/server.md, Login)"
+_START = "start the database that the server is over (make up, or its MySQL)"
 _LOOK = "look at the server's log (make logs, or where make server runs)"
 
 
@@ -40,7 +41,7 @@ def doctor(parameters: DoctorParameters) -> None:
             found = check()
         except Exception as error:  # a check that fails is a finding, whatever it raises
             text = " ".join(f"{type(error).__name__}: {_masked(str(error), uri)}".split())
-            found = Finding(text[:300], _ASK if "permission denied" in text.lower() else _LOOK)
+            found = Finding(text[:300], _remedy(text))
         wrong += not found.is_ok
         seconds = time.monotonic() - started
         print(f"{'ok   ' if found.is_ok else 'wrong'} {name}: {found.text} ({seconds:.1f} s)", flush=True)
@@ -48,6 +49,12 @@ def doctor(parameters: DoctorParameters) -> None:
             print(f"      type: {found.remedy}", flush=True)
     if wrong:
         raise InputError(f"{wrong} of the checks above found something wrong")
+
+
+def _remedy(text: str) -> str:
+    if "permission denied" in text.lower():
+        return _ASK
+    return _START if " 503 " in text else _LOOK
 
 
 Check = tuple[str, Callable[[], Finding]]

@@ -208,6 +208,7 @@ class TestDoctor:
         assert time.monotonic() - started < PATIENCE
         said = capsys.readouterr()
         assert re.findall(r"^wrong ([a-z ]+):", said.out, re.MULTILINE) == ["database", "studies"]
+        assert "start the database that the server is over" in said.out
         assert "start the database, or correct RECSYS_STUDY_STORAGE" in said.out
         assert team.variables["OPTUNA_DB_PASSWORD"] not in said.out
 
@@ -299,7 +300,9 @@ class TestBackup:
         assert direct(empty).counts("mlflow") == {"tables": 0}
         assert not (tmp_path / "artifacts").exists()
 
-        restore(direct(empty), file)
+        command = [sys.executable, "server/backup.py", "restore", str(file)]
+        done = subprocess.run(command, cwd=PROJECT, env=empty, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == f"restored {file}"
         team.environment["MLFLOW_ARTIFACTS_DESTINATION"] = empty["MLFLOW_ARTIFACTS_DESTINATION"]
         team.start()
         after = {run.info.run_id: (run.info.status, run.data.metrics, run.data.params) for run in all_runs(client)}
