@@ -6,14 +6,15 @@ export PATH := $(VENV)/bin:$(PATH)
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check format docs ui bench clean
+COMPOSE := docker compose
+.PHONY: help env run test check format docs ui server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
 
 env: $(READY)  ## make .venv with the pinned packages
 
-$(READY): requirements.txt requirements-dev.txt
+$(READY): requirements.txt requirements-dev.txt server/requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, this is %d.%d: make PYTHON=path/to/python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -41,7 +42,39 @@ docs: env  ## write MLproject and the tables of docs/steps.md from the code
 ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
-bench: env  ## measure: preparing, training, scoring
+server: env  ## a team's server on the MySQL of MLFLOW_BACKEND_STORE_URI, without containers
+	@exec env MLFLOW_PORT=$(PORT) python server/start.py
+
+doctor: env  ## check this set-up, and say what is wrong and what to type
+	@python -m steps.doctor
+
+up: docker  ## a team's server in containers: MLflow on MySQL, on 127.0.0.1:5000
+	@$(PYTHON) server/make_env.py
+	$(COMPOSE) up --build --detach --wait
+	@echo "next: export MLFLOW_TRACKING_URI=http://127.0.0.1:$$(sed -n 's/^MLFLOW_PUBLISHED_PORT=//p' .env)"
+
+down: docker  ## stop the containers; the data stays
+	$(COMPOSE) down
+
+logs: docker  ## what the containers say
+	$(COMPOSE) logs --follow --tail=100
+
+backup:  ## both databases and the artifacts into one dated file in backups/
+	@$(PYTHON) server/backup.py save
+
+restore:  ## FILE=backups/….tar into an empty server
+	@$(PYTHON) server/backup.py restore "$(FILE)"
+
+upgrade: env  ## migrate the database of MLFLOW_BACKEND_STORE_URI to this MLflow; make backup before
+	@python server/upgrade.py
+
+migrate-to-server: env  ## FROM=mlflow.db: an sqlite store into the empty database of MLFLOW_BACKEND_STORE_URI
+	@python server/migrate.py "$(if $(FROM),$(FROM),mlflow.db)"
+
+docker:
+	@$(COMPOSE) version >/dev/null 2>&1 || { echo "error: docker with its plugin compose (2.20 or newer) is needed; without containers: make server" >&2; exit 1; }
+
+bench: env  ## measure: preparing, training, scoring, the server
 	PYTHONPATH=src python -m bench
 
 clean:  ## remove caches, not results

@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("prepare", "training", "scoring", "tuning"):
+for name in ("prepare", "training", "scoring", "promotion", "tuning", "server"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

@@ -153,7 +153,11 @@ class MainParameters(_Promoting, Preparation):
     )
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "main"]
+class DoctorParameters(_Step):
+    """Of `doctor`."""
+
+
+StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "main", "doctor"]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,
@@ -163,4 +167,5 @@ STEPS: dict[StepName, type[Settings]] = {
     "promote": PromoteParameters,
     "rollback": RollbackParameters,
     "history": HistoryParameters,
+    "doctor": DoctorParameters,
 }

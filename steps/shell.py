@@ -32,12 +32,18 @@ class NotPromotedError(Exception):
     """A decision that left things as they are, where the caller asked for another."""
 
 
-def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] | None = None) -> None:
-    """Run a step as a program: parse, connect to MLflow, call, and turn what goes wrong into one message."""
+def run_step(
+    name: StepName, step: Callable[..., Any], arguments: Sequence[str] | None = None, *, connected: bool = True
+) -> None:
+    """Run a step as a program: parse, connect to MLflow, call, and turn what goes wrong into one message.
+
+    Args:
+        connected: False for a step that finds out itself whether MLflow can be reached.
+    """
     stopped = _stop_on_signals()
     try:
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
-        _connect(Path(parameters.folder))  # type: ignore[attr-defined]
+        _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
         step(parameters) if config is None else step(parameters, config)
     except InputError as error:
         _fail(f"{name}: {error}")
@@ -46,6 +52,11 @@ def run_step(name: StepName, step: Callable[..., Any], arguments: Sequence[str] 
         sys.exit(_NOT_PROMOTED)
     except OSError as error:  # a full disk, a folder that may not be written, a server that went away
         _fail(f"{name}: {type(error).__name__}: {error}")
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        text = " ".join(str(error).split())
+        _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
     except KeyboardInterrupt:
         number = stopped[0] if stopped else signal.SIGINT
         print(f"{name}: stopped by {signal.Signals(number).name}", file=sys.stderr)
@@ -143,20 +154,37 @@ def _unknown(key: str, family: str, known: Sequence[str]) -> str:
     return f"unknown parameter {key!r} for family {family}{hint}; known are: {', '.join(known)}"
 
 
-def _connect(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
+def tracking_uri(folder: Path) -> str:
+    """Where runs and versions are kept; a relative sqlite path means the caller's folder."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
     prefix = "sqlite:///"
-    if uri.startswith(prefix):
-        # A relative path means the caller's folder; MLflow would take this process's.
+    if uri.startswith(prefix):  # MLflow would take this process's
         uri = prefix + str((folder / uri.removeprefix(prefix)).absolute())
+    return uri
+
+
+def _connect(folder: Path, connected: bool) -> None:
+    if not folder.is_dir():
+        raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
+    uri = tracking_uri(folder)
     os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a pickle runs the code of whoever logged it
+    # Artifacts go through the server: the S3 store behind it, which MLflow would turn to, may be hidden from us.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    if not connected:
+        return
     from recsys import tracking  # MLflow takes seconds to import: a wrong parameter has been told by now
 
     tracking.connect(uri)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether MLflow's server refuses or does not answer, found without MLflow, which takes seconds to import."""
+    kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
+    return ("mlflow.exceptions", "MlflowException") in kinds
 
 
 def _stop_on_signals() -> list[int]:

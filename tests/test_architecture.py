@@ -19,9 +19,12 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 
 # Each tool has one room; a folder stands for all its files.
 ROOMS = {
-    "mlflow": ["src/recsys/tracking.py", "src/recsys/study_runs.py", "src/recsys/model.py", "registry"],
-    "optuna": ["src/recsys/tuning"],
-    "torch": ["src/recsys/factorization.py"],
+    "mlflow": [
+        *("src/recsys/tracking.py", "src/recsys/study_runs.py", "src/recsys/model.py", "src/recsys/probes.py"),
+        "registry",
+    ],
+    "optuna": ["src/recsys/tuning", "src/recsys/probes.py"],
+    "torch": ["src/recsys/factorization.py", "src/recsys/probes.py"],
     "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/ledger.py"],
     "argparse": ["steps/shell.py"],
     "skops": ["src/recsys/families/random_forest.py"],
@@ -101,7 +104,8 @@ for module in pkgutil.iter_modules(steps.__path__):
     importlib.import_module(f"steps.{module.name}")
 from steps.shell import parse
 refused = 0
-attempts = [(name, ["--no_such_parameter=1"]) for name in ("main", "prepare", "train", "tune", "evaluate", "promote")]
+steps = ("main", "prepare", "train", "tune", "evaluate", "promote", "doctor")
+attempts = [(name, ["--no_such_parameter=1"]) for name in steps]
 attempts += [("train", [f"--family={family}", "--no_such_parameter=1"]) for family in [*family_names(), "unknown"]]
 attempts += [("tune", ["--family=unknown"]), ("train", ["--test_size=2"]), ("train", ["family"])]
 for name, arguments in attempts:
@@ -122,7 +126,7 @@ def test_a_wrong_parameter_is_told_before_a_heavy_library_is_imported():
     assert not {"torch", "mlflow", "sklearn", "optuna", "matplotlib", "skops", "sqlalchemy"} & set(modules)
 
 
-@pytest.mark.parametrize("folder", ["src", "registry", "steps", "tests", "bench", "docs"])
+@pytest.mark.parametrize("folder", ["src", "registry", "steps", "server", "tests", "bench", "docs"])
 def test_no_file_is_longer_than_400_lines(folder):
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (PROJECT / folder).rglob("*.py")}
     assert {str(path): length for path, length in lengths.items() if length > 400} == {}

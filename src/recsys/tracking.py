@@ -6,7 +6,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,8 @@ from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
@@ -33,6 +35,7 @@ from recsys.settings import Settings, to_text
 _CONNECT_SECONDS = 5
 _FLUSH_SECONDS = 1.0
 _MAKING_SECONDS = 120
+_PASSING_RETRIES = 2
 _MODEL_NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn", "skops")
 
 
@@ -201,10 +204,27 @@ def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
         raise
     except BaseException as error:
         status = "FAILED"
-        mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
+        with _in_passing():
+            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
         raise
     finally:
-        mlflow.end_run(status)
+        with nullcontext() if status == "FINISHED" else _in_passing():
+            mlflow.end_run(status)
+
+
+@contextmanager
+def _in_passing() -> Iterator[None]:
+    """Try to record how a run ended, briefly, and go on: a server that is gone must not hide why the run ended."""
+    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()  # type: ignore[no-untyped-call]
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_PASSING_RETRIES)  # type: ignore[no-untyped-call]
+    try:
+        with suppress(MlflowException):
+            yield
+    finally:
+        if retries is None:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()  # type: ignore[no-untyped-call]
+        else:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
 
 
 def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:

@@ -1,0 +1,1 @@
+"""The team's server: what docker-compose.yml and `make server` run, and how it is backed up, moved and upgraded."""

@@ -1,0 +1,134 @@
+"""Pack the server's artifacts into a tar on standard output, or unpack one from standard input.
+
+They lie where MLFLOW_ARTIFACTS_DESTINATION says: a folder or s3://bucket/prefix.
+
+    python server/artifacts.py count | pack | unpack
+"""
+
+import io
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+from urllib.parse import urlsplit
+
+
+class Artifacts(Protocol):
+    """A place of files, by their paths in it."""
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all files."""
+
+    def read(self, path: str, into: IO[bytes]) -> None:
+        """Copy a file."""
+
+    def write(self, path: str, source: IO[bytes]) -> None:
+        """Make or replace a file."""
+
+
+class Folder:
+    """Artifacts on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all files."""
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file():
+                yield path.relative_to(self.folder).as_posix()
+
+    def read(self, path: str, into: IO[bytes]) -> None:
+        """Copy a file."""
+        with (self.folder / path).open("rb") as file:
+            shutil.copyfileobj(file, into)
+
+    def write(self, path: str, source: IO[bytes]) -> None:
+        """Make or replace a file."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+
+
+class Bucket:
+    """Artifacts in an S3-compatible store."""
+
+    def __init__(self, uri: str, endpoint: str | None) -> None:
+        import boto3
+
+        parts = urlsplit(uri)
+        self.bucket, prefix = parts.netloc, parts.path.strip("/")
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.client: Any = boto3.client("s3", endpoint_url=endpoint)
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all objects below the prefix."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+        for page in pages:
+            for item in page.get("Contents", []):
+                yield item["Key"].removeprefix(self.prefix)
+
+    def read(self, path: str, into: IO[bytes]) -> None:
+        """Copy an object."""
+        self.client.download_fileobj(self.bucket, self.prefix + path, into)
+
+    def write(self, path: str, source: IO[bytes]) -> None:
+        """Make or replace an object."""
+        self.client.upload_fileobj(source, self.bucket, self.prefix + path)
+
+
+def artifacts(destination: str) -> Artifacts:
+    """The artifacts at a destination."""
+    if destination.startswith("s3://"):
+        return Bucket(destination, os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None)
+    return Folder(Path(destination.removeprefix("file://")))
+
+
+def pack(place: Artifacts, into: IO[bytes]) -> int:
+    """Write all files as a tar; their number."""
+    packed = 0
+    with tarfile.open(fileobj=into, mode="w|") as archive:
+        for path in place.paths():
+            with tempfile.SpooledTemporaryFile(max_size=1 << 24) as content:
+                place.read(path, content)
+                member = tarfile.TarInfo(path)
+                member.size = content.tell()
+                content.seek(0)
+                archive.addfile(member, content)
+            packed += 1
+    return packed
+
+
+def unpack(place: Artifacts, source: IO[bytes]) -> int:
+    """Read a tar; the number of files. A path that leaves the destination is refused."""
+    unpacked = 0
+    with tarfile.open(fileobj=source, mode="r|") as archive:
+        for member in archive:
+            path = Path(member.name)
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None or path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{member.name}: a file inside the destination is needed")
+            place.write(member.name, io.BytesIO(content.read()) if isinstance(place, Bucket) else content)
+            unpacked += 1
+    return unpacked
+
+
+if __name__ == "__main__":
+    verb = sys.argv[1] if len(sys.argv) == 2 else ""
+    given = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
+    if verb not in ("count", "pack", "unpack") or not given:
+        sys.exit(__doc__)
+    try:
+        store = artifacts(given)
+        if verb == "count":
+            print(sum(1 for _ in store.paths()))
+        else:
+            done = pack(store, sys.stdout.buffer) if verb == "pack" else unpack(store, sys.stdin.buffer)
+            print(f"{verb}ed {done} artifacts, {given}", file=sys.stderr)
+    except (OSError, ValueError, tarfile.TarError) as error:
+        sys.exit(f"error: artifacts: {error}")

@@ -1,0 +1,21 @@
+# The pipeline: any entry point inside the server's network. Built from the project's folder.
+FROM python:3.11.13-slim-bookworm
+
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV GIT_PYTHON_REFRESH=quiet MPLCONFIGDIR=/tmp/matplotlib
+
+# PyTorch comes with CUDA by default; an index that has its CPU build makes the image several GB smaller.
+ARG PIP_EXTRA_INDEX_URL=""
+
+WORKDIR /srv/recsys
+COPY requirements.txt ./
+RUN pip install -r requirements.txt
+COPY MLproject python_env.yaml conda.yaml ./
+COPY src src
+COPY registry registry
+COPY steps steps
+COPY server/healthcheck.py server/
+
+RUN useradd --uid 10001 --user-group --create-home recsys && install -d -o recsys -g recsys /data
+USER 10001:10001
+ENTRYPOINT ["mlflow", "run", ".", "--env-manager", "local"]

@@ -1,0 +1,199 @@
+"""docker-compose.yml and what it builds from, as far as they can be judged without a container engine."""
+
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.team_server import compose, secrets
+from server import make_env
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+TEXT = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")
+EXAMPLE = (PROJECT / ".env.example").read_text(encoding="utf-8")
+FILLED = compose(secrets())
+SERVICES = FILLED["services"]
+BIN = Path(sys.executable).parent
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([BIN / program, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+def test_the_file_is_valid_by_the_compose_specification(tmp_path):
+    done = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "filled.yml").write_text(yaml.safe_dump(FILLED))
+    done = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(tmp_path / "filled.yml"))
+    assert done.returncode == 0, done.stdout
+
+
+def test_there_are_the_services_and_profiles():
+    assert {name: service.get("profiles") for name, service in SERVICES.items()} == {
+        "mysql": None,
+        "mlflow": ["open"],
+        "mlflow-auth": ["auth"],
+        "minio": ["s3"],
+        "pipeline": ["pipeline"],
+    }
+    assert secrets()["COMPOSE_PROFILES"] == "open"  # what starts without further choice
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_safe_and_bounded(name):
+    service = SERVICES[name]
+    assert re.fullmatch(r"[\w./-]+:(\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)", service["image"])
+    for port in service.get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert set(service["healthcheck"]) >= {"interval", "timeout", "retries"}
+    assert service["restart"] == ("no" if name == "pipeline" else "unless-stopped")
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+    assert service["mem_limit"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service.get("read_only") or name == "minio"
+    assert not service.get("privileged")
+    for needed, how in service.get("depends_on", {}).items():
+        assert how["condition"] == "service_healthy"
+        # Of those that another profile may leave out, and of no other
+        assert (how.get("required") is False) == ("profiles" in SERVICES[needed])
+
+
+def test_what_must_last_is_on_named_volumes():
+    kept = {
+        (name, volume.split(":")[0], volume.split(":")[1])
+        for name, service in SERVICES.items()
+        for volume in service.get("volumes", [])
+        if ":" in volume and not volume.startswith(".")
+    }
+    assert kept == {
+        ("mysql", "mysql", "/var/lib/mysql"),
+        ("mlflow", "artifacts", "/artifacts"),
+        ("mlflow-auth", "artifacts", "/artifacts"),
+        ("mlflow", "accounts", "/accounts"),
+        ("mlflow-auth", "accounts", "/accounts"),
+        ("minio", "minio", "/data"),
+        ("pipeline", "data", "/data"),
+    }
+    assert {volume for _, volume, _ in kept} == set(FILLED["volumes"])
+
+
+def test_both_variants_of_the_server_run_the_one_command():
+    assert SERVICES["mlflow"]["command"] == SERVICES["mlflow-auth"]["command"] == ["python", "server/start.py"]
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert "python server/start.py" in makefile
+    assert 'CMD ["python", "server/start.py"]' in (PROJECT / "server" / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_every_variable_is_in_the_example_and_every_one_of_the_example_is_used():
+    used = set(re.findall(r"\$\{(\w+)", TEXT))
+    listed = {line.split("=")[0] for line in EXAMPLE.splitlines() if "=" in line and not line.startswith("#")}
+    assert used == listed - {"COMPOSE_PROFILES"}  # which docker compose reads itself
+    assert "$" not in re.sub(r"\$\{\w+[^}]*\}", "", TEXT)
+
+
+def test_no_secret_stands_in_the_file_or_has_a_default():
+    example = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if "=" in line and not line.startswith("#"))
+    secret = {name for name in example if re.search(r"PASSWORD|SECRET", name)}
+    assert len(secret) == 7
+    assert {example[name] for name in secret} == {""}
+    for name in secret:
+        for default in re.findall(rf"\$\{{{name}:?-([^}}]*)\}}", TEXT):
+            assert default == ""
+    with pytest.raises(KeyError, match="run make up"):
+        compose({})
+
+
+def test_make_up_makes_env_once_with_random_secrets_for_its_owner_alone(tmp_path, monkeypatch, capsys):
+    shutil.copy(PROJECT / ".env.example", tmp_path)
+    monkeypatch.setattr(make_env, "PROJECT", tmp_path)
+    make_env.main()
+    made = tmp_path / ".env"
+    first = made.read_text()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert "random passwords" in capsys.readouterr().out
+    values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line and not line.startswith("#"))
+    random = [value for name, value in values.items() if re.search(r"DB_|ROOT_|SECRET", name)]
+    assert len(set(random)) == len(random) == 5
+    assert all(re.fullmatch("[0-9a-f]{40}", value) for value in random)
+    assert values["MLFLOW_AUTH_ADMIN_PASSWORD"] == ""  # an administrator chooses it
+    make_env.main()
+    assert made.read_text() == first
+    assert capsys.readouterr().out == ""
+    made.write_text(first.replace(f"MLFLOW_DB_PASSWORD={values['MLFLOW_DB_PASSWORD']}", "MLFLOW_DB_PASSWORD="))
+    with pytest.raises(SystemExit, match="lacks MLFLOW_DB_PASSWORD"):
+        make_env.main()
+
+
+def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path):
+    make = shutil.which("make")
+    assert make
+    done = subprocess.run(
+        [make, "--no-print-directory", "-f", str(PROJECT / "Makefile"), "up", "COMPOSE=no-such-program"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "docker with its plugin compose (2.20 or newer) is needed; without containers: make server" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile"])
+def test_a_dockerfile_passes_the_linter(name):
+    done = run("hadolint", "--format", "json", f"server/{name}")
+    assert json.loads(done.stdout) == []
+    assert done.returncode == 0
+
+
+def test_the_linter_would_notice(tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN apt-get install git\n")
+    assert {
+        found["code"] for found in json.loads(run("hadolint", "-f", "json", str(tmp_path / "Dockerfile")).stdout)
+    } >= {
+        "DL3007",
+        "DL3008",
+    }
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile"])
+def test_what_a_dockerfile_copies_is_there_and_reaches_the_builder(name):
+    text = (PROJECT / "server" / name).read_text(encoding="utf-8")
+    copied = [source for line in re.findall(r"^COPY (.*)", text, re.MULTILINE) for source in line.split()[:-1]]
+    allowed = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied
+    for source in copied:
+        assert list(PROJECT.glob(source))
+        assert any(line in (f"!{source}", f"!{source}/**", f"!{Path(source).parent}/*.py") for line in allowed), source
+
+
+@pytest.mark.skipif(not shutil.which("buildah") and not shutil.which("podman"), reason="neither buildah nor podman")
+def test_the_server_s_image_builds():
+    program = shutil.which("buildah") or shutil.which("podman")
+    assert program
+    done = subprocess.run(
+        [program, "build", "--isolation", "chroot", "-f", "server/Dockerfile", "."],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_server_s_packages_have_one_pin():
+    def names(path: str) -> dict[str, str]:
+        lines = [line.split("#")[0].strip() for line in (PROJECT / path).read_text(encoding="utf-8").splitlines()]
+        return {re.split(r"[=<]", line)[0].lower(): line for line in lines if line and not line.startswith("-")}
+
+    ours, pinned = names("server/requirements.txt"), names("requirements.txt")
+    for name, line in ours.items():
+        assert (name in pinned) != ("==" in line), line
+    assert f"recsys-server:{pinned['mlflow'].split('==')[1]}" == SERVICES["mlflow"]["image"]
