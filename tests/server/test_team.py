@@ -36,6 +36,9 @@ def client(team, monkeypatch):
     return MlflowClient(team.address, team.address)
 
 
+ANY = {"beat_bias": False, "max_rmse": 4}  # biases alone explain the sample
+
+
 def champion(client):
     return int(client.get_model_version_by_alias("recsys", "champion").version)
 
@@ -51,7 +54,7 @@ def all_runs(client):
 class TestPipeline:
     def test_two_users_at_once_run_every_entry_point(self, team, user, step, client):
         """One starts `mlflow run`, the other goes through the steps one by one meanwhile."""
-        command = mlflow_command(".", "main", ratings=user.home / "my.csv", families="bias", **COLUMNS)
+        command = mlflow_command(".", "main", ratings=user.home / "my.csv", families="bias", **ANY, **COLUMNS)
         other = user.environment(MLFLOW_TRACKING_URI=team.address, RECSYS_DATA=str(user.folder / "other"))
         with subprocess.Popen(
             command, cwd=PROJECT, env=other, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -62,8 +65,9 @@ class TestPipeline:
             step("evaluate", version=1)
             said, _ = process.communicate(timeout=150)
         assert process.returncode == 0, said
-        step("promote")
+        step("promote", **ANY)
         assert {run.info.status for run in all_runs(client)} == {"FINISHED"}
+        step("history")
         versions = client.search_model_versions("name = 'recsys'")
         assert {int(version.version) for version in versions} == {1, 2, 3}
         assert in_production(client) == [champion(client)]
@@ -138,7 +142,7 @@ class TestSafety:
         assert f"version {created.version} of 'recsys' cannot be loaded" in capsys.readouterr().err
         with pytest.raises(mlflow.MlflowException, match="MLFLOW_ALLOW_PICKLE_DESERIALIZATION"):
             mlflow.pyfunc.load_model(f"models:/recsys/{created.version}")  # the step has set it for this process
-        step("promote")
+        step("promote", **ANY)
         assert champion(client) == before
         assert not marker.exists()
         monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
