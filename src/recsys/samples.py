@@ -1,0 +1,96 @@
+"""Kept draws of a Bayesian factorization, and what they predict. NumPy only: serving needs no PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.arrays import Array, Codes, Floats
+
+_BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for the processor's cache
+_DENSE_SHARE = 0.5  # of a grid of users by items that must be asked for, for the whole grid to be multiplied
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """s draws of the factors of n_users and n_items, for standardised ratings.
+
+    `users` (n_users, s, k + 2) and `items` (n_items, s, k + 2) hold [factors, bias, 1] and [factors, 1, bias], so
+    that a draw's rating is one inner product. `noise` (n_users,) is the mean variance of a rating around it.
+    `precision` (s,), `mean` (s, d), `inverse` (s, d, d) and `link` (s, r, d), with d = k + 1, are each draw's noise
+    and its prior of a user; with `projection` (n_items, r) they tell what a further user's ratings mean.
+    """
+
+    users: Array
+    items: Array
+    noise: Array
+    precision: Array
+    mean: Array
+    inverse: Array
+    link: Array
+    projection: Array
+
+    def __len__(self) -> int:
+        return int(self.users.shape[1])
+
+    def predict(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
+        """Mean and variance of a rating's posterior predictive distribution: two arrays of shape (n,).
+
+        The variance is that between the draws and that of a rating around a draw.
+        """
+        total, square = self._grid(users, items) or self._pairs(users, items)
+        mean = total / len(self)
+        between = np.maximum(square / len(self) - mean**2, 0)
+        return mean, between + self.noise[users]
+
+    def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
+        """Sum and square sum over the draws, pair by pair."""
+        total, square = np.empty(len(users)), np.empty(len(users))
+        step = max(1, _BLOCK // (self.users.shape[1] * self.users.shape[2]))
+        for start in range(0, len(users), step):
+            block = slice(start, start + step)
+            product = self.users.take(users[block], axis=0)
+            product *= self.items.take(items[block], axis=0)
+            draws = product.sum(2, dtype=np.float32)  # (block, s)
+            total[block] = draws.sum(1, dtype=np.float64)
+            square[block] = np.einsum("ns,ns->n", draws, draws)
+        return total, square
+
+    def _grid(self, users: Codes, items: Codes) -> tuple[Floats, Floats] | None:
+        """The same by one matrix product a draw, where the pairs are most of a grid, as in a ranking; else None."""
+        rows, columns = np.flatnonzero(np.bincount(users)), np.flatnonzero(np.bincount(items))
+        if len(rows) < 2 or len(users) < _DENSE_SHARE * len(rows) * len(columns):
+            return None
+        total, square = np.zeros((len(rows), len(columns))), np.zeros((len(rows), len(columns)))
+        for draw in range(len(self)):
+            rating = self.users[rows, draw] @ self.items[columns, draw].T
+            total += rating
+            square += rating * rating
+        at = np.searchsorted(rows, users), np.searchsorted(columns, items)
+        return total[at], square[at]
+
+
+def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """The two tables of Samples from each draw's user and item factors, (n, k + 1) with the bias last.
+
+    Numbers are rounded to float16, which is how they are saved: a thousandth of a factor is far below its spread.
+    """
+    sides = []
+    for side in range(2):
+        first = draws[0][side]
+        table = np.ones((len(first), len(draws), first.shape[1] + 1), np.float32)
+        for number, draw in enumerate(draws):
+            factors = draw[side].astype(np.float16).astype(np.float32)
+            table[:, number, : first.shape[1] - 1] = factors[:, :-1]
+            table[:, number, -2 if side == 0 else -1] = factors[:, -1]
+        sides.append(table)
+    return sides[0], sides[1]
+
+
+def normal_cdf(x: Floats) -> Floats:
+    """The standard normal distribution function, within 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
+    z = np.abs(x) / np.sqrt(2)
+    t = 1 / (1 + 0.3275911 * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = series * np.exp(-z * z) / 2
+    return np.asarray(np.where(x > 0, 1 - tail, tail), np.float64)
