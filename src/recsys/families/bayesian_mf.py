@@ -58,7 +58,7 @@ class BayesianRecommender(Recommender):
     @property
     def implicit(self) -> bool:
         """Whether it learnt from who rated what."""
-        return self.samples.projection.shape[1] > 0
+        return bool(self.samples.projection.shape[1])
 
     def predictive_std(self, user_ids: Ids, item_ids: Ids) -> Floats:
         """Standard deviation of the rating that each pair of raw ids would give, shape (n,).
@@ -194,7 +194,7 @@ def _measured(progress: "Progress") -> dict[str, float]:
 
 def _packed(kept: "list[Sample]", chain: "Chain") -> Samples:
     users, items = pack([(draw.user_factors, draw.item_factors) for draw in kept])
-    noise = np.mean([1 / (draw.noise * draw.user_precision) for draw in kept], axis=0, dtype=np.float64)
+    noise = np.stack([1 / (draw.noise * draw.user_precision) for draw in kept]).mean(0)
     small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
     n_items = len(items)
     projection = np.zeros((n_items, 0), np.float32) if chain.projection is None else chain.projection.cpu().numpy()
