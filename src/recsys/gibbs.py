@@ -1,21 +1,20 @@
 """Gibbs sampling of Bayesian matrix factorization, as batched linear algebra.
 
 The model is that of Salakhutdinov and Mnih, "Bayesian probabilistic matrix factorization using Markov chain Monte
-Carlo" (ICML 2008), with three additions. Ratings are standardised; for user u and item i
+Carlo" (ICML 2008), with four additions. Ratings are standardised; for user u and item i
 
-    y_ui ~ N(b_u + b_i + p_u' q_i, 1 / (tau lambda_u)),    lambda_u ~ Gamma(a, a)
+    y_ui ~ N(b_u + b_i + p_u' q_i + c_ut, 1 / (tau lambda_u)),    lambda_u ~ Gamma(a, a)
     (p_u, b_u) ~ N(mu + W' f_u, Lambda^-1),                (mu, Lambda) ~ Normal-Wishart
 
 and likewise for items. A bias is one more coordinate of its row. f_u says which items a user rated, whatever the
 rating (recsys.coratings), and W is the link matrix of Simm et al., "Macau" (2017), so that W' f_u is the implicit
 term of SVD++ (Koren 2008) as a prior mean. lambda_u, a precision a user, is from Lakshminarayanan, Bouchard and
-Archambeau, "Robust Bayesian matrix factorisation" (AISTATS 2011).
+Archambeau, "Robust Bayesian matrix factorisation" (AISTATS 2011). c_ut ~ N(0, 1 / kappa) is a bias of the run of
+ratings that the user was at (recsys.runs).
 """
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +25,13 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.conjugate import draw_gamma, draw_normal_wishart
 from recsys.coratings import learn_coratings
 from recsys.ragged import cut
+from recsys.workers import Each
 
 # The chain starts from alternating ridge regressions with this penalty (in standardised ratings), which is stronger
 # than the precision that the chain settles at. From an over-fitted start it takes tens of sweeps to recover.
 START_PRECISION = 25.0
 START_LINK_PRECISION = 1.5
+START_RUN_PRECISION = 15.0
 START_SWEEPS = 6
 _START_SCALE = 0.1
 _START_NOISE = 1.5  # precision of a standardised rating
@@ -69,6 +70,17 @@ class Side:
         return self.mean[None] if self.features is None else self.mean + self.features @ self.link
 
 
+@dataclass
+class RunBias:
+    """A bias of every run of a user's ratings."""
+
+    of_rating: Tensor  # (n,) the run of each rating
+    users: Tensor  # (m,) whose the run is
+    counts: Tensor  # (m,)
+    value: Tensor  # (m,)
+    precision: float  # kappa
+
+
 @dataclass(frozen=True)
 class Sample:
     """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users."""
@@ -80,6 +92,8 @@ class Sample:
     mean: Array  # (d,) of the users' prior
     inverse: Array  # (d, d)
     link: Array  # (r, d)
+    run_bias: Array  # (m,); of length 0 without runs
+    run_precision: float
 
 
 class Chain:
@@ -99,22 +113,27 @@ class Chain:
         *,
         embedding_size: int,
         implicit: bool,
+        runs: tuple[Codes, Codes] | None = None,
         seed: int,
         device: str = "cpu",
     ) -> None:
+        """Runs are given as the user of each, (m,), and the run of every rating, (n,)."""
         self.device = torch.device(device)
         self.size = embedding_size
         self.centre, self.scale = float(ratings.mean()), float(ratings.std()) or 1.0
         self.generator = torch.Generator().manual_seed(seed)
         self.noise_generator = torch.Generator(self.device).manual_seed(seed + 1)
         target = np.append((ratings - self.centre) / self.scale, 0.0)  # the last one stands for padding
-        self.target = torch.from_numpy(target.astype(np.float32)).to(self.device)
+        self.ratings = torch.from_numpy(target.astype(np.float32)).to(self.device)
+        self.target = self.ratings  # less the biases of the runs
         self.n = len(ratings)
         self.noise = _START_NOISE
         self.sweeps = 0
         self.residual = math.nan
         self.users = self._side(users, items, n_users, n_items)
         self.items = self._side(items, users, n_items, n_users)
+        self.runs = _run_bias(*runs, self.device) if runs else None
+        self.rest = torch.zeros_like(self.target)  # of each rating less all but its run's bias; the last is padding's
         self.projection: Tensor | None = None
         if implicit:
             learnt = learn_coratings(self.users, self.items, self.noise_generator)
@@ -155,7 +174,7 @@ class Chain:
             inverse=torch.eye(d, device=self.device) * START_PRECISION,
         )
 
-    def sweep(self, each: Callable[[Callable[[_Chunk], None], list[_Chunk]], None]) -> None:
+    def sweep(self, each: Each) -> None:
         """Move every unknown once; `each` applies a function to all chunks, perhaps several at a time."""
         starting = self.sweeps < START_SWEEPS
         for side, other in ((self.items, self.users), (self.users, self.items)):
@@ -170,6 +189,8 @@ class Chain:
                 errors = errors * side.precision
             half = torch.tensor(1 + self.n / 2)
             self.noise = float(draw_gamma(half, 1 + errors.sum().cpu() / 2, self.generator))
+        if self.runs:
+            self._draw_runs(self.runs, starting)
         self.sweeps += 1
 
     def _draw_prior(self, side: Side, starting: bool) -> None:
@@ -201,7 +222,7 @@ class Chain:
         side: Side,
         other: Side,
         starting: bool,
-        each: Callable[[Callable[[_Chunk], None], list[_Chunk]], None],
+        each: Each,
     ) -> Tensor:
         """New factors of one side given the other's; returns the sum of each row's weighted square errors, (n,).
 
@@ -224,10 +245,11 @@ class Chain:
         table = _table(other)
         weight = self.noise * side.precision
         target, inverse = self.target, side.inverse
+        rest = self.rest if side is self.users and self.runs else None
 
         def solve(chunk: _Chunk) -> None:
             rows = chunk.rows
-            gram = _grams(table, target, chunk)  # (rows, d + 1, d + 1)
+            gram, gathered = _grams(table, target, chunk)  # (rows, d + 1, d + 1)
             system = gram * weight[rows][:, None, None]
             system[:, :d, :d] += inverse
             system[:, d, :d] += pull[rows]
@@ -238,10 +260,66 @@ class Chain:
             new[rows] = drawn[:, :, 0]
             with_rest = torch.cat((drawn, drawn.new_full((len(rows), 1, 1), -1.0)), 1)
             errors[rows] = (with_rest * (gram @ with_rest)).sum((1, 2))
+            if rest is not None:
+                for position, places in enumerate(chunk.places):
+                    block = gathered if gathered is not None else _gather(table, target, chunk, position)
+                    rest[places.flatten()] = -torch.bmm(block, with_rest).flatten()
 
         each(solve, side.chunks)
         side.factors = new
         return errors
+
+    def _draw_runs(self, runs: RunBias, starting: bool) -> None:
+        """The biases of the runs, given what the factors leave of the ratings, and their precision."""
+        of_rating = runs.of_rating
+        weight = (self.noise * self.users.precision).index_select(0, runs.users)  # (m,) of one rating
+        left = torch.zeros_like(runs.value).index_add_(0, of_rating, self.rest[:-1]) + runs.counts * runs.value
+        precision = weight * runs.counts + runs.precision
+        runs.value = weight * left / precision
+        if not starting:
+            noise = torch.randn(len(left), generator=self.noise_generator, device=self.device)
+            runs.value += noise / precision.sqrt()
+            shape, rate = torch.tensor(1 + len(left) / 2), 1 + runs.value.square().sum().cpu() / 2
+            runs.precision = float(draw_gamma(shape, rate, self.generator))
+        self._shift_target(runs)
+
+    def _shift_target(self, runs: RunBias) -> None:
+        self.target = self.ratings.clone()
+        self.target[:-1] -= runs.value.index_select(0, runs.of_rating)
+
+    def state(self) -> dict[str, Array]:
+        """All that the next sweep depends on beside what the chain was made of."""
+        arrays = {name: getattr(holder, attribute) for name, holder, attribute in self._sampled()}
+        tensors = {name: value for name, value in arrays.items() if isinstance(value, Tensor)}
+        numbers = {name: np.array(value) for name, value in arrays.items() if name not in tensors}
+        generators = {"generator": self.generator, "noise_generator": self.noise_generator}
+        states = {name: generator.get_state() for name, generator in generators.items()}
+        return numbers | {name: value.cpu().numpy().copy() for name, value in (tensors | states).items()}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from a state; raises KeyError or ValueError where it is not one of a chain like this."""
+        for name, holder, attribute in self._sampled():
+            present = getattr(holder, attribute)
+            if np.shape(state[name]) != np.shape(present):
+                raise ValueError(f"{name} is of shape {np.shape(state[name])}, not {tuple(np.shape(present))}")
+            tensor = isinstance(present, Tensor)
+            value = torch.from_numpy(state[name]).to(self.device) if tensor else type(present)(state[name])
+            setattr(holder, attribute, value)
+        self.generator.set_state(torch.from_numpy(state["generator"]))
+        self.noise_generator.set_state(torch.from_numpy(state["noise_generator"]))
+        if self.runs:
+            self._shift_target(self.runs)
+
+    def _sampled(self) -> Iterator[tuple[str, object, str]]:
+        """Name, holder and attribute of everything that a sweep changes."""
+        for number in ("noise", "sweeps", "residual"):
+            yield number, self, number
+        for name, side in (("users", self.users), ("items", self.items)):
+            for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse"):
+                yield f"{name}_{attribute}", side, attribute
+        if self.runs:
+            yield "runs_value", self.runs, "value"
+            yield "runs_precision", self.runs, "precision"
 
     def sample(self) -> Sample:
         """The chain's present place."""
@@ -258,6 +336,8 @@ class Chain:
             array(users.mean),
             array(users.inverse),
             array(users.link),
+            array(self.runs.value) if self.runs else np.zeros(0, np.float32),
+            self.runs.precision if self.runs else math.inf,
         )
 
 
@@ -275,59 +355,29 @@ def _table(side: Side) -> Tensor:
     return table
 
 
-def _grams(table: Tensor, target: Tensor, chunk: _Chunk) -> Tensor:
-    """G'G of every row, (rows, d + 1, d + 1)."""
-    total = None
-    for places, others in zip(chunk.places, chunk.others, strict=True):
-        gathered = table.index_select(0, others.flatten()).view(*others.shape, -1)
-        ratings = target.index_select(0, places.flatten()).view_as(places)
-        gathered[..., -1].addcmul_(ratings, gathered[..., -2])  # the column of ones carries the root of the precision
-        gram = torch.bmm(gathered.mT, gathered)
-        total = gram if total is None else total.add_(gram)
-    assert total is not None
-    return total
+def _gather(table: Tensor, target: Tensor, chunk: _Chunk, position: int) -> Tensor:
+    """G of every row of one of the chunk's blocks, (rows, length, d + 1)."""
+    places, others = chunk.places[position], chunk.others[position]
+    gathered = table.index_select(0, others.flatten()).view(*others.shape, -1)
+    ratings = target.index_select(0, places.flatten()).view_as(places)
+    gathered[..., -1].addcmul_(ratings, gathered[..., -2])  # the column of ones carries the root of the precision
+    return gathered
 
 
-def find_device(device: str) -> str:
-    """The device that `auto` stands for; others as they are."""
-    return ("cuda" if has_gpu() else "cpu") if device == "auto" else device
+def _grams(table: Tensor, target: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
+    """G'G of every row, (rows, d + 1, d + 1); G too, where it is in one block."""
+    gathered = _gather(table, target, chunk, 0)
+    gram = torch.bmm(gathered.mT, gathered)
+    if len(chunk.places) == 1:
+        return gram, gathered
+    for position in range(1, len(chunk.places)):
+        gathered = _gather(table, target, chunk, position)
+        gram += torch.bmm(gathered.mT, gathered)
+    return gram, None
 
 
-def has_gpu() -> bool:
-    """Whether PyTorch can use a GPU here."""
-    return torch.cuda.is_available()
-
-
-@contextmanager
-def workers(device: torch.device) -> Iterator[Callable[[Callable[[_Chunk], None], list[_Chunk]], None]]:
-    """What `Chain.sweep` spreads its chunks over: on the CPU a thread a core, each working on chunks of its own.
-
-    That scales better than torch's own threads, whose waiting costs more than such small products; and the numbers do
-    not depend on how many there are.
-    """
-    if device.type != "cpu":
-
-        def one_by_one(work: Callable[[_Chunk], None], chunks: list[_Chunk]) -> None:
-            for chunk in chunks:
-                work(chunk)
-
-        with torch.no_grad():
-            yield one_by_one
-        return
-
-    def prepare() -> None:
-        torch.set_num_threads(1)
-        torch.set_grad_enabled(False)  # both hold for the thread that calls them
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad(), ThreadPoolExecutor(threads, initializer=prepare) as pool:
-
-            def spread(work: Callable[[_Chunk], None], chunks: list[_Chunk]) -> None:
-                for _ in pool.map(work, chunks):
-                    pass
-
-            yield spread
-    finally:
-        torch.set_num_threads(threads)
+def _run_bias(users: Codes, of_rating: Codes, device: torch.device) -> RunBias:
+    counts = np.bincount(of_rating, minlength=len(users)).astype(np.float32)
+    of_rating, users = of_rating.astype(np.int64), users.astype(np.int64)
+    moved = [torch.from_numpy(array).to(device) for array in (of_rating, users, counts, np.zeros_like(counts))]
+    return RunBias(moved[0], moved[1], moved[2], moved[3], START_RUN_PRECISION)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.arrays import Array, Codes, Floats
+from recsys.runs import Runs
 
 _BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for the processor's cache
 _DENSE_SHARE = 0.5  # of a grid of users by items that must be asked for, for the whole grid to be multiplied
@@ -19,6 +20,7 @@ class Samples:
     that a draw's rating is one inner product. `noise` (n_users,) is the mean variance of a rating around it.
     `precision` (s,), `mean` (s, d), `inverse` (s, d, d) and `link` (s, r, d), with d = k + 1, are each draw's noise
     and its prior of a user; with `projection` (n_items, r) they tell what a further user's ratings mean.
+    `run_bias` and `run_variance`, (m + 1,), belong to the m `runs`, the last ones to a rating of no run.
     """
 
     users: Array
@@ -29,19 +31,23 @@ class Samples:
     inverse: Array
     link: Array
     projection: Array
+    runs: Runs
+    run_bias: Array
+    run_variance: Array
 
     def __len__(self) -> int:
         return int(self.users.shape[1])
 
-    def predict(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
+    def predict(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> tuple[Floats, Floats]:
         """Mean and variance of a rating's posterior predictive distribution: two arrays of shape (n,).
 
-        The variance is that between the draws and that of a rating around a draw.
+        The variance is that between the draws, that of the run's bias and that of a rating around a draw.
         """
         total, square = self._grid(users, items) or self._pairs(users, items)
         mean = total / len(self)
         between = np.maximum(square / len(self) - mean**2, 0)
-        return mean, between + self.noise[users]
+        run = -1 if timestamps is None else self.runs.find(users, timestamps)
+        return mean + self.run_bias[run], between + self.run_variance[run] + self.noise[users]
 
     def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
         """Sum and square sum over the draws, pair by pair."""

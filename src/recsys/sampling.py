@@ -2,16 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.arrays import Flags, Floats
+from recsys.arrays import Codes, Flags, Floats
 from recsys.dataset import Interactions
-from recsys.gibbs import START_SWEEPS, Chain, Sample, workers
+from recsys.gibbs import START_SWEEPS, Chain, Sample
+from recsys.resuming import Keeper
+from recsys.workers import workers
 
 BURN_IN = 8  # sweeps after the start that are not kept
 THINNING = 2  # every second sweep is kept: neighbours are too alike to be worth their memory
@@ -28,6 +30,7 @@ class HeldOut:
     fallback: Floats  # (n,) ratings; those of known pairs are replaced
     liked: Flags  # (n,)
     scale: tuple[float, float]
+    runs: Codes | None  # (n,) the run each row belongs to, -1 for none; None without runs
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def run_chain(
     stop_early: bool,
     held_out: HeldOut | None,
     on_sweep: Callable[[Progress], None],
+    keeper: Keeper | None = None,
 ) -> list[Sample]:
     """Start, burn in, and keep every other draw.
 
@@ -56,9 +60,12 @@ def run_chain(
         samples: how many to keep; with `stop_early`, the most.
         stop_early: end where further samples no longer help on the held-out rows.
         on_sweep: called after every sweep; what it raises ends the chain and passes through.
+        keeper: saves the chain's state from time to time, and at the end; a chain that it has goes on from there.
     """
-    kept: list[Sample] = []
-    follower = _Follower(chain, held_out) if held_out else None
+    kept, means = keeper.load(chain) if keeper else ([], [])
+    follower = _Follower(chain, held_out, kept, means) if held_out else None
+    if follower and stop_early and follower.is_settled():
+        return kept[:samples]
     with workers(chain.device) as each:
         while len(kept) < samples:
             started = time.perf_counter()
@@ -70,9 +77,13 @@ def run_chain(
             present, mean, auc = follower.follow(keep) if follower else (None, None, None)
             train_rmse = chain.residual * chain.scale
             on_sweep(Progress(chain.sweeps, time.perf_counter() - started, train_rmse, present, mean, auc))
+            if keeper and keeper.is_due():
+                keeper.save(chain, kept, follower.means if follower else [])
             if keep and stop_early and follower and follower.is_settled():
                 break
-    return kept
+    if keeper:
+        keeper.save(chain, kept, follower.means if follower else [])
+    return kept[:samples]
 
 
 def start_rmse(chain: Chain, held_out: HeldOut) -> float:
@@ -87,7 +98,9 @@ def start_rmse(chain: Chain, held_out: HeldOut) -> float:
 class _Follower:
     """Predicts the held-out rows after each sweep."""
 
-    def __init__(self, chain: Chain, held_out: HeldOut) -> None:
+    def __init__(
+        self, chain: Chain, held_out: HeldOut, kept: Sequence[Sample] = (), means: Sequence[float] = ()
+    ) -> None:
         self.chain, self.held_out = chain, held_out
         known = np.flatnonzero(held_out.known)
         self.known = known
@@ -95,16 +108,23 @@ class _Follower:
             torch.from_numpy(codes[known].astype(np.int64)).to(chain.device)
             for codes in (held_out.rows.users, held_out.rows.items)
         )
+        self.runs: Tensor | None = None
+        if held_out.runs is not None and chain.runs is not None:
+            runs = held_out.runs[known].astype(np.int64)
+            self.runs = torch.from_numpy(np.where(runs < 0, len(chain.runs.value), runs)).to(chain.device)
         self.total = np.zeros(len(known))
-        self.kept = 0
-        self.means: list[float] = []  # RMSE after each kept sample
+        self.kept = len(kept)
+        self.means = list(means)  # RMSE after each kept sample
+        for sample in kept:
+            arrays = sample.user_factors, sample.item_factors, sample.run_bias
+            drawn_users, drawn_items, run_bias = (torch.from_numpy(array).to(chain.device) for array in arrays)
+            self.total += self._predict(drawn_users, drawn_items, run_bias)
 
     def follow(self, keep: bool) -> tuple[float, float, float | None]:
         """RMSE of the present draw and of the mean of the kept ones, and the mean's AUC where one was just kept."""
         chain = self.chain
-        users, items = self.chain.users.factors, self.chain.items.factors
-        drawn = _ratings(users.index_select(0, self.users), items.index_select(0, self.items)).cpu().numpy()
-        rating = chain.centre + chain.scale * drawn.astype(np.float64)
+        run_bias = chain.runs.value if chain.runs else None
+        rating = self._predict(chain.users.factors, chain.items.factors, run_bias)
         present = self._rmse(rating)
         if keep:
             self.total += rating
@@ -123,6 +143,13 @@ class _Follower:
         if len(self.means) <= PATIENCE:
             return False
         return min(self.means[:-PATIENCE]) - min(self.means[-PATIENCE:]) < GAIN * self.chain.scale
+
+    def _predict(self, users: Tensor, items: Tensor, run_bias: Tensor | None) -> Floats:
+        """Ratings of the known held-out pairs by one draw."""
+        drawn = _ratings(users.index_select(0, self.users), items.index_select(0, self.items))
+        if self.runs is not None and run_bias is not None:
+            drawn += torch.cat((run_bias, drawn.new_zeros(1))).index_select(0, self.runs)
+        return np.asarray(self.chain.centre + self.chain.scale * drawn.cpu().numpy().astype(np.float64))
 
     def _rmse(self, rating: Floats) -> float:
         held_out = self.held_out

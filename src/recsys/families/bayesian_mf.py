@@ -6,24 +6,34 @@ give the posterior predictive distribution, from which the probability of a like
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from recsys.arrays import Codes, Floats, Ids
 from recsys.dataset import Interactions
 from recsys.errors import InputError
 from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
+from recsys.resuming import Keeper
+from recsys.runs import Runs, cut_runs
 from recsys.samples import Samples, normal_cdf, pack
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recsys.gibbs import Chain, Sample
     from recsys.sampling import HeldOut, Progress
     from recsys.training import Report
 
 _BORDER_SPREAD = 0.25  # of the gap between two levels: how far from its middle the border may be expected
+
+
+def _check_folder(path: str) -> str:
+    if path != "none" and not Path(path).is_absolute():
+        raise ValueError("expected the absolute path of a folder, or none")
+    return path
 
 
 class Config(Settings):
@@ -36,6 +46,12 @@ class Config(Settings):
     implicit: Literal["auto", "true", "false"] = Field(
         "auto",
         description="learn from which items a user rated, whatever the rating; auto: if validation says it helps",
+    )
+    time: Literal["auto", "true", "false"] = Field(
+        "auto", description="learn how a user's ratings go up and down with time; auto: where that helps"
+    )
+    chain: Annotated[str, AfterValidator(_check_folder)] = Field(
+        "none", description="folder, by its absolute path, where a stopped training is kept and goes on; none: nowhere"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
 
@@ -60,7 +76,12 @@ class BayesianRecommender(Recommender):
         """Whether it learnt from who rated what."""
         return bool(self.samples.projection.shape[1])
 
-    def predictive_std(self, user_ids: Ids, item_ids: Ids) -> Floats:
+    @property
+    def time(self) -> bool:
+        """Whether it learnt from time."""
+        return len(self.samples.runs) > 0
+
+    def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
         """Standard deviation of the rating that each pair of raw ids would give, shape (n,).
 
         Of an unknown user or item nothing is known but the biases: theirs is that of all ratings.
@@ -68,11 +89,17 @@ class BayesianRecommender(Recommender):
         users, items = self.knowledge.user_codes(user_ids), self.knowledge.item_codes(item_ids)
         known = (users >= 0) & (items >= 0)
         spread = np.full(len(users), self.unit)
-        spread[known] = self.unit * np.sqrt(self.samples.predict(users[known], items[known])[1])
+        times = None if timestamps is None else timestamps[known]
+        spread[known] = self.unit * np.sqrt(self.samples.predict(users[known], items[known], times)[1])
         return spread
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
-        mean, variance = self.samples.predict(users, items)
+        return self._predictions(*self.samples.predict(users, items))
+
+    def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
+        return self._predictions(*self.samples.predict(users, items, timestamps))
+
+    def _predictions(self, mean: Floats, variance: Floats) -> Predictions:
         rating = self.centre + self.unit * mean
         return Predictions(rating, normal_cdf((rating - self.border) / (self.unit * np.sqrt(variance))))
 
@@ -83,11 +110,14 @@ class BayesianRecommender(Recommender):
             user_factors=samples.users[:, :, :-1].astype(np.float16),
             item_factors=np.delete(samples.items, -2, axis=2).astype(np.float16),
             **{name: getattr(samples, name) for name in _SMALL},
+            **{f"run_{name}": getattr(samples.runs, name) for name in _RUNS},
         )
         return {"centre": self.centre, "unit": self.unit, "border": self.border}
 
 
-_SMALL = ("noise", "precision", "mean", "inverse", "link", "projection")
+_SMALL = ("noise", "precision", "mean", "inverse", "link", "projection", "run_bias", "run_variance")
+_RUNS = ("users", "starts", "ends")
+_NO_RUNS = Runs(np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
 
 
 def fit(
@@ -105,13 +135,26 @@ def fit(
     Raises:
         InputError: if a GPU is asked for and there is none.
     """
-    from recsys.gibbs import Chain, find_device, has_gpu  # PyTorch takes seconds to import
-    from recsys.sampling import run_chain, start_rmse
+    from recsys.gibbs import Chain  # PyTorch takes seconds to import
+    from recsys.sampling import run_chain
+    from recsys.workers import find_device, has_gpu
 
     if config.device == "cuda" and not has_gpu():
         raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
 
-    def new_chain(implicit: bool) -> "Chain":
+    guided = guide if isinstance(guide, BayesianRecommender) else None
+    known_time = rows.timestamps is not None and (validation is None or validation.timestamps is not None)
+    if config.time == "true" and not known_time:
+        raise InputError(
+            "parameter 'time': true needs ratings with timestamps, these have none; name their column by "
+            "-P timestamp_column=…, or pass time=auto"
+        )
+    runs, run_of = (
+        cut_runs(rows.users, rows.timestamps) if known_time and rows.timestamps is not None else (_NO_RUNS, None)
+    )
+    held_out = _held_out(knowledge, validation, runs) if validation is not None else None
+
+    def new_chain(implicit: bool, time: bool) -> "Chain":
         return Chain(
             rows.users,
             rows.items,
@@ -120,6 +163,7 @@ def fit(
             len(knowledge.item_ids),
             embedding_size=config.embedding_size,
             implicit=implicit,
+            runs=(runs.users, run_of) if time and run_of is not None else None,
             seed=seed,
             device=find_device(config.device),
         )
@@ -128,26 +172,54 @@ def fit(
         if report is not None and validation is not None:
             report(progress.sweep, _measured(progress))
 
-    guided = guide if isinstance(guide, BayesianRecommender) else None
-    held_out = _held_out(knowledge, validation) if validation is not None else None
-    if config.implicit != "auto":
-        implicit = config.implicit == "true"
-    elif guided:
-        implicit = guided.implicit
+    if guided:
+        implicit, time = guided.implicit, guided.time
     else:
-        implicit = held_out is not None and start_rmse(new_chain(True), held_out) < start_rmse(
-            new_chain(False), held_out
-        )
-    chain = new_chain(implicit)
+        implicit, time = _choose_terms(config, new_chain, held_out, known_time)
+    chain = new_chain(implicit, time)
     most = len(guided.samples) if guided else config.samples
-    kept = run_chain(chain, most, stop_early=guided is None, held_out=held_out, on_sweep=on_sweep)
-    samples = _packed(kept, chain)
+    keeper = None
+    if config.chain != "none":
+        made_by = {
+            "embedding_size": config.embedding_size,
+            "implicit": implicit,
+            "time": time,
+            "seed": seed,
+            "device": chain.device.type,
+        }
+        keeper = Keeper(Path(config.chain), made_by, rows, *([] if validation is None else [validation]))
+    kept = run_chain(chain, most, stop_early=guided is None, held_out=held_out, on_sweep=on_sweep, keeper=keeper)
     low, high = _around_threshold(rows.ratings, knowledge.like_threshold)
     border = guided.border if guided else (low + high) / 2
+    samples = _packed(kept, chain, runs if time else _NO_RUNS)
     fitted = BayesianRecommender(knowledge, config, samples, chain.centre, chain.scale, border)
     if held_out is not None:
         fitted.border = _learn_border(fitted, held_out, low, high)
     return fitted
+
+
+def _choose_terms(
+    config: Config, new_chain: "Callable[[bool, bool], Chain]", held_out: "HeldOut | None", known_time: bool
+) -> tuple[bool, bool]:
+    """Whether to learn from who rated what and from time: as set, or where the chain's start is better for it."""
+    from recsys.sampling import start_rmse
+
+    measured: dict[tuple[bool, bool], float] = {}
+
+    def rmse(implicit: bool, time: bool) -> float:
+        assert held_out is not None
+        terms = implicit, time
+        if terms not in measured:
+            measured[terms] = start_rmse(new_chain(*terms), held_out)
+        return measured[terms]
+
+    time = config.time == "true"
+    implicit = config.implicit == "true"
+    if held_out is not None and config.implicit == "auto":
+        implicit = rmse(True, time) < rmse(False, time)
+    if held_out is not None and config.time == "auto" and known_time:
+        time = rmse(implicit, True) < rmse(implicit, False)
+    return implicit, time
 
 
 def suggest(trial: Any) -> Config:
@@ -162,7 +234,9 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     """Read the draws back."""
     arrays = load_arrays(folder / "samples.npz")
     tables = (arrays[f"{side}_factors"].swapaxes(0, 1) for side in ("user", "item"))
-    samples = Samples(*pack(list(zip(*tables, strict=True))), **{name: arrays[name] for name in _SMALL})
+    runs = Runs(*(arrays[f"run_{name}"] for name in _RUNS))
+    small = {name: arrays[name] for name in _SMALL}
+    samples = Samples(*pack(list(zip(*tables, strict=True))), runs=runs, **small)
     weights = description["weights"]
     return BayesianRecommender(
         knowledge,
@@ -174,7 +248,7 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     )
 
 
-def _held_out(knowledge: Knowledge, validation: Interactions) -> "HeldOut":
+def _held_out(knowledge: Knowledge, validation: Interactions, runs: Runs) -> "HeldOut":
     from recsys.sampling import HeldOut
 
     return HeldOut(
@@ -183,6 +257,7 @@ def _held_out(knowledge: Knowledge, validation: Interactions) -> "HeldOut":
         knowledge.biases.rating(validation.users, validation.items),
         validation.ratings >= knowledge.like_threshold,
         knowledge.scale,
+        None if validation.timestamps is None else runs.find(validation.users, validation.timestamps),
     )
 
 
@@ -192,13 +267,25 @@ def _measured(progress: "Progress") -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None and np.isfinite(value)}
 
 
-def _packed(kept: "list[Sample]", chain: "Chain") -> Samples:
+def _packed(kept: "list[Sample]", chain: "Chain", runs: Runs) -> Samples:
     users, items = pack([(draw.user_factors, draw.item_factors) for draw in kept])
     noise = np.stack([1 / (draw.noise * draw.user_precision) for draw in kept]).mean(0)
     small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
     n_items = len(items)
     projection = np.zeros((n_items, 0), np.float32) if chain.projection is None else chain.projection.cpu().numpy()
-    return Samples(users, items, noise, np.array([draw.noise for draw in kept]), projection=projection, **small)
+    biases = np.stack([draw.run_bias for draw in kept]).astype(np.float64)
+    new_variance = np.mean([1 / draw.run_precision for draw in kept])
+    return Samples(
+        users,
+        items,
+        noise,
+        np.array([draw.noise for draw in kept]),
+        projection=projection,
+        runs=runs,
+        run_bias=np.append(biases.mean(0), 0.0),
+        run_variance=np.append(biases.var(0), new_variance),
+        **small,
+    )
 
 
 def _around_threshold(ratings: Floats, threshold: float) -> tuple[float, float]:
@@ -217,7 +304,8 @@ def _learn_border(fitted: BayesianRecommender, held_out: "HeldOut", low: float, 
     liked = held_out.liked[known]
     if low >= high or not known.any():
         return (low + high) / 2
-    mean, variance = fitted.samples.predict(rows.users[known], rows.items[known])
+    times = None if rows.timestamps is None else rows.timestamps[known]
+    mean, variance = fitted.samples.predict(rows.users[known], rows.items[known], times)
     rating, spread = fitted.centre + fitted.unit * mean, fitted.unit * np.sqrt(variance)
     candidates = np.linspace(low, high, 101)[1:-1]
     middle, scale = (low + high) / 2, _BORDER_SPREAD * (high - low)
