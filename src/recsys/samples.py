@@ -1,11 +1,13 @@
 """Kept draws of a Bayesian factorization, and what they predict. NumPy only: serving needs no PyTorch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recsys.arrays import Array, Codes, Floats
+from recsys.dataset import Interactions
+from recsys.ridge import ridge_systems
 from recsys.runs import Runs
 
 _BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for the processor's cache
@@ -74,6 +76,50 @@ class Samples:
             square += rating * rating
         at = np.searchsorted(rows, users), np.searchsorted(columns, items)
         return total[at], square[at]
+
+    def fold_in(self, rows: Interactions, n_users: int, ratings: Floats, seed: int = 0) -> "Samples":
+        """Draws for further users, and anew for those with rows: from the posterior given each kept draw's items.
+
+        Args:
+            rows: in codes below n_users; those of the users known so far stay.
+            ratings: of the rows, standardised, (n,).
+        """
+        counts = np.bincount(rows.users, minlength=n_users)
+        features = np.zeros((n_users, self.projection.shape[1]))
+        np.add.at(features, rows.users, self.projection[rows.items])
+        features /= np.sqrt(np.maximum(counts, 1))[:, None]
+        old, n_draws, width = self.users.shape
+        users = np.ones((n_users, n_draws, width), np.float32)
+        users[:old] = self.users
+        random = np.random.default_rng(seed)
+        for draw in range(n_draws):
+            root = np.sqrt(self.precision[draw])
+            table = self.items[:, draw].astype(np.float64) * root
+            inverse = self.inverse[draw].astype(np.float64)
+            pull = (self.mean[draw] + features @ self.link[draw]) @ inverse
+            target = root * ratings - table[rows.items, -1]
+            for whose, precision, side in ridge_systems(rows, n_users, table[:, :-1], target, inverse, pull):
+                noise = random.standard_normal(side.shape)
+                users[whose, draw, :-1] = draw_normal(precision, side, noise).astype(np.float16)
+        rated = counts > 0
+        noise = np.append(self.noise, np.zeros(n_users - old))
+        noise[rated] = self.noise.mean()
+        kept = ~rated[self.runs.users]  # a run belongs to the ratings that were replaced
+        return replace(
+            self,
+            users=users,
+            noise=noise,
+            runs=Runs(self.runs.users[kept], self.runs.starts[kept], self.runs.ends[kept]),
+            run_bias=self.run_bias[np.append(kept, True)],
+            run_variance=self.run_variance[np.append(kept, True)],
+        )
+
+
+def draw_normal(precision: Array, side: Array, noise: Array) -> Array:
+    """Normal variates of mean A^-1 b and precision A, given A (n, d, d), b and standard normal noise, each (n, d)."""
+    root = np.linalg.cholesky(precision)
+    right = np.linalg.solve(root, side[:, :, None]) + noise[:, :, None]
+    return np.asarray(np.linalg.solve(root.swapaxes(1, 2), right)[:, :, 0])
 
 
 def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:

@@ -81,6 +81,10 @@ class BayesianRecommender(Recommender):
         """Whether it learnt from time."""
         return len(self.samples.runs) > 0
 
+    def choices(self) -> dict[str, object]:
+        """Which terms validation was for, and how many draws it took."""
+        return {"implicit": self.implicit, "time": self.time, "samples": len(self.samples)}
+
     def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
         """Standard deviation of the rating that each pair of raw ids would give, shape (n,).
 
@@ -220,6 +224,15 @@ def _choose_terms(
     if held_out is not None and config.time == "auto" and known_time:
         time = rmse(implicit, True) < rmse(implicit, False)
     return implicit, time
+
+
+def fold_in(recommender: BayesianRecommender, knowledge: Knowledge, rows: Interactions) -> BayesianRecommender:
+    """Draw the factors of the users of `rows`, in the codes of `knowledge`, given the items' kept draws."""
+    ratings = (rows.ratings - recommender.centre) / recommender.unit
+    samples = recommender.samples.fold_in(rows, len(knowledge.user_ids), ratings)
+    return BayesianRecommender(
+        knowledge, recommender.config, samples, recommender.centre, recommender.unit, recommender.border
+    )
 
 
 def suggest(trial: Any) -> Config:
