@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -54,11 +55,11 @@ class Keeper:
             chain.restore({name.removeprefix("chain_"): arrays[name] for name in arrays if name.startswith("chain_")})
             columns = {field.name: arrays[f"kept_{field.name}"] for field in fields(Sample)}
             kept = [
-                Sample(**{name: column[row] for name, column in columns.items()})
+                Sample(**{name: _entry(column, row) for name, column in columns.items()})
                 for row in range(len(columns["noise"]))
             ]
             return kept, arrays["rmse"].tolist()
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"{self.path}: the state of a chain is expected here, but {type(error).__name__}: {error}; delete the "
                 "file to start anew"
@@ -78,3 +79,8 @@ class Keeper:
     def is_due(self) -> bool:
         """Whether the last save is long enough ago."""
         return time.monotonic() - self._saved >= SECONDS
+
+
+def _entry(column: Array, row: int) -> Any:
+    """A row, or the number that it is: a NumPy scalar would turn float32 arrays into float64."""
+    return column[row] if column.ndim > 1 else float(column[row])

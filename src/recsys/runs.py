@@ -40,10 +40,11 @@ class Runs:
         times = np.where(known, timestamps, 0.0)
         wanted = users.astype(np.int64) * (len(moments) + 1) + np.searchsorted(moments, times, side="right")
         after = np.searchsorted(keys, wanted, side="right")
-        before, after = np.maximum(after - 1, 0), np.minimum(after, len(self) - 1)
         distance = np.full((2, len(users)), np.inf)
+        inside = known & (after > 0), known & (after < len(self))
+        before, after = np.maximum(after - 1, 0), np.minimum(after, len(self) - 1)
         for row, run in enumerate((before, after)):
-            own = known & (self.users[run] == users)
+            own = inside[row] & (self.users[run] == users)
             distance[row, own] = np.maximum(times - self.ends[run], self.starts[run] - times).clip(min=0)[own]
         nearest = np.where(distance[0] <= distance[1], before, after)
         lonely = np.isinf(distance).any(axis=0)  # at the end of a user's runs

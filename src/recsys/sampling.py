@@ -15,9 +15,11 @@ from recsys.gibbs import START_SWEEPS, Chain, Sample
 from recsys.resuming import Keeper
 from recsys.workers import workers
 
-BURN_IN = 8  # sweeps after the start that are not kept
+BURN_IN = 16  # sweeps after the start that are not kept
 THINNING = 2  # every second sweep is kept: neighbours are too alike to be worth their memory
-PATIENCE = 8  # kept samples without a gain before the chain ends
+# Two chains are compared after so many sweeps from the start, as soon as they differ by so many standard errors.
+RACE_BURN_IN, RACE_LEAST, RACE_MOST, RACE_CLEAR = 4, 8, 60, 4.0
+PATIENCE = 15  # kept samples without a gain before the chain ends
 GAIN = 1e-4  # of the ratings' standard deviation: a smaller gain counts as none
 
 
@@ -86,13 +88,25 @@ def run_chain(
     return kept[:samples]
 
 
-def start_rmse(chain: Chain, held_out: HeldOut) -> float:
-    """The held-out RMSE that the chain starts from; makes the starting sweeps."""
-    follower = _Follower(chain, held_out)
+def is_better(chain: Chain, other: Chain, held_out: HeldOut) -> bool:
+    """Whether the mean of one chain's draws predicts the held-out rows better than that of another's.
+
+    Both are swept side by side until the difference of their square errors is a clear one, or for RACE_MOST sweeps.
+    """
+    followers = _Follower(chain, held_out), _Follower(other, held_out)
     with workers(chain.device) as each:
-        while chain.sweeps < START_SWEEPS:
-            chain.sweep(each)
-        return follower.follow(keep=False)[0]
+        while True:
+            after = chain.sweeps + 1 - START_SWEEPS
+            for follower in followers:
+                follower.chain.sweep(each)
+                follower.follow(keep=after > RACE_BURN_IN)
+            if after < RACE_LEAST:
+                continue
+            first, second = (follower.square_errors() for follower in followers)
+            gain = second - first
+            clear = abs(gain.mean()) > RACE_CLEAR * gain.std() / math.sqrt(max(len(gain), 1))
+            if clear or after >= RACE_MOST:
+                return bool(gain.mean() > 0)
 
 
 class _Follower:
@@ -143,6 +157,12 @@ class _Follower:
         if len(self.means) <= PATIENCE:
             return False
         return min(self.means[:-PATIENCE]) - min(self.means[-PATIENCE:]) < GAIN * self.chain.scale
+
+    def square_errors(self) -> Floats:
+        """Of the known held-out rows by the mean of the kept draws, (n known,)."""
+        held_out = self.held_out
+        rating = np.clip(self.total / self.kept, *held_out.scale)
+        return np.asarray((rating - held_out.rows.ratings[self.known]) ** 2)
 
     def _predict(self, users: Tensor, items: Tensor, run_bias: Tensor | None) -> Floats:
         """Ratings of the known held-out pairs by one draw."""

@@ -205,24 +205,15 @@ def fit(
 def _choose_terms(
     config: Config, new_chain: "Callable[[bool, bool], Chain]", held_out: "HeldOut | None", known_time: bool
 ) -> tuple[bool, bool]:
-    """Whether to learn from who rated what and from time: as set, or where the chain's start is better for it."""
-    from recsys.sampling import start_rmse
-
-    measured: dict[tuple[bool, bool], float] = {}
-
-    def rmse(implicit: bool, time: bool) -> float:
-        assert held_out is not None
-        terms = implicit, time
-        if terms not in measured:
-            measured[terms] = start_rmse(new_chain(*terms), held_out)
-        return measured[terms]
+    """Whether to learn from who rated what and from time: as set, or where a short chain is better for it."""
+    from recsys.sampling import is_better
 
     time = config.time == "true"
     implicit = config.implicit == "true"
     if held_out is not None and config.implicit == "auto":
-        implicit = rmse(True, time) < rmse(False, time)
+        implicit = is_better(new_chain(True, time), new_chain(False, time), held_out)
     if held_out is not None and config.time == "auto" and known_time:
-        time = rmse(implicit, True) < rmse(implicit, False)
+        time = is_better(new_chain(implicit, True), new_chain(implicit, False), held_out)
     return implicit, time
 
 
