@@ -10,6 +10,8 @@ A family is a module with
     suggest(trial) -> Config    its search space, for `tune`
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
+    fold_in(recommender, knowledge, rows) -> Recommender
+                                optional: knows the users of `rows` too, in the codes of `knowledge`, without training
 
 docs/adding-a-family.md walks through one.
 """
