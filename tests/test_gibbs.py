@@ -138,7 +138,7 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     first = np.arange(sets) * n_users, np.arange(sets) * n_items
 
     def statistics(p, q, precision):
-        p, q = p[first[0]], q[first[1]]
+        p, q = p[first[0]].astype(float), q[first[1]].astype(float)
         return np.stack((p[:, 0] * q[:, 0] + p[:, 1] + q[:, 1], p[:, 1], p[:, 0] ** 2, precision[first[0]]))
 
     truth, ranks = statistics(p, q, precision), 0
@@ -174,7 +174,8 @@ def test_normal_wishart_draws_have_the_posterior_s_mean():
     random = np.random.default_rng(0)
     rows = random.normal(size=(40, 2)) @ np.array([[1.0, 0.4], [0, 0.5]]) + [1, -2]
     generator = torch.Generator().manual_seed(0)
-    drawn = [draw_normal_wishart(torch.from_numpy(rows), generator) for _ in range(3000)]
+    with workers(CPU):  # one thread: torch's own would wait for each other at every small matrix
+        drawn = [draw_normal_wishart(torch.from_numpy(rows), generator) for _ in range(3000)]
     mean = rows.mean(0)
     scatter = (rows - mean).T @ (rows - mean) + np.eye(2) + 2 * 40 / 42 * np.outer(mean, mean)
     assert np.mean([m.numpy() for m, _ in drawn], 0) == pytest.approx(40 * mean / 42, abs=0.02)

@@ -83,7 +83,10 @@ class RunBias:
 
 @dataclass(frozen=True)
 class Sample:
-    """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users."""
+    """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users.
+
+    Factors are of float16: a thousandth of a factor is far below its spread, and draws are most of a model.
+    """
 
     user_factors: Array  # (n_users, d), the bias last
     item_factors: Array  # (n_items, d)
@@ -329,8 +332,8 @@ class Chain:
             return values.cpu().numpy().copy()
 
         return Sample(
-            array(users.factors),
-            array(items.factors),
+            array(users.factors.half()),
+            array(items.factors.half()),
             self.noise,
             array(users.precision),
             array(users.mean),

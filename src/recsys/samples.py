@@ -125,7 +125,7 @@ def draw_normal(precision: Array, side: Array, noise: Array) -> Array:
 def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     """The two tables of Samples from each draw's user and item factors, (n, k + 1) with the bias last.
 
-    Numbers are rounded to float16, which is how they are saved: a thousandth of a factor is far below its spread.
+    Numbers are rounded to float16, which is how they are kept and saved.
     """
     sides = []
     for side in range(2):

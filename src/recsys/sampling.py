@@ -132,13 +132,15 @@ class _Follower:
         for sample in kept:
             arrays = sample.user_factors, sample.item_factors, sample.run_bias
             drawn_users, drawn_items, run_bias = (torch.from_numpy(array).to(chain.device) for array in arrays)
-            self.total += self._predict(drawn_users, drawn_items, run_bias)
+            self.total += self._predict(drawn_users.float(), drawn_items.float(), run_bias)
 
     def follow(self, keep: bool) -> tuple[float, float, float | None]:
         """RMSE of the present draw and of the mean of the kept ones, and the mean's AUC where one was just kept."""
         chain = self.chain
         run_bias = chain.runs.value if chain.runs else None
-        rating = self._predict(chain.users.factors, chain.items.factors, run_bias)
+        # Rounded as they are kept, so that a chain that goes on from its kept draws has the same numbers.
+        users, items = (side.factors.half().float() for side in (chain.users, chain.items))
+        rating = self._predict(users, items, run_bias)
         present = self._rmse(rating)
         if keep:
             self.total += rating
