@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.ragged import WASTE_SHARE, cut
+from recsys.ragged import WASTE_SHARE, _sorted, cut
 
 RNG = np.random.default_rng(0)
 UNEVEN = np.repeat(np.arange(60), RNG.permutation((RNG.random(60) ** 3 * 200).astype(int)))
@@ -43,3 +43,9 @@ def test_nothing_rated_makes_no_chunk():
     chunks, unrated = cut(np.zeros(0, int), 3, cells=4, waste=0)
     assert chunks == []
     assert sorted(unrated.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("most", [10, 70_000, 3_000_000])
+def test_codes_of_any_size_are_sorted_and_equal_ones_stay_in_order(most):
+    codes = RNG.integers(0, most, 50_000).astype(np.int32)
+    assert (_sorted(codes) == np.argsort(codes, kind="stable")).all()
