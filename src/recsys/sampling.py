@@ -18,7 +18,7 @@ from recsys.workers import workers
 BURN_IN = 16  # sweeps after the start that are not kept
 THINNING = 2  # every second sweep is kept: neighbours are too alike to be worth their memory
 # Two chains are compared after so many sweeps from the start, as soon as they differ by so many standard errors.
-RACE_BURN_IN, RACE_LEAST, RACE_MOST, RACE_CLEAR = 4, 8, 60, 4.0
+RACE_BURN_IN, RACE_LEAST, RACE_MOST, RACE_CLEAR = 4, 8, 40, 2.5
 PATIENCE = 15  # kept samples without a gain before the chain ends
 GAIN = 1e-4  # of the ratings' standard deviation: a smaller gain counts as none
 
