@@ -138,13 +138,15 @@ def _help(name: StepName, model: type[Settings]) -> NoReturn:
     for key, field in model.model_fields.items():
         description = f"{field.description} (default: {to_text(field.get_default()) or 'empty'})"
         parser.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
-    if name == "train":
-        for family in family_names():
-            group = parser.add_argument_group(f"parameters of family {family}")
-            for key, field in family_module(family).Config.model_fields.items():
-                description = f"{field.description} (default: {to_text(field.get_default())})"
-                group.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
     parser.print_help()
+    for family in family_names() if name == "train" else ():
+        # A parser each: two families may have a parameter of the same name.
+        own = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+        group = own.add_argument_group(f"parameters of family {family}")
+        for key, field in family_module(family).Config.model_fields.items():
+            description = f"{field.description} (default: {to_text(field.get_default())})"
+            group.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
+        print("\n" + own.format_help().strip())
     sys.exit(0)
 
 

@@ -24,7 +24,10 @@ ROOMS = {
         "registry",
     ],
     "optuna": ["src/recsys/tuning", "src/recsys/probes.py"],
-    "torch": ["src/recsys/factorization.py", "src/recsys/probes.py"],
+    "torch": [
+        f"src/recsys/{name}.py"
+        for name in ("factorization", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
+    ],
     "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/ledger.py"],
     "argparse": ["steps/shell.py"],
     "skops": ["src/recsys/families/random_forest.py"],

@@ -14,6 +14,8 @@ from steps import shell
 from steps.parameters import STEPS
 from steps.shell import data_folder, parse
 
+DESCENT = "--family=matrix_factorization"
+
 
 def test_a_value_stands_behind_an_equals_sign_or_a_space():
     spaced, _ = parse("prepare", ["--ratings", "a b.csv", "--test_size", "0.3"])
@@ -53,14 +55,18 @@ def test_defaults_are_what_no_argument_gives(name):
         ("prepare", ["-x", "1"], "parameters are written --name=value, got '-x'; see --help"),
         ("prepare", ["--sed=1"], "unknown parameter 'sed'; known are: ratings, "),
         ("tune", ["--learning_rate=1"], "unknown parameter 'learning_rate'; known are: "),
-        ("tune", ["--family=svd"], "parameter 'family': one of bias, "),
+        ("tune", ["--family=svd"], "parameter 'family': one of bayesian_mf, bias, "),
         ("train", ["--family=svd"], "got 'svd'"),
         ("train", ["--family=bias", "--epochs=3"], "(epochs belongs to family matrix_factorization)"),
         ("train", ["--family=bias", "--dampin=3"], "'dampin' for family bias; known are: ratings, "),
-        ("train", ["--learning_rate=abc"], "parameter 'learning_rate': expected a valid number, got 'abc' (step "),
-        ("train", ["--epochs=0"], "parameter 'epochs': expected greater than or equal to 1, got '0'"),
-        ("train", ["--epochs=1.5"], "parameter 'epochs': expected a valid integer, got '1.5'"),
-        ("train", ["--learning_rate=nan"], "parameter 'learning_rate': expected a finite number, got 'nan'"),
+        (
+            "train",
+            [DESCENT, "--learning_rate=abc"],
+            "parameter 'learning_rate': expected a valid number, got 'abc' (step ",
+        ),
+        ("train", [DESCENT, "--epochs=0"], "parameter 'epochs': expected greater than or equal to 1, got '0'"),
+        ("train", [DESCENT, "--epochs=1.5"], "parameter 'epochs': expected a valid integer, got '1.5'"),
+        ("train", [DESCENT, "--learning_rate=nan"], "parameter 'learning_rate': expected a finite number, got 'nan'"),
         ("train", ["--refit=maybe"], "parameter 'refit': expected a valid boolean, got 'maybe'"),
         ("prepare", ["--test_size=1.5"], "parameter 'test_size': expected less than 1, got '1.5'"),
         ("prepare", ["--split=kfold"], "parameter 'split': expected 'hash', 'random' or 'time', got 'kfold'"),
@@ -74,9 +80,9 @@ def test_defaults_are_what_no_argument_gives(name):
             "parameter 'model_name': expected a name without / : \\ or quotes, got 'a/b'",
         ),
         ("evaluate", ["--version=0"], "parameter 'version': expected greater than or equal to 1, got '0'"),
-        ("main", ["--families=bias,svd"], "parameter 'families': expected names out of bias, "),
+        ("main", ["--families=bias,svd"], "parameter 'families': expected names out of bayesian_mf, bias, "),
         ("main", ["--families=bias,bias"], "each once"),
-        ("main", ["--families="], "parameter 'families': expected names out of bias, "),
+        ("main", ["--families="], "parameter 'families': expected names out of bayesian_mf, bias, "),
     ],
 )
 def test_what_cannot_be_used_is_named(name, arguments, message):
@@ -102,6 +108,7 @@ def test_help_of_train_lists_the_parameters_of_every_family(capsys):
     assert all(f"parameters of family {family}" in shown for family in family_names())
     assert "--n_estimators" in shown
     assert "--learning_rate" in shown
+    assert shown.count("--embedding_size VALUE") == 2
 
 
 def test_a_wrong_parameter_is_told_before_anything_slow_is_imported():

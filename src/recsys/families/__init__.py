@@ -11,6 +11,8 @@ A family is a module with
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
+    fold_in(recommender, knowledge, rows) -> Recommender
+                                optional: knows the users of `rows` too, in the codes of `knowledge`, without training
 
 docs/adding-a-family.md walks through one.
 """

@@ -1,0 +1,140 @@
+"""The Gibbs sampler: what a sweep costs, how near its products come to one large matrix product, what samples buy.
+
+Rows: those that scikit-learn's train_test_split(test_size=0.2, random_state=42) makes of the file, as the peers are
+measured on. Times of single parts are of one thread, as each thread of a sweep works on products of its own.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from bench.measure import heading, table
+from recsys.gibbs import START_SWEEPS, Chain, _gather, _table
+from recsys.movielens import obtain
+from recsys.ratings import read_ratings
+from recsys.runs import cut_runs
+from recsys.workers import workers
+from steps.shell import data_folder
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and test columns: users, items, ratings, timestamps."""
+
+    train: tuple[np.ndarray, ...]
+    test: tuple[np.ndarray, ...]
+    sizes: tuple[int, int]
+
+    def chain(self, embedding_size: int, seed: int = 0) -> Chain:
+        """A chain with implicit terms and runs in time."""
+        users, items, ratings, timestamps = self.train
+        runs, run_of = cut_runs(users, timestamps)
+        options = {"embedding_size": embedding_size, "implicit": True, "runs": (runs.users, run_of), "seed": seed}
+        return Chain(users, items, ratings, *self.sizes, **options)
+
+
+def split(name: str) -> Split:
+    """The rows of a data set, 80 to 20."""
+    ratings = read_ratings(obtain(name, data_folder() / "downloads"))
+    columns = ratings.users, ratings.items, ratings.values, ratings.timestamps
+    train, test = train_test_split(np.arange(len(ratings)), test_size=0.2, random_state=42)
+    sizes = len(ratings.user_ids), len(ratings.item_ids)
+    return Split(tuple(c[train] for c in columns), tuple(c[test] for c in columns), sizes)
+
+
+def least(work: Callable[[], object], rounds: int = 5) -> float:
+    """Seconds of the fastest of some rounds."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def sgemm_rate() -> float:
+    """GFLOP/s of one large single-precision product on one thread."""
+    square = torch.randn(2048, 2048)
+    return 2 * 2048**3 / least(lambda: square @ square) / 1e9
+
+
+def gram_rate(chain: Chain) -> float:
+    """GFLOP/s of the Gram products of a sweep on one thread, padding not counted as work; gathers left out."""
+    seconds = 0.0
+    for side, other in ((chain.users, chain.items), (chain.items, chain.users)):
+        rows = _table(other)
+        for chunk in side.chunks:
+            for position in range(len(chunk.places)):
+                gathered = _gather(rows, chain.target, chunk, position)
+                seconds += least(lambda gathered=gathered: torch.bmm(gathered.mT, gathered), 3)  # type: ignore[misc]
+    return 2 * 2 * chain.n * (chain.size + 2) ** 2 / seconds / 1e9
+
+
+def sweeps(data: Split, dimensions: list[int]) -> None:
+    """Milliseconds a sweep, and the rate of its products, by number of factors."""
+    rows = []
+    for dimension in dimensions:
+        with workers(CPU) as each:
+            chain = data.chain(dimension)
+            for _ in range(START_SWEEPS + 2):
+                chain.sweep(each)
+            milliseconds = 1e3 * least(lambda: chain.sweep(each), 8)  # noqa: B023  # called at once
+            gram, sgemm = gram_rate(chain), sgemm_rate()
+        rows.append([dimension, f"{milliseconds:.1f}", f"{gram:.0f}", f"{sgemm:.0f}", f"{gram / sgemm:.0%}"])
+    print(table(["factors", "ms a sweep", "Gram GFLOP/s", "sgemm GFLOP/s", "share"], rows))
+
+
+def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
+    """Seconds from nothing to a test RMSE, and the RMSE and AUC of the mean of so many kept draws."""
+    from recsys.sampling import BURN_IN, THINNING, HeldOut, _Follower
+
+    users, items, ratings, timestamps = data.test
+    started = time.perf_counter()
+    chain = data.chain(dimension)
+    spent, reached, rows = time.perf_counter() - started, "not reached", []
+    runs, _ = cut_runs(data.train[0], data.train[3])
+    from recsys.dataset import Interactions
+
+    held_out = HeldOut(
+        Interactions(users, items, ratings, timestamps),
+        np.ones(len(users), bool),
+        np.full(len(users), chain.centre),
+        ratings >= 4,
+        (ratings.min(), ratings.max()),
+        runs.find(users, timestamps),
+    )
+    follower = _Follower(chain, held_out)
+    with workers(CPU) as each:
+        while follower.kept < max(samples):
+            started = time.perf_counter()
+            chain.sweep(each)
+            spent += time.perf_counter() - started
+            after = chain.sweeps - START_SWEEPS - BURN_IN
+            _, rmse, auc = follower.follow(keep=after > 0 and (after - 1) % THINNING == 0)
+            if reached == "not reached" and rmse <= target:
+                reached = f"{spent:.2f} s, sweep {chain.sweeps}"
+            if auc is not None and follower.kept in samples:
+                rows.append([follower.kept, f"{rmse:.4f}", f"{auc:.4f}", chain.sweeps, f"{spent:.2f}"])
+    print(f"{dimension} factors: test RMSE {target:g} after {reached}\n")
+    print(table(["draws kept", "RMSE", "AUC of the mean", "sweeps", "seconds"], rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ratings", default="movielens-1m")
+    parser.add_argument("--target", type=float, default=0.8496, help="test RMSE to time")
+    parser.add_argument("--factors", type=int, default=30, help="of the chain whose accuracy is followed")
+    parser.add_argument("--dimensions", type=int, nargs="*", default=[14, 30, 62, 64])
+    parser.add_argument("--samples", type=int, nargs="*", default=[1, 2, 5, 10, 20, 40, 80])
+    given = parser.parse_args()
+    data = split(given.ratings)
+    print(heading(f"Gibbs sampling on {given.ratings}", ["torch", "numpy"]))
+    sweeps(data, given.dimensions)
+    accuracy(data, given.factors, given.target, given.samples)

@@ -1,0 +1,225 @@
+import numpy as np
+import pytest
+import torch
+
+from recsys import gibbs
+from recsys.conjugate import draw_normal_wishart
+from recsys.gibbs import START_SWEEPS, Chain
+from recsys.workers import workers
+
+CPU = torch.device("cpu")
+
+
+def chain_of(users, items, ratings, n_users, n_items, *, size=1, seed=0, **options) -> Chain:
+    """A chain past its start, whose targets are the ratings as they are."""
+    columns = np.asarray(users, np.int32), np.asarray(items, np.int32), np.asarray(ratings, float)
+    options = {"implicit": False} | options
+    chain = Chain(*columns, n_users, n_items, embedding_size=size, seed=seed, **options)
+    chain.ratings = chain.target = torch.from_numpy(np.append(columns[2], 0).astype(np.float32))
+    chain.sweeps = START_SWEEPS
+    return chain
+
+
+def random_ratings(n_users=30, n_items=20, share=0.4, seed=0):
+    random = np.random.default_rng(seed)
+    users, items = np.nonzero(random.random((n_users, n_items)) < share)
+    return users, items, random.normal(size=len(users))
+
+
+def set_prior(side, mean, inverse):
+    side.mean, side.inverse = torch.tensor(mean), torch.tensor(inverse)
+
+
+def sweep(chain, times=1):
+    with workers(CPU) as each:
+        for _ in range(times):
+            chain.sweep(each)
+
+
+def draw_users(chain, starting):
+    with workers(CPU) as each:
+        return chain._draw_factors(chain.users, chain.items, starting, each)
+
+
+def test_draws_have_the_mean_and_variance_of_the_closed_form():
+    """20,000 users who gave the same three ratings: what one draw gives each of them is a sample of one posterior."""
+    n, rated = 20_000, np.array([2.0, -1, 0.5])
+    users, items = np.repeat(np.arange(n), 3), np.tile(np.arange(3), n)
+    chain = chain_of(users, items, np.tile(rated, n), n, 3)
+    set_prior(chain.users, [0.3, -0.2], [[2.0, 0.5], [0.5, 1.5]])
+    chain.noise = 1.7
+    chain.items.factors = torch.tensor([[1.0, 0.1], [-0.5, 0.2], [2.0, -0.3]])
+    draw_users(chain, starting=False)
+    drawn = chain.users.factors.double().numpy()
+    regressors = np.array([[1.0, 1], [-0.5, 1], [2.0, 1]])
+    prior = np.array([[2.0, 0.5], [0.5, 1.5]])
+    precision = prior + 1.7 * regressors.T @ regressors
+    mean = np.linalg.solve(precision, prior @ [0.3, -0.2] + 1.7 * regressors.T @ (rated - [0.1, 0.2, -0.3]))
+    assert drawn.mean(0) == pytest.approx(mean, abs=5 * 0.6 / n**0.5)
+    assert np.cov(drawn.T) == pytest.approx(np.linalg.inv(precision), abs=0.01)
+
+
+@pytest.mark.parametrize("cells", [16, 1 << 15], ids=["rows in segments", "one block a row"])
+def test_the_batched_solve_is_a_loop_of_solves(cells, monkeypatch):
+    monkeypatch.setattr(gibbs, "_CPU_CELLS", cells)
+    users, items, ratings = random_ratings(30, 41, 0.6)
+    items = np.where(items == 40, 0, items)  # nobody rated item 40
+    chain = chain_of(users, items, ratings, 30, 41, size=5)
+    assert (max(len(chunk.places) for chunk in chain.users.chunks) > 1) == (cells == 16)
+    chain.users.precision = torch.rand(30) + 0.5
+    set_prior(chain.users, np.arange(6, dtype=np.float32).tolist(), (np.eye(6, dtype=np.float32) * 3).tolist())
+    errors = draw_users(chain, starting=True).numpy()
+    q = chain.items.factors.double().numpy()
+    for user in range(30):
+        rows = np.flatnonzero(users == user)
+        regressors = np.column_stack((q[items[rows], :-1], np.ones(len(rows))))
+        target = ratings[rows] - q[items[rows], -1]
+        weight = float(chain.users.precision[user]) * chain.noise
+        system = 3 * np.eye(6) + weight * regressors.T @ regressors
+        expected = np.linalg.solve(system, 3 * np.arange(6) + weight * regressors.T @ target)
+        assert chain.users.factors[user].numpy() == pytest.approx(expected, abs=1e-4)
+        assert errors[user] == pytest.approx(((target - regressors @ expected) ** 2).sum(), rel=1e-3, abs=1e-3)
+
+
+def test_padding_does_not_leak():
+    """A user with one rating beside one with all of them: the block is as wide as the longest row."""
+    users = np.array([0] * 20 + [1])
+    items = np.array([*range(20), 7])
+    ratings = np.append(np.full(20, 2.0), 3.0)
+    both = chain_of(users, items, ratings, 2, 20, size=3)
+    assert both.users.chunks[0].places[0].shape == (2, 20)
+    alone = chain_of(users[20:], items[20:], ratings[20:], 2, 20, size=3)
+    alone.items.factors = both.items.factors
+    alone.noise = both.noise
+    draw_users(both, starting=True)
+    draw_users(alone, starting=True)
+    assert both.users.factors[1].numpy() == pytest.approx(alone.users.factors[1].numpy(), abs=1e-6)
+
+
+def test_an_item_nobody_rated_is_drawn_from_the_prior():
+    users, items, ratings = random_ratings(10, 5)
+    chain = chain_of(users, items, ratings, 10, 4000)
+    set_prior(chain.items, [1.0, -1.0], [[4.0, 0.0], [0.0, 25.0]])
+    with workers(CPU) as each:
+        chain._draw_factors(chain.items, chain.users, False, each)
+    drawn = chain.items.factors[5:].numpy()
+    assert drawn.mean(0) == pytest.approx([1, -1], abs=0.05)
+    assert drawn.std(0) == pytest.approx([0.5, 0.2], rel=0.06)
+
+
+class FixedNoise(Chain):
+    """A chain whose noise and priors stay as they were set."""
+
+    noise = property(lambda self: 2.0, lambda self, value: None)
+
+    def _draw_prior(self, side, starting):
+        pass
+
+
+def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
+    """Simulation-based calibration (Talts et al. 2018) of factors, biases and precisions.
+
+    500 small data sets that share no user and no item are 500 independent replications within one chain.
+    """
+    monkeypatch.setitem(globals(), "Chain", FixedNoise)
+    sets, n_users, n_items, draws = 500, 4, 5, 19
+    random = np.random.default_rng(3)
+    spread = np.array([0.8, 0.5])
+    p, q = (random.normal(size=(sets * n, 2)) * spread for n in (n_users, n_items))
+    precision = random.gamma(gibbs._SPREAD, 1 / gibbs._SPREAD, sets * n_users)
+    block, user, item = (part.ravel() for part in np.indices((sets, n_users, n_items)))
+    users, items = block * n_users + user, block * n_items + item
+    mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
+    ratings = mean + random.normal(size=len(mean)) / np.sqrt(2 * precision[users])
+    chain = chain_of(users, items, ratings, len(p), len(q))
+    for side, start in ((chain.users, p), (chain.items, q)):
+        set_prior(side, [0.0, 0.0], np.diag(1 / spread**2).astype(np.float32).tolist())
+        side.factors = torch.from_numpy(random.normal(size=start.shape) * spread).float()
+    first = np.arange(sets) * n_users, np.arange(sets) * n_items
+
+    def statistics(p, q, precision):
+        p, q = p[first[0]].astype(float), q[first[1]].astype(float)
+        return np.stack((p[:, 0] * q[:, 0] + p[:, 1] + q[:, 1], p[:, 1], p[:, 0] ** 2, precision[first[0]]))
+
+    truth, ranks = statistics(p, q, precision), 0
+    sweep(chain, 20)
+    for _ in range(draws):
+        sweep(chain, 8)
+        sample = chain.sample()
+        ranks = ranks + (statistics(sample.user_factors, sample.item_factors, sample.user_precision) < truth)
+    for row in ranks:
+        counts = np.bincount(row, minlength=draws + 1)
+        expected = sets / (draws + 1)
+        assert ((counts - expected) ** 2 / expected).sum() < 43.8  # chi-square of 19 degrees, 1 in 1,000
+
+
+def test_the_biases_of_runs_are_those_of_the_closed_form():
+    users, items, ratings = random_ratings(6, 30, 1.0)
+    run_users, run_of = np.repeat(np.arange(6), 3).astype(np.int32), (users * 3 + items // 10).astype(np.int32)
+    chain = chain_of(users, items, ratings, 6, 30, runs=(run_users, run_of))
+    chain.runs.precision = 4.0
+    chain.users.precision = torch.arange(1, 7).float()
+    draw_users(chain, starting=True)
+    chain._draw_runs(chain.runs, starting=True)
+    p, q = chain.users.factors.numpy(), chain.items.factors.numpy()
+    rest = ratings - p[users, 0] * q[items, 0] - p[users, 1] - q[items, 1]
+    weight = chain.noise * (run_users + 1)
+    sums, counts = np.bincount(run_of, weights=rest), np.bincount(run_of)
+    expected = weight * sums / (weight * counts + 4)
+    assert chain.runs.value.numpy() == pytest.approx(expected, abs=1e-4)
+    assert chain.target[:-1].numpy() == pytest.approx(ratings - expected[run_of], abs=1e-4)
+
+
+def test_normal_wishart_draws_have_the_posterior_s_mean():
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(40, 2)) @ np.array([[1.0, 0.4], [0, 0.5]]) + [1, -2]
+    generator = torch.Generator().manual_seed(0)
+    with workers(CPU):  # one thread: torch's own would wait for each other at every small matrix
+        drawn = [draw_normal_wishart(torch.from_numpy(rows), generator) for _ in range(3000)]
+    mean = rows.mean(0)
+    scatter = (rows - mean).T @ (rows - mean) + np.eye(2) + 2 * 40 / 42 * np.outer(mean, mean)
+    assert np.mean([m.numpy() for m, _ in drawn], 0) == pytest.approx(40 * mean / 42, abs=0.02)
+    assert np.mean([p.numpy() for _, p in drawn], 0) == pytest.approx(42 * np.linalg.inv(scatter), rel=0.03, abs=0.02)
+
+
+def states_equal(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def full_chain(seed=0):
+    users, items, ratings = random_ratings(40, 30)
+    runs = np.arange(40, dtype=np.int32), users.astype(np.int32)
+    return chain_of(users, items, ratings, 40, 30, size=4, implicit=True, runs=runs, seed=seed)
+
+
+def test_the_same_seed_gives_the_same_chain_on_any_number_of_threads():
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            chain = full_chain()
+            sweep(chain, 5)
+            found.append(chain.state())
+    finally:
+        torch.set_num_threads(threads)
+    assert states_equal(*found)
+    other = full_chain(seed=1)
+    sweep(other, 5)
+    assert not states_equal(found[0], other.state())
+
+
+def test_a_restored_chain_goes_on_as_the_unbroken_one_does():
+    unbroken, broken, resumed = full_chain(), full_chain(), full_chain()
+    sweep(unbroken, 6)
+    sweep(broken, 3)
+    resumed.restore(broken.state())
+    sweep(resumed, 3)
+    assert states_equal(unbroken.state(), resumed.state())
+    assert not states_equal(unbroken.state(), broken.state())
+
+
+def test_the_state_of_another_chain_is_refused():
+    users, items, ratings = random_ratings(20, 30)
+    other = chain_of(users, items, ratings, 20, 30, size=4)
+    with pytest.raises(ValueError, match=r"users_factors is of shape \(40, 5\), not \(20, 5\)"):
+        other.restore(full_chain().state())
