@@ -55,7 +55,7 @@ def test_of_many_versions_the_best_are_compared():
     figure = plots.comparison([f"{number} bias" for number in range(100)], aucs, [None] * 100, 99, None)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [f"{number} bias" for number in range(60, 100)]
-    assert figure.axes[0].get_title() == "Versions on the same test set: the best 40 of 100"
+    assert figure.axes[0].get_title() == "Versions on the same test set (orange: in Production): the best 40 of 100"
 
 
 def test_the_histogram_counts_every_rating(measured):

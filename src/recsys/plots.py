@@ -161,7 +161,7 @@ def comparison(
         reference: position of the version that was there before, which all are compared with.
     """
     order = np.argsort(aucs, kind="stable")[-_MOST_COMPARED:]
-    title = "Versions on the same test set"
+    title = "Versions on the same test set (orange: in Production)"
     if len(order) < len(names):
         title += f": the best {len(order)} of {len(names)}"
     figure, axes = _figure(title, height=max(2.4, 0.28 * len(order) + 1.4))
@@ -180,7 +180,7 @@ def comparison(
     else:
         axes.set_xlabel("test AUC")
     axes.set_yticks(range(len(order)), [names[position] for position in order], fontsize=8)
-    axes.set(ylabel="version (orange: in Production)", ylim=(-0.6, len(order) - 0.2))
+    axes.set(ylabel="version", ylim=(-0.6, len(order) - 0.2))
     axes.margins(x=0.12)
     return figure
 

@@ -120,7 +120,7 @@ def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket,
     monkeypatch.setattr(HttpArtifactRepository, "create_multipart_upload", refuse, raising=False)
     member = log_in("member", ROLES["member"])
     step("train", ratings="my.csv", family="bias", **COLUMNS)
-    step("promote")
+    step("promote", beat_bias=False, max_rmse=4)  # biases alone explain the sample
     assert member.get_model_version_by_alias("recsys", "champion").version == "1"
     keys = objects(bucket, "artifacts/")
     assert any(key.endswith("recommender.json") for key in keys)

@@ -34,7 +34,10 @@ def lived_in(tmp_path_factory, shared):
         patch.setenv("MLFLOW_TRACKING_URI", store.uri)
         patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         patch.setenv("RECSYS_DATA", str(store.data))
-        for step, parameters in (("train", {"ratings": "my.csv", "family": "bias", **COLUMNS}), ("promote", {})):
+        for step, parameters in (
+            ("train", {"ratings": "my.csv", "family": "bias", **COLUMNS}),
+            ("promote", {"beat_bias": False, "max_rmse": 4}),
+        ):
             run_step(step, step_function(step), options(folder=store.home, **parameters))
     extra = store.client.create_experiment("zweites Experiment", artifact_location=str(store.folder / "elsewhere"))
     run = store.client.create_run(extra)
