@@ -177,6 +177,7 @@ def _taking_part(search: "Search", parent: str) -> Any:
 def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, board: Board) -> dict[str, Any]:
     """Run trials, then see the search to its end."""
     from recsys import study_runs
+    from recsys.tuning.search import SupersededError
 
     def ended(trial: "EndedTrial", curves: "Curves") -> None:
         record = _record(trial, search.name, curves)
@@ -187,16 +188,22 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
     with GentleStop("stopping after the running trial; once more to stop at once") as stop:
         search.run(ended, stop.stopped, board.status)
     board.end()
-    while (answer := search.contend()) == "wait":
-        time.sleep(_POLL_SECONDS)
-    if answer == "finish":
+    superseded = False
+    while (answer := search.contend()) != "over":
+        if answer == "wait":
+            time.sleep(_POLL_SECONDS)
+            continue
         try:
             found = _finish(search, parent, parameters, dataset)
             study_runs.end(parent, "FINISHED")
             search.close(found)
+        except SupersededError:
+            superseded = True
         except BaseException:
             search.concede()
             raise
+    if superseded:
+        study_runs.end(parent, "FINISHED")  # which this process has shown as running since
     outcome = search.outcome()
     assert outcome is not None
     return outcome
@@ -228,7 +235,14 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
         version = versions.find_tagged(parameters.model_name, mark)
         if version is None:
             kept = parameters.model_dump(include=set(TrainParameters.model_fields))
-            version = train(TrainParameters(**kept), config, dataset, mark | {study_runs.WORKER: search.worker})
+
+            def once(register: "Callable[[], Version]") -> "Version":
+                # The training took a while: if this process was paused meanwhile, another one may have finished.
+                with search.finishing():
+                    return versions.find_tagged(parameters.model_name, mark) or register()
+
+            tags = mark | {study_runs.WORKER: search.worker}
+            version = train(TrainParameters(**kept), config, dataset, tags, once)
         run.set_tags({"version": str(version.number)})
     return outcome | {"version": version.number}
 

@@ -214,6 +214,35 @@ def test_a_finisher_that_died_after_registering_is_not_followed_by_a_second_vers
     assert sorted(names) == ["trial 0", "trial 1", "trial 2"]
 
 
+def test_a_finisher_that_was_paused_is_not_followed_by_a_second_version(study, module_store, monkeypatch, capsys):
+    """Paused while it trains the best, so long that another worker counts it as dead, takes over and finishes."""
+    from recsys import training
+    from recsys.tuning.ledger import Ledger
+
+    real = training.train
+
+    def paused(*arguments, **named):
+        monkeypatch.setattr(training, "train", real)
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "alive", lambda self: [])
+            study(study="paused")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(training, "train", paused)
+    study(study="paused")
+    shown = capsys.readouterr().out
+    versions = module_store.client.search_model_versions("name = 'recsys'")
+    (version,) = [version for version in versions if version.tags.get("study") == "paused"]
+    assert shown.count("registered version") == 1
+    assert shown.count("best of 3 trials") == 2  # both say what came of it
+    run = module_store.run_named("study paused")
+    assert (run.info.status, run.data.tags["version"]) == ("FINISHED", str(version.version))
+    trained = [child for child in children(module_store, run) if child.info.run_name == "train bias"]
+    assert sorted(child.info.status for child in trained) == ["FAILED", "FINISHED"]
+    tuned = [child for child in children(module_store, run) if child.info.run_name == "tune bias"]
+    assert [child.data.tags["version"] for child in tuned] == [str(version.version)] * 2
+
+
 @pytest.mark.e2e
 def test_workers_share_a_study_and_the_password_is_nowhere(store, mariadb):
     """As typed: `mlflow run` with two workers, against a server whose account has a password."""

@@ -42,6 +42,10 @@ class Progress(NamedTuple):
     best: FrozenTrial | None
 
 
+class SupersededError(Exception):
+    """Another worker took over the finishing, as this one gave no sign of life for too long."""
+
+
 class Search:
     """One process's place in a search."""
 
@@ -160,6 +164,18 @@ class Search:
 
         with explained(self.url):
             return self.ledger.transact(ask)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Holds the study's lock for what may be done by the finisher only, and briefly.
+
+        Raises:
+            SupersededError: if this worker, paused for too long, is the finisher no more.
+        """
+        with explained(self.url), self.ledger.locked() as state:
+            if state["search"] != self.number or state["over"] or state["finisher"] != self.worker:
+                raise SupersededError("another worker took over the finishing of the search")
+            yield
 
     def close(self, outcome: dict[str, Any]) -> None:
         """Say that the search is over, and with what."""
