@@ -216,19 +216,19 @@ def test_a_finisher_that_died_after_registering_is_not_followed_by_a_second_vers
 
 def test_a_finisher_that_was_paused_is_not_followed_by_a_second_version(study, module_store, monkeypatch, capsys):
     """Paused while it trains the best, so long that another worker counts it as dead, takes over and finishes."""
-    from recsys import training
+    from recsys.tracking import Run
     from recsys.tuning.ledger import Ledger
 
-    real = training.train
+    real = Run.log_recommender
 
-    def paused(*arguments, **named):
-        monkeypatch.setattr(training, "train", real)
+    def paused(*arguments):
+        monkeypatch.setattr(Run, "log_recommender", real)
         with monkeypatch.context() as patch:
             patch.setattr(Ledger, "alive", lambda self: [])
             study(study="paused")
-        return real(*arguments, **named)
+        return real(*arguments)
 
-    monkeypatch.setattr(training, "train", paused)
+    monkeypatch.setattr(Run, "log_recommender", paused)
     study(study="paused")
     shown = capsys.readouterr().out
     versions = module_store.client.search_model_versions("name = 'recsys'")
