@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from recsys.settings import to_text
@@ -35,12 +35,12 @@ class Board:
         clear = _CLEAR if self._terminal else ""
         print(f"{clear}trial {trial.number}: {value} ({seconds:.1f} s; {tried}){reason}", flush=True)
 
-    def status(self, progress: "Progress") -> None:
-        """Renew the line of a terminal; nothing elsewhere."""
+    def status(self, progress: "Callable[[], Progress]") -> None:
+        """Renew the line of a terminal, not too often; elsewhere do not even ask where the search stands."""
         if not self._terminal or time.monotonic() - self._shown < _RENEW_SECONDS:
             return
         self._shown = time.monotonic()
-        print(f"{_CLEAR}{self.line(progress)}", end="", flush=True)
+        print(f"{_CLEAR}{self.line(progress())}", end="", flush=True)
 
     def end(self) -> None:
         """Leave the terminal with an empty line."""

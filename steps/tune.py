@@ -183,10 +183,11 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
         record = _record(trial, search.name, curves)
         study_runs.record_trial(parent, record)
         board.trial(trial, record.tags.get("error"), record.metrics["seconds"])
-        board.status(search.progress())
+        board.status(search.progress)
 
-    with GentleStop("stopping after the running trial; once more to stop at once") as stop:
-        search.run(ended, stop.stopped, board.status)
+    alone = TICKET not in os.environ  # else the process that started this one says so for all
+    with GentleStop("stopping after the running trial; once more to stop at once" if alone else "") as stop:
+        search.run(ended, stop.stopped, lambda: board.status(search.progress))
     board.end()
     superseded = False
     while (answer := search.contend()) != "over":
@@ -280,7 +281,7 @@ def _employ(
             while team.at_work():
                 if stop.asked:
                     team.ask_to_stop()
-                board.status(search.progress())
+                board.status(search.progress)
                 time.sleep(_POLL_SECONDS)
         board.end()
     outcome = search.outcome()
