@@ -303,7 +303,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
     if not search.join(number, until):
         return
     with search.at_work():
-        _work(search, parent, parameters, dataset, Board(parameters.metric, until))
+        _work(search, parent, parameters, dataset, Board(parameters.metric, until, shared=True))
 
 
 def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
