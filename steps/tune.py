@@ -5,7 +5,6 @@ import io
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import spaces, urls
+from steps.concealment import conceal_refused, concealed, hide_password
 from steps.gently import GentleStop
 from steps.parameters import TrainParameters, Tuning
 from steps.prepare import prepare_once
@@ -45,8 +45,7 @@ def tune(parameters: Tuning) -> "Version | None":
     if ticket := os.environ.get(TICKET):
         _help_out(parameters, url, **json.loads(ticket))
         return None
-    _conceal(url)
-    with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
+    with concealed(url), open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
         run.log_parameters(parameters.model_copy(update={"storage": urls.masked(parameters.storage)}))
         dataset = prepare_once(parameters, parameters.folder)
         run.set_tags({"data_version": dataset.digest})
@@ -83,7 +82,7 @@ def storage_url(parameters: Tuning) -> str:
         except InputError as error:
             raise InputError(f"{STORAGE}: {error}") from None
     else:
-        hidden = urls.masked(given) == parameters.storage  # see _hide_password
+        hidden = urls.masked(given) == parameters.storage  # see steps.concealment
         url = given if hidden else parameters.storage
     if urls.is_sqlite(url):
         file = urls.sqlite_path(url)
@@ -329,44 +328,9 @@ def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> 
     )
 
 
-def _conceal(url: str) -> None:
-    """Take the password out of the run that `mlflow run` made for this process: it logs parameters as they come."""
-    launched = os.environ.get("MLFLOW_RUN_ID")  # there until a run is opened
-    if not launched or not urls.has_password(url):
-        return
-    from recsys import study_runs
-
-    if not study_runs.conceal_parameter(launched, "storage", urls.masked):
-        del os.environ["MLFLOW_RUN_ID"]
-        print(
-            f"note: mlflow run logged the parameter storage, with its password, on the run {launched}; that run was "
-            f"deleted, and `mlflow gc` on the server removes it for good; {STORAGE} keeps a URL out of MLflow"
-        )
-
-
-def _hide_password() -> None:
-    """Start anew with the URL in the environment where a command line, which all users can read, has a password."""
-    arguments = sys.argv[1:]
-    for position, argument in enumerate(arguments):
-        key, given, value = argument.partition("=")
-        if key != "--storage":
-            continue
-        value = value if given else "".join(arguments[position + 1 : position + 2])
-        if urls.has_password(value):
-            arguments[position : position + (1 if given else 2)] = [f"--storage={urls.masked(value)}"]
-            command = [sys.executable, "-m", "steps.tune", *arguments]
-            os.execve(sys.executable, command, {**os.environ, STORAGE: value})
-
-
-def _conceal_refused() -> None:
-    """Take the password out of the launcher's run also where the step ended before it had begun."""
-    with contextlib.suppress(Exception):  # the step's own message says what went wrong
-        _conceal(os.environ.get(STORAGE, ""))
-
-
 if __name__ == "__main__":
-    _hide_password()
+    hide_password()
     try:
         run_step("tune", tune)
     finally:
-        _conceal_refused()
+        conceal_refused()
