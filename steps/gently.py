@@ -48,7 +48,8 @@ class GentleStop:
         if orphaned:
             self._pass_on(number, frame)
             return
-        print(self._message, file=sys.stderr, flush=True)
+        if self._message:
+            print(self._message, file=sys.stderr, flush=True)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         before = self._before[number]

@@ -1,8 +1,9 @@
 """What a person sees of a search: a line a trial, or on a terminal one line that changes."""
 
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from recsys.settings import to_text
@@ -16,12 +17,16 @@ _RENEW_SECONDS = 0.5
 
 
 class Board:
-    """Prints the progress of a search whose value is `metric`."""
+    """Prints the progress of a search whose value is `metric`.
 
-    def __init__(self, metric: str, until: float | None = None) -> None:
+    A worker that shares the terminal with the process that started it leaves the line that changes to that one.
+    """
+
+    def __init__(self, metric: str, until: float | None = None, *, shared: bool = False) -> None:
         self._metric = metric.upper() if metric == "auc" else metric.replace("_", " ")
         self._until = until
         self._terminal = sys.stdout.isatty()
+        self._shared = shared
         self._started = time.monotonic()
         self._first: int | None = None
         self._shown = 0.0
@@ -35,16 +40,17 @@ class Board:
         clear = _CLEAR if self._terminal else ""
         print(f"{clear}trial {trial.number}: {value} ({seconds:.1f} s; {tried}){reason}", flush=True)
 
-    def status(self, progress: "Progress") -> None:
-        """Renew the line of a terminal; nothing elsewhere."""
-        if not self._terminal or time.monotonic() - self._shown < _RENEW_SECONDS:
+    def status(self, progress: "Callable[[], Progress]") -> None:
+        """Renew the line of a terminal, not too often; elsewhere do not even ask where the search stands."""
+        if not self._terminal or self._shared or time.monotonic() - self._shown < _RENEW_SECONDS:
             return
         self._shown = time.monotonic()
-        print(f"{_CLEAR}{self.line(progress)}", end="", flush=True)
+        # Only the last row of a line that wraps can be cleared.
+        print(f"{_CLEAR}{_cut(self.line(progress()), shutil.get_terminal_size().columns - 1)}", end="", flush=True)
 
     def end(self) -> None:
         """Leave the terminal with an empty line."""
-        if self._terminal:
+        if self._terminal and not self._shared:
             print(_CLEAR, end="", flush=True)
 
     def line(self, progress: "Progress") -> str:
@@ -52,11 +58,11 @@ class Board:
         done = progress.done + progress.pruned
         of = f" of {progress.target}" if progress.target is not None else ""
         parts = [f"{done}{of} trials", f"{progress.pruned} pruned", f"{progress.failed} failed"]
-        if progress.best is not None:
-            parts.append(f"best {progress.best.value:.4f} ({settings(progress.best.params) or 'the defaults'})")
         left = self._left(done, progress.target)
         if left is not None:
             parts.append(f"{_clock(left)} left")
+        if progress.best is not None:
+            parts.append(f"best {progress.best.value:.4f} ({settings(progress.best.params) or 'the defaults'})")
         return ", ".join(parts)
 
     def _left(self, done: int, target: int | None) -> float | None:
@@ -77,6 +83,10 @@ def settings(params: Mapping[str, object]) -> str:
 
 def _short(setting: object) -> str:
     return f"{setting:.4g}" if isinstance(setting, float) else to_text(setting)
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _clock(seconds: float) -> str:

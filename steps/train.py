@@ -1,6 +1,7 @@
 """Train: a dataset and a family in, a registered version out."""
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
@@ -24,6 +25,7 @@ def train(
     config: Settings | None = None,
     dataset: Dataset | None = None,
     tags: dict[str, str] | None = None,
+    once: "Callable[[Callable[[], Version]], Version] | None" = None,
 ) -> "Version":
     """Train one family, log the model and register it.
 
@@ -31,6 +33,7 @@ def train(
         config: the family's settings; its defaults where None.
         dataset: where the caller has it already, else it is found or prepared.
         tags: further tags of the run and the version.
+        once: given what registers the version, calls it, or answers with a version that is to stand instead.
     """
     from recsys import evaluation, plots, training
     from registry import versions
@@ -59,7 +62,11 @@ def train(
         # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
         run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
         tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
-        version = versions.register(run.run_id, model_id, parameters.model_name, tags)
+
+        def register() -> "Version":
+            return versions.register(run.run_id, model_id, parameters.model_name, tags)
+
+        version = once(register) if once else register()
         run.set_tags({"version": str(version.number)})
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)
     print(f"registered version {version.number} of {version.name}: {family}, validation {shown}")

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import spaces, urls
+from steps.concealment import conceal_refused, concealed, hide_password
 from steps.gently import GentleStop
 from steps.parameters import TrainParameters, Tuning
 from steps.prepare import prepare_once
@@ -45,8 +45,7 @@ def tune(parameters: Tuning) -> "Version | None":
     if ticket := os.environ.get(TICKET):
         _help_out(parameters, url, **json.loads(ticket))
         return None
-    _conceal(url)
-    with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
+    with concealed(url), open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
         run.log_parameters(parameters.model_copy(update={"storage": urls.masked(parameters.storage)}))
         dataset = prepare_once(parameters, parameters.folder)
         run.set_tags({"data_version": dataset.digest})
@@ -83,7 +82,7 @@ def storage_url(parameters: Tuning) -> str:
         except InputError as error:
             raise InputError(f"{STORAGE}: {error}") from None
     else:
-        hidden = urls.masked(given) == parameters.storage  # see _hide_password
+        hidden = urls.masked(given) == parameters.storage  # see steps.concealment
         url = given if hidden else parameters.storage
     if urls.is_sqlite(url):
         file = urls.sqlite_path(url)
@@ -177,26 +176,34 @@ def _taking_part(search: "Search", parent: str) -> Any:
 def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, board: Board) -> dict[str, Any]:
     """Run trials, then see the search to its end."""
     from recsys import study_runs
+    from recsys.tuning.search import SupersededError
 
     def ended(trial: "EndedTrial", curves: "Curves") -> None:
         record = _record(trial, search.name, curves)
         study_runs.record_trial(parent, record)
         board.trial(trial, record.tags.get("error"), record.metrics["seconds"])
-        board.status(search.progress())
+        board.status(search.progress)
 
-    with GentleStop("stopping after the running trial; once more to stop at once") as stop:
-        search.run(ended, stop.stopped, board.status)
+    alone = TICKET not in os.environ  # else the process that started this one says so for all
+    with GentleStop("stopping after the running trial; once more to stop at once" if alone else "") as stop:
+        search.run(ended, stop.stopped, lambda: board.status(search.progress))
     board.end()
-    while (answer := search.contend()) == "wait":
-        time.sleep(_POLL_SECONDS)
-    if answer == "finish":
+    superseded = False
+    while (answer := search.contend()) != "over":
+        if answer == "wait":
+            time.sleep(_POLL_SECONDS)
+            continue
         try:
             found = _finish(search, parent, parameters, dataset)
             study_runs.end(parent, "FINISHED")
             search.close(found)
+        except SupersededError:
+            superseded = True
         except BaseException:
             search.concede()
             raise
+    if superseded:
+        study_runs.end(parent, "FINISHED")  # which this process has shown as running since
     outcome = search.outcome()
     assert outcome is not None
     return outcome
@@ -228,7 +235,14 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
         version = versions.find_tagged(parameters.model_name, mark)
         if version is None:
             kept = parameters.model_dump(include=set(TrainParameters.model_fields))
-            version = train(TrainParameters(**kept), config, dataset, mark | {study_runs.WORKER: search.worker})
+
+            def once(register: "Callable[[], Version]") -> "Version":
+                # The training took a while: if this process was paused meanwhile, another one may have finished.
+                with search.finishing():
+                    return versions.find_tagged(parameters.model_name, mark) or register()
+
+            tags = mark | {study_runs.WORKER: search.worker}
+            version = train(TrainParameters(**kept), config, dataset, tags, once)
         run.set_tags({"version": str(version.number)})
     return outcome | {"version": version.number}
 
@@ -266,7 +280,7 @@ def _employ(
             while team.at_work():
                 if stop.asked:
                     team.ask_to_stop()
-                board.status(search.progress())
+                board.status(search.progress)
                 time.sleep(_POLL_SECONDS)
         board.end()
     outcome = search.outcome()
@@ -288,7 +302,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
     if not search.join(number, until):
         return
     with search.at_work():
-        _work(search, parent, parameters, dataset, Board(parameters.metric, until))
+        _work(search, parent, parameters, dataset, Board(parameters.metric, until, shared=True))
 
 
 def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
@@ -314,44 +328,9 @@ def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> 
     )
 
 
-def _conceal(url: str) -> None:
-    """Take the password out of the run that `mlflow run` made for this process: it logs parameters as they come."""
-    launched = os.environ.get("MLFLOW_RUN_ID")  # there until a run is opened
-    if not launched or not urls.has_password(url):
-        return
-    from recsys import study_runs
-
-    if not study_runs.conceal_parameter(launched, "storage", urls.masked):
-        del os.environ["MLFLOW_RUN_ID"]
-        print(
-            f"note: mlflow run logged the parameter storage, with its password, on the run {launched}; that run was "
-            f"deleted, and `mlflow gc` on the server removes it for good; {STORAGE} keeps a URL out of MLflow"
-        )
-
-
-def _hide_password() -> None:
-    """Start anew with the URL in the environment where a command line, which all users can read, has a password."""
-    arguments = sys.argv[1:]
-    for position, argument in enumerate(arguments):
-        key, given, value = argument.partition("=")
-        if key != "--storage":
-            continue
-        value = value if given else "".join(arguments[position + 1 : position + 2])
-        if urls.has_password(value):
-            arguments[position : position + (1 if given else 2)] = [f"--storage={urls.masked(value)}"]
-            command = [sys.executable, "-m", "steps.tune", *arguments]
-            os.execve(sys.executable, command, {**os.environ, STORAGE: value})
-
-
-def _conceal_refused() -> None:
-    """Take the password out of the launcher's run also where the step ended before it had begun."""
-    with contextlib.suppress(Exception):  # the step's own message says what went wrong
-        _conceal(os.environ.get(STORAGE, ""))
-
-
 if __name__ == "__main__":
-    _hide_password()
+    hide_password()
     try:
         run_step("tune", tune)
     finally:
-        _conceal_refused()
+        conceal_refused()

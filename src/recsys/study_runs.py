@@ -174,6 +174,16 @@ def conceal_parameter(run_id: str, name: str, masked: Callable[[str], str]) -> b
     return False
 
 
+def restore(run_id: str) -> None:
+    """Bring a deleted run back."""
+    MlflowClient().restore_run(run_id)
+
+
+def delete(run_id: str) -> None:
+    """Delete a run."""
+    MlflowClient().delete_run(run_id)
+
+
 def _children(parent: str) -> list[Run]:
     client, token, found = MlflowClient(), None, []
     while True:

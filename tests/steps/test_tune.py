@@ -1,12 +1,17 @@
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pipeline import COLUMNS, PROJECT, write_sample
 
+from recsys import study_runs
+from steps import concealment
 from steps import tune as tuning
 
 TRIALS = 3
@@ -214,6 +219,59 @@ def test_a_finisher_that_died_after_registering_is_not_followed_by_a_second_vers
     assert sorted(names) == ["trial 0", "trial 1", "trial 2"]
 
 
+def test_a_finisher_that_was_paused_is_not_followed_by_a_second_version(study, module_store, monkeypatch, capsys):
+    """Paused while it trains the best, so long that another worker counts it as dead, takes over and finishes."""
+    from recsys.tracking import Run
+    from recsys.tuning.ledger import Ledger
+
+    real = Run.log_recommender
+
+    def paused(*arguments):
+        monkeypatch.setattr(Run, "log_recommender", real)
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "alive", lambda self: [])
+            study(study="paused")
+        return real(*arguments)
+
+    monkeypatch.setattr(Run, "log_recommender", paused)
+    study(study="paused")
+    shown = capsys.readouterr().out
+    versions = module_store.client.search_model_versions("name = 'recsys'")
+    (version,) = [version for version in versions if version.tags.get("study") == "paused"]
+    assert shown.count("registered version") == 1
+    assert shown.count("best of 3 trials") == 2  # both say what came of it
+    run = module_store.run_named("study paused")
+    assert (run.info.status, run.data.tags["version"]) == ("FINISHED", str(version.version))
+    trained = [child for child in children(module_store, run) if child.info.run_name == "train bias"]
+    assert sorted(child.info.status for child in trained) == ["FAILED", "FINISHED"]
+    tuned = [child for child in children(module_store, run) if child.info.run_name == "tune bias"]
+    assert [child.data.tags["version"] for child in tuned] == [str(version.version)] * 2
+
+
+def test_behind_a_server_the_launcher_s_run_is_there_only_for_its_end(study, module_store, monkeypatch, capsys):
+    """A server lets nobody change a parameter, and `mlflow run` fails where it cannot end its run."""
+    client = module_store.client
+    launched = client.create_run("0").info.run_id
+    url = f"mysql+pymysql://anna:{SECRET}@127.0.0.1:9/studies"
+    client.log_param(launched, "storage", url)
+    monkeypatch.setattr(study_runs, "_get_store", object)  # no database to write to, as behind a server
+    with subprocess.Popen(["sleep", "60"]) as launcher:
+        monkeypatch.setattr(concealment, "os", SimpleNamespace(environ=os.environ, getppid=lambda: launcher.pid))
+        monkeypatch.setenv("MLFLOW_RUN_ID", launched)
+        monkeypatch.setenv(tuning.STORAGE, url)
+        with pytest.raises(SystemExit):
+            study(storage=url.replace(SECRET, "***"), trials=1)
+        assert f"on the run {launched}; that run was deleted" in capsys.readouterr().out
+        assert module_store.run_named("tune bias").info.run_id != launched
+        assert client.get_run(launched).info.lifecycle_stage == "active"
+        client.set_terminated(launched)
+        launcher.kill()
+    limit = time.monotonic() + 60
+    while client.get_run(launched).info.lifecycle_stage != "deleted":
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+
+
 @pytest.mark.e2e
 def test_workers_share_a_study_and_the_password_is_nowhere(store, mariadb):
     """As typed: `mlflow run` with two workers, against a server whose account has a password."""
@@ -242,9 +300,9 @@ def test_a_password_leaves_the_command_line_before_anything_else(store):
     """The step starts anew with the URL in its environment."""
     code = """
 import os, sys
-from steps import tune
+from steps import concealment
 os.execve = lambda path, command, environment: print(command[1:], environment["RECSYS_STUDY_STORAGE"])
-tune._hide_password()
+concealment.hide_password()
 """
     url = f"mysql+pymysql://anna:{SECRET}@db/optuna"
     for given in (["--study=a", f"--storage={url}"], ["--study=a", "--storage", url]):

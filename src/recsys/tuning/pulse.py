@@ -33,8 +33,10 @@ class Pulse:
 
     def take(self, trial_id: int | None, number: int | None) -> None:
         """Speak for this trial from now on, or for none."""
+        before = self._trial
         self._trial = None if trial_id is None or number is None else (trial_id, number)
-        self._ledger.beat(self._worker, number)
+        if self._trial != before:
+            self._ledger.beat(self._worker, number)
 
     def _beat_on(self) -> None:
         while not self._stop.wait(self._interval):

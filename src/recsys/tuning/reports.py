@@ -1,6 +1,7 @@
-"""A running trial's values on their way to the pruner at once, and to the study about once a second."""
+"""A running trial's values on their way to the pruner at once, and to the study every few seconds."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -8,39 +9,42 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.tuning.storage import PatientStorage
 
-_SECONDS = 1.0
+_SECONDS = 3.0
 
 
 class Reports:
-    """Every step's value is judged against the completed trials, as known a second ago at most.
+    """Every step's value is judged against the completed trials, as known a few seconds ago.
 
     Optuna's own `report` and `should_prune` ask the database ten times a step, which takes longer than a short epoch.
     """
 
-    def __init__(self, study: optuna.Study, storage: PatientStorage, trial_id: int) -> None:
+    def __init__(
+        self, study: optuna.Study, storage: PatientStorage, trial: FrozenTrial, known: Sequence[FrozenTrial]
+    ) -> None:
+        """Take a trial, to be changed, and the trials of its study as they are now."""
         self.direction = study.direction  # the pruner takes this object for the study
         self._study = study
         self._storage = storage
-        self._trial: FrozenTrial = storage.get_trial(trial_id)
-        self._completed: list[FrozenTrial] = []
-        self._waiting: dict[int, float] = {}
-        self._asked = -_SECONDS
-        self._sent = time.monotonic()
+        self._trial = trial
+        self._completed = [other for other in known if other.state is TrialState.COMPLETE]
+        self.waiting: dict[int, float] = {}
+        """What the study has not got yet, by step."""
+        self._asked = self._sent = time.monotonic()
 
     def report(self, step: int, value: float) -> None:
         """Take a step's value; raises TrialPruned where the trial falls behind."""
         self._trial.intermediate_values[step] = value
-        self._waiting[step] = value
+        self.waiting[step] = value
         if time.monotonic() - self._sent > _SECONDS:
             self.send()
         if self._study.pruner.prune(self, self._trial):  # type: ignore[arg-type]
             raise optuna.TrialPruned
 
     def send(self) -> None:
-        """Write what the study has not got yet; raises UpdateFinishedTrialError where the trial was given away."""
-        if self._waiting:
-            self._storage.add_intermediate_values(self._trial._trial_id, self._waiting)
-        self._waiting = {}
+        """Write what is waiting; raises UpdateFinishedTrialError where the trial was given away."""
+        if self.waiting:
+            self._storage.add_intermediate_values(self._trial._trial_id, self.waiting)
+        self.waiting = {}
         self._sent = time.monotonic()
 
     def get_trials(self, **_options: Any) -> list[FrozenTrial]:

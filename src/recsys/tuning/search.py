@@ -4,12 +4,15 @@ Which trial may start is decided under the study's lock (recsys.tuning.ledger), 
 holds: docs/decisions/0010-counting-trials.md.
 """
 
+import copy
 import logging
+import math
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import optuna
@@ -42,6 +45,10 @@ class Progress(NamedTuple):
     best: FrozenTrial | None
 
 
+class SupersededError(Exception):
+    """Another worker took over the finishing, as this one gave no sign of life for too long."""
+
+
 class Search:
     """One process's place in a search."""
 
@@ -71,6 +78,8 @@ class Search:
                 self.study = self.subject.open(self.storage)
         self._pulse: Pulse | None = None
         self._seen: set[int] = set()
+        self._known: list[FrozenTrial] = []
+        self._looked = -float("inf")
 
     def join(self, number: int | None = None, until: float | None = None, *, works: bool = True) -> bool:
         """Enter the study's search, or begin its next one where the last is over; False where there is none to enter.
@@ -122,7 +131,7 @@ class Search:
         self,
         on_trial: Callable[[FrozenTrial, Curves], None],
         stopped: Callable[[], bool] = lambda: False,
-        idle: Callable[[Progress], None] = lambda progress: None,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
         """Run trials until the search has all it shall have, its time is up, or `stopped` says so.
 
@@ -135,14 +144,16 @@ class Search:
                 trial, ended = self._claim()
                 if trial is not None:
                     measured = Measured()
-                    if self._run(trial, measured):
-                        on_trial(self.storage.get_trial(trial._trial_id), measured.curves)
-                    self._rest()
-                elif ended:
+                    told = self._run(trial, measured)
+                    if told is not None:
+                        on_trial(told, measured.curves)
+                    continue
+                self._rest()
+                if ended:
                     return
-                else:
-                    idle(self.progress())
-                    time.sleep(_POLL_SECONDS)
+                idle()
+                time.sleep(_POLL_SECONDS)
+            self._rest()
 
     def contend(self) -> Literal["finish", "wait", "over"]:
         """Ask to be the one that finishes the search: `finish` is answered to one worker, while it lives."""
@@ -160,6 +171,18 @@ class Search:
 
         with explained(self.url):
             return self.ledger.transact(ask)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Holds the study's lock for what may be done by the finisher only, and briefly.
+
+        Raises:
+            SupersededError: if this worker, paused for too long, is the finisher no more.
+        """
+        with explained(self.url), self.ledger.locked() as state:
+            if state["search"] != self.number or state["over"] or state["finisher"] != self.worker:
+                raise SupersededError("another worker took over the finishing of the search")
+            yield
 
     def close(self, outcome: dict[str, Any]) -> None:
         """Say that the search is over, and with what."""
@@ -228,35 +251,48 @@ class Search:
             late = self._until is not None and time.time() >= self._until
             if full or late or state["finisher"]:
                 return None, running == 0
-            # What Optuna's `ask` does first; the sampling, which takes longer, need not keep the others waiting.
-            trial_id = self.study._pop_waiting_trial_id()
-            if trial_id is None:
-                trial_id = self.study._storage.create_new_trial(self.study._study_id)
-        self.storage.record_heartbeat(trial_id)
-        trial = Trial(self.study, trial_id)
+            taken = self._take(trials)
+        made_before = self.storage.begin(taken._trial_id)
         if self._pulse is not None:
-            self._pulse.take(trial_id, trial.number)
+            self._pulse.take(taken._trial_id, taken.number)
         # Where the lock was lost, with the database, two workers may have counted at the same time.
-        if self.target is not None and self.storage.count_before(trial_id) >= self.target:
-            self._tell(trial, TrialState.FAIL, None, {"error": "withdrawn: the search had enough trials"})
-            self._rest()
+        if self.target is not None and made_before >= self.target:
+            self._tell(taken, TrialState.FAIL, None, {}, {"note": {"error": "withdrawn: the search had enough trials"}})
             return None, False
-        return trial, False
+        self._known = trials
+        self.study._thread_local.cached_all_trials = trials  # for the sampler, which would read them again
+        self.storage.know(taken)
+        return Trial(self.study, taken._trial_id), False
+
+    def _take(self, trials: list[FrozenTrial]) -> FrozenTrial:
+        """What Optuna's `ask` does first; the sampling, which takes longer, need not keep the others waiting."""
+        for trial in trials:
+            if trial.state is TrialState.WAITING:
+                if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    continue
+                taken = copy.deepcopy(trial)
+                taken.state, taken.datetime_start = TrialState.RUNNING, datetime.now()
+                return taken
+        made: FrozenTrial = self.storage.get_trial(self.study._storage.create_new_trial(self.study._study_id))
+        return made
 
     def _revived(self) -> list[FrozenTrial]:
         """All trials, after those whose workers died have failed and what they tried is queued once more."""
         trials = self.trials()
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         # A worker that dies between making a trial and its first sign of life leaves one that would never be stale.
-        for trial in trials:
-            if trial.state is TrialState.RUNNING and trial.number not in self._seen:
+        for trial in running:
+            if trial.number not in self._seen:
                 self._seen.add(trial.number)
                 if not self.storage.has_heartbeat(trial._trial_id):
                     self.storage.record_heartbeat(trial._trial_id)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self.study)
-        if any(trial.state is TrialState.RUNNING for trial in trials):
-            trials = self.trials()
+        if running and time.monotonic() - self._looked > self.plan.heartbeat / 2:
+            self._looked = time.monotonic()
+            if self.storage._get_stale_trial_ids(self.study._study_id):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    optuna.storages.fail_stale_trials(self.study)
+                trials = self.trials()
         # Queued already by the line above, unless its process was killed between its two steps.
         retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
         lost = [t for t in trials if t.state is TrialState.FAIL and is_lost(t) and t.number not in retried]
@@ -264,23 +300,26 @@ class Search:
             RETRY(self.study, trial)
         return self.trials() if lost else trials
 
-    def _run(self, trial: Trial, measured: Measured) -> bool:
-        """Run a trial and tell how it ended; False where it was taken for dead meanwhile and given to another."""
+    def _run(self, trial: Trial, measured: Measured) -> FrozenTrial | None:
+        """Run a trial and tell how it ended; None where it was taken for dead meanwhile and given to another."""
         started = time.monotonic()
         state, value, error = TrialState.FAIL, None, ""
+        ended = copy.deepcopy(trial._cached_frozen_trial)
+        reports = Reports(self.study, self.storage, ended, self._known)
+        told = False
         try:
-            config = self.subject.configure(trial)
-            trial.set_user_attr("config", config.model_dump())
-            reports = Reports(self.study, self.storage, trial._trial_id)
-            try:
-                self.objective.measure(config, reports.report, measured)
-            finally:
-                reports.send()
-            state, value = TrialState.COMPLETE, measured.value
+            with self.storage.params_together(trial._trial_id):
+                config = self.subject.configure(trial)
+            ended.params, ended.distributions = trial.params, trial.distributions
+            ended.user_attrs["config"] = config.model_dump()
+            self.objective.measure(config, reports.report, measured)
+            if not math.isfinite(measured.value):
+                raise DivergedError(f"the value is {measured.value}")
+            state, value = TrialState.COMPLETE, float(measured.value)
         except optuna.TrialPruned:
-            state = TrialState.PRUNED
+            state, value = TrialState.PRUNED, ended.intermediate_values[max(ended.intermediate_values)]
         except UpdateFinishedTrialError:
-            return False
+            return None
         except (DivergedError, MemoryError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         except KeyboardInterrupt:
@@ -291,18 +330,29 @@ class Search:
             raise
         finally:
             note = {"seconds": time.monotonic() - started, "metrics": measured.metrics, "curves": measured.thinned()}
-            told = self._tell(trial, state, value, note | ({"error": error[:2000]} if error else {}))
-        return told
+            note |= {"host": self.host, "worker": self.worker} | ({"error": error[:2000]} if error else {})
+            ended.user_attrs["note"] = note
+            told = self._tell(ended, state, value, reports.waiting, ended.user_attrs)
+        return ended if told else None
 
-    def _tell(self, trial: Trial, state: TrialState, value: float | None, note: dict[str, Any]) -> bool:
+    def _tell(
+        self,
+        trial: FrozenTrial,
+        state: TrialState,
+        value: float | None,
+        steps: Mapping[int, float],
+        attributes: Mapping[str, Any],
+    ) -> bool:
         """Write down how a trial ended; False where that was decided already, by one who took this worker for dead."""
+        added = {key: attributes[key] for key in ("config", "note") if key in attributes}
         try:
-            trial.set_user_attr("note", {"host": self.host, "worker": self.worker, **note})
-            self.study.tell(trial, value, state)
-        except (UpdateFinishedTrialError, ValueError):
+            self.storage.finish(trial._trial_id, state, value, steps, added)
+        except UpdateFinishedTrialError:
             # An answer that was lost: what was written may be ours.
             found: FrozenTrial = self.storage.get_trial(trial._trial_id)
             return found.state is state and note_of(found).get("worker") == self.worker
+        trial.state, trial.datetime_complete = state, datetime.now()
+        trial.value = value
         return True
 
     def _rest(self) -> None:

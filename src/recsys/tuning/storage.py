@@ -1,12 +1,15 @@
 """Optuna's storage on a database: opened with errors that say what to do, and patient with lost connections."""
 
+import copy
 import functools
+import json
 import random
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -14,10 +17,11 @@ from urllib.parse import unquote, urlsplit
 import optuna
 import sqlalchemy
 from filelock import FileLock
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc
 
 from recsys.errors import InputError
@@ -35,6 +39,8 @@ _CONNECTIONS = 4  # of one worker: its trial, its heartbeat, its lock, and one t
 _PASSING = {1020, 1040, 1053, 1077, 1205, 1213, 2003, 2006, 2013, 2014, 2055}
 _BEING_MADE = {1007, 1050, 1061, 1062, 1684}  # somebody else makes the same tables at this moment
 _NO_DATABASE = {1044, 1049}
+
+_FINITE_VALUE = models.TrialValueModel.TrialValueType.FINITE
 
 T = TypeVar("T")
 
@@ -75,8 +81,12 @@ class PatientStorage(RDBStorage):
     """Optuna's own, with every call made again after a deadlock or a lost connection.
 
     Each may be repeated although it was carried out already: a parameter or a heartbeat is there then, a state is
-    final, and a trial made twice has no heartbeat of its worker and counts as one whose worker died.
+    final, and a trial made twice has no heartbeat of its worker and counts as one whose worker died. What Optuna
+    writes of a trial in dozens of queries, each call in a transaction of its own, is written here in a few.
     """
+
+    _known: FrozenTrial | None = None
+    _held: list[dict[str, Any]] | None = None
 
     create_new_study = _patient(RDBStorage.create_new_study)
     set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
@@ -85,51 +95,118 @@ class PatientStorage(RDBStorage):
     get_study_directions = _patient(RDBStorage.get_study_directions)
     get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
     get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
-    _create_new_trial = _patient(RDBStorage._create_new_trial)
-    _set_trial_param = _patient(RDBStorage._set_trial_param)
     set_trial_state_values = _patient(RDBStorage.set_trial_state_values)
     set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
     set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
     set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
-    get_trial = _patient(RDBStorage.get_trial)
     _get_trials = _patient(RDBStorage._get_trials)
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
     record_heartbeat = _patient(RDBStorage.record_heartbeat)
     _get_stale_trial_ids = _patient(RDBStorage._get_stale_trial_ids)
 
+    def know(self, trial: FrozenTrial) -> None:
+        """Answer the next question for this trial, as Optuna asks it on starting it, without the database."""
+        self._known = trial
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        made: FrozenTrial = patiently(lambda: super(PatientStorage, self)._create_new_trial(study_id, template_trial))
+        self._known = copy.deepcopy(made)
+        return made
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """The trial, in six queries unless it is known."""
+        known, self._known = self._known, None
+        if known is not None and known._trial_id == trial_id:
+            return known
+        return patiently(lambda: super(PatientStorage, self).get_trial(trial_id))
+
+    def _set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution, previous: BaseDistribution | None
+    ) -> None:
+        if self._held is None:
+            patiently(
+                lambda: super(PatientStorage, self)._set_trial_param(trial_id, name, value, distribution, previous)
+            )
+        else:
+            text = distribution_to_json(distribution)
+            self._held.append(
+                {"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": text}
+            )
+
+    @contextmanager
+    def params_together(self, trial_id: int) -> Iterator[None]:
+        """Writes the parameters that are suggested for a trial inside the block at once, at its end."""
+        self._held = []
+        try:
+            yield
+            rows = self._held
+        finally:
+            self._held = None
+
+        def write() -> None:
+            with self.engine.begin() as connection:
+                self._check_open(connection, trial_id)
+                _add_missing(connection, models.TrialParamModel, trial_id, "param_name", rows)
+
+        if rows:
+            patiently(write)
+
     def add_intermediate_values(self, trial_id: int, values: Mapping[int, float]) -> None:
         """Add the values of several steps at once, all finite; those that are there are left as they are."""
-        table = models.TrialIntermediateValueModel.__table__
-        finite = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
-        state = sqlalchemy.select(models.TrialModel.state).where(models.TrialModel.trial_id == trial_id)
-        steps = sqlalchemy.select(table.c.step).where(table.c.trial_id == trial_id)
 
         def add() -> None:
             with self.engine.begin() as connection:
-                self.check_trial_is_updatable(trial_id, connection.execute(state).scalar_one())
-                known = set(connection.execute(steps).scalars())
-                rows = [
-                    {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": finite}
-                    for step, value in values.items()
-                    if step not in known
-                ]
-                if rows:
-                    connection.execute(sqlalchemy.insert(table), rows)
+                self._check_open(connection, trial_id)
+                _add_steps(connection, trial_id, values)
 
         patiently(add)
 
-    def count_before(self, trial_id: int) -> int:
-        """How many trials of the same study were made before this one and have not failed."""
+    def finish(
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        steps: Mapping[int, float],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """End a trial with what is known of it, all of it or nothing; raises UpdateFinishedTrialError."""
+        table = models.TrialUserAttributeModel
+        # A trial that is tried again begins with what was written of the first try.
+        inherited = sqlalchemy.delete(table).where(table.trial_id == trial_id, table.key.in_(attributes))
+        notes = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(to)} for key, to in attributes.items()]
+        values = [{"trial_id": trial_id, "objective": 0, "value": value, "value_type": _FINITE_VALUE}]
+        ended = sqlalchemy.update(models.TrialModel).where(models.TrialModel.trial_id == trial_id)
+
+        def end() -> None:
+            with self.engine.begin() as connection:
+                self._check_open(connection, trial_id)
+                _add_steps(connection, trial_id, steps)
+                connection.execute(inherited)
+                connection.execute(sqlalchemy.insert(table), notes)
+                if value is not None:
+                    connection.execute(sqlalchemy.insert(models.TrialValueModel), values)
+                connection.execute(ended.values(state=state, datetime_complete=datetime.now()))
+
+        patiently(end)
+
+    def begin(self, trial_id: int) -> int:
+        """Give a new trial's first sign of life; how many of its study were made before it and have not failed."""
         table = models.TrialModel
         study = sqlalchemy.select(table.study_id).where(table.trial_id == trial_id).scalar_subquery()
         before = table.study_id == study, table.trial_id < trial_id, table.state != TrialState.FAIL
         query = sqlalchemy.select(sqlalchemy.func.count()).select_from(table).where(*before)
 
         def ask() -> int:
-            with self.engine.connect() as connection:
+            with self.engine.begin() as connection:
+                _add_missing(connection, models.TrialHeartbeatModel, trial_id, "trial_id", [{"trial_id": trial_id}])
                 return int(connection.execute(query).scalar_one())
 
         return patiently(ask)
+
+    def _check_open(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
+        """Keep others from ending the trial meanwhile; raises UpdateFinishedTrialError where they have."""
+        query = sqlalchemy.select(models.TrialModel.state).where(models.TrialModel.trial_id == trial_id)
+        self.check_trial_is_updatable(trial_id, connection.execute(query.with_for_update()).scalar_one())
 
     def has_heartbeat(self, trial_id: int) -> bool:
         """Whether anybody ever gave a sign of life for a trial."""
@@ -140,6 +217,27 @@ class PatientStorage(RDBStorage):
                 return connection.execute(query).first() is not None
 
         return patiently(ask)
+
+
+def _add_steps(connection: sqlalchemy.Connection, trial_id: int, values: Mapping[int, float]) -> None:
+    finite = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
+    rows = [
+        {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": finite}
+        for step, value in values.items()
+    ]
+    _add_missing(connection, models.TrialIntermediateValueModel, trial_id, "step", rows)
+
+
+def _add_missing(
+    connection: sqlalchemy.Connection, model: Any, trial_id: int, key: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Add the rows of a trial whose key is not there: an answer may have been lost and the call made again."""
+    if not rows:
+        return
+    known = set(connection.execute(sqlalchemy.select(getattr(model, key)).where(model.trial_id == trial_id)).scalars())
+    missing = [row for row in rows if row[key] not in known]
+    if missing:
+        connection.execute(sqlalchemy.insert(model), missing)
 
 
 def _retry() -> RetryHeartbeatStaleTrialCallback:
