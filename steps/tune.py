@@ -123,6 +123,8 @@ def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
     from recsys import study_runs
 
     here = urls.masked(study_runs.tracking_uri())
+    about = {"family": parameters.family, "study": search.name, "metric": search.plan.metric}
+    about |= {"direction": search.plan.direction, "sampler": parameters.sampler, "space": parameters.space or "default"}
 
     def find(state: dict[str, Any]) -> str:
         run_id = state.get("run")
@@ -136,14 +138,12 @@ def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
         if not run_id:
             tags = made_by() | {"study": search.name, "model_type": parameters.family, "data_version": dataset.digest}
             run_id = study_runs.find_or_make_parent(state["key"], f"study {search.name}", tags)
+        study_runs.log_once(str(run_id), about)  # under the lock: two at once would log a parameter twice
         state |= {"run": run_id, "tracking": here}
         return str(run_id)
 
     parent = search.ledger.transact(find)
     study_runs.resume_status(parent)
-    about = {"family": parameters.family, "study": search.name, "metric": search.plan.metric}
-    about |= {"direction": search.plan.direction, "sampler": parameters.sampler, "space": parameters.space or "default"}
-    study_runs.log_once(parent, about)
     return parent
 
 
