@@ -11,6 +11,7 @@ import pytest
 from pipeline import COLUMNS, PROJECT, write_sample
 
 from recsys import study_runs
+from recsys.tuning import figures
 from steps import concealment
 from steps import tune as tuning
 
@@ -19,10 +20,12 @@ SECRET = "s3cret"
 
 
 @pytest.fixture
-def study(module_step):
-    """Runs a tiny study of the bias family."""
+def study(module_step, monkeypatch):
+    """Runs a tiny study of the bias family; its plots, which take longer than all the rest, only on demand."""
+    drawn = figures.study_figures
 
-    def run(**parameters: object) -> None:
+    def run(*, plots: bool = False, **parameters: object) -> None:
+        monkeypatch.setattr(figures, "study_figures", drawn if plots else lambda study, metric: {})
         defaults = {"family": "bias", "trials": TRIALS, "ratings": "my.csv", **COLUMNS}
         module_step("tune", **defaults | parameters)
 
@@ -42,7 +45,7 @@ def error_of(capsys):
 
 @pytest.mark.usefixtures("module_step")
 def test_a_study_its_trials_and_the_best_registered(study, module_store, capsys):
-    study(study="first")
+    study(study="first", plots=True)
     shown = capsys.readouterr().out
     run = module_store.run_named("study first")
     assert run.info.status == "FINISHED"

@@ -6,11 +6,13 @@ import time
 from dataclasses import replace
 
 import pytest
+import sqlalchemy
 from builders import rated
 
 from bench.services import free_port
 from recsys.errors import InputError
 from recsys.tuning import search as searches
+from recsys.tuning import storage as storages
 from recsys.tuning.search import Search
 from recsys.tuning.studies import Plan
 from recsys.tuning.trials import DONE
@@ -85,6 +87,21 @@ def test_a_server_that_says_nothing_is_told_within_ten_seconds(dataset):
 def test_a_host_of_no_such_name_is_told(dataset):
     with pytest.raises(InputError, match=r"there is no host of the name in no.such.host.invalid:3306"):
         opened(dataset, "mysql+pymysql://anna:s3cret@no.such.host.invalid/optuna")
+
+
+def test_two_may_give_a_trial_its_first_sign_of_life(mariadb, dataset, monkeypatch):
+    """Its worker, and one that sees it under the lock before the worker got so far."""
+    found = opened(dataset, mariadb.new_database("first"))
+    trial_id = found.study.ask()._trial_id
+    real = storages._add_missing
+
+    def overtaken(connection, *arguments):
+        monkeypatch.setattr(storages, "_add_missing", real)
+        found.storage.record_heartbeat(trial_id)
+        connection.execute(sqlalchemy.insert(storages.models.TrialHeartbeatModel), [{"trial_id": trial_id}])
+
+    monkeypatch.setattr(storages, "_add_missing", overtaken)
+    assert found.storage.begin(trial_id) == 0
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -129,9 +129,8 @@ class PatientStorage(RDBStorage):
             )
         else:
             text = distribution_to_json(distribution)
-            self._held.append(
-                {"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": text}
-            )
+            row = {"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": text}
+            self._held.append(row)
 
     @contextmanager
     def params_together(self, trial_id: int) -> Iterator[None]:
@@ -201,7 +200,10 @@ class PatientStorage(RDBStorage):
                 _add_missing(connection, models.TrialHeartbeatModel, trial_id, "trial_id", [{"trial_id": trial_id}])
                 return int(connection.execute(query).scalar_one())
 
-        return patiently(ask)
+        try:
+            return patiently(ask)
+        except exc.IntegrityError:  # another worker, which saw a trial without one, gave it at the same moment
+            return patiently(ask)
 
     def _check_open(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
         """Keep others from ending the trial meanwhile; raises UpdateFinishedTrialError where they have."""
