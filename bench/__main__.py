@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("prepare", "training", "scoring"):
+for name in ("prepare", "training", "scoring", "peers"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

@@ -59,9 +59,7 @@ def compare(
     lines = [_line(name, contestant, kept) for contestant in line_up]
     for turn in range(rounds):
         # Turn by turn, so that a busy minute of the machine meets all.
-        lines = [
-            _fit(line, arenas, seed) if turn == 0 or _repeats(line) else line for line in lines
-        ]
+        lines = [_fit(line, arenas, seed) if turn == 0 or _repeats(line) else line for line in lines]
     if len(arenas) == 1:
         lines = [_watch(line, arenas[0], seed) if line.contestant.ours and line.fit else line for line in lines]
     truth = found[0].truth

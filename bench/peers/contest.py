@@ -134,7 +134,7 @@ def score(problem: Problem, rating: Floats, like: Floats | None = None) -> dict[
 
     With probabilities, `auc_of_rating` and `auc_per_user_of_rating` are those of the ratings all the same.
     """
-    truth, users = problem.test.ratings, np.unique(problem.test.users, return_inverse=True)[1]
+    truth, (users, _) = problem.test.ratings, _codes(problem.test.users, problem.test.users)
     liked = truth >= problem.like_threshold
     scores = {"rmse": metrics.rmse(truth, rating), "mae": metrics.mae(truth, rating)}
     for name, order in (("", like if like is not None else rating), ("_of_rating", rating)):
@@ -151,7 +151,7 @@ def _codes(known: Any, other: Any) -> tuple[Codes, Codes]:
 
 
 def _write(path: Path, rows: Rows, *, ratings: bool) -> None:
-    columns = {"users": rows.users, "items": rows.items}
+    columns: dict[str, Any] = {"users": rows.users, "items": rows.items}
     if ratings:
         columns["ratings"] = rows.ratings
     if rows.timestamps is not None:

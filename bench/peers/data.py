@@ -82,8 +82,7 @@ def problems(name: str, cache: Path) -> list[Problem]:
     parts = folds(len(rows)) if name.endswith("-folds") else [_random_parts(len(rows))]
     names = [f"{name} {number + 1}" for number in range(len(parts))] if len(parts) > 1 else [name]
     return [
-        Problem(title, rows[train], rows[test], (1.0, 5.0))
-        for title, (train, test) in zip(names, parts, strict=True)
+        Problem(title, rows[train], rows[test], (1.0, 5.0)) for title, (train, test) in zip(names, parts, strict=True)
     ]
 
 

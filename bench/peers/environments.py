@@ -16,6 +16,7 @@ from bench.measure import PROJECT
 
 CACHE = user_cache_path("recsys", appauthor=False) / "peers"
 _BUILD_SECONDS = 1200
+_VENV = ("-m", "venv")
 _PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
@@ -53,7 +54,7 @@ def environment(pins: Sequence[str], cache: Path = CACHE) -> Environment:
         if not ready.exists():  # a folder without it was left by a build that was stopped
             shutil.rmtree(folder, ignore_errors=True)
             print(f"installing {', '.join(pins)} in {folder}", file=sys.stderr)
-            for command in ([sys.executable, "-m", "venv", str(folder)], [str(python), *_PIP, *pins]):
+            for command in ([sys.executable, *_VENV, str(folder)], [str(python), *_PIP, *pins]):
                 _build(command)
             ready.touch()
     return Environment(str(python))

@@ -76,7 +76,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     said = predict(test)
     done = time.perf_counter()
     said = said if isinstance(said, dict) else {"rating": said}
-    np.savez(job["predictions"], **{name: np.asarray(values, np.float64) for name, values in said.items()})
+    columns: dict[str, Any] = {name: np.asarray(values, np.float64) for name, values in said.items()}
+    np.savez(job["predictions"], **columns)
     return {
         "load_seconds": loaded - start,
         "fit_seconds": fitted - loaded,

@@ -36,7 +36,12 @@ def fit(data: Dataset, settings: dict[str, Any], seed: int) -> Any:
     """Both fits count: the one that chooses on the validation rows and the one on all."""
     family, config = _family(settings)
     model = train(family, data, config, seed=seed).final
-    return lambda rows: model.predict(_text(rows.users), _text(rows.items))._asdict()
+
+    def predict(rows: Any) -> Any:
+        rating, like = model.predict(_text(rows.users), _text(rows.items))
+        return {"rating": rating, "like": like}
+
+    return predict
 
 
 def watch(data: Dataset, settings: dict[str, Any], seed: int, rows: Any) -> list[tuple[float, float]]:
