@@ -50,7 +50,6 @@ class Arena:
         folder.mkdir(parents=True)
         _write(folder / "train.npz", problem.train, ratings=True)
         _write(folder / "test.npz", problem.test, ratings=False)
-        _write(folder / "watch.npz", problem.test, ratings=True)
 
     def fit(self, contestant: Contestant, settings: Mapping[str, Any], seed: int) -> Fit:
         """Fit, predict and score; raises UnavailableError with the reason where that fails."""
@@ -63,8 +62,13 @@ class Arena:
         return Fit(**took, filled=filled, scores=score(self.problem, rating, like))
 
     def watch(self, contestant: Contestant, settings: Mapping[str, Any], seed: int) -> Curve:
-        """The curve of one fit; raises UnavailableError."""
-        took = self._run(contestant, settings, seed, watch=str(self.folder / "watch.npz"))
+        """The curve of one fit, which alone is given the test's ratings; raises UnavailableError."""
+        watched = self.folder / "watch.npz"
+        _write(watched, self.problem.test, ratings=True)
+        try:
+            took = self._run(contestant, settings, seed, watch=str(watched))
+        finally:
+            watched.unlink()
         return [(seconds, rmse) for seconds, rmse in took["curve"]]
 
     def _run(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, **more: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from recsys.families import family_module
 
 MODELS = Path(__file__).with_name("models")
 NUMERIC = ("numpy==2.4.6", "scipy==1.17.1")
+# myfm imports pkg_resources, which later setuptools lack.
+MYFM = ("myfm==0.4.0", "setuptools==80.9.0", "pandas==2.3.3", *NUMERIC)
 SURPRISE = ("scikit-surprise==1.1.5", *NUMERIC)
 
 Range = tuple[float, float]
@@ -92,8 +94,16 @@ PEERS = (
     Contestant(
         "myFM",
         MODELS / "myfm_gibbs.py",
-        # myfm imports pkg_resources, which later setuptools lack.
-        ("myfm==0.4.0", "setuptools==80.9.0", "pandas==2.3.3", *NUMERIC),
+        MYFM,
+        fixed={"implicit": False},
+        first={"rank": 16, "n_iter": 100},
+        space={"rank": (4, 64), "n_iter": (50, 300)},
+    ),
+    Contestant(
+        "myFM, SVD++ terms",
+        MODELS / "myfm_gibbs.py",
+        MYFM,
+        fixed={"implicit": True},
         first={"rank": 16, "n_iter": 100},
         space={"rank": (4, 64), "n_iter": (50, 300)},
     ),

@@ -154,6 +154,7 @@ def plot(done: Comparison) -> Figure:
 
 def _frame(axes: Axes, label: str, values: list[float]) -> None:
     axes.set(xscale="log", xlabel="seconds of the fit", ylabel=label)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.25, which="both")
     if values:  # the first steps of a curve lie far above all that is compared
         low, high = min(values), max(values)
