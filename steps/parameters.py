@@ -39,7 +39,7 @@ class PrepareParameters(_Step, Preparation):
 class TrainParameters(_Registering, Preparation):
     """Of `train`; the family's own come beside them."""
 
-    family: str = Field("matrix_factorization", description="model family, a file in src/recsys/families")
+    family: str = Field("bayesian_mf", description="model family, a file in src/recsys/families")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
 
 
@@ -84,7 +84,7 @@ class MainParameters(_Promoting, Preparation):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
-        "bias,random_forest,matrix_factorization", description="families to train, by commas"
+        "matrix_factorization,random_forest,bayesian_mf", description="families to train, by commas"
     )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
 from recsys.families import family_module
-from recsys.settings import Settings
+from recsys.settings import Settings, to_text
 from steps import PROJECT
 from steps.parameters import TrainParameters
 from steps.prepare import prepare_once
@@ -50,6 +50,7 @@ def train(
         validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
         run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
         history.log_plot()
+        run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
         _log_importances(run, done.final)
         model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
         # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
@@ -59,6 +60,8 @@ def train(
         run.set_tags({"version": str(version.number)})
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)
     print(f"registered version {version.number} of {version.name}: {family}, validation {shown}")
+    if chosen := done.final.choices():
+        print("chosen on validation: " + ", ".join(f"{name} {to_text(value)}" for name, value in chosen.items()))
     for name, reason in measured.undefined.items():
         print(f"note: validation {name} is undefined: {reason}")
     return version

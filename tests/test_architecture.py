@@ -21,7 +21,9 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 ROOMS = {
     "mlflow": ["src/recsys/tracking.py", "src/recsys/model.py", "registry"],
     "optuna": ["src/recsys/tuning.py"],
-    "torch": ["src/recsys/factorization.py"],
+    "torch": [
+        f"src/recsys/{name}.py" for name in ("factorization", "gibbs", "sampling", "conjugate", "coratings", "workers")
+    ],
     "sqlalchemy": [],
     "argparse": ["steps/shell.py"],
     "skops": ["src/recsys/families/random_forest.py"],

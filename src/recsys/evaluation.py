@@ -56,7 +56,7 @@ def evaluate(
     rows: Interactions = getattr(dataset, part)
     liked = dataset.likes(rows)
     users, items = _codes(recommender, dataset)
-    predictions = _score(recommender, users[rows.users], items[rows.items])
+    predictions = _score(recommender, users[rows.users], items[rows.items], rows.timestamps)
     values = _pooled(rows, liked, predictions)
     _, user_auc = metrics.user_aucs(rows.users, liked, predictions.like_probability)
     values["auc_per_user"] = float(user_auc.mean()) if len(user_auc) else float("nan")
@@ -104,8 +104,8 @@ def _codes(recommender: Recommender, dataset: Dataset) -> tuple[Codes, Codes]:
     return knowledge.user_codes(dataset.user_ids), knowledge.item_codes(dataset.item_ids)
 
 
-def _score(recommender: Recommender, users: Codes, items: Codes) -> Predictions:
-    rating, like = predictions = recommender.score(users, items)
+def _score(recommender: Recommender, users: Codes, items: Codes, timestamps: Floats | None = None) -> Predictions:
+    rating, like = predictions = recommender.score(users, items, timestamps)
     wrong = ~np.isfinite(rating) | ~(like >= 0) | ~(like <= 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])

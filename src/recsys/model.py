@@ -3,6 +3,7 @@
 MLflow keeps this file with every version and runs it when the version is loaded (a model from code).
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
-from recsys.arrays import Ids
+from recsys.arrays import Floats, Ids
 from recsys.families import load_recommender
 
 # Ids are text. The schema says "any", so that a client with integer ids is served too: MLflow would refuse an
 # integer where the schema says text.
 _ANY = AnyType()  # type: ignore[no-untyped-call]
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(_ANY, "user_id"), ColSpec(_ANY, "item_id")]),
+    inputs=Schema([ColSpec(_ANY, "user_id"), ColSpec(_ANY, "item_id"), ColSpec(_ANY, "timestamp", required=False)]),
     outputs=Schema([ColSpec(DataType.double, "rating"), ColSpec(DataType.double, "like_probability")]),
 )
 ARTIFACT = "recommender"
@@ -38,8 +39,9 @@ class RecommenderModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict; raises ValueError naming the row where an id is missing or not one value."""
-        rating, like = self.recommender.predict(_as_text(model_input, "user_id"), _as_text(model_input, "item_id"))
+        """Predict; raises ValueError naming the row where an id is missing or not one value, or a moment no number."""
+        users, items = _as_text(model_input, "user_id"), _as_text(model_input, "item_id")
+        rating, like = self.recommender.predict(users, items, _as_moments(model_input))
         return pd.DataFrame({"rating": rating, "like_probability": like}, index=model_input.index)
 
 
@@ -62,6 +64,24 @@ def _as_text(table: pd.DataFrame, column: str) -> Ids:
         if not ids[row]:
             raise ValueError(f"row {row}: column {column!r}: an id (text or integer) is needed, got {value!r}")
     return ids
+
+
+def _as_moments(table: pd.DataFrame) -> Floats | None:
+    """The column `timestamp`, if there is one: numbers as in the ratings learnt from, dates as seconds since 1970."""
+    if "timestamp" not in table.columns:
+        return None
+    moments = np.full(len(table), np.nan)
+    for row, value in enumerate(table["timestamp"]):
+        if value is None or pd.isna(value) is True:
+            continue  # an unknown moment
+        if isinstance(value, datetime):
+            moment = pd.Timestamp(value)
+            moments[row] = (moment.tz_localize("UTC") if moment.tzinfo is None else moment).timestamp()
+        elif isinstance(value, int | float | np.number) and not isinstance(value, bool) and np.isfinite(value):
+            moments[row] = value
+        else:
+            raise ValueError(f"row {row}: column 'timestamp': a number, a date or nothing is needed, got {value!r}")
+    return moments
 
 
 set_model(RecommenderModel())

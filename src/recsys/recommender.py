@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.biases import Biases, LikeCalibration
 from recsys.dataset import Interactions
 from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys.folding import Folded
 
 FORMAT = 1
 
@@ -78,29 +81,52 @@ class Recommender(ABC):
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         """Predictions for known users and items, not clipped; every code is at least 0."""
 
+    def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
+        """As `_score_known`, for moments (n,), NaN where unknown; a family that knows no time ignores them."""
+        return self._score_known(users, items)
+
     def importances(self) -> dict[str, float]:
         """How much each input feature counts, where the family has input features."""
+        return {}
+
+    def choices(self) -> dict[str, object]:
+        """What the fit settled itself, where there was anything left open by the settings."""
         return {}
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:
         """Write what the family adds to the knowledge; what is returned goes to the family's `load` as JSON."""
         return {}
 
-    def score(self, users: Codes, items: Codes) -> Predictions:
-        """Predict for pairs of codes, each of shape (n,); -1 stands for an unknown id."""
+    def score(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> Predictions:
+        """Predict for pairs of codes, each of shape (n,); -1 stands for an unknown id, NaN for an unknown moment."""
         knowledge = self.knowledge
         known = (users >= 0) & (items >= 0)
+        pairs = (users, items) if known.all() else (users[known], items[known])
+        if timestamps is None:
+            found = self._score_known(*pairs)
+        else:
+            found = self._score_known_at(*pairs, timestamps if known.all() else timestamps[known])
         if known.all():
-            rating, like = self._score_known(users, items)
+            rating, like = found
         else:
             rating = knowledge.biases.rating(users, items)
             like = knowledge.calibration.probability(rating)
-            rating[known], like[known] = self._score_known(users[known], items[known])
+            rating[known], like[known] = found
         return Predictions(np.clip(rating, *knowledge.scale), like)
 
-    def predict(self, user_ids: Ids, item_ids: Ids) -> Predictions:
-        """Predict for pairs of raw ids (text), each of shape (n,)."""
-        return self.score(self.knowledge.user_codes(user_ids), self.knowledge.item_codes(item_ids))
+    def predict(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Predictions:
+        """Predict for pairs of raw ids (text), each of shape (n,), at moments in the unit of those learnt from."""
+        return self.score(self.knowledge.user_codes(user_ids), self.knowledge.item_codes(item_ids), timestamps)
+
+    def fold_in(self, user_ids: Ids, item_ids: Ids, ratings: Floats) -> "Folded":
+        """A recommender that knows these users from these ratings, each of shape (n,), without training again.
+
+        Raises:
+            InputError: if the family cannot do it, or a rating is outside the scale.
+        """
+        from recsys.folding import fold_in
+
+        return fold_in(self, user_ids, item_ids, ratings)
 
     def save(self, folder: Path) -> None:
         """Write the recommender as JSON, Parquet and NumPy arrays; no pickle."""

@@ -26,10 +26,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 SMALL = {
     "matrix_factorization": {"embedding_size": 8, "learning_rate": 0.05, "batch_size": 64, "patience": 10},
     "random_forest": {"n_estimators": 30},
+    "bayesian_mf": {"embedding_size": 8, "samples": 12},
 }
 # Whether a family can know more of a pair than how its user rates and its item is rated. (A forest can, a little: by
 # their averages it tells a few users and items apart. Of a family that is not named nothing is expected.)
-KNOWS_PAIRS = {"bias": False, "item_mean": False, "matrix_factorization": True}
+KNOWS_PAIRS = {"bias": False, "item_mean": False, "matrix_factorization": True, "bayesian_mf": True}
 KNOWS_USERS = {"item_mean": False}  # the others do
 
 SCALES = {

@@ -243,7 +243,7 @@ def test_main_on_movielens_with_every_default(tmp_path, shared, movielens_100k):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    families = ["bias", "random_forest", "matrix_factorization"]
+    families = ["matrix_factorization", "random_forest", "bayesian_mf"]
     parent = store.run_named("main")
     children = {
         run.info.run_name for run in store.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id

@@ -15,6 +15,7 @@ from recsys.biases import LikeCalibration, calibrate
 from recsys.dataset import Interactions
 from recsys.errors import InputError
 from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
+from recsys.ridge import ridge_systems
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from recsys.training import Report
 
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
+_LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
 
 
 class Config(Settings):
@@ -45,6 +47,7 @@ class FactorRecommender(Recommender):
     """
 
     family = "matrix_factorization"
+    config: Config
 
     def __init__(
         self,
@@ -139,6 +142,22 @@ def fit(
         predicted = fitted._rating(validation.users[known], validation.items[known])
         fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)
     return fitted
+
+
+def fold_in(recommender: FactorRecommender, knowledge: Knowledge, rows: Interactions) -> FactorRecommender:
+    """Solve for the factors of the users of `rows`, in the codes of `knowledge`, with the penalty of the training."""
+    arrays, config = recommender.arrays, recommender.config
+    table = np.column_stack((arrays["item_factors"], np.ones(len(arrays["item_bias"]))))
+    n_users, d = len(knowledge.user_ids), table.shape[1]
+    users = np.zeros((n_users, d), np.float32)
+    users[: len(arrays["user_bias"])] = np.column_stack((arrays["user_factors"], arrays["user_bias"]))
+    counts = np.bincount(rows.users, minlength=n_users)
+    target = rows.ratings - recommender.mean - arrays["item_bias"][rows.items]
+    for whose, gram, side in ridge_systems(rows, n_users, table, target, np.zeros((d, d)), np.zeros((n_users, d))):
+        penalty = np.maximum(config.regularization, _LEAST_PENALTY) * counts[whose]  # the training's is per rating
+        users[whose] = np.linalg.solve(gram + penalty[:, None, None] * np.eye(d), side[:, :, None])[:, :, 0]
+    arrays = arrays | {"user_factors": np.ascontiguousarray(users[:, :-1]), "user_bias": users[:, -1].copy()}
+    return FactorRecommender(knowledge, config, arrays, recommender.mean, recommender.epochs, recommender.likes)
 
 
 def suggest(trial: Any) -> Config:

@@ -1,0 +1,40 @@
+"""Draws from conjugate distributions, for a Gibbs sampler (Gelman et al., "Bayesian Data Analysis", 2013, ch. 3)."""
+
+import torch
+from torch import Tensor
+
+MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): how many rows' worth of evidence says the mean is 0
+
+
+def draw_gamma(shape: Tensor, rate: Tensor, generator: torch.Generator) -> Tensor:
+    """Gamma variates of mean shape / rate, elementwise."""
+    return torch._standard_gamma(shape, generator=generator) / rate
+
+
+def draw_normal_wishart(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A mean (d,) and a precision (d, d) given rows (n, d) drawn with them, in float64 on the CPU.
+
+    The prior is that of Salakhutdinov and Mnih (2008), section 3.2: mean 0, W_0 = I, as many degrees of freedom as
+    dimensions. The generator is a CPU one.
+    """
+    n, d = rows.shape
+    mean = rows.mean(0, dtype=torch.float64).cpu() if n else torch.zeros(d, dtype=torch.float64)
+    centred = rows - mean.to(rows)
+    scatter = (centred.T @ centred).double().cpu()
+    shrink = MEAN_WEIGHT * n / (MEAN_WEIGHT + n)
+    scale = torch.linalg.inv(torch.eye(d, dtype=torch.float64) + scatter + shrink * torch.outer(mean, mean))
+    precision = _draw_wishart((scale + scale.T) / 2, d + n, generator)
+    factor = torch.linalg.cholesky(precision * (MEAN_WEIGHT + n))
+    noise = torch.randn(d, 1, generator=generator, dtype=torch.float64)
+    step = torch.linalg.solve_triangular(factor.T, noise, upper=True)[:, 0]
+    return n * mean / (MEAN_WEIGHT + n) + step, precision
+
+
+def _draw_wishart(scale: Tensor, freedom: int, generator: torch.Generator) -> Tensor:
+    """Bartlett's decomposition: with scale = L L', L A A' L' where A is triangular, of chi and normal variates."""
+    d = len(scale)
+    lower = torch.tril(torch.randn(d, d, generator=generator, dtype=torch.float64), -1)
+    shapes = (freedom - torch.arange(d, dtype=torch.float64)) / 2
+    lower += torch.diag((2 * torch._standard_gamma(shapes, generator=generator)).sqrt())
+    root: Tensor = torch.linalg.cholesky(scale) @ lower
+    return root @ root.T

@@ -1,0 +1,383 @@
+"""Gibbs sampling of Bayesian matrix factorization, as batched linear algebra.
+
+The model is that of Salakhutdinov and Mnih, "Bayesian probabilistic matrix factorization using Markov chain Monte
+Carlo" (ICML 2008), with four additions. Ratings are standardised; for user u and item i
+
+    y_ui ~ N(b_u + b_i + p_u' q_i + c_ut, 1 / (tau lambda_u)),    lambda_u ~ Gamma(a, a)
+    (p_u, b_u) ~ N(mu + W' f_u, Lambda^-1),                (mu, Lambda) ~ Normal-Wishart
+
+and likewise for items. A bias is one more coordinate of its row. f_u says which items a user rated, whatever the
+rating (recsys.coratings), and W is the link matrix of Simm et al., "Macau" (2017), so that W' f_u is the implicit
+term of SVD++ (Koren 2008) as a prior mean. lambda_u, a precision a user, is from Lakshminarayanan, Bouchard and
+Archambeau, "Robust Bayesian matrix factorisation" (AISTATS 2011). c_ut ~ N(0, 1 / kappa) is a bias of the run of
+ratings that the user was at (recsys.runs).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.arrays import Array, Codes, Floats
+from recsys.conjugate import draw_gamma, draw_normal_wishart
+from recsys.coratings import learn_coratings
+from recsys.ragged import cut
+from recsys.workers import Each
+
+# The chain starts from alternating ridge regressions with this penalty (in standardised ratings), which is stronger
+# than the precision that the chain settles at. From an over-fitted start it takes tens of sweeps to recover.
+START_PRECISION = 25.0
+START_LINK_PRECISION = 1.5
+START_RUN_PRECISION = 15.0
+START_SWEEPS = 6
+_START_SCALE = 0.1
+_START_NOISE = 1.5  # precision of a standardised rating
+_SPREAD = 4.0  # a of Gamma(a, a): how alike users' precisions are
+_CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then stays in the processor's cache
+_GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
+_BIG = 1e12
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """A ragged.Chunk on the device; `others` are the table rows gathered, (rows, length), the last one for padding."""
+
+    rows: Tensor
+    places: tuple[Tensor, ...]
+    others: tuple[Tensor, ...]
+
+
+@dataclass
+class Side:
+    """The users, or the items: what is fixed and what is sampled. d = embedding_size + 1."""
+
+    counts: Tensor  # (n,)
+    chunks: list[_Chunk]
+    unrated: Tensor  # rows without a rating
+    features: Tensor | None  # (n, r), with orthogonal columns; None without implicit terms
+    factors: Tensor  # (n, d), the bias last
+    precision: Tensor  # (n,) lambda
+    link: Tensor  # (r, d) W; of no rows without implicit terms
+    link_precision: float
+    mean: Tensor  # (d,) mu
+    inverse: Tensor  # (d, d) Lambda
+
+    def prior_mean(self) -> Tensor:
+        """(n, d) or (1, d)."""
+        return self.mean[None] if self.features is None else self.mean + self.features @ self.link
+
+
+@dataclass
+class RunBias:
+    """A bias of every run of a user's ratings."""
+
+    of_rating: Tensor  # (n,) the run of each rating
+    users: Tensor  # (m,) whose the run is
+    counts: Tensor  # (m,)
+    value: Tensor  # (m,)
+    precision: float  # kappa
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users."""
+
+    user_factors: Array  # (n_users, d), the bias last
+    item_factors: Array  # (n_items, d)
+    noise: float  # precision of a rating
+    user_precision: Array  # (n_users,), multiplies it
+    mean: Array  # (d,) of the users' prior
+    inverse: Array  # (d, d)
+    link: Array  # (r, d)
+    run_bias: Array  # (m,); of length 0 without runs
+    run_precision: float
+
+
+class Chain:
+    """A Markov chain over the factors of users and items.
+
+    The first START_SWEEPS sweeps take conditional means under a fixed prior, as alternating least squares does; each
+    later sweep draws every unknown once. The same seed gives the same chain, whatever the number of threads.
+    """
+
+    def __init__(
+        self,
+        users: Codes,
+        items: Codes,
+        ratings: Floats,
+        n_users: int,
+        n_items: int,
+        *,
+        embedding_size: int,
+        implicit: bool,
+        runs: tuple[Codes, Codes] | None = None,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        """Runs are given as the user of each, (m,), and the run of every rating, (n,)."""
+        self.device = torch.device(device)
+        self.size = embedding_size
+        self.centre, self.scale = float(ratings.mean()), float(ratings.std()) or 1.0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.noise_generator = torch.Generator(self.device).manual_seed(seed + 1)
+        target = np.append((ratings - self.centre) / self.scale, 0.0)  # the last one stands for padding
+        self.ratings = torch.from_numpy(target.astype(np.float32)).to(self.device)
+        self.target = self.ratings  # less the biases of the runs
+        self.n = len(ratings)
+        self.noise = _START_NOISE
+        self.sweeps = 0
+        self.residual = math.nan
+        self.users = self._side(users, items, n_users, n_items)
+        self.items = self._side(items, users, n_items, n_users)
+        self.runs = _run_bias(*runs, self.device) if runs else None
+        self.rest = torch.zeros_like(self.target)  # of each rating less all but its run's bias; the last is padding's
+        self.projection: Tensor | None = None
+        if implicit:
+            learnt = learn_coratings(self.users, self.items, self.noise_generator)
+            self.users.features, self.items.features, self.projection = learnt
+            for side in (self.users, self.items):
+                assert side.features is not None
+                side.link = torch.zeros(side.features.shape[1], self.size + 1, device=self.device)
+
+    def _side(self, own: Codes, other: Codes, n: int, n_other: int) -> Side:
+        on_cpu = self.device.type == "cpu"
+        cells, waste = (_CPU_CELLS, _CPU_WASTE) if on_cpu else (_GPU_CELLS, _GPU_WASTE)
+        chunks, unrated = cut(own, n, cells=cells, waste=waste)
+        padded = np.append(other, n_other).astype(np.int32)
+
+        def moved(array: Array) -> Tensor:
+            return torch.from_numpy(array).to(self.device)
+
+        d = self.size + 1
+        factors = torch.randn(n, d, generator=self.noise_generator, device=self.device) * _START_SCALE
+        factors[:, -1] = 0
+        return Side(
+            counts=moved(np.bincount(own, minlength=n).astype(np.float32)),
+            chunks=[
+                _Chunk(
+                    moved(chunk.rows),
+                    tuple(moved(np.where(block < 0, self.n, block).astype(np.int32)) for block in chunk.blocks),
+                    tuple(moved(padded[block]) for block in chunk.blocks),
+                )
+                for chunk in chunks
+            ],
+            unrated=moved(unrated),
+            features=None,
+            factors=factors,
+            precision=torch.ones(n, device=self.device),
+            link=torch.zeros(0, d, device=self.device),
+            link_precision=START_LINK_PRECISION,
+            mean=torch.zeros(d, device=self.device),
+            inverse=torch.eye(d, device=self.device) * START_PRECISION,
+        )
+
+    def sweep(self, each: Each) -> None:
+        """Move every unknown once; `each` applies a function to all chunks, perhaps several at a time."""
+        starting = self.sweeps < START_SWEEPS
+        for side, other in ((self.items, self.users), (self.users, self.items)):
+            self._draw_prior(side, starting)
+            errors = self._draw_factors(side, other, starting, each)
+            if starting:
+                continue
+            if side is self.users:
+                shape, rate = _SPREAD + side.counts / 2, _SPREAD + self.noise * errors / 2
+                side.precision = draw_gamma(shape, rate, self.noise_generator)
+                self.residual = math.sqrt(float(errors.sum()) / self.n)
+                errors = errors * side.precision
+            half = torch.tensor(1 + self.n / 2)
+            self.noise = float(draw_gamma(half, 1 + errors.sum().cpu() / 2, self.generator))
+        if self.runs:
+            self._draw_runs(self.runs, starting)
+        self.sweeps += 1
+
+    def _draw_prior(self, side: Side, starting: bool) -> None:
+        """The mean and precision of the factors, then the link from the features, given the factors."""
+        explained = 0 if side.features is None else side.features @ side.link
+        rest = side.factors - explained
+        if starting:
+            side.mean = torch.zeros_like(side.mean)
+            side.mean[-1] = rest[:, -1].mean()
+        else:
+            mean, inverse = draw_normal_wishart(rest, self.generator)
+            side.mean, side.inverse = mean.to(rest), inverse.to(rest)
+        if side.features is None:
+            return
+        # The columns of the features are orthogonal, so the ridge regression has a diagonal inverse.
+        shrunk = side.features.square().sum(0) + side.link_precision  # (r,)
+        link = side.features.T @ (side.factors - side.mean) / shrunk[:, None]
+        if not starting:
+            root = torch.linalg.cholesky(side.inverse)
+            noise = torch.randn(link.shape, generator=self.noise_generator, device=self.device)
+            link += torch.linalg.solve_triangular(root, noise, upper=False, left=False) / shrunk.sqrt()[:, None]
+            square = float((link @ root).square().sum())
+            shape = torch.tensor(1 + link.numel() / 2)
+            side.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
+        side.link = link
+
+    def _draw_factors(
+        self,
+        side: Side,
+        other: Side,
+        starting: bool,
+        each: Each,
+    ) -> Tensor:
+        """New factors of one side given the other's; returns the sum of each row's weighted square errors, (n,).
+
+        Of each row's ratings, gathered as G = [factors of the others, 1, rest of the rating], one product G'G holds
+        the Gram matrix, the right-hand side and the square sum. The Cholesky factor of it plus the prior, bordered
+        by the right-hand side b, has L^-1 b in its last row, so that one triangular solve is left: (L^-1)'(L^-1 b + z).
+        """
+        n, d = side.factors.shape
+        noise = torch.zeros(n, d, device=self.device)
+        if not starting:
+            noise.normal_(generator=self.noise_generator)
+        prior = side.prior_mean()
+        pull = (prior @ side.inverse).expand(n, d)
+        new = torch.empty_like(side.factors)
+        errors = torch.zeros(n, device=self.device)
+        if len(side.unrated):
+            root = torch.linalg.cholesky(side.inverse)
+            drawn = torch.linalg.solve_triangular(root, noise[side.unrated], upper=False, left=False)
+            new[side.unrated] = prior.expand(n, d)[side.unrated] + drawn
+        table = _table(other)
+        weight = self.noise * side.precision
+        target, inverse = self.target, side.inverse
+        rest = self.rest if side is self.users and self.runs else None
+
+        def solve(chunk: _Chunk) -> None:
+            rows = chunk.rows
+            gram, gathered = _grams(table, target, chunk)  # (rows, d + 1, d + 1)
+            system = gram * weight[rows][:, None, None]
+            system[:, :d, :d] += inverse
+            system[:, d, :d] += pull[rows]
+            system[:, d, d] = _BIG  # the last pivot is not used; this keeps it positive
+            lower = torch.linalg.cholesky_ex(system)[0]
+            right = (lower[:, d, :d] + noise[rows])[:, :, None]
+            drawn = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)  # (rows, d, 1)
+            new[rows] = drawn[:, :, 0]
+            with_rest = torch.cat((drawn, drawn.new_full((len(rows), 1, 1), -1.0)), 1)
+            errors[rows] = (with_rest * (gram @ with_rest)).sum((1, 2))
+            if rest is not None:
+                for position, places in enumerate(chunk.places):
+                    block = gathered if gathered is not None else _gather(table, target, chunk, position)
+                    rest[places.flatten()] = -torch.bmm(block, with_rest).flatten()
+
+        each(solve, side.chunks)
+        side.factors = new
+        return errors
+
+    def _draw_runs(self, runs: RunBias, starting: bool) -> None:
+        """The biases of the runs, given what the factors leave of the ratings, and their precision."""
+        of_rating = runs.of_rating
+        weight = (self.noise * self.users.precision).index_select(0, runs.users)  # (m,) of one rating
+        left = torch.zeros_like(runs.value).index_add_(0, of_rating, self.rest[:-1]) + runs.counts * runs.value
+        precision = weight * runs.counts + runs.precision
+        runs.value = weight * left / precision
+        if not starting:
+            noise = torch.randn(len(left), generator=self.noise_generator, device=self.device)
+            runs.value += noise / precision.sqrt()
+            shape, rate = torch.tensor(1 + len(left) / 2), 1 + runs.value.square().sum().cpu() / 2
+            runs.precision = float(draw_gamma(shape, rate, self.generator))
+        self._shift_target(runs)
+
+    def _shift_target(self, runs: RunBias) -> None:
+        self.target = self.ratings.clone()
+        self.target[:-1] -= runs.value.index_select(0, runs.of_rating)
+
+    def state(self) -> dict[str, Array]:
+        """All that the next sweep depends on beside what the chain was made of."""
+        arrays = {name: getattr(holder, attribute) for name, holder, attribute in self._sampled()}
+        tensors = {name: value for name, value in arrays.items() if isinstance(value, Tensor)}
+        numbers = {name: np.array(value) for name, value in arrays.items() if name not in tensors}
+        generators = {"generator": self.generator, "noise_generator": self.noise_generator}
+        states = {name: generator.get_state() for name, generator in generators.items()}
+        return numbers | {name: value.cpu().numpy().copy() for name, value in (tensors | states).items()}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from a state; raises KeyError or ValueError where it is not one of a chain like this."""
+        for name, holder, attribute in self._sampled():
+            present = getattr(holder, attribute)
+            if np.shape(state[name]) != np.shape(present):
+                raise ValueError(f"{name} is of shape {np.shape(state[name])}, not {tuple(np.shape(present))}")
+            tensor = isinstance(present, Tensor)
+            value = torch.from_numpy(state[name]).to(self.device) if tensor else type(present)(state[name])
+            setattr(holder, attribute, value)
+        self.generator.set_state(torch.from_numpy(state["generator"]))
+        self.noise_generator.set_state(torch.from_numpy(state["noise_generator"]))
+        if self.runs:
+            self._shift_target(self.runs)
+
+    def _sampled(self) -> Iterator[tuple[str, object, str]]:
+        """Name, holder and attribute of everything that a sweep changes."""
+        for number in ("noise", "sweeps", "residual"):
+            yield number, self, number
+        for name, side in (("users", self.users), ("items", self.items)):
+            for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse"):
+                yield f"{name}_{attribute}", side, attribute
+        if self.runs:
+            yield "runs_value", self.runs, "value"
+            yield "runs_precision", self.runs, "precision"
+
+    def sample(self) -> Sample:
+        """The chain's present place."""
+        users, items = self.users, self.items
+
+        def array(values: Tensor) -> Array:
+            return values.cpu().numpy().copy()
+
+        return Sample(
+            array(users.factors),
+            array(items.factors),
+            self.noise,
+            array(users.precision),
+            array(users.mean),
+            array(users.inverse),
+            array(users.link),
+            array(self.runs.value) if self.runs else np.zeros(0, np.float32),
+            self.runs.precision if self.runs else math.inf,
+        )
+
+
+def _table(side: Side) -> Tensor:
+    """What the other side gathers: (n + 1, d + 1) of [factors, 1, -bias], each row times the root of its precision.
+
+    The last row is zero, for padding.
+    """
+    n, d = side.factors.shape
+    table = side.factors.new_zeros(n + 1, d + 1)
+    table[:n, : d - 1] = side.factors[:, : d - 1]
+    table[:n, d - 1] = 1
+    table[:n, d] = -side.factors[:, d - 1]
+    table[:n] *= side.precision.sqrt()[:, None]
+    return table
+
+
+def _gather(table: Tensor, target: Tensor, chunk: _Chunk, position: int) -> Tensor:
+    """G of every row of one of the chunk's blocks, (rows, length, d + 1)."""
+    places, others = chunk.places[position], chunk.others[position]
+    gathered = table.index_select(0, others.flatten()).view(*others.shape, -1)
+    ratings = target.index_select(0, places.flatten()).view_as(places)
+    gathered[..., -1].addcmul_(ratings, gathered[..., -2])  # the column of ones carries the root of the precision
+    return gathered
+
+
+def _grams(table: Tensor, target: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
+    """G'G of every row, (rows, d + 1, d + 1); G too, where it is in one block."""
+    gathered = _gather(table, target, chunk, 0)
+    gram = torch.bmm(gathered.mT, gathered)
+    if len(chunk.places) == 1:
+        return gram, gathered
+    for position in range(1, len(chunk.places)):
+        gathered = _gather(table, target, chunk, position)
+        gram += torch.bmm(gathered.mT, gathered)
+    return gram, None
+
+
+def _run_bias(users: Codes, of_rating: Codes, device: torch.device) -> RunBias:
+    counts = np.bincount(of_rating, minlength=len(users)).astype(np.float32)
+    of_rating, users = of_rating.astype(np.int64), users.astype(np.int64)
+    moved = [torch.from_numpy(array).to(device) for array in (of_rating, users, counts, np.zeros_like(counts))]
+    return RunBias(moved[0], moved[1], moved[2], moved[3], START_RUN_PRECISION)

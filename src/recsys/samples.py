@@ -1,0 +1,148 @@
+"""Kept draws of a Bayesian factorization, and what they predict. NumPy only: serving needs no PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recsys.arrays import Array, Codes, Floats
+from recsys.dataset import Interactions
+from recsys.ridge import ridge_systems
+from recsys.runs import Runs
+
+_BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for the processor's cache
+_DENSE_SHARE = 0.5  # of a grid of users by items that must be asked for, for the whole grid to be multiplied
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """s draws of the factors of n_users and n_items, for standardised ratings.
+
+    `users` (n_users, s, k + 2) and `items` (n_items, s, k + 2) hold [factors, bias, 1] and [factors, 1, bias], so
+    that a draw's rating is one inner product. `noise` (n_users,) is the mean variance of a rating around it.
+    `precision` (s,), `mean` (s, d), `inverse` (s, d, d) and `link` (s, r, d), with d = k + 1, are each draw's noise
+    and its prior of a user; with `projection` (n_items, r) they tell what a further user's ratings mean.
+    `run_bias` and `run_variance`, (m + 1,), belong to the m `runs`, the last ones to a rating of no run.
+    """
+
+    users: Array
+    items: Array
+    noise: Array
+    precision: Array
+    mean: Array
+    inverse: Array
+    link: Array
+    projection: Array
+    runs: Runs
+    run_bias: Array
+    run_variance: Array
+
+    def __len__(self) -> int:
+        return int(self.users.shape[1])
+
+    def predict(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> tuple[Floats, Floats]:
+        """Mean and variance of a rating's posterior predictive distribution: two arrays of shape (n,).
+
+        The variance is that between the draws, that of the run's bias and that of a rating around a draw.
+        """
+        total, square = self._grid(users, items) or self._pairs(users, items)
+        mean = total / len(self)
+        between = np.maximum(square / len(self) - mean**2, 0)
+        run = -1 if timestamps is None else self.runs.find(users, timestamps)
+        return mean + self.run_bias[run], between + self.run_variance[run] + self.noise[users]
+
+    def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
+        """Sum and square sum over the draws, pair by pair."""
+        total, square = np.empty(len(users)), np.empty(len(users))
+        step = max(1, _BLOCK // (self.users.shape[1] * self.users.shape[2]))
+        for start in range(0, len(users), step):
+            block = slice(start, start + step)
+            product = self.users.take(users[block], axis=0)
+            product *= self.items.take(items[block], axis=0)
+            draws = product.sum(2, dtype=np.float32)  # (block, s)
+            total[block] = draws.sum(1, dtype=np.float64)
+            square[block] = np.einsum("ns,ns->n", draws, draws)
+        return total, square
+
+    def _grid(self, users: Codes, items: Codes) -> tuple[Floats, Floats] | None:
+        """The same by one matrix product a draw, where the pairs are most of a grid, as in a ranking; else None."""
+        rows, columns = np.flatnonzero(np.bincount(users)), np.flatnonzero(np.bincount(items))
+        if len(rows) < 2 or len(users) < _DENSE_SHARE * len(rows) * len(columns):
+            return None
+        total, square = np.zeros((len(rows), len(columns))), np.zeros((len(rows), len(columns)))
+        for draw in range(len(self)):
+            rating = self.users[rows, draw] @ self.items[columns, draw].T
+            total += rating
+            square += rating * rating
+        at = np.searchsorted(rows, users), np.searchsorted(columns, items)
+        return total[at], square[at]
+
+    def fold_in(self, rows: Interactions, n_users: int, ratings: Floats, seed: int = 0) -> "Samples":
+        """Draws for further users, and anew for those with rows: from the posterior given each kept draw's items.
+
+        Args:
+            rows: in codes below n_users; those of the users known so far stay.
+            ratings: of the rows, standardised, (n,).
+        """
+        counts = np.bincount(rows.users, minlength=n_users)
+        features = np.zeros((n_users, self.projection.shape[1]))
+        np.add.at(features, rows.users, self.projection[rows.items])
+        features /= np.sqrt(np.maximum(counts, 1))[:, None]
+        old, n_draws, width = self.users.shape
+        users = np.ones((n_users, n_draws, width), np.float32)
+        users[:old] = self.users
+        random = np.random.default_rng(seed)
+        for draw in range(n_draws):
+            root = np.sqrt(self.precision[draw])
+            table = self.items[:, draw].astype(np.float64) * root
+            inverse = self.inverse[draw].astype(np.float64)
+            pull = (self.mean[draw] + features @ self.link[draw]) @ inverse
+            target = root * ratings - table[rows.items, -1]
+            for whose, precision, side in ridge_systems(rows, n_users, table[:, :-1], target, inverse, pull):
+                noise = random.standard_normal(side.shape)
+                users[whose, draw, :-1] = draw_normal(precision, side, noise).astype(np.float16)
+        rated = counts > 0
+        noise = np.append(self.noise, np.zeros(n_users - old))
+        noise[rated] = self.noise.mean()
+        kept = ~rated[self.runs.users]  # a run belongs to the ratings that were replaced
+        return replace(
+            self,
+            users=users,
+            noise=noise,
+            runs=Runs(self.runs.users[kept], self.runs.starts[kept], self.runs.ends[kept]),
+            run_bias=self.run_bias[np.append(kept, True)],
+            run_variance=self.run_variance[np.append(kept, True)],
+        )
+
+
+def draw_normal(precision: Array, side: Array, noise: Array) -> Array:
+    """Normal variates of mean A^-1 b and precision A, given A (n, d, d), b and standard normal noise, each (n, d)."""
+    root = np.linalg.cholesky(precision)
+    right = np.linalg.solve(root, side[:, :, None]) + noise[:, :, None]
+    return np.asarray(np.linalg.solve(root.swapaxes(1, 2), right)[:, :, 0])
+
+
+def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """The two tables of Samples from each draw's user and item factors, (n, k + 1) with the bias last.
+
+    Numbers are rounded to float16, which is how they are saved: a thousandth of a factor is far below its spread.
+    """
+    sides = []
+    for side in range(2):
+        first = draws[0][side]
+        table = np.ones((len(first), len(draws), first.shape[1] + 1), np.float32)
+        for number, draw in enumerate(draws):
+            factors = draw[side].astype(np.float16).astype(np.float32)
+            table[:, number, : first.shape[1] - 1] = factors[:, :-1]
+            table[:, number, -2 if side == 0 else -1] = factors[:, -1]
+        sides.append(table)
+    return sides[0], sides[1]
+
+
+def normal_cdf(x: Floats) -> Floats:
+    """The standard normal distribution function, within 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
+    z = np.abs(x) / np.sqrt(2)
+    t = 1 / (1 + 0.3275911 * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = series * np.exp(-z * z) / 2
+    return np.asarray(np.where(x > 0, 1 - tail, tail), np.float64)

@@ -1,0 +1,56 @@
+"""Where a chain is computed: the device, and on the CPU the threads."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
+"""Applies a function to every member of a sequence, perhaps several at a time."""
+
+
+def find_device(device: str) -> str:
+    """The device that `auto` stands for; others as they are."""
+    return ("cuda" if has_gpu() else "cpu") if device == "auto" else device
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch can use a GPU here."""
+    return torch.cuda.is_available()
+
+
+@contextmanager
+def workers(device: torch.device) -> Iterator[Each]:
+    """What `Chain.sweep` spreads its chunks over: on the CPU a thread a core, each working on chunks of its own.
+
+    That scales better than torch's own threads, whose waiting costs more than such small products; and the numbers do
+    not depend on how many there are.
+    """
+    if device.type != "cpu":
+
+        def one_by_one(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
+            for chunk in chunks:
+                work(chunk)
+
+        with torch.no_grad():
+            yield one_by_one
+        return
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(False)  # both hold for the thread that calls them
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), ThreadPoolExecutor(threads, initializer=prepare) as pool:
+
+            def spread(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
+                for _ in pool.map(work, chunks):
+                    pass
+
+            yield spread
+    finally:
+        torch.set_num_threads(threads)
