@@ -64,7 +64,9 @@ def _keep(done: Comparison) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--sets", default="movielens-100k,synthetic,movielens-1m", help=f"of {', '.join(SETS)}")
-    parser.add_argument("--families", default=",".join(FAMILIES), help="ours; ratios are against the first that runs")
+    parser.add_argument(
+        "--families", default=",".join(FAMILIES), help="ours, perhaps with settings; ratios are of the first that runs"
+    )
     parser.add_argument("--only", help="contestants whose names hold one of these words")
     parser.add_argument("--rounds", type=int, default=2, help="fits below 20 s are repeated; the fastest counts")
     parser.add_argument("--limit", type=float, default=1800, help="seconds after which a process is ended")

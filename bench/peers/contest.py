@@ -79,7 +79,7 @@ class Arena:
             "test": str(self.folder / "test.npz"),
             "scale": self.problem.scale,
             "like_threshold": self.problem.like_threshold,
-            "settings": {**contestant.fixed, **settings},
+            "settings": {**settings, **contestant.fixed},
             "seed": seed,
             "result": str(result),
             **more,

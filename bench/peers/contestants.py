@@ -55,9 +55,11 @@ def _suggest(trial: Any, name: str, low: float, high: float) -> Any:
     return (trial.suggest_int if whole else trial.suggest_float)(name, low, high, log=True)
 
 
-def ours(family: str) -> Contestant:
-    """One of this project's families, with its defaults first."""
-    return Contestant(f"recsys {family}", MODELS / "ours.py", fixed={"family": family})
+def ours(line: str) -> Contestant:
+    """One of this project's families, with its defaults first: its name and perhaps settings, as in `bias x=1`."""
+    family, *pairs = line.split()
+    fixed = dict(pair.split("=", 1) for pair in pairs)
+    return Contestant(f"recsys {line}", MODELS / "ours.py", fixed={"family": family, **fixed})
 
 
 PEERS = (
@@ -108,4 +110,4 @@ PEERS = (
         space={"rank": (4, 64), "n_iter": (50, 300)},
     ),
 )
-FAMILIES = ("bayesian_mf", "matrix_factorization")
+FAMILIES = ("bayesian_mf", "bayesian_mf time=false", "matrix_factorization")

@@ -104,6 +104,8 @@ def _failures(done: Comparison) -> list[str]:
 
 def _notes(done: Comparison) -> list[str]:
     notes = []
+    if done.reference and done.problems[0].test.timestamps is not None:
+        notes.append("- ours are given when each rating was made, of the test rows too; the others take no times")
     for line in done.lines:
         if line.fit and line.fit.filled:
             notes.append(

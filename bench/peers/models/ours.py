@@ -38,7 +38,7 @@ def fit(data: Dataset, settings: dict[str, Any], seed: int) -> Any:
     model = train(family, data, config, seed=seed).final
 
     def predict(rows: Any) -> Any:
-        rating, like = model.predict(_text(rows.users), _text(rows.items))
+        rating, like = model.predict(_text(rows.users), _text(rows.items), rows.timestamps)
         return {"rating": rating, "like": like}
 
     return predict
