@@ -15,6 +15,7 @@ from bench.peers.data import SETS, problems
 from bench.peers.environments import CACHE, UnavailableError
 from bench.peers.report import plot, report
 from bench.peers.search import Settings, search
+from recsys.errors import InputError
 
 RESULTS = PROJECT / "bench" / "results"
 
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line_up = [ours(family) for family in given.families.split(",")] + list(PEERS)
     if given.only:
         line_up = [one for one in line_up if any(word.lower() in one.name.lower() for word in given.only.split(","))]
+    if not line_up:
+        raise InputError(f"--only: words of contestants' names, such as {PEERS[0].name}; got {given.only!r}")
     kept = Settings()
     RESULTS.mkdir(parents=True, exist_ok=True)
     sections = []
@@ -82,4 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -12,7 +12,7 @@ from bench.peers import compare as comparing
 from bench.peers import environments
 from bench.peers.compare import compare
 from bench.peers.contest import Arena, fill, run, score
-from bench.peers.contestants import PEERS, Contestant
+from bench.peers.contestants import PEERS, Contestant, ours
 from bench.peers.data import Problem, Rows, Truth, folds, synthetic
 from bench.peers.environments import UnavailableError
 from bench.peers.report import plot, reached, report
@@ -230,8 +230,6 @@ def test_a_curve_is_good_enough_at_the_first_step_that_is():
 
 def test_ours_goes_through_the_same_door(tmp_path, monkeypatch):
     """Text ids, ids that only the test has, a probability beside the rating, and a curve."""
-    from bench.peers.contestants import ours
-
     small = synthetic(n_users=60, n_items=40, drawn=1500)
     monkeypatch.setattr(comparing, "problems", lambda name, cache: [small])
     family = ours("matrix_factorization")
@@ -250,6 +248,12 @@ def test_ours_goes_through_the_same_door(tmp_path, monkeypatch):
     assert "ranks by its probability of a like" in text
     assert "| the truth |" in text
     plot(done).savefig(tmp_path / "plot.png")
+
+
+def test_settings_that_are_part_of_a_line_are_not_searched(contestant, arena, tmp_path):
+    assert dict(ours("bias damping=1").fixed) == {"family": "bias", "damping": "1"}
+    peer = contestant(TELLS, fixed={"says": [4, 2, 5, 4], "log": str(tmp_path / "log")})
+    assert arena.fit(peer, {"says": [1, 1, 1, 1]}, 0).scores["rmse"] == 0.0
 
 
 def test_folds_are_consecutive_fifths():

@@ -10,8 +10,8 @@ from scipy import sparse
 def load(rows: Any) -> Any:
     """The known users and items, the ratings with where in those their user and item is, and the ratings' matrix."""
     sides = np.unique(rows.users), np.unique(rows.items)
-    codes = [_find(known, ids) for known, ids in zip(sides, (rows.users, rows.items), strict=True)]
-    rated = sparse.csr_matrix((np.ones(len(codes[0])), codes), shape=[len(known) for known in sides])
+    codes = _find(sides[0], rows.users), _find(sides[1], rows.items)
+    rated = sparse.csr_matrix((np.ones(len(codes[0])), codes), shape=(len(sides[0]), len(sides[1])))
     return sides, codes, rows.ratings, (rated, rated.T.tocsr())
 
 
@@ -38,7 +38,7 @@ def fit(data: Any, settings: dict[str, Any], seed: int) -> Any:
     model.fit(table, ratings, X_rel=related(codes), n_iter=settings["n_iter"], group_shapes=groups)
 
     def predict(rows: Any) -> Any:
-        at = [_find(known, ids) for known, ids in zip(sides, (rows.users, rows.items), strict=True)]
+        at = _find(sides[0], rows.users), _find(sides[1], rows.items)
         return model.predict(_one_hot(at, sides), related(at))
 
     return predict
