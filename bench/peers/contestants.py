@@ -110,4 +110,4 @@ PEERS = (
         space={"rank": (4, 64), "n_iter": (50, 300)},
     ),
 )
-FAMILIES = ("bayesian_mf", "bayesian_mf time=false", "matrix_factorization")
+FAMILIES = ("bayesian_mf", "bayesian_mf time=false", "matrix_factorization", "bias")

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.measure import heading, table
 from bench.peers.compare import Comparison, Line
@@ -144,21 +145,22 @@ def plot(done: Comparison) -> Figure:
             axes.plot(*point, marker, color=colour, markersize=13 if marker == "*" else 8, label=line.contestant.name)
         if line.curve:
             left.plot(*zip(*line.curve, strict=True), "-", color=colour, lw=1.5)
-    if done.truth:
-        for axes, name in ((left, "rmse"), (right, "auc")):
-            axes.axhline(done.truth[name], color="black", ls=":", lw=1, label="the truth")
+    if done.truth:  # too far from all to be drawn to scale
+        for axes, name, place in ((left, "rmse", 0.02), (right, "auc", 0.95)):
+            axes.text(0.02, place, f"the truth: {done.truth[name]:.4f}", transform=axes.transAxes, fontsize="small")
     _frame(left, "RMSE of the test ratings (lower is better)", [fit.scores["rmse"] for _, fit in ran])
     _frame(right, "AUC of liked test ratings (higher is better)", [])
-    right.legend(fontsize="small")
+    right.legend(fontsize="small", loc="best")
     figure.suptitle(f"{done.name}: accuracy against fit time (line: one fit of ours, step by step)")
     return figure
 
 
 def _frame(axes: Axes, label: str, values: list[float]) -> None:
     axes.set(xscale="log", xlabel="seconds of the fit", ylabel=label)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25, which="both")
     if values:  # the first steps of a curve lie far above all that is compared
-        low, high = min(values), max(values)
-        bottom = min(low, axes.get_ylim()[0])
-        axes.set_ylim(bottom - 0.05 * (high - bottom), high + 0.35 * (high - low) + 1e-3)
+        bottom = axes.get_ylim()[0]
+        axes.set_ylim(bottom - 0.1 * (max(values) - bottom), max(values) + 0.3 * (max(values) - bottom) + 1e-3)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch  # noqa: F401  # the families import it when they fit, and imports are not timed
+import sklearn.linear_model  # noqa: F401  # imported by a fit otherwise, and imports are not timed
+import torch  # noqa: F401  # likewise
 
 from recsys.arrays import Codes, Floats, Ids
 from recsys.dataset import Dataset, Interactions
