@@ -41,7 +41,7 @@ docs: env  ## write MLproject and the tables of docs/steps.md from the code
 ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
-bench: env  ## measure: preparing, training, scoring
+bench: env  ## measure: preparing, training, scoring; other libraries beside ours
 	PYTHONPATH=src python -m bench
 
 clean:  ## remove caches, not results

@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("prepare", "training", "scoring", "bayesian", "gpu"):
+for name in ("prepare", "training", "scoring", "bayesian", "gpu", "peers"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)
