@@ -74,7 +74,7 @@ migrate-to-server: env  ## FROM=mlflow.db: an sqlite store into the empty databa
 docker:
 	@$(COMPOSE) version >/dev/null 2>&1 || { echo "error: docker with its plugin compose (2.20 or newer) is needed; without containers: make server" >&2; exit 1; }
 
-bench: env  ## measure: preparing, training, scoring, the server
+bench: env  ## measure: preparing, training, scoring, promotion, tuning, the server; other libraries beside ours
 	PYTHONPATH=src python -m bench
 
 clean:  ## remove caches, not results

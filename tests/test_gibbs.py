@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from recsys import gibbs
-from recsys.conjugate import draw_normal_wishart
+from recsys.conjugate import draw_normal_wishart, draw_spread
 from recsys.gibbs import START_SWEEPS, Chain
 from recsys.workers import workers
 
@@ -111,6 +111,7 @@ class FixedNoise(Chain):
     """A chain whose noise and priors stay as they were set."""
 
     noise = property(lambda self: 2.0, lambda self, value: None)
+    spread = property(lambda self: 4.0, lambda self, value: None)
 
     def _draw_prior(self, side, starting):
         pass
@@ -126,7 +127,7 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     random = np.random.default_rng(3)
     spread = np.array([0.8, 0.5])
     p, q = (random.normal(size=(sets * n, 2)) * spread for n in (n_users, n_items))
-    precision = random.gamma(gibbs._SPREAD, 1 / gibbs._SPREAD, sets * n_users)
+    precision = random.gamma(4.0, 1 / 4.0, sets * n_users)
     block, user, item = (part.ravel() for part in np.indices((sets, n_users, n_items)))
     users, items = block * n_users + user, block * n_items + item
     mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
@@ -168,6 +169,22 @@ def test_the_biases_of_runs_are_those_of_the_closed_form():
     expected = weight * sums / (weight * counts + 4)
     assert chain.runs.value.numpy() == pytest.approx(expected, abs=1e-4)
     assert chain.target[:-1].numpy() == pytest.approx(ratings - expected[run_of], abs=1e-4)
+
+
+@pytest.mark.parametrize("true", [2.0, 8.0, None])
+def test_how_alike_users_are_is_learnt(true):
+    """Within a third of the truth where users differ, and near the end of the scale where they do not."""
+    random = np.random.default_rng(1)
+    counts = random.integers(5, 60, 4000)
+    precision = np.ones(4000) if true is None else random.gamma(true, 1 / true, 4000)
+    half_errors = random.chisquare(counts) / precision / 2
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.from_numpy(counts), torch.from_numpy(half_errors)
+    drawn = np.array([draw_spread(*columns, generator) for _ in range(20)])
+    if true is None:
+        assert drawn.min() > 60
+    else:
+        assert np.log(drawn).mean() == pytest.approx(np.log(true), abs=0.3)
 
 
 def test_normal_wishart_draws_have_the_posterior_s_mean():

@@ -131,6 +131,11 @@ def test_wheel_comes_second_and_gives_the_same_file(site: Site, cache: Path, tmp
     assert movielens.obtain(NAME, tmp_path / "other").name == kept.name
 
 
+def test_a_download_keeps_the_order_of_the_source(site: Site) -> None:
+    site.serve(WEB)
+    assert movielens.download(NAME).tolist() == [[2, 9, 4, 71], [1, 10, 5, 70], [1, 9, 3, 77]]
+
+
 def test_later_uses_ask_nobody(site: Site, cache: Path) -> None:
     site.serve(WEB)
     kept = movielens.obtain(NAME, cache)

@@ -1,14 +1,36 @@
 """Draws from conjugate distributions, for a Gibbs sampler (Gelman et al., "Bayesian Data Analysis", 2013, ch. 3)."""
 
+import math
+
 import torch
 from torch import Tensor
 
+SPREADS = tuple(2 ** (step / 4) for step in range(33))  # from 1, where precisions differ by their mean, to 256
 MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): how many rows' worth of evidence says the mean is 0
 
 
 def draw_gamma(shape: Tensor, rate: Tensor, generator: torch.Generator) -> Tensor:
     """Gamma variates of mean shape / rate, elementwise."""
     return torch._standard_gamma(shape, generator=generator) / rate
+
+
+def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator) -> float:
+    """The a of precisions lambda ~ Gamma(a, a), one a row, given only what the rows' ratings say.
+
+    The precisions are integrated out, so that a moves freely; its prior is uniform on the logarithms of SPREADS. To be
+    followed by a draw of the precisions. The generator is a CPU one.
+
+    Args:
+        counts: ratings of each row, (n,).
+        half_errors: half their sum of square errors, each times the precision that all rows share, (n,).
+    """
+    shape, rate = counts.double() / 2, half_errors.double()
+    weights = []
+    for a in SPREADS:
+        each = torch.lgamma(shape + a) - math.lgamma(a) - a * torch.log1p(rate / a) - shape * torch.log(rate + a)
+        weights.append(float(each.sum()))
+    log_weight = torch.tensor(weights, dtype=torch.float64)
+    return SPREADS[int(torch.multinomial(log_weight.softmax(0), 1, generator=generator))]
 
 
 def draw_normal_wishart(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

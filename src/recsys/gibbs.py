@@ -22,20 +22,21 @@ import torch
 from torch import Tensor
 
 from recsys.arrays import Array, Codes, Floats
-from recsys.conjugate import draw_gamma, draw_normal_wishart
+from recsys.conjugate import draw_gamma, draw_normal_wishart, draw_spread
 from recsys.coratings import learn_coratings
 from recsys.ragged import cut
 from recsys.workers import Each
 
-# The chain starts from alternating ridge regressions with this penalty (in standardised ratings), which is stronger
-# than the precision that the chain settles at. From an over-fitted start it takes tens of sweeps to recover.
-START_PRECISION = 25.0
+# The chain starts from alternating ridge regressions with this penalty (in standardised ratings). With a weaker one the
+# start is over-fitted and takes tens of sweeps to recover; with a stronger one weak factors shrink to nothing, from
+# where each sweep makes them only a little larger.
+START_PRECISION = 12.0
 START_LINK_PRECISION = 1.5
 START_RUN_PRECISION = 15.0
 START_SWEEPS = 6
 _START_SCALE = 0.1
 _START_NOISE = 1.5  # precision of a standardised rating
-_SPREAD = 4.0  # a of Gamma(a, a): how alike users' precisions are
+_START_SPREAD = 4.0  # a of Gamma(a, a): how alike users' precisions are
 _CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then stays in the processor's cache
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
 _BIG = 1e12
@@ -131,6 +132,7 @@ class Chain:
         self.target = self.ratings  # less the biases of the runs
         self.n = len(ratings)
         self.noise = _START_NOISE
+        self.spread = _START_SPREAD
         self.sweeps = 0
         self.residual = math.nan
         self.users = self._side(users, items, n_users, n_items)
@@ -186,7 +188,9 @@ class Chain:
             if starting:
                 continue
             if side is self.users:
-                shape, rate = _SPREAD + side.counts / 2, _SPREAD + self.noise * errors / 2
+                half_errors = self.noise * errors / 2
+                self.spread = draw_spread(side.counts, half_errors, self.generator)
+                shape, rate = self.spread + side.counts / 2, self.spread + half_errors
                 side.precision = draw_gamma(shape, rate, self.noise_generator)
                 self.residual = math.sqrt(float(errors.sum()) / self.n)
                 errors = errors * side.precision
@@ -315,7 +319,7 @@ class Chain:
 
     def _sampled(self) -> Iterator[tuple[str, object, str]]:
         """Name, holder and attribute of everything that a sweep changes."""
-        for number in ("noise", "sweeps", "residual"):
+        for number in ("noise", "spread", "sweeps", "residual"):
             yield number, self, number
         for name, side in (("users", self.users), ("items", self.items)):
             for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse"):

