@@ -178,9 +178,12 @@ def save(server: Server, folder: Path) -> Path:
         manifest = {"format": FORMAT, "made": now.isoformat(), "counts": counts, "files": files}
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         whole = work / target.name
-        with tarfile.open(fileobj=_private(whole), mode="w") as archive:
-            for name in (MANIFEST, *files):  # the manifest first: a look at the beginning says what it is
-                archive.add(work / name, name)
+        with _private(whole) as output:
+            with tarfile.open(fileobj=output, mode="w") as archive:
+                for name in (MANIFEST, *files):  # the manifest first: a look at the beginning says what it is
+                    archive.add(work / name, name)
+            output.flush()
+            os.fsync(output.fileno())  # a backup that a power cut could take away is none
         whole.rename(target)
     return target
 

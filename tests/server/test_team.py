@@ -282,6 +282,7 @@ class TestBackup:
         (file,) = tmp_path.glob("recsys-*.tar")
         assert done.stdout.startswith(f"saved {file}")
         assert file.stat().st_mode & 0o777 == 0o600
+        assert file.stat().st_size % tarfile.RECORDSIZE == 0  # written to its last byte
 
         with pytest.raises(BackupError, match=r"the database mlflow is in use by \d+ connections: stop the server"):
             restore(direct(operator(team)), file)
