@@ -48,12 +48,8 @@ def measure_races(found: dict[str, tuple[str, str]], rounds: int) -> str:
         for name, (uri, database) in found.items():
             began = time.perf_counter()
             outcome = races.race(uri, database, rounds=count, seed=7, work=work)
-            print(
-                f"{work.__name__} on {name}: {time.perf_counter() - began:.0f} s",
-                *outcome.wrong_champion,
-                *outcome.failures,
-                sep="\n  ",
-            )
+            print(f"{work.__name__} on {name}: {time.perf_counter() - began:.0f} s")
+            print(*outcome.wrong_champion, *outcome.failures, sep="\n")
             shown = [outcome.killed, len(outcome.unrest), len(outcome.wrong_production), len(outcome.wrong_champion)]
             absent = f"{outcome.without_champion} of {outcome.observations:,}"
             label = "recsys" if work is races.promote else "bare transition"
