@@ -15,12 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import requests
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from recsys.errors import InputError
+from registry.patience import patiently
 from registry.promotion import PRODUCTION, Decision
 from registry.versions import MODEL_DESCRIPTION, ROLLED_BACK, Version, describe, find_model, list_versions
 
@@ -29,15 +27,6 @@ REPLACED = "replaced"  # on a champion: the version it took over from
 STANDING = "standing"  # one sentence for people: in Production and why, or replaced by whom
 _IN_PRODUCTION = "in Production since "
 _ROUNDS = 20
-_RETRY_SECONDS = 30
-_FINAL_CODES = {
-    "RESOURCE_DOES_NOT_EXIST",
-    "RESOURCE_ALREADY_EXISTS",
-    "INVALID_PARAMETER_VALUE",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "ENDPOINT_NOT_FOUND",
-}
 
 
 @dataclass(frozen=True)
@@ -88,22 +77,7 @@ class State:
         return self._key() == other._key()
 
 
-def _may_pass(error: BaseException) -> bool:
-    """A deadlock, a lost connection, a first insert of a row that another process made: worth another try."""
-    if isinstance(error, MlflowException):
-        return error.error_code not in _FINAL_CODES
-    return isinstance(error, requests.ConnectionError | requests.Timeout)
-
-
-_patiently = retry(
-    retry=retry_if_exception(_may_pass),
-    wait=wait_random_exponential(multiplier=0.05, max=3),
-    stop=stop_after_delay(_RETRY_SECONDS),
-    reraise=True,
-)
-
-
-@_patiently
+@patiently
 def read_state(name: str) -> State:
     """The registry as it stands; raises InputError if there is no version, or a foreign one is in Production."""
     model = find_model(name)  # before the versions, so that the one it points at is among them
@@ -225,7 +199,7 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
     _set_tag(version, ROLLED_BACK, None)
     client = MlflowClient()
     if state.alias != version.number:
-        _patiently(client.set_registered_model_alias)(version.name, CHAMPION, str(version.number))
+        patiently(client.set_registered_model_alias)(version.name, CHAMPION, str(version.number))
     _set_stage(version, PRODUCTION)
     others = [v for v in state.versions if v is not version and v.family is not None]
     for other in others:
@@ -238,13 +212,13 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
     if not version.tags.get(STANDING, "").startswith(_IN_PRODUCTION):
         _say(version, f"{_IN_PRODUCTION}{today}, put there by {by}: {reason}")
         note = f"{MODEL_DESCRIPTION}\n\nIn Production since {today}: {reason}."
-        _patiently(client.update_registered_model)(version.name, note)
+        patiently(client.update_registered_model)(version.name, note)
 
 
 def _say(version: Version, standing: str) -> None:
     """What a version is, in its description and in a tag that can be filtered by; the tag last, as it ends the work."""
     tags = {**version.tags, STANDING: standing}
-    _patiently(MlflowClient().update_model_version)(version.name, str(version.number), describe(tags))
+    patiently(MlflowClient().update_model_version)(version.name, str(version.number), describe(tags))
     _set_tag(version, STANDING, standing)
 
 
@@ -254,7 +228,7 @@ def _set_stage(version: Version, stage: str) -> None:
     with warnings.catch_warnings():
         # Stages are deprecated since MLflow 2.9 and still what people ask for; the alias says the same.
         warnings.simplefilter("ignore", FutureWarning)
-        _patiently(MlflowClient().transition_model_version_stage)(version.name, str(version.number), stage)
+        patiently(MlflowClient().transition_model_version_stage)(version.name, str(version.number), stage)
 
 
 def _set_tag(version: Version, key: str, value: str | None) -> None:
@@ -262,9 +236,9 @@ def _set_tag(version: Version, key: str, value: str | None) -> None:
         return
     client, number = MlflowClient(), str(version.number)
     if value is None:
-        _patiently(client.delete_model_version_tag)(version.name, number, key)
+        patiently(client.delete_model_version_tag)(version.name, number, key)
     else:
-        _patiently(client.set_model_version_tag)(version.name, number, key, value)
+        patiently(client.set_model_version_tag)(version.name, number, key, value)
 
 
 def _now() -> str:

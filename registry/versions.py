@@ -20,6 +20,7 @@ from recsys.errors import InputError
 from recsys.families import load_recommender
 from recsys.model import ARTIFACT
 from recsys.recommender import Recommender
+from registry.patience import patiently
 
 MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "
@@ -87,13 +88,24 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
     source = f"models:/{model_id}"
-    created = client.create_model_version(
-        name, source, run_id, tags=dict(tags), description=describe(tags), model_id=model_id
-    )
+
+    @patiently
+    def create() -> Version:
+        """Once: where the answer to an earlier try was lost, its version is there."""
+        for version in list_versions(name):
+            if version.source == source:
+                return version
+        return _version(
+            client.create_model_version(
+                name, source, run_id, tags=dict(tags), description=describe(tags), model_id=model_id
+            )
+        )
+
+    created = create()
     # The tag by which the UI leads from the logged model to its version.
-    link = json.dumps([{"name": name, "version": created.version}])
+    link = json.dumps([{"name": name, "version": created.number}])
     client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
-    return _version(created)
+    return created
 
 
 def find_model(name: str) -> RegisteredModel | None:

@@ -48,7 +48,7 @@ def run_step(
     except InputError as error:
         _fail(f"{name}: {error}")
     except NotPromotedError as error:
-        print(f"{name}: nobody was promoted: {error}", file=sys.stderr)
+        _tell(f"{name}: nobody was promoted: {error}")
         sys.exit(_NOT_PROMOTED)
     except OSError as error:  # a full disk, a folder that may not be written, a server that went away
         _fail(f"{name}: {type(error).__name__}: {error}")
@@ -59,7 +59,7 @@ def run_step(
         _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
     except KeyboardInterrupt:
         number = stopped[0] if stopped else signal.SIGINT
-        print(f"{name}: stopped by {signal.Signals(number).name}", file=sys.stderr)
+        _tell(f"{name}: stopped by {signal.Signals(number).name}")
         sys.exit(128 + number)
 
 
@@ -236,5 +236,10 @@ def _watch_parent(parent: int) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    _tell(f"error: {message}")
     sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    sys.stdout.flush()  # what was said before comes before, in a file too
+    print(message, file=sys.stderr)
