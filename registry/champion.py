@@ -36,7 +36,6 @@ class State:
     name: str
     versions: tuple[Version, ...]
     alias: int | None
-    description: str
 
     def find(self, number: int | None) -> Version | None:
         """The version of that number."""
@@ -83,7 +82,7 @@ def read_state(name: str) -> State:
     model = find_model(name)  # before the versions, so that the one it points at is among them
     versions = tuple(list_versions(name)) if model else ()
     aliases = {key.lower(): int(value) for key, value in model.aliases.items()} if model else {}
-    state = State(name, versions, aliases.get(CHAMPION), (model.description or "") if model else "")
+    state = State(name, versions, aliases.get(CHAMPION))
     for version in versions:
         if version.family is None and (version.number == state.alias or version.stage == PRODUCTION):
             raise InputError(

@@ -20,6 +20,7 @@ from recsys.errors import InputError
 from recsys.families import load_recommender
 from recsys.model import ARTIFACT
 from recsys.recommender import Recommender
+from recsys.tracking import all_pages
 from registry.patience import patiently
 
 MODEL_DESCRIPTION = (
@@ -126,12 +127,8 @@ def find_model(name: str) -> RegisteredModel | None:
 
 def list_versions(name: str) -> list[Version]:
     """All versions by number; an empty list where no such model is registered."""
-    found = MlflowClient().search_model_versions(f"name = '{name}'")
-    versions = list(found)
-    while found.token:
-        found = MlflowClient().search_model_versions(f"name = '{name}'", page_token=found.token)
-        versions += found
-    return sorted((_version(item) for item in versions), key=lambda version: version.number)
+    found = all_pages(MlflowClient().search_model_versions, filter_string=f"name = '{name}'")
+    return sorted((_version(item) for item in found), key=lambda version: version.number)
 
 
 def find_or_raise_version(name: str, number: int | None = None) -> Version:

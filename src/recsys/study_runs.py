@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from recsys import tracking
 from recsys.errors import InputError
 from recsys.settings import to_text
+from recsys.tracking import all_pages
 
 STUDY_KEY = "study_key"
 TRIAL = "trial"
@@ -185,18 +186,9 @@ def delete(run_id: str) -> None:
 
 
 def _children(parent: str) -> list[Run]:
-    client, token, found = MlflowClient(), None, []
-    while True:
-        page = client.search_runs(
-            [_experiment_of(parent)],
-            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'",
-            max_results=_PAGE,
-            page_token=token,
-        )
-        found += list(page)
-        token = page.token
-        if not token:
-            return found
+    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
+    experiments = [_experiment_of(parent)]
+    return all_pages(MlflowClient().search_runs, experiment_ids=experiments, filter_string=wanted, max_results=_PAGE)
 
 
 @cache

@@ -230,13 +230,13 @@ def _in_passing() -> Iterator[None]:
 def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """Id and tags of all runs, in whatever experiment, that carry these tags."""
     client = MlflowClient()
-    experiments = [found.experiment_id for found in _all(client.search_experiments)]
+    experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    runs = _all(client.search_runs, experiment_ids=experiments, filter_string=wanted)
+    runs = all_pages(client.search_runs, experiment_ids=experiments, filter_string=wanted)
     return [(run.info.run_id, dict(run.data.tags)) for run in runs]
 
 
-def _all(search: Callable[..., Any], **arguments: Any) -> list[Any]:
+def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
     """All pages of a search."""
     page = search(**arguments)
     found = list(page)
