@@ -132,7 +132,7 @@ def register(name: str, aucs: list[float]) -> int:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    from registry.patience import patiently
+    from recsys.patience import patiently
 
     client = MlflowClient()
     try:

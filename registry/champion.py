@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from mlflow.tracking import MlflowClient
 
 from recsys.errors import InputError
-from registry.patience import patiently
+from recsys.patience import patiently
 from registry.promotion import PRODUCTION, Decision
 from registry.versions import MODEL_DESCRIPTION, ROLLED_BACK, Version, describe, find_model, list_versions
 

@@ -19,9 +19,9 @@ from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.families import load_recommender
 from recsys.model import ARTIFACT
+from recsys.patience import patiently
 from recsys.recommender import Recommender
 from recsys.tracking import all_pages
-from registry.patience import patiently
 
 MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "

@@ -20,7 +20,7 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 # Each tool has one room; a folder stands for all its files.
 ROOMS = {
     "mlflow": [
-        *("src/recsys/tracking.py", "src/recsys/study_runs.py", "src/recsys/model.py", "src/recsys/probes.py"),
+        *(f"src/recsys/{name}.py" for name in ("tracking", "patience", "study_runs", "model", "probes")),
         "registry",
     ],
     "optuna": ["src/recsys/tuning", "src/recsys/probes.py"],

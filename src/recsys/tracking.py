@@ -29,6 +29,7 @@ from mlflow.tracking import MlflowClient
 from recsys.dataset import Dataset
 from recsys.errors import InputError
 from recsys.model import ARTIFACT, SIGNATURE
+from recsys.patience import patiently
 from recsys.recommender import Recommender
 from recsys.settings import Settings, to_text
 
@@ -154,7 +155,8 @@ class Run:
 
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
-        mlflow.log_input(_input(dataset), context=context)
+        # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
+        patiently(mlflow.log_input)(_input(dataset), context=context)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags on the run."""

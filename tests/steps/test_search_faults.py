@@ -124,18 +124,20 @@ def test_workers_that_are_killed_and_a_database_that_restarts(ready, url, mariad
             nonlocal killed, restarted, last
             ended = sum(worker.said().count("\ntrial ") for worker in started)
             at_work = [worker for worker in started if worker.is_at_work()]
-            if at_work and killed < KILLS and ended > killed + 1 and time.monotonic() - last > (3 if LONG else 1):
+            if not restarted:  # before the first kill: a worker that starts waits for the database for seconds only
+                if ended > TRIALS // 2 or (ended > 2 and len(at_work) == WORKERS):
+                    mariadb.restart()
+                    restarted = True
+            elif at_work and killed < KILLS and ended > killed + 1 and time.monotonic() - last > (3 if LONG else 1):
                 chance.choice(at_work).process.kill()
                 start()
                 killed, last = killed + 1, time.monotonic()
-            if ended > TRIALS // 2 and not restarted:
-                mariadb.restart()
-                restarted = True
             return all(worker.process.poll() is not None for worker in started)
 
         wait(done, started)
         shown = "\n".join(worker.said() for worker in started)
         assert Counter(worker.process.returncode for worker in started) == {-signal.SIGKILL: killed, 0: WORKERS}, shown
+        assert restarted
         assert killed >= KILLS - 1
         assert shown.count("registered version") == 1
     check(ready, trials_of(url), shown)

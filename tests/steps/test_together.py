@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pipeline import COLUMNS, PROJECT, write_sample
 
@@ -34,3 +36,18 @@ def test_three_trainings_that_make_the_store_together_register_three_versions(tm
     assert {version.version for version in client.search_model_versions("name = 'recsys'")} == {1, 2, 3}
     assert {run.info.status for run in client.search_runs(["0"])} == {"FINISHED"}
     assert len(list((tmp_path / "data" / "prepared").iterdir())) == 1
+
+
+def test_a_dataset_that_another_run_records_at_the_same_moment_is_recorded_all_the_same(step, store, monkeypatch):
+    write_sample(store.home / "my.csv")
+    log_input, failures = mlflow.log_input, [MlflowException("UNIQUE constraint failed: datasets.name")] * 2
+
+    def overtaken(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        log_input(*arguments, **options)
+
+    monkeypatch.setattr(mlflow, "log_input", overtaken)
+    step("train", family="bias", ratings="my.csv", **COLUMNS)
+    assert not failures
+    assert len(store.run_named("train bias").inputs.dataset_inputs) == 1

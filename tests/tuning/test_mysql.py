@@ -65,13 +65,27 @@ def test_a_wrong_password_is_told_without_it(mariadb, dataset):
     assert "wr0ng" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_told_at_once(dataset):
+def test_a_server_that_is_not_there_is_told_within_ten_seconds(dataset):
     port = free_port()
     began = time.monotonic()
     with pytest.raises(InputError, match=f"no database answers at 127.0.0.1:{port}") as caught:
         opened(dataset, f"mysql+pymysql://anna:s3cret@127.0.0.1:{port}/optuna")
     assert time.monotonic() - began < 10
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_is_just_starting_is_waited_for(mariadb, dataset, monkeypatch):
+    url = mariadb.new_database("starting")
+    connect, refusals = socket.create_connection, [ConnectionRefusedError()] * 3
+
+    def starting(*arguments, **options):
+        if refusals:
+            raise refusals.pop()
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", starting)
+    assert len(opened(dataset, url).trials()) == 1
+    assert not refusals
 
 
 def test_a_server_that_says_nothing_is_told_within_ten_seconds(dataset):

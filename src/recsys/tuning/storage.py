@@ -49,7 +49,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same call may succeed when it is made again: a deadlock, a lock, a lost connection."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, exc.TimeoutError | exc.PendingRollbackError):
+    if isinstance(error, exc.TimeoutError | exc.PendingRollbackError | ConnectionRefusedError):
         return True
     if not isinstance(error, exc.DBAPIError):
         return False
@@ -269,7 +269,8 @@ def open_storage(url: str, *, heartbeat: int, grace: int) -> PatientStorage:
                 raise InputError(f"parameter 'storage': the folder of an sqlite file must exist, got {str(folder)!r}")
         else:
             parts = urlsplit(url)
-            socket.create_connection((parts.hostname or "", port(parts)), CONNECT_SECONDS).close()
+            at = parts.hostname or "", port(parts)
+            patiently(lambda: socket.create_connection(at, CONNECT_SECONDS).close(), CONNECT_SECONDS)
             _make_database(url)
         making = FileLock(f"{sqlite_path(url)}.lock", timeout=_MAKING_SECONDS) if is_sqlite(url) else nullcontext()
         with making:
@@ -327,10 +328,8 @@ def _quicken(connection: Any, _record: object) -> None:
 
 def _make_database(url: str) -> None:
     """Make the database that the URL names if the server lacks it and the account may; MySQL and MariaDB."""
-    if not url.startswith(("mysql", "mariadb")):
-        return
     made = sqlalchemy.engine.make_url(url)
-    if _connects(made):
+    if not url.startswith(("mysql", "mariadb")) or _connects(made):
         return
     name = str(made.database).replace("`", "``")
     engine = sqlalchemy.create_engine(made.set(database=""), **engine_options(url))

@@ -1,4 +1,4 @@
-"""Patience with a registry that is busy: what fails in passing is tried again for half a minute, ever more slowly."""
+"""Patience with MLflow where it is busy: what fails in passing is tried again for half a minute, ever more slowly."""
 
 import requests
 from mlflow.exceptions import MlflowException
