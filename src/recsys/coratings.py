@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from recsys.sharing import Share
+
 FEATURES = 64
 _DAMPING = 0.375  # the power of the counts; between SVD++'s rows (1/2) and columns (0)
 _ITERATIONS = 2
@@ -19,10 +21,11 @@ _SPARE = 8  # further vectors that the iteration carries, for accuracy
 
 
 class Gathering(Protocol):
-    """What is needed of a side: (n,) counts, and its chunks, each with `rows` and `others`."""
+    """What is needed of a side: (n,) counts, and this process's chunks, each with `rows` and `others`."""
 
     counts: Tensor
     chunks: list  # type: ignore[type-arg]
+    share: Share
 
 
 def learn_coratings(users: Gathering, items: Gathering, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +58,7 @@ def sums(side: Gathering, table: Tensor) -> Tensor:
     for chunk in side.chunks:
         for others in chunk.others:
             total[chunk.rows] += embedding_bag(others, padded, mode="sum")
-    return total
+    return side.share.complete(total)
 
 
 def _features(side: Gathering, projection: Tensor) -> tuple[Tensor, Tensor]:

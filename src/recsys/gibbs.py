@@ -25,6 +25,7 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.conjugate import draw_gamma, draw_normal_wishart, draw_spread
 from recsys.coratings import learn_coratings
 from recsys.ragged import cut
+from recsys.sharing import Exchange, Share
 from recsys.workers import Each
 
 # The chain starts from alternating ridge regressions with this penalty (in standardised ratings). With a weaker one the
@@ -56,7 +57,8 @@ class Side:
     """The users, or the items: what is fixed and what is sampled. d = embedding_size + 1."""
 
     counts: Tensor  # (n,)
-    chunks: list[_Chunk]
+    chunks: list[_Chunk]  # of this process
+    share: Share
     unrated: Tensor  # rows without a rating
     features: Tensor | None  # (n, r), with orthogonal columns; None without implicit terms
     factors: Tensor  # (n, d), the bias last
@@ -104,7 +106,8 @@ class Chain:
     """A Markov chain over the factors of users and items.
 
     The first START_SWEEPS sweeps take conditional means under a fixed prior, as alternating least squares does; each
-    later sweep draws every unknown once. The same seed gives the same chain, whatever the number of threads.
+    later sweep draws every unknown once. The same seed gives the same chain, whatever the number of threads, and of
+    processes that share it.
     """
 
     def __init__(
@@ -120,9 +123,14 @@ class Chain:
         runs: tuple[Codes, Codes] | None = None,
         seed: int,
         device: str = "cpu",
+        group: Exchange | None = None,
     ) -> None:
-        """Runs are given as the user of each, (m,), and the run of every rating, (n,)."""
+        """Runs are given as the user of each, (m,), and the run of every rating, (n,).
+
+        Each process of a group is given all ratings and keeps the chunks of its share; all sweep at the same time.
+        """
         self.device = torch.device(device)
+        self.group = group
         self.size = embedding_size
         self.centre, self.scale = float(ratings.mean()), float(ratings.std()) or 1.0
         self.generator = torch.Generator().manual_seed(seed)
@@ -151,6 +159,7 @@ class Chain:
         on_cpu = self.device.type == "cpu"
         cells, waste = (_CPU_CELLS, _CPU_WASTE) if on_cpu else (_GPU_CELLS, _GPU_WASTE)
         chunks, unrated = cut(own, n, cells=cells, waste=waste)
+        share = Share(chunks, self.group, self.device)
         padded = np.append(other, n_other).astype(np.int32)
 
         def moved(array: Array) -> Tensor:
@@ -167,8 +176,9 @@ class Chain:
                     tuple(moved(np.where(block < 0, self.n, block).astype(np.int32)) for block in chunk.blocks),
                     tuple(moved(padded[block]) for block in chunk.blocks),
                 )
-                for chunk in chunks
+                for chunk in share.chunks
             ],
+            share=share,
             unrated=moved(unrated),
             features=None,
             factors=factors,
@@ -243,12 +253,11 @@ class Chain:
             noise.normal_(generator=self.noise_generator)
         prior = side.prior_mean()
         pull = (prior @ side.inverse).expand(n, d)
-        new = torch.empty_like(side.factors)
-        errors = torch.zeros(n, device=self.device)
+        drawn_rows = torch.zeros(n, d + 1, device=self.device)  # the factors, and the sum of square errors
         if len(side.unrated):
             root = torch.linalg.cholesky(side.inverse)
             drawn = torch.linalg.solve_triangular(root, noise[side.unrated], upper=False, left=False)
-            new[side.unrated] = prior.expand(n, d)[side.unrated] + drawn
+            drawn_rows[side.unrated, :d] = prior.expand(n, d)[side.unrated] + drawn
         table = _table(other)
         weight = self.noise * side.precision
         target, inverse = self.target, side.inverse
@@ -264,23 +273,25 @@ class Chain:
             lower = torch.linalg.cholesky_ex(system)[0]
             right = (lower[:, d, :d] + noise[rows])[:, :, None]
             drawn = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)  # (rows, d, 1)
-            new[rows] = drawn[:, :, 0]
             with_rest = torch.cat((drawn, drawn.new_full((len(rows), 1, 1), -1.0)), 1)
-            errors[rows] = (with_rest * (gram @ with_rest)).sum((1, 2))
+            errors = (with_rest * (gram @ with_rest)).sum((1, 2))
+            drawn_rows[rows] = torch.cat((drawn[:, :, 0], errors[:, None]), 1)
             if rest is not None:
                 for position, places in enumerate(chunk.places):
                     block = gathered if gathered is not None else _gather(table, target, chunk, position)
                     rest[places.flatten()] = -torch.bmm(block, with_rest).flatten()
 
         each(solve, side.chunks)
-        side.factors = new
-        return errors
+        side.share.complete(drawn_rows)
+        side.factors = drawn_rows[:, :d].contiguous()
+        return drawn_rows[:, d].contiguous()
 
     def _draw_runs(self, runs: RunBias, starting: bool) -> None:
         """The biases of the runs, given what the factors leave of the ratings, and their precision."""
         of_rating = runs.of_rating
         weight = (self.noise * self.users.precision).index_select(0, runs.users)  # (m,) of one rating
-        left = torch.zeros_like(runs.value).index_add_(0, of_rating, self.rest[:-1]) + runs.counts * runs.value
+        left = torch.zeros_like(runs.value).index_add_(0, of_rating, self.rest[:-1])
+        left = self.users.share.total(left) + runs.counts * runs.value
         precision = weight * runs.counts + runs.precision
         runs.value = weight * left / precision
         if not starting:

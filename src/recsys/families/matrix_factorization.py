@@ -168,9 +168,9 @@ def suggest(trial: Any) -> Config:
     """The search space."""
     return Config(
         embedding_size=trial.suggest_int("embedding_size", 8, 128, log=True),
-        learning_rate=trial.suggest_float("learning_rate", 5e-4, 5e-2, log=True),
-        regularization=trial.suggest_float("regularization", 1e-3, 0.3, log=True),
-        batch_size=trial.suggest_categorical("batch_size", [512, 1024, 2048, 4096, 8192]),
+        learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
+        regularization=trial.suggest_float("regularization", 0.02, 0.2, log=True),
+        batch_size=trial.suggest_categorical("batch_size", [1024, 2048, 4096, 8192, 16384]),
     )
 
 
