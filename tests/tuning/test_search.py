@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 
 from recsys.errors import DivergedError, InputError
+from recsys.families import bias
 from recsys.families.bias import Config
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
@@ -205,6 +206,19 @@ def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage,
     assert found.trials()[0].intermediate_values == {1: -1.0, 2: -1.0, 3: -1.0, 4: -1.0}
     assert found.trials()[6].intermediate_values == {1: -7.0, 2: -7.0}
     assert 0 < share_saved(found.trials()) < 1
+
+
+def test_a_family_says_how_long_a_trial_cannot_be_judged(dataset, storage, monkeypatch):
+    def measure(call, report):
+        for step in range(1, 6):
+            report(step, -float(call))
+        return -float(call)
+
+    measuring(monkeypatch, measure)
+    monkeypatch.setattr(bias, "SPARED_STEPS", 4, raising=False)
+    found = run(dataset, storage, replace(PLAN, trials=6))
+    assert states(found) == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
+    assert list(found.trials()[5].intermediate_values) == [1, 2, 3, 4]
 
 
 def test_an_error_fails_its_trial_and_ends_the_worker(dataset, storage, monkeypatch):

@@ -11,6 +11,8 @@ A family is a module with
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
+    SPARED_STEPS                optional: how many first reports of a fit do not tell yet how well it will end, so that
+                                `tune` gives up no trial by them; 2 where it is not said
     fold_in(recommender, knowledge, rows) -> Recommender
                                 optional: knows the users of `rows` too, in the codes of `knowledge`, without training
 
@@ -55,6 +57,11 @@ def family_module(name: str) -> Family:
 def cross_validation_folds(name: str) -> int:
     """How many folds a family's settings are measured by; 0 where it is by the validation rows."""
     return int(getattr(family_module(name), "CROSS_VALIDATION_FOLDS", 0))
+
+
+def spared_steps(name: str) -> int:
+    """How many first reports of a fit say nothing yet of how well it will end."""
+    return int(getattr(family_module(name), "SPARED_STEPS", 2))
 
 
 def load_recommender(folder: Path) -> "Recommender":

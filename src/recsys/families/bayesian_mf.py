@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recsys.sampling import HeldOut, Progress
     from recsys.training import Report
 
+SPARED_STEPS = 40  # the start, the burn-in, and some draws to average
 _BORDER_SPREAD = 0.25  # of the gap between two levels: how far from its middle the border may be expected
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from recsys.training import Report
 
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
+# For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
+SPARED_STEPS = 20
 _LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
 
 

@@ -7,14 +7,13 @@ from typing import Any, Literal
 import optuna
 
 from recsys.errors import InputError
-from recsys.families import family_module
+from recsys.families import family_module, spared_steps
 from recsys.settings import Settings
 from recsys.tuning import spaces
 from recsys.tuning.spaces import Ranged, Ranges
 from recsys.tuning.storage import PatientStorage
 
 _SPARED_TRIALS = 5  # what the pruner lets run to the end before it compares
-_SPARED_STEPS = 2  # of every trial
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class Subject:
             storage=storage,
             direction=optuna.study.StudyDirection[plan.direction.upper()],
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_SPARED_TRIALS, n_warmup_steps=_SPARED_STEPS),
+            pruner=optuna.pruners.MedianPruner(
+                n_startup_trials=_SPARED_TRIALS, n_warmup_steps=spared_steps(plan.family)
+            ),
         )
         self._check(study)
         if not study.trials:
