@@ -26,7 +26,7 @@ from recsys.conjugate import draw_gamma, draw_normal_wishart, draw_spread
 from recsys.coratings import learn_coratings
 from recsys.ragged import cut
 from recsys.sharing import Exchange, Share
-from recsys.workers import Each
+from recsys.workers import Each, one_thread
 
 # The chain starts from alternating ridge regressions with this penalty (in standardised ratings). With a weaker one the
 # start is over-fitted and takes tens of sweeps to recover; with a stronger one weak factors shrink to nothing, from
@@ -149,7 +149,8 @@ class Chain:
         self.rest = torch.zeros_like(self.target)  # of each rating less all but its run's bias; the last is padding's
         self.projection: Tensor | None = None
         if implicit:
-            learnt = learn_coratings(self.users, self.items, self.noise_generator)
+            with one_thread(self.device):
+                learnt = learn_coratings(self.users, self.items, self.noise_generator)
             self.users.features, self.items.features, self.projection = learnt
             for side in (self.users, self.items):
                 assert side.features is not None

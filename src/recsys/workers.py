@@ -22,6 +22,18 @@ def has_gpu() -> bool:
 
 
 @contextmanager
+def one_thread(device: torch.device) -> Iterator[int]:
+    """Without torch's own threads on the CPU: sums then come out alike however many there are; yields their number."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def workers(device: torch.device) -> Iterator[Each]:
     """What `Chain.sweep` spreads its chunks over: on the CPU a thread a core, each working on chunks of its own.
 
@@ -42,15 +54,10 @@ def workers(device: torch.device) -> Iterator[Each]:
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)  # both hold for the thread that calls them
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad(), ThreadPoolExecutor(threads, initializer=prepare) as pool:
+    with one_thread(device) as threads, torch.no_grad(), ThreadPoolExecutor(threads, initializer=prepare) as pool:
 
-            def spread(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
-                for _ in pool.map(work, chunks):
-                    pass
+        def spread(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
+            for _ in pool.map(work, chunks):
+                pass
 
-            yield spread
-    finally:
-        torch.set_num_threads(threads)
+        yield spread
