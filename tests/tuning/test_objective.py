@@ -72,6 +72,28 @@ def test_the_pruner_gets_the_metric_or_else_the_error_that_stands_in(metric, dir
     assert measured.curves["epoch_validation_auc"] == [(1, 0.7)]
 
 
+@pytest.mark.parametrize(
+    ("reports", "told"),
+    [
+        ([{"rmse": 1.2, "auc": 0.7}, {"rmse": 1.1}, {"rmse": 1.0, "auc": 0.8}], [(1, 0.7), (3, 0.8)]),
+        ([{}, {"rmse": 1.1}, {"rmse": 1.0, "auc": 0.8}], [(2, -1.1), (3, -1.0)]),
+    ],
+)
+def test_the_pruner_hears_of_one_measure_only(reports, told, dataset, monkeypatch):
+    real = objectives.train
+
+    def train(*arguments, report, **named):
+        for step, values in enumerate(reports, start=1):
+            report(step, {f"validation_{name}": value for name, value in values.items()})
+        return real(*arguments, report=report, **named)
+
+    monkeypatch.setattr(objectives, "train", train)
+    heard = []
+    objective = Objective("bias", dataset, "auc", "maximize", seed=0)
+    objective.measure(Config(), lambda step, value: heard.append((step, value)), Measured())
+    assert heard == told
+
+
 def test_a_metric_that_is_undefined_is_told(prepare_rows):
     rows = [(u, i, 1 + (u + i) % 5 if u * 10 + i < 70 else 5, u * 10 + i) for u in range(10) for i in range(10)]
     dataset = prepare_rows(rows, split="time")  # the last thirty ratings are all likes

@@ -70,11 +70,16 @@ class Objective:
         if folds:
             return self._cross_validate(config, folds, report, into)
 
+        metric = f"validation_{self.metric}"
+        told = ""  # what the pruner hears of, the same at every step: the metric, or the error that stands in for it
+
         def heard(step: int, values: dict[str, float]) -> None:
+            nonlocal told
             into.add(step, {f"epoch_{name}": value for name, value in values.items()})
-            value = self._step_value(values)
-            if value is not None:
-                report(step, value)
+            told = told or next((name for name in (metric, f"validation_{_STAND_IN}") if name in values), "")
+            if told in values:
+                turned = told != metric and self.direction == "maximize"
+                report(step, -values[told] if turned else values[told])
 
         into.metrics = self._fit(self.dataset, config, heard)
         into.value = into.metrics[self.metric]
@@ -116,9 +121,3 @@ class Objective:
             reason = measured.undefined[self.metric]
             raise InputError(f"metric {self.metric!r} is undefined on the validation rows: {reason}")
         return measured.metrics
-
-    def _step_value(self, values: dict[str, float]) -> float | None:
-        if f"validation_{self.metric}" in values:
-            return values[f"validation_{self.metric}"]
-        error = values.get(f"validation_{_STAND_IN}")
-        return error if error is None or self.direction == "minimize" else -error
