@@ -10,6 +10,8 @@ A family is a module with
     suggest(trial) -> Config    its search space, for `tune`
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
+    DISTRIBUTED                 only where it trains in several processes: the shardings it knows, "none" and perhaps
+                                "row"; `fit` then takes `team`, a recsys.distributed.team.Team, in each of them
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
     SPARED_STEPS                optional: how many first reports of a fit do not tell yet how well it will end, so that
                                 `tune` gives up no trial by them; 2 where it is not said
