@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,6 +99,6 @@ class TeamKeeper:
         return {name: torch.from_numpy(np.array(value)) for name, value in (arrays | {"rmse": curve} | numbers).items()}
 
 
-def _entry(value: Array) -> Array | float:
+def _entry(value: Array) -> Any:
     """A row, or the number that it is."""
     return value if np.ndim(value) else float(value)
