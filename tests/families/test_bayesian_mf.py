@@ -80,6 +80,26 @@ def test_weak_factors_are_found_and_absent_ones_cost_little(signal, most, tmp_pa
     assert rmse(sampled) < most * rmse(bias)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tmp_path):
+    """A small set, where factors and terms that are not there can be seen in the noise."""
+    random = np.random.default_rng(seed)
+    n_users, n_items = 300, 250
+    b, c = random.normal(size=n_users) * 0.4, random.normal(size=n_items) * 0.45
+    users, items = np.nonzero(random.random((n_users, n_items)) < 0.08)
+    ratings = b[users] + c[items] + random.normal(size=len(users)) * 0.8
+    rows = [(f"u{u}", f"i{i}", round(float(r), 3)) for u, i, r in zip(users, items, ratings, strict=True)]
+    data = prepared(tmp_path, rows, like_threshold=0.5)
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+
+    def rmse(recommender):
+        return np.sqrt(np.mean((recommender.predict(*ids).rating - data.test.ratings) ** 2))
+
+    bias = train("bias", data, parse_settings(family_module("bias").Config, {}), seed=0).final
+    sampled = train("bayesian_mf", data, Config(), seed=seed).final
+    assert rmse(sampled) < 1.01 * rmse(bias)
+
+
 def test_moods_are_found_where_there_are_some_and_only_there(fitted, tmp_path):
     moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sittings=True), like_threshold=0.5)
     with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
@@ -137,14 +157,17 @@ def stop_after(last):
 
 def test_a_stopped_training_goes_on_to_the_same_end(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(resuming, "SECONDS", 0.0)
-    whole = train("bayesian_mf", dataset, Config(embedding_size=4, samples=6), seed=3)
+    sweeps, heard = [], []
+    config = Config(embedding_size=4, samples=6)
+    whole = train("bayesian_mf", dataset, config, seed=3, report=lambda sweep, metrics: sweeps.append(sweep))
     kept = Config(embedding_size=4, samples=6, chain=str(tmp_path))
-    for last in (5, 18):
+    last = sweeps[-1] - 4
+    for stop in (5, last):
         with pytest.raises(StoppedError):
-            train("bayesian_mf", dataset, kept, seed=3, report=stop_after(last))
-    heard = []
+            train("bayesian_mf", dataset, kept, seed=3, report=stop_after(stop))
     resumed = train("bayesian_mf", dataset, kept, seed=3, report=lambda sweep, metrics: heard.append(sweep))
-    assert heard[0] == 18
+    assert heard[-5:] == sweeps[-5:]
+    assert last - 1 not in heard
     ids = dataset.user_ids[dataset.test.users], dataset.item_ids[dataset.test.items]
     for one, other in ((whole.chosen, resumed.chosen), (whole.final, resumed.final)):
         first, second = one.predict(*ids, dataset.test.timestamps), other.predict(*ids, dataset.test.timestamps)

@@ -17,16 +17,18 @@ from recsys.errors import InputError
 from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
 from recsys.resuming import Keeper
 from recsys.runs import Runs, cut_runs
-from recsys.samples import Samples, normal_cdf, pack
+from recsys.samples import Sample, Samples, normal_cdf, pack
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from recsys.gibbs import Chain, Sample
+    from recsys.gibbs import Chain
     from recsys.sampling import HeldOut, Progress
     from recsys.training import Report
 
+# By how many standard errors a term has to help on the validation rows. Sittings that tell nothing are shrunk to none
+# by their own precision; who rated what costs accuracy where it tells nothing.
+_IMPLICIT_CLEAR, _TIME_CLEAR = 2.0, 1.0
+_GUIDED_BURN_IN = 6  # sweeps of a chain that begins where another ended
 _BORDER_SPREAD = 0.25  # of the gap between two levels: how far from its middle the border may be expected
 
 
@@ -41,7 +43,7 @@ class Config(Settings):
 
     embedding_size: int = Field(30, ge=1, le=1024, description="factors per user and item")
     samples: int = Field(
-        40, ge=1, le=10_000, description="most posterior draws to keep; fewer once validation gains nothing"
+        30, ge=1, le=10_000, description="most posterior draws to keep; fewer once validation gains nothing"
     )
     implicit: Literal["auto", "true", "false"] = Field(
         "auto",
@@ -119,7 +121,18 @@ class BayesianRecommender(Recommender):
         return {"centre": self.centre, "unit": self.unit, "border": self.border}
 
 
-_SMALL = ("noise", "precision", "mean", "inverse", "link", "projection", "run_bias", "run_variance")
+_SMALL = (
+    "noise",
+    "variance",
+    "second",
+    "precision",
+    "mean",
+    "inverse",
+    "link",
+    "projection",
+    "run_bias",
+    "run_variance",
+)
 _RUNS = ("users", "starts", "ends")
 _NO_RUNS = Runs(np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
 
@@ -140,7 +153,8 @@ def fit(
         InputError: if a GPU is asked for and there is none.
     """
     from recsys.gibbs import Chain  # PyTorch takes seconds to import
-    from recsys.sampling import run_chain
+    from recsys.growing import add_implicit, add_runs
+    from recsys.sampling import BURN_IN, Term, run_chain, try_terms
     from recsys.workers import find_device, has_gpu
 
     if config.device == "cuda" and not has_gpu():
@@ -158,29 +172,33 @@ def fit(
     )
     held_out = _held_out(knowledge, validation, runs) if validation is not None else None
 
-    def new_chain(implicit: bool, time: bool) -> "Chain":
-        return Chain(
-            rows.users,
-            rows.items,
-            rows.ratings,
-            len(knowledge.user_ids),
-            len(knowledge.item_ids),
-            embedding_size=config.embedding_size,
-            implicit=implicit,
-            runs=(runs.users, run_of) if time and run_of is not None else None,
-            seed=seed,
-            device=find_device(config.device),
-        )
-
     def on_sweep(progress: "Progress") -> None:
         if report is not None and validation is not None:
             report(progress.sweep, _measured(progress))
 
+    implicit = guided.implicit if guided else config.implicit == "true"
+    time = guided.time if guided else config.time == "true"
+    moods = (runs.users, run_of) if run_of is not None else None
+    chain = Chain(
+        rows.users,
+        rows.items,
+        rows.ratings,
+        len(knowledge.user_ids),
+        len(knowledge.item_ids),
+        embedding_size=config.embedding_size,
+        implicit=implicit,
+        runs=moods if time else None,
+        seed=seed,
+        device=find_device(config.device),
+    )
     if guided:
-        implicit, time = guided.implicit, guided.time
-    else:
-        implicit, time = _choose_terms(config, new_chain, held_out, known_time)
-    chain = new_chain(implicit, time)
+        _go_on_from(chain, guided, knowledge)
+    elif held_out is not None:
+        terms = [Term("implicit", add_implicit, _IMPLICIT_CLEAR)] if config.implicit == "auto" else []
+        if config.time == "auto" and moods:
+            terms.append(Term("time", lambda chain: add_runs(chain, *moods), _TIME_CLEAR))
+        chain, helpful = try_terms(chain, terms, held_out, on_sweep)
+        implicit, time = implicit or "implicit" in helpful, time or "time" in helpful
     most = len(guided.samples) if guided else config.samples
     keeper = None
     if config.chain != "none":
@@ -192,7 +210,15 @@ def fit(
             "device": chain.device.type,
         }
         keeper = Keeper(Path(config.chain), made_by, rows, *([] if validation is None else [validation]))
-    kept = run_chain(chain, most, stop_early=guided is None, held_out=held_out, on_sweep=on_sweep, keeper=keeper)
+    kept = run_chain(
+        chain,
+        most,
+        stop_early=guided is None,
+        held_out=held_out,
+        on_sweep=on_sweep,
+        keeper=keeper,
+        burn_in=_GUIDED_BURN_IN if guided else BURN_IN,
+    )
     low, high = _around_threshold(rows.ratings, knowledge.like_threshold)
     border = guided.border if guided else (low + high) / 2
     samples = _packed(kept, chain, runs if time else _NO_RUNS)
@@ -202,19 +228,23 @@ def fit(
     return fitted
 
 
-def _choose_terms(
-    config: Config, new_chain: "Callable[[bool, bool], Chain]", held_out: "HeldOut | None", known_time: bool
-) -> tuple[bool, bool]:
-    """Whether to learn from who rated what and from time: as set, or where a short chain is better for it."""
-    from recsys.sampling import is_better
+def _go_on_from(chain: "Chain", guide: BayesianRecommender, knowledge: Knowledge) -> None:
+    """Put a chain where the guide's ended: most of its ratings are the same, so that it has little to find."""
+    import torch
 
-    time = config.time == "true"
-    implicit = config.implicit == "true"
-    if held_out is not None and config.implicit == "auto":
-        implicit = is_better(new_chain(True, time), new_chain(False, time), held_out)
-    if held_out is not None and config.time == "auto" and known_time:
-        time = is_better(new_chain(implicit, True), new_chain(implicit, False), held_out)
-    return implicit, time
+    from recsys.gibbs import START_SWEEPS
+    from recsys.growing import go_on_from
+
+    users, items = knowledge.user_codes(guide.knowledge.user_ids), knowledge.item_codes(guide.knowledge.item_ids)
+    user_factors = guide.samples.users[:, -1, :-1]
+    item_factors = np.delete(guide.samples.items[:, -1], -2, axis=1)
+    known = users >= 0, items >= 0
+    go_on_from(
+        chain,
+        START_SWEEPS,
+        (users[known[0]], torch.from_numpy(user_factors[known[0]])),
+        (items[known[1]], torch.from_numpy(item_factors[known[1]])),
+    )
 
 
 def fold_in(recommender: BayesianRecommender, knowledge: Knowledge, rows: Interactions) -> BayesianRecommender:
@@ -273,21 +303,28 @@ def _measured(progress: "Progress") -> dict[str, float]:
 
 def _packed(kept: "list[Sample]", chain: "Chain", runs: Runs) -> Samples:
     users, items = pack([(draw.user_factors, draw.item_factors) for draw in kept])
-    noise = np.stack([1 / (draw.noise * draw.user_precision) for draw in kept]).mean(0)
+    noise = np.mean([1 / (draw.noise * draw.user_precision) for draw in kept], 0)
     small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
     n_items = len(items)
     projection = np.zeros((n_items, 0), np.float32) if chain.projection is None else chain.projection.cpu().numpy()
     biases = np.stack([draw.run_bias for draw in kept]).astype(np.float64)
+    variance = biases.var(0)
+    if chain.runs:
+        counts = chain.runs.counts.cpu().numpy()
+        precisions = (draw.noise * draw.user_precision[runs.users] * counts + draw.run_precision for draw in kept)
+        variance += sum(1 / precision for precision in precisions) / len(kept)
     new_variance = np.mean([1 / draw.run_precision for draw in kept])
     return Samples(
         users,
         items,
         noise,
+        np.mean([draw.user_variance for draw in kept], 0),
+        np.mean([draw.second for draw in kept], 0),
         np.array([draw.noise for draw in kept]),
         projection=projection,
         runs=runs,
         run_bias=np.append(biases.mean(0), 0.0),
-        run_variance=np.append(biases.var(0), new_variance),
+        run_variance=np.append(variance, new_variance),
         **small,
     )
 
