@@ -26,7 +26,17 @@ ROOMS = {
     "optuna": ["src/recsys/tuning", "src/recsys/probes.py"],
     "torch": [
         f"src/recsys/{name}.py"
-        for name in ("factorization", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
+        for name in (
+            "factorization",
+            "gibbs",
+            "growing",
+            "sampling",
+            "conjugate",
+            "coratings",
+            "run_bias",
+            "workers",
+            "probes",
+        )
     ],
     "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/ledger.py"],
     "argparse": ["steps/shell.py"],

@@ -40,6 +40,7 @@ _START_SCALE = 0.1
 _START_NOISE = 1.5  # precision of a standardised rating
 _START_SPREAD = 4.0  # a of Gamma(a, a): how alike users' precisions are
 _CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then stays in the processor's cache
+_CPU_ROWS = 256  # of a chunk, whose square matrices then stay there too
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
 _BIG = 1e12
 
@@ -123,7 +124,7 @@ class Chain:
     def _side(self, own: Codes, other: Codes, n: int, n_other: int) -> Side:
         on_cpu = self.device.type == "cpu"
         cells, waste = (_CPU_CELLS, _CPU_WASTE) if on_cpu else (_GPU_CELLS, _GPU_WASTE)
-        chunks, unrated = cut(own, n, cells=cells, waste=waste)
+        chunks, unrated = cut(own, n, cells=cells, waste=waste, most=_CPU_ROWS if on_cpu else _GPU_CELLS)
         padded = np.append(other, n_other).astype(np.int32)
 
         def moved(array: Array) -> Tensor:

@@ -307,8 +307,8 @@ def _packed(kept: "list[Sample]", chain: "Chain", runs: Runs) -> Samples:
     small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
     n_items = len(items)
     projection = np.zeros((n_items, 0), np.float32) if chain.projection is None else chain.projection.cpu().numpy()
-    biases = np.stack([draw.run_bias for draw in kept]).astype(np.float64)
-    variance = biases.var(0)
+    biases = sum(draw.run_bias.astype(np.float64) for draw in kept) / len(kept)
+    variance = sum((draw.run_bias - biases) ** 2 for draw in kept) / len(kept)
     if chain.runs:
         counts = chain.runs.counts.cpu().numpy()
         precisions = (draw.noise * draw.user_precision[runs.users] * counts + draw.run_precision for draw in kept)
@@ -323,7 +323,7 @@ def _packed(kept: "list[Sample]", chain: "Chain", runs: Runs) -> Samples:
         np.array([draw.noise for draw in kept]),
         projection=projection,
         runs=runs,
-        run_bias=np.append(biases.mean(0), 0.0),
+        run_bias=np.append(biases, 0.0),
         run_variance=np.append(variance, new_variance),
         **small,
     )
