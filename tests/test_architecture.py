@@ -27,7 +27,20 @@ ROOMS = {
     "torch": [
         *(
             f"src/recsys/{name}.py"
-            for name in ("factorization", "network", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
+            for name in (
+                "factorization",
+                "network",
+                "gibbs",
+                "grams",
+                "growing",
+                "sampling",
+                "sharing",
+                "conjugate",
+                "coratings",
+                "run_bias",
+                "workers",
+                "probes",
+            )
         ),
         "src/recsys/distributed",
     ],

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from recsys import gibbs
-from recsys.conjugate import draw_normal_wishart, draw_spread
+from recsys.conjugate import draw_normal_wishart, draw_spread, draw_stretch
 from recsys.gibbs import START_SWEEPS, Chain
+from recsys.growing import fork
 from recsys.workers import workers
 
 CPU = torch.device("cpu")
@@ -68,7 +69,8 @@ def test_the_batched_solve_is_a_loop_of_solves(cells, monkeypatch):
     assert (max(len(chunk.places) for chunk in chain.users.chunks) > 1) == (cells == 16)
     chain.users.precision = torch.rand(30) + 0.5
     set_prior(chain.users, np.arange(6, dtype=np.float32).tolist(), (np.eye(6, dtype=np.float32) * 3).tolist())
-    errors = draw_users(chain, starting=True).numpy()
+    chain.users.expected = None
+    sums = draw_users(chain, starting=True).numpy()
     q = chain.items.factors.double().numpy()
     for user in range(30):
         rows = np.flatnonzero(users == user)
@@ -78,7 +80,10 @@ def test_the_batched_solve_is_a_loop_of_solves(cells, monkeypatch):
         system = 3 * np.eye(6) + weight * regressors.T @ regressors
         expected = np.linalg.solve(system, 3 * np.arange(6) + weight * regressors.T @ target)
         assert chain.users.factors[user].numpy() == pytest.approx(expected, abs=1e-4)
-        assert errors[user] == pytest.approx(((target - regressors @ expected) ** 2).sum(), rel=1e-3, abs=1e-3)
+        assert chain.users.expected[user].numpy() == pytest.approx(expected, abs=1e-4)
+        product, rest = regressors[:, :-1] @ expected[:-1], target - expected[-1]
+        found = ((rest - product) ** 2).sum(), (product**2).sum(), (product * rest).sum()
+        assert sums[user] == pytest.approx(found, rel=1e-3, abs=2e-3)
 
 
 def test_padding_does_not_leak():
@@ -116,6 +121,9 @@ class FixedNoise(Chain):
     def _draw_prior(self, side, starting):
         pass
 
+    def _stretch(self, side, moments):
+        pass
+
 
 def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     """Simulation-based calibration (Talts et al. 2018) of factors, biases and precisions.
@@ -146,8 +154,8 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     sweep(chain, 20)
     for _ in range(draws):
         sweep(chain, 8)
-        sample = chain.sample()
-        ranks = ranks + (statistics(sample.user_factors, sample.item_factors, sample.user_precision) < truth)
+        drawn = chain.users.factors, chain.items.factors, chain.users.precision
+        ranks = ranks + (statistics(*(values.numpy() for values in drawn)) < truth)
     for row in ranks:
         counts = np.bincount(row, minlength=draws + 1)
         expected = sets / (draws + 1)
@@ -180,7 +188,8 @@ def test_how_alike_users_are_is_learnt(true):
     half_errors = random.chisquare(counts) / precision / 2
     generator = torch.Generator().manual_seed(0)
     columns = torch.from_numpy(counts), torch.from_numpy(half_errors)
-    drawn = np.array([draw_spread(*columns, generator) for _ in range(20)])
+    with workers(CPU):  # one thread: torch's own would wait for each other
+        drawn = np.array([draw_spread(*columns, generator) for _ in range(20)])
     if true is None:
         assert drawn.min() > 60
     else:
@@ -197,6 +206,52 @@ def test_normal_wishart_draws_have_the_posterior_s_mean():
     scatter = (rows - mean).T @ (rows - mean) + np.eye(2) + 2 * 40 / 42 * np.outer(mean, mean)
     assert np.mean([m.numpy() for m, _ in drawn], 0) == pytest.approx(40 * mean / 42, abs=0.02)
     assert np.mean([p.numpy() for _, p in drawn], 0) == pytest.approx(42 * np.linalg.inv(scatter), rel=0.03, abs=0.02)
+
+
+@pytest.mark.parametrize(("squares", "products", "width"), [(400.0, 500.0, 0.5), (3.0, -2.0, 0.02), (0.0, 0.0, 1.0)])
+def test_the_stretch_is_drawn_from_its_density(squares, products, width):
+    generator = torch.Generator().manual_seed(0)
+    moments = torch.tensor([squares, products], dtype=torch.float64)
+    with workers(CPU):
+        drawn = np.log([draw_stretch(moments, width, generator) for _ in range(500)])
+    steps = np.linspace(-12, 5, 100_001)
+    density = np.exp(
+        2 * steps - width * np.exp(2 * steps) - (squares * np.exp(2 * steps) - 2 * products * np.exp(steps)) / 2
+    )
+    density /= density.sum()
+    mean = (steps * density).sum()
+    spread = np.sqrt(((steps - mean) ** 2 * density).sum())
+    assert drawn.mean() == pytest.approx(mean, abs=4 * spread / 500**0.5)
+    assert drawn.std() == pytest.approx(spread, rel=0.2)
+
+
+class FixedRatings(Chain):
+    """A chain whose noise stays, to test what is above the factors."""
+
+    noise = property(lambda self: 2.0, lambda self, value: None)
+    spread = property(lambda self: 256.0, lambda self, value: None)
+
+
+def test_draws_go_with_data_drawn_by_them(monkeypatch):
+    """Geweke (2004): drawing ratings given the unknowns and the unknowns given the ratings keeps to the prior.
+
+    So the width of each side, whose prior is Gamma(1, 1), is in each third of that a third of the time.
+    """
+    monkeypatch.setitem(globals(), "Chain", FixedRatings)
+    users, items, ratings = random_ratings(4, 3, 1.0)
+    chain = chain_of(users, items, ratings, 4, 3, size=1, seed=4)
+    generator = np.random.default_rng(0)
+    widths = []
+    with workers(CPU) as each:
+        for _ in range(2500):
+            p, q = chain.users.factors.numpy().astype(float), chain.items.factors.numpy().astype(float)
+            mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
+            drawn = mean + generator.normal(size=len(mean)) / np.sqrt(2 * chain.users.precision.numpy()[users])
+            chain.target = torch.from_numpy(np.append(drawn, 0).astype(np.float32))
+            chain.sweep(each)
+            widths.append((chain.users.width, chain.items.width))
+    share = np.mean(np.array(widths[::5])[:, :, None] < -np.log([2 / 3, 1 / 3]), 0)
+    assert share == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=0.1)
 
 
 def states_equal(one, other):
@@ -233,6 +288,21 @@ def test_a_restored_chain_goes_on_as_the_unbroken_one_does():
     sweep(resumed, 3)
     assert states_equal(unbroken.state(), resumed.state())
     assert not states_equal(unbroken.state(), broken.state())
+
+
+def test_a_fork_goes_on_as_the_chain_does_and_leaves_it_alone():
+    alone, chain = full_chain(), full_chain()
+    sweep(alone, 2)
+    sweep(chain, 2)
+    twin, grown = fork(chain), fork(chain)
+    grown.runs = None
+    sweep(grown, 3)
+    sweep(chain, 3)
+    sweep(twin, 3)
+    sweep(alone, 3)
+    assert states_equal(chain.state(), alone.state())
+    assert states_equal(twin.state(), alone.state())
+    assert not states_equal(grown.state(), alone.state())
 
 
 def test_the_state_of_another_chain_is_refused():

@@ -11,6 +11,7 @@ from recsys import gibbs
 from recsys.gibbs import Chain
 from recsys.ragged import cut
 from recsys.sharing import Share
+from recsys.workers import one_thread
 
 
 class Meeting:
@@ -42,7 +43,7 @@ class Member:
 def together(size, work):
     """What `work(member)` returns in each member of a group."""
     meeting = Meeting(size)
-    with ThreadPoolExecutor(size) as pool:
+    with ThreadPoolExecutor(size, initializer=lambda: torch.set_num_threads(1)) as pool:
         return list(pool.map(lambda rank: work(Member(meeting, rank)), range(size)))
 
 
@@ -63,7 +64,7 @@ def one_by_one(work, chunks):
 
 def swept(group=None, sweeps=12):
     rows, runs = ratings()
-    with torch.no_grad():
+    with torch.no_grad(), one_thread(torch.device("cpu")):
         chain = Chain(*rows, embedding_size=4, implicit=True, runs=runs, seed=3, group=group)
         for _ in range(sweeps):
             chain.sweep(one_by_one)

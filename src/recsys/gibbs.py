@@ -1,16 +1,17 @@
 """Gibbs sampling of Bayesian matrix factorization, as batched linear algebra.
 
 The model is that of Salakhutdinov and Mnih, "Bayesian probabilistic matrix factorization using Markov chain Monte
-Carlo" (ICML 2008), with four additions. Ratings are standardised; for user u and item i
+Carlo" (ICML 2008), with five additions. Ratings are standardised; for user u and item i
 
     y_ui ~ N(b_u + b_i + p_u' q_i + c_ut, 1 / (tau lambda_u)),    lambda_u ~ Gamma(a, a)
-    (p_u, b_u) ~ N(mu + W' f_u, Lambda^-1),                (mu, Lambda) ~ Normal-Wishart
+    (p_u, b_u) ~ N(mu + W' f_u, Lambda^-1),                (mu, Lambda) ~ Normal-Wishart(omega)
 
-and likewise for items. A bias is one more coordinate of its row. f_u says which items a user rated, whatever the
-rating (recsys.coratings), and W is the link matrix of Simm et al., "Macau" (2017), so that W' f_u is the implicit
-term of SVD++ (Koren 2008) as a prior mean. lambda_u, a precision a user, is from Lakshminarayanan, Bouchard and
-Archambeau, "Robust Bayesian matrix factorisation" (AISTATS 2011). c_ut ~ N(0, 1 / kappa) is a bias of the run of
-ratings that the user was at (recsys.runs).
+and likewise for items. A bias is one more coordinate of its row. How large the factors are is learnt too, down to none
+at all (omega, recsys.conjugate). f_u says which items a user rated, whatever the rating (recsys.coratings), and W is
+the link matrix of Simm et al., "Macau" (2017), so that W' f_u is the implicit term of SVD++ (Koren 2008) as a prior
+mean. lambda_u, a precision a user, is from Lakshminarayanan, Bouchard and Archambeau, "Robust Bayesian matrix
+factorisation" (AISTATS 2011). c_ut ~ N(0, 1 / kappa) is a bias of the run of ratings that the user was at
+(recsys.runs).
 """
 
 import math
@@ -22,34 +23,28 @@ import torch
 from torch import Tensor
 
 from recsys.arrays import Array, Codes, Floats
-from recsys.conjugate import draw_gamma, draw_normal_wishart, draw_spread
-from recsys.coratings import learn_coratings
+from recsys.conjugate import draw_gamma, draw_normal_wishart, draw_spread, draw_stretch, draw_width
+from recsys.grams import Gathered, gather, make_grams, make_table
+from recsys.growing import add_implicit, add_runs
 from recsys.ragged import cut
+from recsys.run_bias import RunBias
+from recsys.samples import Sample
 from recsys.sharing import Exchange, Share
-from recsys.workers import Each, one_thread
+from recsys.workers import Each
 
 # The chain starts from alternating ridge regressions with this penalty (in standardised ratings). With a weaker one the
 # start is over-fitted and takes tens of sweeps to recover; with a stronger one weak factors shrink to nothing, from
 # where each sweep makes them only a little larger.
 START_PRECISION = 12.0
 START_LINK_PRECISION = 1.5
-START_RUN_PRECISION = 15.0
 START_SWEEPS = 6
 _START_SCALE = 0.1
 _START_NOISE = 1.5  # precision of a standardised rating
 _START_SPREAD = 4.0  # a of Gamma(a, a): how alike users' precisions are
 _CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then stays in the processor's cache
+_CPU_ROWS = 256  # of a chunk, whose square matrices then stay there too
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
 _BIG = 1e12
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """A ragged.Chunk on the device; `others` are the table rows gathered, (rows, length), the last one for padding."""
-
-    rows: Tensor
-    places: tuple[Tensor, ...]
-    others: tuple[Tensor, ...]
 
 
 @dataclass
@@ -57,49 +52,22 @@ class Side:
     """The users, or the items: what is fixed and what is sampled. d = embedding_size + 1."""
 
     counts: Tensor  # (n,)
-    chunks: list[_Chunk]  # of this process
+    chunks: list[Gathered]  # of this process
     share: Share
     unrated: Tensor  # rows without a rating
     features: Tensor | None  # (n, r), with orthogonal columns; None without implicit terms
     factors: Tensor  # (n, d), the bias last
+    expected: Tensor  # (n, d), the mean that the factors were last drawn around
     precision: Tensor  # (n,) lambda
     link: Tensor  # (r, d) W; of no rows without implicit terms
     link_precision: float
     mean: Tensor  # (d,) mu
     inverse: Tensor  # (d, d) Lambda
+    width: float  # omega, of the prior of Lambda
 
     def prior_mean(self) -> Tensor:
         """(n, d) or (1, d)."""
         return self.mean[None] if self.features is None else self.mean + self.features @ self.link
-
-
-@dataclass
-class RunBias:
-    """A bias of every run of a user's ratings."""
-
-    of_rating: Tensor  # (n,) the run of each rating
-    users: Tensor  # (m,) whose the run is
-    counts: Tensor  # (m,)
-    value: Tensor  # (m,)
-    precision: float  # kappa
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users.
-
-    Factors are of float16: a thousandth of a factor is far below its spread, and draws are most of a model.
-    """
-
-    user_factors: Array  # (n_users, d), the bias last
-    item_factors: Array  # (n_items, d)
-    noise: float  # precision of a rating
-    user_precision: Array  # (n_users,), multiplies it
-    mean: Array  # (d,) of the users' prior
-    inverse: Array  # (d, d)
-    link: Array  # (r, d)
-    run_bias: Array  # (m,); of length 0 without runs
-    run_precision: float
 
 
 class Chain:
@@ -145,21 +113,18 @@ class Chain:
         self.residual = math.nan
         self.users = self._side(users, items, n_users, n_items)
         self.items = self._side(items, users, n_items, n_users)
-        self.runs = _run_bias(*runs, self.device) if runs else None
-        self.rest = torch.zeros_like(self.target)  # of each rating less all but its run's bias; the last is padding's
+        self.runs: RunBias | None = None
+        self.rest = self.target  # of each rating less all but its run's bias, where there are runs; the last: padding
         self.projection: Tensor | None = None
+        if runs:
+            add_runs(self, *runs)
         if implicit:
-            with one_thread(self.device):
-                learnt = learn_coratings(self.users, self.items, self.noise_generator)
-            self.users.features, self.items.features, self.projection = learnt
-            for side in (self.users, self.items):
-                assert side.features is not None
-                side.link = torch.zeros(side.features.shape[1], self.size + 1, device=self.device)
+            add_implicit(self)
 
     def _side(self, own: Codes, other: Codes, n: int, n_other: int) -> Side:
         on_cpu = self.device.type == "cpu"
         cells, waste = (_CPU_CELLS, _CPU_WASTE) if on_cpu else (_GPU_CELLS, _GPU_WASTE)
-        chunks, unrated = cut(own, n, cells=cells, waste=waste)
+        chunks, unrated = cut(own, n, cells=cells, waste=waste, most=_CPU_ROWS if on_cpu else _GPU_CELLS)
         share = Share(chunks, self.group, self.device)
         padded = np.append(other, n_other).astype(np.int32)
 
@@ -172,7 +137,7 @@ class Chain:
         return Side(
             counts=moved(np.bincount(own, minlength=n).astype(np.float32)),
             chunks=[
-                _Chunk(
+                Gathered(
                     moved(chunk.rows),
                     tuple(moved(np.where(block < 0, self.n, block).astype(np.int32)) for block in chunk.blocks),
                     tuple(moved(padded[block]) for block in chunk.blocks),
@@ -183,11 +148,13 @@ class Chain:
             unrated=moved(unrated),
             features=None,
             factors=factors,
+            expected=factors,
             precision=torch.ones(n, device=self.device),
             link=torch.zeros(0, d, device=self.device),
             link_precision=START_LINK_PRECISION,
             mean=torch.zeros(d, device=self.device),
             inverse=torch.eye(d, device=self.device) * START_PRECISION,
+            width=1.0,
         )
 
     def sweep(self, each: Each) -> None:
@@ -195,9 +162,10 @@ class Chain:
         starting = self.sweeps < START_SWEEPS
         for side, other in ((self.items, self.users), (self.users, self.items)):
             self._draw_prior(side, starting)
-            errors = self._draw_factors(side, other, starting, each)
+            sums = self._draw_factors(side, other, starting, each)
             if starting:
                 continue
+            errors = sums[:, 0]
             if side is self.users:
                 half_errors = self.noise * errors / 2
                 self.spread = draw_spread(side.counts, half_errors, self.generator)
@@ -207,6 +175,8 @@ class Chain:
                 errors = errors * side.precision
             half = torch.tensor(1 + self.n / 2)
             self.noise = float(draw_gamma(half, 1 + errors.sum().cpu() / 2, self.generator))
+            if side is self.items:
+                self._stretch(side, sums[:, 1:].sum(0).double().cpu() * self.noise)
         if self.runs:
             self._draw_runs(self.runs, starting)
         self.sweeps += 1
@@ -219,7 +189,8 @@ class Chain:
             side.mean = torch.zeros_like(side.mean)
             side.mean[-1] = rest[:, -1].mean()
         else:
-            mean, inverse = draw_normal_wishart(rest, self.generator)
+            mean, inverse = draw_normal_wishart(rest, self.generator, side.width)
+            side.width = draw_width(inverse, self.generator)
             side.mean, side.inverse = mean.to(rest), inverse.to(rest)
         if side.features is None:
             return
@@ -235,6 +206,18 @@ class Chain:
             side.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
         side.link = link
 
+    def _stretch(self, side: Side, moments: Tensor) -> None:
+        """Draw how large all factors of a side are, their prior moving along; biases stay.
+
+        One sweep can change the size of 50,000 numbers only a little, as each is held by the prior and the prior by
+        them. Moved together, only the ratings hold them.
+        """
+        by = side.mean.new_full((self.size + 1,), draw_stretch(moments, side.width, self.generator))
+        by[-1] = 1
+        side.factors, side.mean, side.link = side.factors * by, side.mean * by, side.link * by
+        side.inverse = side.inverse / by / by[:, None]
+        side.width *= float(by[0]) ** 2
+
     def _draw_factors(
         self,
         side: Side,
@@ -242,7 +225,10 @@ class Chain:
         starting: bool,
         each: Each,
     ) -> Tensor:
-        """New factors of one side given the other's; returns the sum of each row's weighted square errors, (n,).
+        """New factors of one side given the other's; returns three sums over each row's ratings, (n, 3).
+
+        They are of the weighted square errors; of x^2 and of x r, where x is the product of the factors and r what
+        the biases leave of the rating.
 
         Of each row's ratings, gathered as G = [factors of the others, 1, rest of the rating], one product G'G holds
         the Gram matrix, the right-hand side and the square sum. The Cholesky factor of it plus the prior, bordered
@@ -254,38 +240,48 @@ class Chain:
             noise.normal_(generator=self.noise_generator)
         prior = side.prior_mean()
         pull = (prior @ side.inverse).expand(n, d)
-        drawn_rows = torch.zeros(n, d + 1, device=self.device)  # the factors, and the sum of square errors
+        # Side by side what is drawn of each row: new factors, those expected, the three sums.
+        rows_drawn = torch.empty(n, 2 * d + 3, device=self.device)
+        new, expected, sums = rows_drawn[:, :d], rows_drawn[:, d : 2 * d], rows_drawn[:, 2 * d :]
         if len(side.unrated):
             root = torch.linalg.cholesky(side.inverse)
             drawn = torch.linalg.solve_triangular(root, noise[side.unrated], upper=False, left=False)
-            drawn_rows[side.unrated, :d] = prior.expand(n, d)[side.unrated] + drawn
-        table = _table(other)
+            expected[side.unrated] = prior.expand(n, d)[side.unrated]
+            new[side.unrated] = expected[side.unrated] + drawn
+            sums[side.unrated] = 0
+        table = make_table(other.factors, other.precision)
         weight = self.noise * side.precision
         target, inverse = self.target, side.inverse
         rest = self.rest if side is self.users and self.runs else None
 
-        def solve(chunk: _Chunk) -> None:
+        def solve(chunk: Gathered) -> None:
             rows = chunk.rows
-            gram, gathered = _grams(table, target, chunk)  # (rows, d + 1, d + 1)
+            gram, gathered = make_grams(table, target, chunk)  # (rows, d + 1, d + 1)
             system = gram * weight[rows][:, None, None]
             system[:, :d, :d] += inverse
             system[:, d, :d] += pull[rows]
             system[:, d, d] = _BIG  # the last pivot is not used; this keeps it positive
             lower = torch.linalg.cholesky_ex(system)[0]
-            right = (lower[:, d, :d] + noise[rows])[:, :, None]
-            drawn = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)  # (rows, d, 1)
-            with_rest = torch.cat((drawn, drawn.new_full((len(rows), 1, 1), -1.0)), 1)
-            errors = (with_rest * (gram @ with_rest)).sum((1, 2))
-            drawn_rows[rows] = torch.cat((drawn[:, :, 0], errors[:, None]), 1)
+            right = torch.stack((lower[:, d, :d] + noise[rows], lower[:, d, :d]), 2)
+            drawn = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)  # (rows, d, 2)
+            new[rows], expected[rows] = drawn.unbind(2)
+            with_rest = torch.cat((drawn[:, :, :1], drawn.new_full((len(rows), 1, 1), -1.0)), 1)
+            product = with_rest.clone()
+            product[:, d - 1 :] = 0
+            images = gram @ torch.cat((with_rest, product), 2)  # (rows, d + 1, 2)
+            squares = (product * images).sum(1)  # x (x - r), x^2
+            sums[rows, 0] = (with_rest * images[:, :, :1]).sum((1, 2))
+            sums[rows, 1] = squares[:, 1]
+            sums[rows, 2] = squares[:, 1] - squares[:, 0]
             if rest is not None:
                 for position, places in enumerate(chunk.places):
-                    block = gathered if gathered is not None else _gather(table, target, chunk, position)
+                    block = gathered if gathered is not None else gather(table, target, chunk, position)
                     rest[places.flatten()] = -torch.bmm(block, with_rest).flatten()
 
         each(solve, side.chunks)
-        side.share.complete(drawn_rows)
-        side.factors = drawn_rows[:, :d].contiguous()
-        return drawn_rows[:, d].contiguous()
+        side.share.complete(rows_drawn)
+        side.factors, side.expected = new.contiguous(), expected.contiguous()
+        return sums
 
     def _draw_runs(self, runs: RunBias, starting: bool) -> None:
         """The biases of the runs, given what the factors leave of the ratings, and their precision."""
@@ -294,10 +290,10 @@ class Chain:
         left = torch.zeros_like(runs.value).index_add_(0, of_rating, self.rest[:-1])
         left = self.users.share.total(left) + runs.counts * runs.value
         precision = weight * runs.counts + runs.precision
-        runs.value = weight * left / precision
+        runs.value = runs.expected = weight * left / precision
         if not starting:
             noise = torch.randn(len(left), generator=self.noise_generator, device=self.device)
-            runs.value += noise / precision.sqrt()
+            runs.value = runs.expected + noise / precision.sqrt()
             shape, rate = torch.tensor(1 + len(left) / 2), 1 + runs.value.square().sum().cpu() / 2
             runs.precision = float(draw_gamma(shape, rate, self.generator))
         self._shift_target(runs)
@@ -334,7 +330,7 @@ class Chain:
         for number in ("noise", "spread", "sweeps", "residual"):
             yield number, self, number
         for name, side in (("users", self.users), ("items", self.items)):
-            for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse"):
+            for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse", "width"):
                 yield f"{name}_{attribute}", side, attribute
         if self.runs:
             yield "runs_value", self.runs, "value"
@@ -347,56 +343,19 @@ class Chain:
         def array(values: Tensor) -> Array:
             return values.cpu().numpy().copy()
 
+        regressors = torch.cat((items.factors[:, :-1], torch.ones_like(items.factors[:, :1])), 1)
+        second = (regressors * items.counts[:, None]).T @ regressors / items.counts.sum()
+        apart = users.factors - users.expected
         return Sample(
-            array(users.factors.half()),
+            array(users.expected.half()),
+            array(((apart @ second) * apart).sum(1)),
             array(items.factors.half()),
+            array(second),
             self.noise,
             array(users.precision),
             array(users.mean),
             array(users.inverse),
             array(users.link),
-            array(self.runs.value) if self.runs else np.zeros(0, np.float32),
+            array(self.runs.expected) if self.runs else np.zeros(0, np.float32),
             self.runs.precision if self.runs else math.inf,
         )
-
-
-def _table(side: Side) -> Tensor:
-    """What the other side gathers: (n + 1, d + 1) of [factors, 1, -bias], each row times the root of its precision.
-
-    The last row is zero, for padding.
-    """
-    n, d = side.factors.shape
-    table = side.factors.new_zeros(n + 1, d + 1)
-    table[:n, : d - 1] = side.factors[:, : d - 1]
-    table[:n, d - 1] = 1
-    table[:n, d] = -side.factors[:, d - 1]
-    table[:n] *= side.precision.sqrt()[:, None]
-    return table
-
-
-def _gather(table: Tensor, target: Tensor, chunk: _Chunk, position: int) -> Tensor:
-    """G of every row of one of the chunk's blocks, (rows, length, d + 1)."""
-    places, others = chunk.places[position], chunk.others[position]
-    gathered = table.index_select(0, others.flatten()).view(*others.shape, -1)
-    ratings = target.index_select(0, places.flatten()).view_as(places)
-    gathered[..., -1].addcmul_(ratings, gathered[..., -2])  # the column of ones carries the root of the precision
-    return gathered
-
-
-def _grams(table: Tensor, target: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
-    """G'G of every row, (rows, d + 1, d + 1); G too, where it is in one block."""
-    gathered = _gather(table, target, chunk, 0)
-    gram = torch.bmm(gathered.mT, gathered)
-    if len(chunk.places) == 1:
-        return gram, gathered
-    for position in range(1, len(chunk.places)):
-        gathered = _gather(table, target, chunk, position)
-        gram += torch.bmm(gathered.mT, gathered)
-    return gram, None
-
-
-def _run_bias(users: Codes, of_rating: Codes, device: torch.device) -> RunBias:
-    counts = np.bincount(of_rating, minlength=len(users)).astype(np.float32)
-    of_rating, users = of_rating.astype(np.int64), users.astype(np.int64)
-    moved = [torch.from_numpy(array).to(device) for array in (of_rating, users, counts, np.zeros_like(counts))]
-    return RunBias(moved[0], moved[1], moved[2], moved[3], START_RUN_PRECISION)

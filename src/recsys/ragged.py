@@ -29,7 +29,9 @@ class Chunk:
     blocks: tuple[Ints, ...]
 
 
-def cut(codes: NDArray[np.integer], n_rows: int, *, cells: int, waste: int) -> tuple[list[Chunk], Ints]:
+def cut(
+    codes: NDArray[np.integer], n_rows: int, *, cells: int, waste: int, most: int = 1 << 62
+) -> tuple[list[Chunk], Ints]:
     """Chunks of at most `cells` ratings a block, the longest rows first, and the rows without a rating.
 
     Args:
@@ -37,6 +39,7 @@ def cut(codes: NDArray[np.integer], n_rows: int, *, cells: int, waste: int) -> t
         n_rows: how many rows there are.
         cells: the most ratings in a block, padding included; bounds the memory of a product.
         waste: padding that a chunk may hold however small it is.
+        most: rows in a chunk.
     """
     counts = np.bincount(codes, minlength=n_rows)
     by_row = _sorted(codes)
@@ -45,7 +48,7 @@ def cut(codes: NDArray[np.integer], n_rows: int, *, cells: int, waste: int) -> t
     lengths = counts[rows]
     rated = int((lengths > 0).sum())
     chunks = []
-    for start, stop in _runs(lengths[:rated], cells, waste):
+    for start, stop in _runs(lengths[:rated], cells, waste, most):
         part, length = rows[start:stop], int(lengths[start])
         if length > cells:
             whole = by_row[first[part[0]] :][:length]
@@ -66,15 +69,15 @@ def _sorted(codes: NDArray[np.integer]) -> Ints:
     return order
 
 
-def _runs(lengths: Ints, cells: int, waste: int) -> Iterator[tuple[int, int]]:
+def _runs(lengths: Ints, cells: int, waste: int, most: int) -> Iterator[tuple[int, int]]:
     """Where to cut rows that are sorted by falling length; a row longer than a block stays alone."""
     start = 0
     while start < len(lengths):
         longest = int(lengths[start])
-        most = min(len(lengths) - start, max(1, cells // longest))
-        size = np.arange(1, most + 1)
-        padding = np.cumsum(longest - lengths[start : start + most])
+        fitting = min(len(lengths) - start, most, max(1, cells // longest))
+        size = np.arange(1, fitting + 1)
+        padding = np.cumsum(longest - lengths[start : start + fitting])
         fits = padding <= np.maximum(waste, WASTE_SHARE * longest * size)
-        stop = start + (most if fits.all() else int(np.argmin(fits)))
+        stop = start + (fitting if fits.all() else int(np.argmin(fits)))
         yield start, stop
         start = stop

@@ -15,9 +15,10 @@ from recsys.arrays import Array
 from recsys.dataset import Interactions
 from recsys.errors import InputError
 from recsys.recommender import load_arrays, save_arrays
+from recsys.samples import Sample
 
 if TYPE_CHECKING:
-    from recsys.gibbs import Chain, Sample
+    from recsys.gibbs import Chain
 
 FORMAT = 1
 SECONDS = 30.0  # between two saves, so that they cost little beside the sweeps
@@ -46,8 +47,6 @@ class Keeper:
         Raises:
             InputError: if the file cannot be read.
         """
-        from recsys.gibbs import Sample
-
         if not self.path.exists():
             return [], []
         try:

@@ -14,12 +14,34 @@ _BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for
 _DENSE_SHARE = 0.5  # of a grid of users by items that must be asked for, for the whole grid to be multiplied
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users.
+
+    Factors are of float16: a thousandth of a factor is far below its spread, and draws are most of a model.
+    """
+
+    user_factors: Array  # (n_users, d), the bias last: their mean, given everything else
+    user_variance: Array  # (n_users,) of a rating by what the factors differ from that mean, over the items rated
+    item_factors: Array  # (n_items, d)
+    second: Array  # (d, d) mean square of [item factors, 1] over the items rated
+    noise: float  # precision of a rating
+    user_precision: Array  # (n_users,), multiplies it
+    mean: Array  # (d,) of the users' prior
+    inverse: Array  # (d, d)
+    link: Array  # (r, d)
+    run_bias: Array  # (m,) their mean, given everything else; of length 0 without runs
+    run_precision: float
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """s draws of the factors of n_users and n_items, for standardised ratings.
 
     `users` (n_users, s, k + 2) and `items` (n_items, s, k + 2) hold [factors, bias, 1] and [factors, 1, bias], so
-    that a draw's rating is one inner product. `noise` (n_users,) is the mean variance of a rating around it.
+    that a draw's rating is one inner product. A user's are the mean of the factors given the draw's items; `variance`
+    (n_users,) is that of a rating by what the factors differ from it, `noise` (n_users,) that of a rating around its
+    factors, both on average. `second` (d, d) is the mean square of [factors, 1] over the items that were rated.
     `precision` (s,), `mean` (s, d), `inverse` (s, d, d) and `link` (s, r, d), with d = k + 1, are each draw's noise
     and its prior of a user; with `projection` (n_items, r) they tell what a further user's ratings mean.
     `run_bias` and `run_variance`, (m + 1,), belong to the m `runs`, the last ones to a rating of no run.
@@ -28,6 +50,8 @@ class Samples:
     users: Array
     items: Array
     noise: Array
+    variance: Array
+    second: Array
     precision: Array
     mean: Array
     inverse: Array
@@ -43,13 +67,13 @@ class Samples:
     def predict(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> tuple[Floats, Floats]:
         """Mean and variance of a rating's posterior predictive distribution: two arrays of shape (n,).
 
-        The variance is that between the draws, that of the run's bias and that of a rating around a draw.
+        The variance is that between the draws and within one, that of the run's bias, and the noise.
         """
         total, square = self._grid(users, items) or self._pairs(users, items)
         mean = total / len(self)
         between = np.maximum(square / len(self) - mean**2, 0)
         run = -1 if timestamps is None else self.runs.find(users, timestamps)
-        return mean + self.run_bias[run], between + self.run_variance[run] + self.noise[users]
+        return mean + self.run_bias[run], between + self.run_variance[run] + self.variance[users] + self.noise[users]
 
     def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
         """Sum and square sum over the draws, pair by pair."""
@@ -77,8 +101,8 @@ class Samples:
         at = np.searchsorted(rows, users), np.searchsorted(columns, items)
         return total[at], square[at]
 
-    def fold_in(self, rows: Interactions, n_users: int, ratings: Floats, seed: int = 0) -> "Samples":
-        """Draws for further users, and anew for those with rows: from the posterior given each kept draw's items.
+    def fold_in(self, rows: Interactions, n_users: int, ratings: Floats) -> "Samples":
+        """Further users, and anew those with rows: the mean of their factors given each kept draw's items.
 
         Args:
             rows: in codes below n_users; those of the users known so far stay.
@@ -91,7 +115,8 @@ class Samples:
         old, n_draws, width = self.users.shape
         users = np.ones((n_users, n_draws, width), np.float32)
         users[:old] = self.users
-        random = np.random.default_rng(seed)
+        variance = np.append(self.variance, np.zeros(n_users - old))
+        variance[counts > 0] = 0
         for draw in range(n_draws):
             root = np.sqrt(self.precision[draw])
             table = self.items[:, draw].astype(np.float64) * root
@@ -99,8 +124,8 @@ class Samples:
             pull = (self.mean[draw] + features @ self.link[draw]) @ inverse
             target = root * ratings - table[rows.items, -1]
             for whose, precision, side in ridge_systems(rows, n_users, table[:, :-1], target, inverse, pull):
-                noise = random.standard_normal(side.shape)
-                users[whose, draw, :-1] = draw_normal(precision, side, noise).astype(np.float16)
+                users[whose, draw, :-1] = np.linalg.solve(precision, side[:, :, None])[:, :, 0].astype(np.float16)
+                variance[whose] += np.linalg.solve(precision, self.second[None]).trace(axis1=1, axis2=2) / n_draws
         rated = counts > 0
         noise = np.append(self.noise, np.zeros(n_users - old))
         noise[rated] = self.noise.mean()
@@ -109,17 +134,11 @@ class Samples:
             self,
             users=users,
             noise=noise,
+            variance=variance,
             runs=Runs(self.runs.users[kept], self.runs.starts[kept], self.runs.ends[kept]),
             run_bias=self.run_bias[np.append(kept, True)],
             run_variance=self.run_variance[np.append(kept, True)],
         )
-
-
-def draw_normal(precision: Array, side: Array, noise: Array) -> Array:
-    """Normal variates of mean A^-1 b and precision A, given A (n, d, d), b and standard normal noise, each (n, d)."""
-    root = np.linalg.cholesky(precision)
-    right = np.linalg.solve(root, side[:, :, None]) + noise[:, :, None]
-    return np.asarray(np.linalg.solve(root.swapaxes(1, 2), right)[:, :, 0])
 
 
 def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -146,3 +165,37 @@ def normal_cdf(x: Floats) -> Floats:
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     tail = series * np.exp(-z * z) / 2
     return np.asarray(np.where(x > 0, 1 - tail, tail), np.float64)
+
+
+def pack_samples(kept: Sequence[Sample], projection: Array | None, runs: Runs, run_counts: Array) -> Samples:
+    """Draws as they are predicted by.
+
+    Args:
+        kept: at least one draw.
+        projection: (n_items, r), where the chain learnt from who rated what.
+        runs: m runs; none where the chain knew no time.
+        run_counts: ratings of each run, (m,).
+    """
+    users, items = pack([(draw.user_factors, draw.item_factors) for draw in kept])
+    noise = np.mean([1 / (draw.noise * draw.user_precision) for draw in kept], 0)
+    small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
+    if projection is None:
+        projection = np.zeros((len(items), 0), np.float32)
+    biases = sum(draw.run_bias.astype(np.float64) for draw in kept) / len(kept)
+    variance = sum((draw.run_bias - biases) ** 2 for draw in kept) / len(kept)
+    precisions = (draw.noise * draw.user_precision[runs.users] * run_counts + draw.run_precision for draw in kept)
+    variance += sum(1 / precision for precision in precisions) / len(kept)
+    new_variance = np.mean([1 / draw.run_precision for draw in kept])
+    return Samples(
+        users,
+        items,
+        noise,
+        np.mean([draw.user_variance for draw in kept], 0),
+        np.mean([draw.second for draw in kept], 0),
+        np.array([draw.noise for draw in kept]),
+        projection=projection,
+        runs=runs,
+        run_bias=np.append(biases, 0.0),
+        run_variance=np.append(variance, new_variance),
+        **small,
+    )

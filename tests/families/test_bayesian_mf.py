@@ -4,8 +4,9 @@ from builders import prepared, rated
 from sklearn.metrics import roc_auc_score
 
 from recsys import resuming
+from recsys.borders import around_threshold
 from recsys.errors import InputError
-from recsys.families import bayesian_mf, family_module
+from recsys.families import family_module
 from recsys.families.bayesian_mf import Config
 from recsys.sampling import rank_auc
 from recsys.settings import parse_settings
@@ -80,6 +81,26 @@ def test_weak_factors_are_found_and_absent_ones_cost_little(signal, most, tmp_pa
     assert rmse(sampled) < most * rmse(bias)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tmp_path):
+    """A small set, where factors and terms that are not there can be seen in the noise."""
+    random = np.random.default_rng(seed)
+    n_users, n_items = 300, 250
+    b, c = random.normal(size=n_users) * 0.4, random.normal(size=n_items) * 0.45
+    users, items = np.nonzero(random.random((n_users, n_items)) < 0.08)
+    ratings = b[users] + c[items] + random.normal(size=len(users)) * 0.8
+    rows = [(f"u{u}", f"i{i}", round(float(r), 3)) for u, i, r in zip(users, items, ratings, strict=True)]
+    data = prepared(tmp_path, rows, like_threshold=0.5)
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+
+    def rmse(recommender):
+        return np.sqrt(np.mean((recommender.predict(*ids).rating - data.test.ratings) ** 2))
+
+    bias = train("bias", data, parse_settings(family_module("bias").Config, {}), seed=0).final
+    sampled = train("bayesian_mf", data, Config(), seed=seed).final
+    assert rmse(sampled) < 1.01 * rmse(bias)
+
+
 def test_moods_are_found_where_there_are_some_and_only_there(fitted, tmp_path):
     moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sittings=True), like_threshold=0.5)
     with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
@@ -137,14 +158,17 @@ def stop_after(last):
 
 def test_a_stopped_training_goes_on_to_the_same_end(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(resuming, "SECONDS", 0.0)
-    whole = train("bayesian_mf", dataset, Config(embedding_size=4, samples=6), seed=3)
+    sweeps, heard = [], []
+    config = Config(embedding_size=4, samples=6)
+    whole = train("bayesian_mf", dataset, config, seed=3, report=lambda sweep, metrics: sweeps.append(sweep))
     kept = Config(embedding_size=4, samples=6, chain=str(tmp_path))
-    for last in (5, 18):
+    last = sweeps[-1] - 4
+    for stop in (5, last):
         with pytest.raises(StoppedError):
-            train("bayesian_mf", dataset, kept, seed=3, report=stop_after(last))
-    heard = []
+            train("bayesian_mf", dataset, kept, seed=3, report=stop_after(stop))
     resumed = train("bayesian_mf", dataset, kept, seed=3, report=lambda sweep, metrics: heard.append(sweep))
-    assert heard[0] == 18
+    assert heard[-5:] == sweeps[-5:]
+    assert last - 1 not in heard
     ids = dataset.user_ids[dataset.test.users], dataset.item_ids[dataset.test.items]
     for one, other in ((whole.chosen, resumed.chosen), (whole.final, resumed.final)):
         first, second = one.predict(*ids, dataset.test.timestamps), other.predict(*ids, dataset.test.timestamps)
@@ -205,8 +229,8 @@ def test_the_border_is_found_where_likes_begin(tmp_path):
 
 
 def test_ratings_around_the_threshold():
-    assert bayesian_mf._around_threshold(np.array([1.0, 3, 4, 5]), 4) == (3, 4)
-    assert bayesian_mf._around_threshold(np.array([4.0, 5]), 4) == (4, 4)
+    assert around_threshold(np.array([1.0, 3, 4, 5]), 4) == (3, 4)
+    assert around_threshold(np.array([4.0, 5]), 4) == (4, 4)
 
 
 def test_rank_auc_is_the_area_under_the_curve():

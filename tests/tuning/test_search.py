@@ -10,7 +10,6 @@ from sqlalchemy import event
 
 from recsys.errors import DivergedError, InputError
 from recsys.families import bias
-from recsys.families.bias import Config
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.figures import study_figures
@@ -81,7 +80,7 @@ def test_the_best_trial_is_found_and_trial_0_is_the_default(dataset, storage):
     told = []
     found = run(dataset, storage, on_trial=lambda trial, curves: told.append((trial.value, trial.user_attrs["config"])))
     assert len(told) == 3
-    assert told[0][1] == Config().model_dump()
+    assert told[0][1] == bias.Config().model_dump()
     best, config = found.best()
     expected = max(range(3), key=lambda number: told[number][0])
     assert (best.number, best.value, config.model_dump()) == (expected, *told[expected])
@@ -169,7 +168,7 @@ def test_time_ends_a_search(dataset, storage):
     with pytest.raises(InputError, match="study 'study': no trial completed; pass more trials or a longer timeout"):
         run(dataset, storage, replace(PLAN, timeout=1e-9)).best()
     found = run(dataset, storage, replace(PLAN, trials=0, timeout=0.5))
-    assert found.trials()[0].user_attrs["config"] == Config().model_dump()
+    assert found.trials()[0].user_attrs["config"] == bias.Config().model_dump()
 
 
 def test_a_training_that_diverges_is_made_up_for(dataset, storage, monkeypatch, capfd):
@@ -194,31 +193,19 @@ def test_trials_that_all_fail_end_the_search(dataset, storage, monkeypatch):
         run(dataset, storage)
 
 
-def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage, monkeypatch):
+@pytest.mark.parametrize("spared", [2, 3])
+def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage, monkeypatch, spared):
     def measure(call, report):
         for step in range(1, 5):
             report(step, -float(call))
         return -float(call)
 
     measuring(monkeypatch, measure)
+    monkeypatch.setattr(bias, "SPARED_STEPS", spared, raising=False)
     found = run(dataset, storage, replace(PLAN, trials=7))
     assert states(found) == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED] * 2
-    assert found.trials()[0].intermediate_values == {1: -1.0, 2: -1.0, 3: -1.0, 4: -1.0}
-    assert found.trials()[6].intermediate_values == {1: -7.0, 2: -7.0}
+    assert found.trials()[6].intermediate_values == dict.fromkeys(range(1, spared + 1), -7.0)
     assert 0 < share_saved(found.trials()) < 1
-
-
-def test_a_family_says_how_long_a_trial_cannot_be_judged(dataset, storage, monkeypatch):
-    def measure(call, report):
-        for step in range(1, 6):
-            report(step, -float(call))
-        return -float(call)
-
-    measuring(monkeypatch, measure)
-    monkeypatch.setattr(bias, "SPARED_STEPS", 4, raising=False)
-    found = run(dataset, storage, replace(PLAN, trials=6))
-    assert states(found) == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
-    assert list(found.trials()[5].intermediate_values) == [1, 2, 3, 4]
 
 
 def test_an_error_fails_its_trial_and_ends_the_worker(dataset, storage, monkeypatch):
@@ -254,7 +241,7 @@ def test_a_trial_whose_worker_died_is_tried_again_by_another(beats, dataset, sto
     monkeypatch.setattr(searches, "_GRACE", 1)
     dead = opened(dataset, storage)
     trial = dead.study.ask()
-    Config(damping=trial.suggest_float("damping", 0.5, 50, log=True))
+    bias.Config(damping=trial.suggest_float("damping", 0.5, 50, log=True))
     if beats:  # else it died before its first sign of life
         dead.storage.record_heartbeat(trial._trial_id)
     found = run(dataset, storage)

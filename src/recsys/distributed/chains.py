@@ -11,54 +11,56 @@ from torch import Tensor
 from recsys.arrays import Array
 from recsys.distributed.team import Team
 from recsys.errors import StoppedError
-from recsys.gibbs import Chain, Sample
+from recsys.gibbs import Chain
+from recsys.samples import Sample
 
 
 class Exchanges:
     """The exchanges of recsys.sharing over a team's group; each is a step that a hang can be named by."""
 
     def __init__(self, team: Team) -> None:
-        self._team = team
+        self.team = team
         self._steps = 0
-        self.rank, self.size = team.group.rank, team.group.size
+        self.rank, self.size, self.device = team.group.rank, team.group.size, team.group.device
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The (n_r, ...) of every rank, concatenated by rank."""
         self._wait(True)
-        found = self._team.group.gather(tensor)
+        found = self.team.group.gather(tensor)
         self._wait(False)
         return found
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
         self._wait(True)
-        total = self._team.group.sum(tensor)
+        total = self.team.group.sum(tensor)
         self._wait(False)
         return total
 
     def check(self) -> None:
         """End all processes where one of them was told to stop; raises StoppedError."""
         self._wait(True)
-        if self._team.group.agree(self._team.is_told_to_stop()):
+        if self.team.group.agree(self.team.is_told_to_stop()):
             raise StoppedError
         self._wait(False)
 
     def _wait(self, waiting: bool) -> None:
         self._steps += not waiting
-        self._team.beat(self._steps, waiting)
+        self.team.beat(self._steps, waiting)
 
 
 class TeamKeeper:
     """Keeps a shared chain in the checkpoints of its team, as recsys.resuming.Keeper does in a file."""
 
-    def __init__(self, team: Team, exchanges: Exchanges, samples: int) -> None:
+    def __init__(self, exchanges: Exchanges, samples: int) -> None:
         """Say how many draws there will be at most: a checkpoint has room for all of them."""
-        self._team, self._exchanges, self._samples = team, exchanges, samples
+        self._exchanges, self._samples = exchanges, samples
+        self._checkpoints = exchanges.team.checkpoints
         self._stopping = False
 
     def load(self, chain: Chain) -> tuple[list[Sample], list[float]]:
         """Put the chain where the newest checkpoint has it; returns the draws kept and the RMSE after each."""
-        state = self._team.checkpoints.load(self._state(chain, [], []))
+        state = self._checkpoints.load(self._state(chain, [], []))
         if state is None:
             return [], []
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
@@ -75,11 +77,11 @@ class TeamKeeper:
             self._exchanges.check()
         except StoppedError:
             self._stopping = True
-        return self._stopping or self._team.checkpoints.is_due()
+        return self._stopping or self._checkpoints.is_due()
 
     def save(self, chain: Chain, kept: Sequence[Sample], rmse: Sequence[float]) -> None:
         """Write the state; raises StoppedError once it is written, where any process was told to stop."""
-        self._team.checkpoints.save(self._state(chain, kept, rmse))
+        self._checkpoints.save(self._state(chain, kept, rmse))
         if self._stopping:
             raise StoppedError
 

@@ -12,23 +12,30 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from recsys.arrays import Codes, Floats, Ids
+from recsys.borders import around_threshold, learn_border
 from recsys.dataset import Interactions
 from recsys.errors import InputError
 from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
 from recsys.resuming import Keeper
 from recsys.runs import Runs, cut_runs
-from recsys.samples import Samples, normal_cdf, pack
+from recsys.samples import Samples, normal_cdf, pack, pack_samples
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recsys.gibbs import Chain, Sample
-    from recsys.sampling import HeldOut, Progress
+    from recsys.distributed.chains import Exchanges
+    from recsys.distributed.team import Team
+    from recsys.gibbs import Chain
+    from recsys.sampling import HeldOut, Keeping, Progress
     from recsys.training import Report
 
-SPARED_STEPS = 40  # the start, the burn-in, and some draws to average
-_BORDER_SPREAD = 0.25  # of the gap between two levels: how far from its middle the border may be expected
+DISTRIBUTED = ("none",)  # the shardings of a training in several processes
+SPARED_STEPS = 30  # the start, the burn-in, and some draws to average
+# By how many standard errors a term has to help on the validation rows. Sittings that tell nothing are shrunk to none
+# by their own precision; who rated what costs accuracy where it tells nothing.
+_IMPLICIT_CLEAR, _TIME_CLEAR = 2.0, 1.0
+_GUIDED_BURN_IN = 6  # sweeps of a chain that begins where another ended
 
 
 def _check_folder(path: str) -> str:
@@ -42,7 +49,7 @@ class Config(Settings):
 
     embedding_size: int = Field(30, ge=1, le=1024, description="factors per user and item")
     samples: int = Field(
-        40, ge=1, le=10_000, description="most posterior draws to keep; fewer once validation gains nothing"
+        30, ge=1, le=10_000, description="most posterior draws to keep; fewer once validation gains nothing"
     )
     implicit: Literal["auto", "true", "false"] = Field(
         "auto",
@@ -120,7 +127,18 @@ class BayesianRecommender(Recommender):
         return {"centre": self.centre, "unit": self.unit, "border": self.border}
 
 
-_SMALL = ("noise", "precision", "mean", "inverse", "link", "projection", "run_bias", "run_variance")
+_SMALL = (
+    "noise",
+    "variance",
+    "second",
+    "precision",
+    "mean",
+    "inverse",
+    "link",
+    "projection",
+    "run_bias",
+    "run_variance",
+)
 _RUNS = ("users", "starts", "ends")
 _NO_RUNS = Runs(np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
 
@@ -134,88 +152,178 @@ def fit(
     validation: Interactions | None = None,
     guide: Recommender | None = None,
     report: "Report | None" = None,
+    team: "Team | None" = None,
 ) -> BayesianRecommender:
     """Sample until the validation rows gain nothing, or as many draws as `guide` kept, with its choices.
 
-    Raises:
-        InputError: if a GPU is asked for and there is none.
-    """
-    from recsys.gibbs import Chain  # PyTorch takes seconds to import
-    from recsys.sampling import run_chain
-    from recsys.workers import find_device, has_gpu
+    The processes of a team share one chain and call this alike.
 
-    if config.device == "cuda" and not has_gpu():
-        raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
+    Raises:
+        InputError: if a GPU is asked for and there is none; StoppedError where the team was told to stop.
+    """
+    from recsys.sampling import BURN_IN, run_chain  # PyTorch takes seconds to import
 
     guided = guide if isinstance(guide, BayesianRecommender) else None
     known_time = rows.timestamps is not None and (validation is None or validation.timestamps is not None)
-    if config.time == "true" and not known_time:
-        raise InputError(
-            "parameter 'time': true needs ratings with timestamps, these have none; name their column by "
-            "-P timestamp_column=…, or pass time=auto"
-        )
+    _check(config, known_time, team)
     runs, run_of = (
         cut_runs(rows.users, rows.timestamps) if known_time and rows.timestamps is not None else (_NO_RUNS, None)
     )
     held_out = _held_out(knowledge, validation, runs) if validation is not None else None
-
-    def new_chain(implicit: bool, time: bool) -> "Chain":
-        return Chain(
-            rows.users,
-            rows.items,
-            rows.ratings,
-            len(knowledge.user_ids),
-            len(knowledge.item_ids),
-            embedding_size=config.embedding_size,
-            implicit=implicit,
-            runs=(runs.users, run_of) if time and run_of is not None else None,
-            seed=seed,
-            device=find_device(config.device),
-        )
+    exchanges = _exchanges(team)
 
     def on_sweep(progress: "Progress") -> None:
         if report is not None and validation is not None:
             report(progress.sweep, _measured(progress))
 
+    moods = (runs.users, run_of) if run_of is not None else None
+    chain = _new_chain(knowledge, rows, config, guided, moods, seed, exchanges)
     if guided:
-        implicit, time = guided.implicit, guided.time
-    else:
-        implicit, time = _choose_terms(config, new_chain, held_out, known_time)
-    chain = new_chain(implicit, time)
+        _go_on_from(chain, guided, knowledge)
+    elif held_out is not None:
+        chain = _try_terms(chain, config, moods, held_out, on_sweep, exchanges)
     most = len(guided.samples) if guided else config.samples
-    keeper = None
-    if config.chain != "none":
-        made_by = {
-            "embedding_size": config.embedding_size,
-            "implicit": implicit,
-            "time": time,
-            "seed": seed,
-            "device": chain.device.type,
-        }
-        keeper = Keeper(Path(config.chain), made_by, rows, *([] if validation is None else [validation]))
-    kept = run_chain(chain, most, stop_early=guided is None, held_out=held_out, on_sweep=on_sweep, keeper=keeper)
-    low, high = _around_threshold(rows.ratings, knowledge.like_threshold)
+    kept = run_chain(
+        chain,
+        most,
+        stop_early=guided is None,
+        held_out=held_out,
+        on_sweep=on_sweep,
+        keeper=_keeper(config, chain, seed, [rows] if validation is None else [rows, validation], exchanges, most),
+        burn_in=_GUIDED_BURN_IN if guided else BURN_IN,
+    )
+    low, high = around_threshold(rows.ratings, knowledge.like_threshold)
     border = guided.border if guided else (low + high) / 2
-    samples = _packed(kept, chain, runs if time else _NO_RUNS)
+    projection = None if chain.projection is None else chain.projection.cpu().numpy()
+    timed = (runs, chain.runs.counts.cpu().numpy()) if chain.runs else (_NO_RUNS, np.zeros(0))
+    samples = pack_samples(kept, projection, *timed)
     fitted = BayesianRecommender(knowledge, config, samples, chain.centre, chain.scale, border)
     if held_out is not None:
-        fitted.border = _learn_border(fitted, held_out, low, high)
+        known = held_out.known
+        times = None if held_out.rows.timestamps is None else held_out.rows.timestamps[known]
+        mean, variance = samples.predict(held_out.rows.users[known], held_out.rows.items[known], times)
+        rating, spread = chain.centre + chain.scale * mean, chain.scale * np.sqrt(variance)
+        fitted.border = learn_border(rating, spread, held_out.liked[known], low, high)
     return fitted
 
 
-def _choose_terms(
-    config: Config, new_chain: "Callable[[bool, bool], Chain]", held_out: "HeldOut | None", known_time: bool
-) -> tuple[bool, bool]:
-    """Whether to learn from who rated what and from time: as set, or where a short chain is better for it."""
-    from recsys.sampling import is_better
+def _check(config: Config, known_time: bool, team: "Team | None") -> None:
+    from recsys.workers import has_gpu
 
-    time = config.time == "true"
-    implicit = config.implicit == "true"
-    if held_out is not None and config.implicit == "auto":
-        implicit = is_better(new_chain(True, time), new_chain(False, time), held_out)
-    if held_out is not None and config.time == "auto" and known_time:
-        time = is_better(new_chain(implicit, True), new_chain(implicit, False), held_out)
-    return implicit, time
+    if team is not None and config.chain != "none":
+        raise InputError(
+            f"parameter 'chain': none where a training keeps checkpoints of its own (as with processes, nodes and "
+            f"resume), got {config.chain!r}"
+        )
+    if config.device == "cuda" and not has_gpu():
+        raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
+    if config.time == "true" and not known_time:
+        raise InputError(
+            "parameter 'time': true needs ratings with timestamps, these have none; name their column by "
+            "-P timestamp_column=…, or pass time=auto"
+        )
+
+
+def _exchanges(team: "Team | None") -> "Exchanges | None":
+    if team is None:
+        return None
+    from recsys.distributed.chains import Exchanges
+
+    return Exchanges(team)
+
+
+def _new_chain(
+    knowledge: Knowledge,
+    rows: Interactions,
+    config: Config,
+    guided: BayesianRecommender | None,
+    moods: tuple[Codes, Codes] | None,
+    seed: int,
+    exchanges: "Exchanges | None",
+) -> "Chain":
+    """A chain at its start, with the terms that are settled."""
+    from recsys.gibbs import Chain
+    from recsys.workers import find_device
+
+    time = guided.time if guided else config.time == "true"
+    return Chain(
+        rows.users,
+        rows.items,
+        rows.ratings,
+        len(knowledge.user_ids),
+        len(knowledge.item_ids),
+        embedding_size=config.embedding_size,
+        implicit=guided.implicit if guided else config.implicit == "true",
+        runs=moods if time else None,
+        seed=seed,
+        device=str(exchanges.device) if exchanges else find_device(config.device),
+        group=exchanges,
+    )
+
+
+def _try_terms(
+    chain: "Chain",
+    config: Config,
+    moods: tuple[Codes, Codes] | None,
+    held_out: "HeldOut",
+    on_sweep: "Callable[[Progress], None]",
+    exchanges: "Exchanges | None",
+) -> "Chain":
+    """The chain with those of the open terms that help on the validation rows."""
+    from recsys.growing import add_implicit, add_runs
+    from recsys.sampling import Term, try_terms
+
+    def on_trial(progress: "Progress") -> None:
+        on_sweep(progress)
+        if exchanges is not None:
+            exchanges.check()
+
+    terms = [Term(add_implicit, _IMPLICIT_CLEAR)] if config.implicit == "auto" else []
+    if config.time == "auto" and moods:
+        terms.append(Term(lambda chain: add_runs(chain, *moods), _TIME_CLEAR))
+    return try_terms(chain, terms, held_out, on_trial)
+
+
+def _keeper(
+    config: Config,
+    chain: "Chain",
+    seed: int,
+    parts: list[Interactions],
+    exchanges: "Exchanges | None",
+    samples: int,
+) -> "Keeping | None":
+    """Where the chain's state is kept, if anywhere."""
+    if exchanges is not None:
+        from recsys.distributed.chains import TeamKeeper
+
+        return TeamKeeper(exchanges, samples)
+    if config.chain == "none":
+        return None
+    made_by = {
+        "embedding_size": config.embedding_size,
+        "implicit": chain.projection is not None,
+        "time": chain.runs is not None,
+        "seed": seed,
+        "device": chain.device.type,
+    }
+    return Keeper(Path(config.chain), made_by, *parts)
+
+
+def _go_on_from(chain: "Chain", guide: BayesianRecommender, knowledge: Knowledge) -> None:
+    """Put a chain where the guide's ended: most of its ratings are the same, so that it has little to find."""
+    from recsys.gibbs import START_SWEEPS
+    from recsys.growing import go_on_from
+
+    users, items = knowledge.user_codes(guide.knowledge.user_ids), knowledge.item_codes(guide.knowledge.item_ids)
+    user_factors = guide.samples.users[:, -1, :-1]
+    item_factors = np.delete(guide.samples.items[:, -1], -2, axis=1)
+    known = users >= 0, items >= 0
+    go_on_from(
+        chain,
+        START_SWEEPS,
+        (users[known[0]], user_factors[known[0]]),
+        (items[known[1]], item_factors[known[1]]),
+    )
 
 
 def fold_in(recommender: BayesianRecommender, knowledge: Knowledge, rows: Interactions) -> BayesianRecommender:
@@ -270,54 +378,3 @@ def _measured(progress: "Progress") -> dict[str, float]:
     names = ("seconds", "train_rmse", "sample_rmse", "validation_rmse", "validation_auc")
     values = {name: getattr(progress, name) for name in names}
     return {name: value for name, value in values.items() if value is not None and np.isfinite(value)}
-
-
-def _packed(kept: "list[Sample]", chain: "Chain", runs: Runs) -> Samples:
-    users, items = pack([(draw.user_factors, draw.item_factors) for draw in kept])
-    noise = np.stack([1 / (draw.noise * draw.user_precision) for draw in kept]).mean(0)
-    small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
-    n_items = len(items)
-    projection = np.zeros((n_items, 0), np.float32) if chain.projection is None else chain.projection.cpu().numpy()
-    biases = np.stack([draw.run_bias for draw in kept]).astype(np.float64)
-    new_variance = np.mean([1 / draw.run_precision for draw in kept])
-    return Samples(
-        users,
-        items,
-        noise,
-        np.array([draw.noise for draw in kept]),
-        projection=projection,
-        runs=runs,
-        run_bias=np.append(biases.mean(0), 0.0),
-        run_variance=np.append(biases.var(0), new_variance),
-        **small,
-    )
-
-
-def _around_threshold(ratings: Floats, threshold: float) -> tuple[float, float]:
-    """The highest rating below the threshold and the lowest that is not; the threshold where there is none."""
-    below, above = ratings[ratings < threshold], ratings[ratings >= threshold]
-    return (float(below.max()) if len(below) else threshold), (float(above.min()) if len(above) else threshold)
-
-
-def _learn_border(fitted: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> float:
-    """The rating between two levels from which on likes are likely, by maximum posterior on the held-out rows.
-
-    A rating is a level, its prediction is not. As in an ordered probit model (McCullagh 1980), whatever falls above
-    a border counts as the higher level; half-way is only the first guess of where it is.
-    """
-    rows, known = held_out.rows, held_out.known
-    liked = held_out.liked[known]
-    if low >= high or not known.any():
-        return (low + high) / 2
-    times = None if rows.timestamps is None else rows.timestamps[known]
-    mean, variance = fitted.samples.predict(rows.users[known], rows.items[known], times)
-    rating, spread = fitted.centre + fitted.unit * mean, fitted.unit * np.sqrt(variance)
-    candidates = np.linspace(low, high, 101)[1:-1]
-    middle, scale = (low + high) / 2, _BORDER_SPREAD * (high - low)
-
-    def log_posterior(border: float) -> float:
-        share = np.clip(normal_cdf((rating - border) / spread), 1e-6, 1 - 1e-6)
-        likelihood = np.log(np.where(liked, share, 1 - share)).sum()
-        return float(likelihood - ((border - middle) / scale) ** 2 / 2)
-
-    return float(candidates[np.argmax([log_posterior(border) for border in candidates])])
