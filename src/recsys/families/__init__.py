@@ -10,6 +10,9 @@ A family is a module with
     suggest(trial) -> Config    its search space, for `tune`
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
+    DISTRIBUTED                 only where it can train in several processes: the shardings it knows, of "none", "row".
+                                Its `fit` then takes `team` too (recsys.distributed.team): it returns the whole
+                                recommender in rank 0 and, in every rank, one whose choices can guide another fit
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
     fold_in(recommender, knowledge, rows) -> Recommender
                                 optional: knows the users of `rows` too, in the codes of `knowledge`, without training
@@ -55,6 +58,11 @@ def family_module(name: str) -> Family:
 def cross_validation_folds(name: str) -> int:
     """How many folds a family's settings are measured by; 0 where it is by the validation rows."""
     return int(getattr(family_module(name), "CROSS_VALIDATION_FOLDS", 0))
+
+
+def shardings(name: str) -> tuple[str, ...]:
+    """How a family can share its tables among processes; nothing where it trains in one only."""
+    return tuple(getattr(family_module(name), "DISTRIBUTED", ()))
 
 
 def load_recommender(folder: Path) -> "Recommender":

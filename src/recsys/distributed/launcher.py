@@ -1,0 +1,302 @@
+"""The side of the process that runs a step: starts PyTorch's launcher, hears the ranks, and names what goes wrong.
+
+The ranks are started and, where one is lost, started again by `python -m torch.distributed.run`. This process only
+watches their folder, kills a rank that hangs, so that the launcher starts all of them again, and closes the pipe that
+is their standard input when they are to stop.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from recsys import errors
+from recsys.distributed import meeting
+from recsys.distributed.job import Plan, read_fitted, write_job
+from recsys.distributed.places import has_state
+from recsys.distributed.processes import Processes
+from recsys.distributed.signs import LastWords, Life, Tail, find_hung, read_last_words, read_lives
+from recsys.errors import InputError, JoinedError, RankError
+from recsys.recommender import Recommender
+from recsys.training import Lesson, Report
+
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
+_END_SECONDS = 5.0
+_SOURCE = Path(__file__).resolve().parents[2]
+
+
+class Launcher:
+    """One training in several processes, in the folder `place`.
+
+    Args:
+        environment: of the ranks, less what they do not need.
+        run_id: of the run that records it, told to other machines.
+        say: hears what a person should know.
+        on_ranks: hears the figures of each rank of this machine after every epoch.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        plan: Plan,
+        settings: Processes,
+        *,
+        environment: Mapping[str, str],
+        run_id: str,
+        say: Callable[[str], None],
+        on_ranks: Report | None = None,
+    ) -> None:
+        self.place, self.plan, self.settings = place, plan, settings
+        self.environment, self.run_id, self.say, self.on_ranks = environment, run_id, say, on_ranks
+        self.restarts = 0  # in the whole training, interruptions included
+        self.checkpoints = 0
+        self.resumed = 0  # how often it went on from a checkpoint
+        self.sent = 0  # bytes between processes, by the ranks of this machine, since it was last begun or gone on with
+        self.last_epoch = 0
+        self._tail = Tail(place / "progress.jsonl")
+        self._report: Report | None = None
+        self._reported: set[int] = set()
+        self._attempt = 0
+        self._hung: dict[int, str] = {}  # by attempt
+        self._ranks: dict[int, Life] = {}  # by process id
+        self._before: dict[int, Life] = {}  # at the last epoch, by rank
+        self._epoch_at = 0.0
+        self._rows = 0
+
+    def fit_all(self, lessons: Iterable[Lesson], report: Report | None) -> list[Recommender]:
+        """Fit the lessons in the ranks and read what they leave.
+
+        Raises:
+            InputError: what a rank refused, as it said it; RankError if the ranks were lost; JoinedError where another
+                machine has the result.
+        """
+        for left in ("errors", "ranks"):
+            for path in (self.place / left).glob("*"):
+                path.unlink()
+        (self.place / "joined.json").unlink(missing_ok=True)
+        self._report = report
+        for event in self._tail.read():  # of the interrupted training
+            self._hear(event, past=True)
+        self.place.mkdir(parents=True, exist_ok=True)
+        knowledges = write_job(self.place, self.plan, lessons, self.settings, self.run_id)
+        self._rows = len(knowledges[0].seen)
+        with self._started(self._command()) as process:
+            while process.poll() is None:
+                self._look(process)
+                time.sleep(_POLL_SECONDS)
+            self._look(process)
+            ended = {life.ended for life in read_lives(self.place / "ranks")}
+            if process.returncode or ended != {"done"}:
+                raise self._failure(process.returncode, ended)
+        joined = self.place / "joined.json"
+        if joined.exists():
+            leader = json.loads(joined.read_text(encoding="utf-8"))
+            raise JoinedError(leader["run_id"], leader["host"])
+        return [
+            read_fitted(self.place / f"lesson-{number}" / "fitted", self.plan.family, knowledge)
+            for number, knowledge in enumerate(knowledges, 1)
+        ]
+
+    def _command(self) -> list[str]:
+        settings = self.settings
+        options: dict[str, object] = {
+            "nnodes": settings.nodes,
+            "nproc-per-node": settings.processes,
+            "max-restarts": settings.restarts,
+        }
+        if settings.rendezvous == "auto":
+            address, interface = "127.0.0.1", meeting.interface_of("127.0.0.1")
+            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "127.0.0.1:0", "rdzv-id": self.plan.digest}
+            options |= {"rdzv-conf": "is_host=1"}
+        else:
+            met = meeting.find_meeting(settings.rendezvous, self.say)
+            address, interface = met.address, met.interface
+            conf = f"is_host={int(met.is_host)},join_timeout={meeting.JOIN_SECONDS}"
+            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": met.endpoint, "rdzv-id": "recsys", "rdzv-conf": conf}
+        options["local-addr"] = address
+        self._interface = interface
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [
+            *(sys.executable, "-m", "torch.distributed.run", *flags),
+            *("--module", "recsys.distributed.rank", str(self.place)),
+        ]
+
+    @contextmanager
+    def _started(self, command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+        """The launcher at work; at the end neither it nor a rank is left."""
+        # Ranks have no business with the tracking server, nor with its password.
+        kept = {name: value for name, value in self.environment.items() if not name.startswith("MLFLOW_")}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        kept["OMP_NUM_THREADS"] = str(max(1, cores // self.settings.processes))
+        kept["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), *filter(None, [kept.get("PYTHONPATH")])])
+        if self._interface:
+            kept.setdefault("GLOO_SOCKET_IFNAME", self._interface)
+        with (self.place / "log.txt").open("ab") as log:
+            process = _start(command, kept, log)
+        try:
+            yield process
+        except KeyboardInterrupt:
+            self._end(process, _STOP_SECONDS)
+            if has_state(self.place):
+                self.say("the last checkpoint is kept: the same line with -P resume=auto goes on from it")
+            raise
+        finally:
+            self._end(process, _END_SECONDS)
+
+    def _look(self, process: "subprocess.Popen[bytes]") -> None:
+        """Hear what is new; raises what a rank refused."""
+        for event in self._tail.read():
+            self._hear(event, past=False)
+        lives = read_lives(self.place / "ranks")
+        self._ranks |= {life.pid: life for life in lives}
+        self.sent = sum(life.sent for life in lives)
+        for words in self._last_words():
+            if words.refused:
+                self._end(process, _END_SECONDS)
+                kind = getattr(errors, words.kind, InputError)
+                raise kind(words.message) if issubclass(kind, InputError) else InputError(words.message)
+        hung = find_hung([life for life in lives if _is_alive(life.pid)], self.settings.rank_timeout, time.time())
+        if hung and hung[0].attempt not in self._hung:
+            life, sentence = hung
+            self._hung[life.attempt] = sentence
+            if life.attempt < self.settings.restarts:
+                self.say(f"{sentence}; it is ended, and all are started again")
+            self._kill(life)
+
+    def _hear(self, event: dict[str, Any], *, past: bool) -> None:
+        kind = event["kind"]
+        if kind == "start":
+            if event["attempt"] > 0:
+                self.restarts += 1
+            if event["attempt"] > 0 and not past:
+                cause = self._cause(range(self._attempt, event["attempt"]))
+                self.say(f"restart {event['attempt']} of {self.settings.restarts}: {cause}")
+            self._attempt, self._before, self._epoch_at = event["attempt"], {}, event["at"]
+        elif kind == "checkpoint":
+            self.checkpoints += 1
+        elif kind == "resumed":
+            self.resumed += 1
+            if not past:
+                self.say(f"goes on from checkpoint {event['number']} of lesson {event['lesson'] + 1}")
+        elif kind == "note" and not past:
+            self.say(f"note: {event['text']}")
+        elif kind == "report" and event["epoch"] not in self._reported:
+            self._reported.add(event["epoch"])
+            self.last_epoch = event["epoch"]
+            if self._report:
+                self._report(event["epoch"], event["metrics"])
+            if not past:
+                self._tell_ranks(event)
+
+    def _tell_ranks(self, event: dict[str, Any]) -> None:
+        """What each rank of this machine did since the epoch before."""
+        lives = {life.rank: life for life in read_lives(self.place / "ranks")}
+        seconds, self._epoch_at = event["at"] - self._epoch_at, event["at"]
+        values: dict[str, float] = {}
+        for rank, life in lives.items():
+            share = (self._rows - rank + life.size - 1) // life.size
+            if seconds > 0:
+                values[f"rank_{rank}_rows_per_second"] = share / seconds
+            before = self._before.get(rank, Life(rank, life.size, life.attempt, life.pid))
+            waited, worked = life.waited - before.waited, life.worked - before.worked
+            if waited + worked > 0:
+                values[f"rank_{rank}_waiting_share"] = waited / (waited + worked)
+        self._before = lives
+        if self.on_ranks:
+            self.on_ranks(event["epoch"], values | self.figures())
+
+    def figures(self) -> dict[str, float]:
+        """What the training cost beyond computing."""
+        return {"restarts": self.restarts, "checkpoints": self.checkpoints, "bytes_exchanged": self.sent}
+
+    def _last_words(self) -> list[LastWords]:
+        return read_last_words(self.place / "errors")
+
+    def _cause(self, attempts: Iterable[int]) -> str:
+        """Why these attempts ended, as far as it is known; the first cause, not what followed of it."""
+        attempts = list(attempts)
+        for attempt in attempts:
+            if attempt in self._hung:
+                return self._hung[attempt]
+        words = [words for words in self._last_words() if words.attempt in attempts]
+        own = [words for words in words if not words.lost]
+        if own:
+            return f"rank {own[0].rank} of {own[0].size}: {own[0].kind}: {own[0].message}"
+        log = (self.place / "log.txt").read_text(encoding="utf-8", errors="replace")
+        for code, pid in reversed(re.findall(r"failed \(exitcode: (-\d+)\) local_rank: \d+ \(pid: (\d+)\)", log)):
+            life = self._ranks.get(int(pid))
+            if life and life.attempt in attempts:
+                return f"rank {life.rank} of {life.size} was ended by {signal.Signals(-int(code)).name}"
+        if words:
+            return f"rank {words[0].rank} of {words[0].size} lost the others: {words[0].message.splitlines()[0]}"
+        return "a rank was lost"
+
+    def _failure(self, status: int, ended: set[str]) -> Exception:
+        remedy = "; the same line with -P resume=auto goes on from the last checkpoint" if has_state(self.place) else ""
+        if status == 0 and "stopped" in ended:
+            return RankError(f"the training was told to stop on another machine{remedy}")
+        log = (self.place / "log.txt").read_text(encoding="utf-8", errors="replace")
+        if status < 0:
+            return RankError(f"PyTorch's launcher was ended by {signal.Signals(-status).name}{remedy}")
+        if not self._ranks and "RendezvousTimeoutError" in log:
+            return RankError(
+                f"parameter 'nodes': {self.settings.nodes} machines are needed, but not all came to "
+                f"{self.settings.rendezvous} within {meeting.JOIN_SECONDS} s; type the same line on each"
+            )
+        if not self._ranks or ("Rendezvous" in log and not self._last_words()):
+            lines = [line for line in log.splitlines() if line.strip()]
+            return RankError(f"the processes could not be started: {(lines or ['no reason was given'])[-1]}{remedy}")
+        cause = self._cause(range(self._attempt, self.settings.restarts + 1))
+        tries = f", after {self._attempt} restarts" if self._attempt else ""
+        return RankError(f"{cause}{tries}{remedy}")
+
+    def _end(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
+        """Have the ranks stop, and see that none is left: first by request, then by force."""
+        if process.stdin and not process.stdin.closed:
+            process.stdin.close()
+        limit = time.monotonic() + patience
+        while process.poll() is None and time.monotonic() < limit:
+            time.sleep(_POLL_SECONDS)
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_END_SECONDS)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for life in {**self._ranks, **{life.pid: life for life in read_lives(self.place / "ranks")}}.values():
+            self._kill(life)
+
+    def _kill(self, life: Life) -> None:
+        """Kill a rank, unless its number is another process's by now."""
+        with suppress(OSError):
+            line = Path(f"/proc/{life.pid}/cmdline")
+            if not Path("/proc/self").exists() or str(self.place).encode() in line.read_bytes():
+                os.kill(life.pid, signal.SIGKILL)
+
+
+def _start(command: list[str], environment: Mapping[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches the ranks through this process only
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""What a rank leaves behind for the process that watches it: signs of life, last words, and progress."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_EVERY_SECONDS = 0.5
+
+
+@dataclass
+class Life:
+    """One rank's last sign of life. Times are of the wall clock, in seconds."""
+
+    rank: int
+    size: int
+    attempt: int  # 0, or how often the processes were started again
+    pid: int
+    at: float = 0.0  # when it was written
+    since: float = 0.0  # when step or waiting last changed
+    step: int = 0
+    waiting: bool = False  # for other ranks
+    waited: float = 0.0  # seconds in all
+    worked: float = 0.0
+    sent: int = 0  # bytes to other ranks
+    begun: bool = False  # past its start, in which it may be silent for seconds
+    ended: str = ""  # "done" or "stopped"
+
+
+class Pulse:
+    """Writes a rank's life into a file about twice a second, from a thread of its own."""
+
+    def __init__(self, folder: Path, life: Life, count_sent: Callable[[], int] = lambda: 0) -> None:
+        self.life = life
+        self.count_sent = count_sent
+        self._path = folder / f"{life.rank}.json"
+        self._last = time.monotonic()
+        self._writing = threading.Lock()
+        life.since = time.time()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def beat(self, step: int, waiting: bool) -> None:
+        """The rank is at this step, and begins or ends to wait for others."""
+        life, now = self.life, time.monotonic()
+        if life.waiting:
+            life.waited += now - self._last
+        else:
+            life.worked += now - self._last
+        self._last, life.since = now, time.time()
+        life.step, life.waiting, life.begun = step, waiting, True
+
+    def end(self, how: str) -> None:
+        """The rank ends well: "done" or "stopped"."""
+        self.life.ended = how
+        self.write()
+
+    def write(self) -> None:
+        """Write it now."""
+        with self._writing:
+            self.life.at, self.life.sent = time.time(), self.count_sent()
+            partial = self._path.with_suffix(".partial")
+            partial.write_text(json.dumps(asdict(self.life)), encoding="utf-8")
+            partial.replace(self._path)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_EVERY_SECONDS)
+            try:
+                self.write()
+            except OSError:  # a full disk: no sign of life is no reason to die
+                continue
+
+
+def read_lives(folder: Path) -> list[Life]:
+    """The lives of the ranks of the latest attempt, by rank."""
+    found: list[Life] = []
+    for path in folder.glob("*.json"):
+        try:
+            found.append(Life(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    latest = max((life.attempt for life in found), default=0)
+    return sorted((life for life in found if life.attempt == latest), key=lambda life: life.rank)
+
+
+def find_hung(lives: Sequence[Life], timeout: float, now: float) -> tuple[Life, str] | None:
+    """The rank that keeps the others waiting for longer than `timeout`, or is silent as long, and a sentence about it.
+
+    A rank that computes without anybody waiting for it may take its time.
+    """
+    for life in lives:
+        if not life.begun or life.ended:
+            continue
+        others = [other for other in lives if other is not life and other.waiting and now - other.since > timeout]
+        silent = now - life.at > timeout
+        behind = not life.waiting and now - life.since > timeout and bool(others)
+        if silent or behind:
+            place = f"at step {life.step}"
+            if others:
+                steps = sorted({other.step for other in others})
+                place += f", others wait at {' and '.join(map(str, steps))}"
+            return life, f"rank {life.rank} of {life.size} did not answer for {timeout:g} s: {place}"
+    return None
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """The exception that ended a rank."""
+
+    rank: int
+    size: int
+    attempt: int
+    at: float
+    kind: str  # name of its class
+    message: str
+    refused: bool  # trying again would end likewise
+    lost: bool  # another rank went away or did not come: a consequence
+
+
+def write_last_words(folder: Path, words: LastWords) -> None:
+    """Leave them for the process that watches."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{words.attempt}-{words.rank}.partial"
+    partial.write_text(json.dumps(asdict(words)), encoding="utf-8")
+    partial.replace(folder / f"{words.attempt}-{words.rank}.json")
+
+
+def read_last_words(folder: Path) -> list[LastWords]:
+    """Of all ranks and attempts, in the order of time."""
+    found = [LastWords(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda words: words.at)
+
+
+def append_event(path: Path, kind: str, **content: Any) -> None:
+    """Add a line to the progress; a line is there whole or, after a crash, without its end."""
+    line = json.dumps({"kind": kind, "at": time.time(), **content}) + "\n"
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
+class Tail:
+    """Reads the lines of a progress file as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole lines since the last call; one that was cut short by a crash is passed over."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole, end, _ = data.rpartition(b"\n")
+        self._offset += len(whole) + len(end)
+        events = []
+        for line in whole.split(b"\n"):
+            # What follows a line without an end is behind it, in the same line.
+            start = line.rfind(b'{"kind": ')
+            if start >= 0:
+                events.append(json.loads(line[start:]))
+        return events
