@@ -13,6 +13,10 @@ class DivergedError(InputError):
     """A training whose loss is no longer finite, for the settings it was given."""
 
 
+class StoppedError(Exception):
+    """A training that was asked to end and did, after a checkpoint."""
+
+
 class RankError(Exception):
     """Processes that trained together ended without a result. The message is all the user sees."""
 
