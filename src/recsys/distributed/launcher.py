@@ -111,6 +111,7 @@ class Launcher:
             "nnodes": settings.nodes,
             "nproc-per-node": settings.processes,
             "max-restarts": settings.restarts,
+            "log-dir": self.place / "launcher",
         }
         if settings.rendezvous == "auto":
             address, interface = "127.0.0.1", meeting.interface_of("127.0.0.1")
@@ -185,7 +186,8 @@ class Launcher:
         elif kind == "resumed":
             self.resumed += 1
             if not past:
-                self.say(f"goes on from checkpoint {event['number']} of lesson {event['lesson'] + 1}")
+                which = " of the second fit" if event["lesson"] else ""
+                self.say(f"goes on from checkpoint {event['number']}{which}")
         elif kind == "note" and not past:
             self.say(f"note: {event['text']}")
         elif kind == "report" and event["epoch"] not in self._reported:
@@ -199,7 +201,8 @@ class Launcher:
     def _tell_ranks(self, event: dict[str, Any]) -> None:
         """What each rank of this machine did since the epoch before."""
         lives = {life.rank: life for life in read_lives(self.place / "ranks")}
-        seconds, self._epoch_at = event["at"] - self._epoch_at, event["at"]
+        seconds = event["metrics"].get("seconds") or event["at"] - self._epoch_at
+        self._epoch_at = event["at"]
         values: dict[str, float] = {}
         for rank, life in lives.items():
             share = (self._rows - rank + life.size - 1) // life.size

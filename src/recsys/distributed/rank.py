@@ -219,8 +219,15 @@ def main() -> None:
     except BaseException as error:
         traceback.print_exc()
         write_last_words(folder / "errors", _words(error, life))
-        sys.stderr.flush()
-        os._exit(1)  # what is left of the group must not hold it up
+        _leave(1)
+    _leave(0)
+
+
+def _leave(status: int) -> None:
+    """End now: what is left of the group must not hold it up, and taking PyTorch down properly costs seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -97,13 +97,13 @@ def find_hung(lives: Sequence[Life], timeout: float, now: float) -> tuple[Life, 
     for life in lives:
         if not life.begun or life.ended:
             continue
-        others = [other for other in lives if other is not life and other.waiting and now - other.since > timeout]
+        waiting = [other for other in lives if other is not life and other.waiting]
         silent = now - life.at > timeout
-        behind = not life.waiting and now - life.since > timeout and bool(others)
+        behind = not life.waiting and now - life.since > timeout and any(now - w.since > timeout for w in waiting)
         if silent or behind:
             place = f"at step {life.step}"
-            if others:
-                steps = sorted({other.step for other in others})
+            if waiting:
+                steps = sorted({other.step for other in waiting})
                 place += f", others wait at {' and '.join(map(str, steps))}"
             return life, f"rank {life.rank} of {life.size} did not answer for {timeout:g} s: {place}"
     return None
