@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
 from recsys.distributed.processes import check_rows
+from recsys.errors import RankError
 from recsys.settings import Settings
 from steps.parameters import TrainParameters
 from steps.shell import data_folder
@@ -63,9 +64,11 @@ def fitting_together(
         )
         try:
             yield run, launcher.fit_all
-        except BaseException:
+        except BaseException as error:
             with tracking.in_passing():
                 _log_figures(run, launcher)
+                if isinstance(error, RankError):
+                    run.log_text(launcher.log(), "ranks.log")
             raise
         _log_figures(run, launcher)
 

@@ -157,6 +157,10 @@ class Run:
         """Log a JSON document."""
         mlflow.log_dict(content, path)
 
+    def log_text(self, text: str, path: str) -> None:
+        """Log a text."""
+        mlflow.log_text(text, path)
+
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
         mlflow.log_input(_input(dataset), context=context)

@@ -26,6 +26,7 @@ from recsys.arrays import Array, Ids
 from recsys.biases import Biases, LikeCalibration
 from recsys.dataset import Interactions
 from recsys.distributed.processes import Processes
+from recsys.distributed.signs import write_json
 from recsys.recommender import Knowledge, Recommender
 from recsys.settings import Settings
 from recsys.training import Lesson
@@ -162,13 +163,6 @@ def read_fitted(folder: Path, family: str, knowledge: Knowledge) -> Recommender:
 
     description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
     return family_module(family).load(folder, knowledge, description)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Put a whole document in its place at once."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(path)
 
 
 def _write_rows(folder: Path, rows: Interactions, digest: Any) -> None:

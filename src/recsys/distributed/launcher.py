@@ -30,6 +30,7 @@ from recsys.training import Lesson, Report
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
 _END_SECONDS = 5.0
+_LOG_BYTES = 1 << 20
 _SOURCE = Path(__file__).resolve().parents[2]
 
 
@@ -65,6 +66,8 @@ class Launcher:
         self._report: Report | None = None
         self._reported: set[int] = set()
         self._attempt = 0
+        self._met: meeting.Meeting | None = None
+        self._interface = ""
         self._hung: dict[int, str] = {}  # by attempt
         self._ranks: dict[int, Life] = {}  # by process id
         self._before: dict[int, Life] = {}  # at the last epoch, by rank
@@ -88,14 +91,13 @@ class Launcher:
         self.place.mkdir(parents=True, exist_ok=True)
         knowledges = write_job(self.place, self.plan, lessons, self.settings, self.run_id)
         self._rows = len(knowledges[0].seen)
-        with self._started(self._command()) as process:
-            while process.poll() is None:
-                self._look(process)
-                time.sleep(_POLL_SECONDS)
-            self._look(process)
-            ended = {life.ended for life in read_lives(self.place / "ranks")}
-            if process.returncode or ended != {"done"}:
-                raise self._failure(process.returncode, ended)
+        failure = self._run()
+        if failure and self._met and self._met.is_host and not self._ranks and not meeting.find_meeting(
+            self.settings.rendezvous, lambda text: None
+        ).is_host:
+            failure = self._run()  # another process of this machine opened the port first: this one joins it
+        if failure:
+            raise failure
         joined = self.place / "joined.json"
         if joined.exists():
             leader = json.loads(joined.read_text(encoding="utf-8"))
@@ -104,6 +106,16 @@ class Launcher:
             read_fitted(self.place / f"lesson-{number}" / "fitted", self.plan.family, knowledge)
             for number, knowledge in enumerate(knowledges, 1)
         ]
+
+    def _run(self) -> Exception | None:
+        """Start the ranks and hear them to their end; returns what to raise where they did not come to a good one."""
+        with self._started(self._command()) as process:
+            while process.poll() is None:
+                self._look(process)
+                time.sleep(_POLL_SECONDS)
+            self._look(process)
+        ended = {life.ended for life in read_lives(self.place / "ranks")}
+        return None if not process.returncode and ended == {"done"} else self._failure(process.returncode, ended)
 
     def _command(self) -> list[str]:
         settings = self.settings
@@ -118,7 +130,7 @@ class Launcher:
             options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "127.0.0.1:0", "rdzv-id": self.plan.digest}
             options |= {"rdzv-conf": "is_host=1"}
         else:
-            met = meeting.find_meeting(settings.rendezvous, self.say)
+            met = self._met = meeting.find_meeting(settings.rendezvous, self.say)
             address, interface = met.address, met.interface
             conf = f"is_host={int(met.is_host)},join_timeout={meeting.JOIN_SECONDS}"
             options |= {"rdzv-backend": "c10d", "rdzv-endpoint": met.endpoint, "rdzv-id": "recsys", "rdzv-conf": conf}
@@ -216,6 +228,11 @@ class Launcher:
         if self.on_ranks:
             self.on_ranks(event["epoch"], values | self.figures())
 
+    def log(self) -> str:
+        """The end of what the launcher and the ranks printed, tracebacks among it."""
+        data = (self.place / "log.txt").read_bytes()
+        return data[-_LOG_BYTES:].decode("utf-8", "replace")
+
     def figures(self) -> dict[str, float]:
         """What the training cost beyond computing."""
         return {"restarts": self.restarts, "checkpoints": self.checkpoints, "bytes_exchanged": self.sent}
@@ -233,7 +250,7 @@ class Launcher:
         own = [words for words in words if not words.lost]
         if own:
             return f"rank {own[0].rank} of {own[0].size}: {own[0].kind}: {own[0].message}"
-        log = (self.place / "log.txt").read_text(encoding="utf-8", errors="replace")
+        log = self.log()
         for code, pid in reversed(re.findall(r"failed \(exitcode: (-\d+)\) local_rank: \d+ \(pid: (\d+)\)", log)):
             life = self._ranks.get(int(pid))
             if life and life.attempt in attempts:
@@ -246,7 +263,7 @@ class Launcher:
         remedy = "; the same line with -P resume=auto goes on from the last checkpoint" if has_state(self.place) else ""
         if status == 0 and "stopped" in ended:
             return RankError(f"the training was told to stop on another machine{remedy}")
-        log = (self.place / "log.txt").read_text(encoding="utf-8", errors="replace")
+        log = self.log()
         if status < 0:
             return RankError(f"PyTorch's launcher was ended by {signal.Signals(-status).name}{remedy}")
         if not self._ranks and "RendezvousTimeoutError" in log:
@@ -255,16 +272,23 @@ class Launcher:
                 f"{self.settings.rendezvous} within {meeting.JOIN_SECONDS} s; type the same line on each"
             )
         if not self._ranks or ("Rendezvous" in log and not self._last_words()):
+            if self._met and "connection to the C10d store" in log:
+                return RankError(
+                    f"parameter 'rendezvous': what answers at {self.settings.rendezvous} is not the other machines' "
+                    f"training, or it has ended; start the same line there first{remedy}"
+                )
             lines = [line for line in log.splitlines() if line.strip()]
             return RankError(f"the processes could not be started: {(lines or ['no reason was given'])[-1]}{remedy}")
         cause = self._cause(range(self._attempt, self.settings.restarts + 1))
-        tries = f", after {self._attempt} restarts" if self._attempt else ""
+        tries = f", after {self._attempt} restart{'s' * (self._attempt > 1)}" if self._attempt else ""
         return RankError(f"{cause}{tries}{remedy}")
 
     def _end(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
         """Have the ranks stop, and see that none is left: first by request, then by force."""
         if process.stdin and not process.stdin.closed:
             process.stdin.close()
+        if not read_lives(self.place / "ranks"):
+            patience = 0  # nobody is there yet to hear of it
         limit = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < limit:
             time.sleep(_POLL_SECONDS)

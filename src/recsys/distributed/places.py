@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from recsys.distributed.job import write_json
+from recsys.distributed.signs import write_json
 from recsys.errors import DivergedError, InputError
 
 

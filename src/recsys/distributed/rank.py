@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +103,9 @@ def _fit(
             append_event(progress, "report", lesson=number, epoch=epoch, metrics=metrics)
 
     folder = shared / fitted_folder.parent.name / "checkpoints"
-    checkpoints = _telling(Checkpoints)(folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say)
-    checkpoints.tell = lambda kind, **content: append_event(progress, kind, lesson=number, **content)
+    checkpoints = _telling(Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, lesson=number, **content))(
+        folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say
+    )
     team = Team(group, checkpoints, job.sharding, stop.asked, pulse.beat)  # type: ignore[arg-type]
     options: dict[str, Any] = {"guide": chosen}
     if lesson.validation is not None:
@@ -117,22 +118,22 @@ def _fit(
     return chosen or fitted
 
 
-def _telling(base: Any) -> Any:
-    """Checkpoints whose saves and loads rank 0 puts on record."""
+def _telling(base: Any, pulse: Pulse, tell: Callable[..., None]) -> Any:
+    """Checkpoints whose saves and loads rank 0 tells of, and in which a rank waits for the others."""
 
     class Telling(base):  # type: ignore[misc]
-        tell: Any
-
         def save(self, state: dict[str, Any]) -> None:
             before, started = self.saved, time.monotonic()
+            pulse.beat(int(pulse.life.step), True)
             super().save(state)
+            pulse.beat(int(pulse.life.step), False)
             if self.group.rank == 0 and self.saved > before:
-                self.tell("checkpoint", seconds=time.monotonic() - started)
+                tell("checkpoint", seconds=time.monotonic() - started)
 
         def load(self, template: dict[str, Any]) -> dict[str, Any] | None:
             found = super().load(template)
             if self.group.rank == 0 and found is not None:
-                self.tell("resumed", number=self.loaded)
+                tell("resumed", number=self.loaded)
             return found
 
     return Telling

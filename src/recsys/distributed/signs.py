@@ -1,11 +1,13 @@
 """What a rank leaves behind for the process that watches it: signs of life, last words, and progress."""
 
 import json
+import mmap
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +22,41 @@ class Life:
     size: int
     attempt: int  # 0, or how often the processes were started again
     pid: int
-    at: float = 0.0  # when it was written
+    ended: str = ""  # "done" or "stopped"
+    at: float = 0.0  # when it last gave a sign
     since: float = 0.0  # when step or waiting last changed
-    step: int = 0
-    waiting: bool = False  # for other ranks
+    begun: float = 0.0  # 1 past its start, in which it may be silent for seconds
+    step: float = 0.0
+    waiting: float = 0.0  # 1 while it waits for other ranks
     waited: float = 0.0  # seconds in all
     worked: float = 0.0
-    sent: int = 0  # bytes to other ranks
-    begun: bool = False  # past its start, in which it may be silent for seconds
-    ended: str = ""  # "done" or "stopped"
+    sent: float = 0.0  # bytes to other ranks
+
+
+_SIGNS = ("at", "since", "begun", "step", "waiting", "waited", "worked", "sent")
+_LAYOUT = struct.Struct(f"<{len(_SIGNS)}d")
 
 
 class Pulse:
-    """Writes a rank's life into a file about twice a second, from a thread of its own."""
+    """Keeps a rank's signs in a file that is mapped into memory, so that they are up to date wherever it hangs.
 
-    def __init__(self, folder: Path, life: Life, count_sent: Callable[[], int] = lambda: 0) -> None:
+    A thread of its own shows twice a second that the process runs at all.
+    """
+
+    def __init__(self, folder: Path, life: Life) -> None:
         self.life = life
-        self.count_sent = count_sent
-        self._path = folder / f"{life.rank}.json"
+        self.count_sent: Callable[[], int] = lambda: 0
         self._last = time.monotonic()
-        self._writing = threading.Lock()
-        life.since = time.time()
+        self._name = f"{life.attempt}-{life.rank}"
+        self._folder = folder
+        life.at = life.since = time.time()
         folder.mkdir(parents=True, exist_ok=True)
-        self.write()
+        path = folder / f"{self._name}.signs"
+        path.write_bytes(bytes(_LAYOUT.size))
+        with path.open("r+b") as file:
+            self._signs = mmap.mmap(file.fileno(), _LAYOUT.size)
+        self._show()
+        self._describe()
         threading.Thread(target=self._run, daemon=True).start()
 
     def beat(self, step: int, waiting: bool) -> None:
@@ -53,40 +67,45 @@ class Pulse:
         else:
             life.worked += now - self._last
         self._last, life.since = now, time.time()
-        life.step, life.waiting, life.begun = step, waiting, True
+        life.step, life.waiting, life.begun = step, float(waiting), 1.0
+        self._show()
 
     def end(self, how: str) -> None:
         """The rank ends well: "done" or "stopped"."""
         self.life.ended = how
-        self.write()
+        self._show()
+        self._describe()
 
-    def write(self) -> None:
-        """Write it now."""
-        with self._writing:
-            self.life.at, self.life.sent = time.time(), self.count_sent()
-            partial = self._path.with_suffix(".partial")
-            partial.write_text(json.dumps(asdict(self.life)), encoding="utf-8")
-            partial.replace(self._path)
+    def _show(self) -> None:
+        self.life.sent = float(self.count_sent())
+        _LAYOUT.pack_into(self._signs, 0, *(getattr(self.life, name) for name in _SIGNS))
+
+    def _describe(self) -> None:
+        write_json(self._folder / f"{self._name}.json", asdict(self.life))
 
     def _run(self) -> None:
         while True:
             time.sleep(_EVERY_SECONDS)
-            try:
-                self.write()
-            except OSError:  # a full disk: no sign of life is no reason to die
-                continue
+            self.life.at = time.time()
+            self._show()
 
 
 def read_lives(folder: Path) -> list[Life]:
     """The lives of the ranks of the latest attempt, by rank."""
     found: list[Life] = []
     for path in folder.glob("*.json"):
-        try:
-            found.append(Life(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError):
-            continue
+        life = Life(**json.loads(path.read_text(encoding="utf-8")))
+        signs = _LAYOUT.unpack(path.with_suffix(".signs").read_bytes())
+        found.append(replace(life, **dict(zip(_SIGNS, signs, strict=True))))
     latest = max((life.attempt for life in found), default=0)
     return sorted((life for life in found if life.attempt == latest), key=lambda life: life.rank)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Put a whole document in its place at once."""
+    partial = path.with_name(f".{path.stem}.partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.replace(path)
 
 
 def find_hung(lives: Sequence[Life], timeout: float, now: float) -> tuple[Life, str] | None:
@@ -101,10 +120,10 @@ def find_hung(lives: Sequence[Life], timeout: float, now: float) -> tuple[Life, 
         silent = now - life.at > timeout
         behind = not life.waiting and now - life.since > timeout and any(now - w.since > timeout for w in waiting)
         if silent or behind:
-            place = f"at step {life.step}"
+            place = f"at step {life.step:g}"
             if waiting:
-                steps = sorted({other.step for other in waiting})
-                place += f", others wait at {' and '.join(map(str, steps))}"
+                steps = sorted({f"{other.step:g}" for other in waiting})
+                place += f", others wait at {' and '.join(steps)}"
             return life, f"rank {life.rank} of {life.size} did not answer for {timeout:g} s: {place}"
     return None
 
@@ -126,9 +145,7 @@ class LastWords:
 def write_last_words(folder: Path, words: LastWords) -> None:
     """Leave them for the process that watches."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{words.attempt}-{words.rank}.partial"
-    partial.write_text(json.dumps(asdict(words)), encoding="utf-8")
-    partial.replace(folder / f"{words.attempt}-{words.rank}.json")
+    write_json(folder / f"{words.attempt}-{words.rank}.json", asdict(words))
 
 
 def read_last_words(folder: Path) -> list[LastWords]:
