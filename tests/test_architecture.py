@@ -27,7 +27,7 @@ ROOMS = {
     "torch": [
         *(
             f"src/recsys/{name}.py"
-            for name in ("factorization", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
+            for name in ("factorization", "network", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
         ),
         "src/recsys/distributed",
     ],

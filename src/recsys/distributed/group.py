@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import Store
 
 POLL = 0.01  # seconds between two looks at who has come
+COLLECTED = 1 << 16  # rows of a table sent to rank 0 at a time
 
 
 @dataclass
@@ -57,6 +60,29 @@ class Group:
         padded[: len(tensor)] = tensor
         return torch.cat([part[:n] for part, n in zip(self._gather_even(padded), counts, strict=True)])
 
+    def gather_even(self, tensor: Tensor) -> Tensor:
+        """The same for tensors of one shape: in one message, not two."""
+        return torch.cat(self._gather_even(tensor)) if self.size > 1 else tensor
+
+    def collect(self, tensor: Tensor) -> npt.NDArray[np.float32]:
+        """The rows of every rank, by rank, in rank 0's memory on the CPU; elsewhere an array without rows."""
+        lengths = self.gather_even(torch.tensor([len(tensor)], device=self.device)).tolist()
+        whole = np.empty((0 if self.rank else sum(lengths), *tensor.shape[1:]), np.float32)
+        chunks = [(r, s) for r, length in enumerate(lengths) for s in range(0, length, COLLECTED)]
+        filled = 0
+        for rank, start in chunks:
+            rows = min(COLLECTED, lengths[rank] - start)
+            part = tensor[start : start + rows] if rank == self.rank else tensor.new_empty(rows, *tensor.shape[1:])
+            if self.rank == rank != 0:
+                dist.send(part.contiguous(), 0)
+                self.traffic.sent += part.nbytes
+            if self.rank == 0:
+                if rank != 0:
+                    dist.recv(part, rank)
+                whole[filled : filled + rows] = part.cpu().numpy()
+                filled += rows
+        return whole
+
     def gather_texts(self, text: str) -> list[str]:
         """The text of every rank, by rank."""
         data = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)[: len(text.encode())]
@@ -79,9 +105,9 @@ class Group:
         """Counts an all-reduce: each process sends all parts but one, twice."""
         self.traffic.sent += 2 * (self.size - 1) * tensor.nbytes // self.size
 
-    def count_spread(self, tensor: Tensor) -> None:
-        """Counts an all-gather to `tensor`, or a reduce-scatter of it: each process sends all parts but one, once."""
-        self.traffic.sent += (self.size - 1) * tensor.nbytes // self.size
+    def count_scattered(self, size: int) -> None:
+        """Counts a reduce-scatter of so many bytes: each process sends all parts but one, once."""
+        self.traffic.sent += (self.size - 1) * size // self.size
 
     def _gather_even(self, tensor: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]

@@ -10,9 +10,9 @@ A family is a module with
     suggest(trial) -> Config    its search space, for `tune`
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
-    DISTRIBUTED                 only where it can train in several processes: the shardings it knows, of "none", "row".
-                                Its `fit` then takes `team` too (recsys.distributed.team): it returns the whole
-                                recommender in rank 0 and, in every rank, one whose choices can guide another fit
+    DISTRIBUTED                 only where it trains in several processes: the shardings it knows, "none" and perhaps
+                                "row". `fit` then takes `team`, a recsys.distributed.team.Team, in each of them, and
+                                returns the whole recommender in rank 0 and in every rank one that can be a guide
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
     fold_in(recommender, knowledge, rows) -> Recommender
                                 optional: knows the users of `rows` too, in the codes of `knowledge`, without training
