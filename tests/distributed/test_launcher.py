@@ -1,8 +1,11 @@
 """Processes that are killed, stopped or fail while they train: the others notice, and the end is that of no failure."""
 
+import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +16,6 @@ import pytest
 from builders import prepared
 
 from recsys import families, training
-from recsys.distributed import launcher, meeting
 from recsys.distributed.job import Plan
 from recsys.distributed.launcher import Launcher
 from recsys.distributed.places import has_state, job_place
@@ -106,9 +108,10 @@ def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(da
     assert ended == trained.alone()
     assert trained.epochs == [1, 2, 3, 4]
     said = "\n".join(trained.said)
-    print(said)
     assert "restart 1 of 3: rank 1 of 2 was ended by SIGKILL\n" in said
-    at, others = map(int, re.search(r"rank 1 of 2 did not answer for 6 s: at step (\d+), others wait at (\d+);", said).groups())
+    at, others = map(
+        int, re.search(r"rank 1 of 2 did not answer for 6 s: at step (\d+), others wait at (\d+);", said).groups()
+    )
     assert 10 <= at <= others <= at + 1
     assert said.count("goes on from checkpoint") == 2
     figures = trained.launcher.figures()
@@ -145,14 +148,14 @@ def test_ranks_with_different_data_are_refused_at_once_and_both_are_named(datase
         messages = list(pool.map(refusal, both))
     assert messages[0] == messages[1]
     assert messages[0].startswith("all ranks need the same data, but rank 0 on ")
-    digests = [launcher.json.loads((t.folder / "job.json").read_text())["rows_digest"] for t in both]
+    digests = [json.loads((t.folder / "job.json").read_text())["rows_digest"] for t in both]
     assert digests[0] != digests[1]
     assert all(digest in messages[0] for digest in digests)
     assert all(gone(trained.folder) for trained in both)
 
 
 def free_port():
-    with meeting.socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 
 
@@ -169,30 +172,34 @@ test_launcher.Together(dataset, Path({folder!r}), settings={{"processes": 1}}, p
 """
 
 
+def lose(dataset, folder):
+    """Begin a training whose process is killed after its first checkpoint, and wait until nobody is left of it."""
+    script = KILLED.format(
+        path=[str(HERE), str(PROJECT / "tests"), str(PROJECT / "src"), str(PROJECT)],
+        families=str(HERE / "families"),
+        digest=dataset.digest,
+        prepared=str(dataset.folder.parent),
+        folder=str(folder),
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        wait(lambda: has_state(folder) or process.poll() is not None, "a checkpoint")
+    finally:
+        process.kill()
+        process.wait()
+    wait(lambda: gone(folder), "the end of the ranks and their launcher")
+
+
 def test_a_training_whose_every_process_is_lost_goes_on_later(dataset, tmp_path):
     said = []
 
     def place(resume):
         return job_place(tmp_path, "job", resume=resume, several_machines=False, say=said.append)
 
-    with pytest.raises(RankError), place(False) as first:
+    with contextlib.suppress(RankError), place(False) as first:
         first.keep_run("r1")
-        path = [str(HERE), str(PROJECT / "tests"), str(PROJECT / "src"), str(PROJECT)]
-        script = KILLED.format(
-            path=path,
-            families=str(HERE / "families"),
-            digest=dataset.digest,
-            prepared=str(dataset.folder.parent),
-            folder=str(first.folder),
-        )
-        process = subprocess.Popen([sys.executable, "-c", script])
-        try:
-            wait(lambda: has_state(first.folder) or process.poll() is not None, "a checkpoint")
-        finally:
-            process.kill()
-            process.wait()
-        wait(lambda: gone(first.folder), "the end of the ranks and their launcher")
-        raise RankError("lost")
+        lose(dataset, first.folder)
+        raise RankError
     assert not list(first.folder.glob("lesson-*/rows"))
 
     trained = Together(dataset, first.folder, settings={"processes": 1, "resume": "auto"}, pause=0)

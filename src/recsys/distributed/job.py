@@ -1,15 +1,15 @@
 """The folder through which the process that runs a step and the ranks that compute speak.
 
-    job.json           what to compute; written last, so that a folder with it is whole
-    lesson-1/          one fit each: first that which validation chooses by, then that of all rows
-        rows/          columns of the training rows, one .npy file each, which every rank maps into memory
-        validation/    likewise
-        biases/        what the knowledge of every recommender holds
-        checkpoints/   states of the fit (recsys.distributed.checkpoints)
-        fitted/        what rank 0 leaves: the weights, and description.json
-    progress.jsonl     what rank 0 tells on the way
-    ranks/, errors/    signs of life and last words of each rank
-    log.txt            what the launcher and the ranks printed
+job.json           what to compute; written last, so that a folder with it is whole
+lesson-1/          one fit each: first that which validation chooses by, then that of all rows
+    rows/          columns of the training rows, one .npy file each, which every rank maps into memory
+    validation/    likewise
+    biases/        what the knowledge of every recommender holds
+    checkpoints/   states of the fit (recsys.distributed.checkpoints)
+    fitted/        what rank 0 leaves: the weights, and description.json
+progress.jsonl     what rank 0 tells on the way
+ranks/, errors/    signs of life and last words of each rank
+log.txt            what the launcher and the ranks printed
 """
 
 import hashlib
@@ -177,9 +177,9 @@ def _write_arrays(folder: Path, arrays: dict[str, Array], digest: Any) -> None:
         values = np.ascontiguousarray(column)
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
-        view = memoryview(values).cast("B") if values.size else b""
-        for start in range(0, len(view), _BLOCK):
-            digest.update(view[start : start + _BLOCK])
+        data = values.reshape(-1).view(np.uint8)
+        for start in range(0, len(data), _BLOCK):
+            digest.update(data[start : start + _BLOCK])
 
 
 def _read_rows(folder: Path) -> Interactions:
@@ -188,7 +188,8 @@ def _read_rows(folder: Path) -> Interactions:
 
 
 def _map(path: Path) -> Array:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return column
 
 
 def _nameless(count: int) -> Ids:

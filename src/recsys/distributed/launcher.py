@@ -60,7 +60,7 @@ class Launcher:
         self.restarts = 0  # in the whole training, interruptions included
         self.checkpoints = 0
         self.resumed = 0  # how often it went on from a checkpoint
-        self.sent = 0  # bytes between processes, by the ranks of this machine, since it was last begun or gone on with
+        self.sent = 0.0  # bytes, by the ranks of this machine since they were last started
         self.last_epoch = 0
         self._tail = Tail(place / "progress.jsonl")
         self._report: Report | None = None
@@ -70,7 +70,6 @@ class Launcher:
         self._interface = ""
         self._hung: dict[int, str] = {}  # by attempt
         self._ranks: dict[int, Life] = {}  # by process id
-        self._before: dict[int, Life] = {}  # at the last epoch, by rank
         self._epoch_at = 0.0
         self._rows = 0
 
@@ -92,9 +91,13 @@ class Launcher:
         knowledges = write_job(self.place, self.plan, lessons, self.settings, self.run_id)
         self._rows = len(knowledges[0].seen)
         failure = self._run()
-        if failure and self._met and self._met.is_host and not self._ranks and not meeting.find_meeting(
-            self.settings.rendezvous, lambda text: None
-        ).is_host:
+        if (
+            failure
+            and self._met
+            and self._met.is_host
+            and not self._ranks
+            and not meeting.find_meeting(self.settings.rendezvous, lambda text: None).is_host
+        ):
             failure = self._run()  # another process of this machine opened the port first: this one joins it
         if failure:
             raise failure
@@ -170,7 +173,7 @@ class Launcher:
             self._hear(event, past=False)
         lives = read_lives(self.place / "ranks")
         self._ranks |= {life.pid: life for life in lives}
-        self.sent = sum(life.sent for life in lives)
+        self.sent = sum((life.sent for life in lives), 0.0)
         for words in self._last_words():
             if words.refused:
                 self._end(process, _END_SECONDS)
@@ -192,7 +195,7 @@ class Launcher:
             if event["attempt"] > 0 and not past:
                 cause = self._cause(range(self._attempt, event["attempt"]))
                 self.say(f"restart {event['attempt']} of {self.settings.restarts}: {cause}")
-            self._attempt, self._before, self._epoch_at = event["attempt"], {}, event["at"]
+            self._attempt, self._epoch_at = event["attempt"], event["at"]
         elif kind == "checkpoint":
             self.checkpoints += 1
         elif kind == "resumed":
@@ -211,20 +214,14 @@ class Launcher:
                 self._tell_ranks(event)
 
     def _tell_ranks(self, event: dict[str, Any]) -> None:
-        """What each rank of this machine did since the epoch before."""
-        lives = {life.rank: life for life in read_lives(self.place / "ranks")}
+        """The figures of each rank of this machine in this epoch: all share its rows evenly."""
         seconds = event["metrics"].get("seconds") or event["at"] - self._epoch_at
         self._epoch_at = event["at"]
-        values: dict[str, float] = {}
-        for rank, life in lives.items():
-            share = (self._rows - rank + life.size - 1) // life.size
+        values = {}
+        for life in read_lives(self.place / "ranks"):
             if seconds > 0:
-                values[f"rank_{rank}_rows_per_second"] = share / seconds
-            before = self._before.get(rank, Life(rank, life.size, life.attempt, life.pid))
-            waited, worked = life.waited - before.waited, life.worked - before.worked
-            if waited + worked > 0:
-                values[f"rank_{rank}_waiting_share"] = waited / (waited + worked)
-        self._before = lives
+                share = (self._rows - life.rank + life.size - 1) // life.size
+                values[f"rank_{life.rank}_rows_per_second"] = share / seconds
         if self.on_ranks:
             self.on_ranks(event["epoch"], values | self.figures())
 

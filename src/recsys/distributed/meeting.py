@@ -99,8 +99,8 @@ def _wait_for_host(host: str, address: str, port: int, say: Callable[[str], None
         except OSError as error:
             if time.monotonic() > limit:
                 raise InputError(
-                    f"parameter 'rendezvous': {host}:{port} does not answer after {ABSENT_SECONDS:g} s ({error}); start "
-                    f"the same line on {host} first, and see that its port {port} can be reached from here"
+                    f"parameter 'rendezvous': {host}:{port} does not answer after {ABSENT_SECONDS:g} s ({error}); "
+                    f"start the same line on {host} first, and see that its port {port} can be reached from here"
                 ) from None
         if not told:
             say(f"waiting for {host}:{port}, for up to {ABSENT_SECONDS:g} s")

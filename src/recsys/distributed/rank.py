@@ -103,9 +103,9 @@ def _fit(
             append_event(progress, "report", lesson=number, epoch=epoch, metrics=metrics)
 
     folder = shared / fitted_folder.parent.name / "checkpoints"
-    checkpoints = _telling(Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, lesson=number, **content))(
-        folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say
-    )
+    checkpoints = _telling(
+        Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, lesson=number, **content)
+    )(folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say)
     team = Team(group, checkpoints, job.sharding, stop.asked, pulse.beat)  # type: ignore[arg-type]
     options: dict[str, Any] = {"guide": chosen}
     if lesson.validation is not None:
@@ -131,7 +131,7 @@ def _telling(base: Any, pulse: Pulse, tell: Callable[..., None]) -> Any:
                 tell("checkpoint", seconds=time.monotonic() - started)
 
         def load(self, template: dict[str, Any]) -> dict[str, Any] | None:
-            found = super().load(template)
+            found: dict[str, Any] | None = super().load(template)
             if self.group.rank == 0 and found is not None:
                 tell("resumed", number=self.loaded)
             return found

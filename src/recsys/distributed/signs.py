@@ -28,12 +28,10 @@ class Life:
     begun: float = 0.0  # 1 past its start, in which it may be silent for seconds
     step: float = 0.0
     waiting: float = 0.0  # 1 while it waits for other ranks
-    waited: float = 0.0  # seconds in all
-    worked: float = 0.0
     sent: float = 0.0  # bytes to other ranks
 
 
-_SIGNS = ("at", "since", "begun", "step", "waiting", "waited", "worked", "sent")
+_SIGNS = ("at", "since", "begun", "step", "waiting", "sent")
 _LAYOUT = struct.Struct(f"<{len(_SIGNS)}d")
 
 
@@ -46,7 +44,6 @@ class Pulse:
     def __init__(self, folder: Path, life: Life) -> None:
         self.life = life
         self.count_sent: Callable[[], int] = lambda: 0
-        self._last = time.monotonic()
         self._name = f"{life.attempt}-{life.rank}"
         self._folder = folder
         life.at = life.since = time.time()
@@ -61,13 +58,8 @@ class Pulse:
 
     def beat(self, step: int, waiting: bool) -> None:
         """The rank is at this step, and begins or ends to wait for others."""
-        life, now = self.life, time.monotonic()
-        if life.waiting:
-            life.waited += now - self._last
-        else:
-            life.worked += now - self._last
-        self._last, life.since = now, time.time()
-        life.step, life.waiting, life.begun = step, float(waiting), 1.0
+        life = self.life
+        life.since, life.step, life.waiting, life.begun = time.time(), step, float(waiting), 1.0
         self._show()
 
     def end(self, how: str) -> None:
