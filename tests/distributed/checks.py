@@ -1,9 +1,11 @@
 """What the tests run in several processes: functions of a group that return plain values."""
 
+import os
+import signal
 from pathlib import Path
 
 import torch
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from recsys.distributed import checkpoints
 from recsys.distributed.checkpoints import Checkpoints
@@ -30,8 +32,6 @@ def _state(group: Group, value: float, split: bool) -> dict[str, torch.Tensor]:
     table = torch.arange(10.0).reshape(5, 2) + value  # 5 rows: no two or four processes hold equally many
     whole = {"step": torch.tensor(value), "table": table}
     if split:
-        from torch.distributed.tensor import distribute_tensor
-
         whole["table"] = distribute_tensor(table, group.mesh(), [Shard(0)])
     return whole
 
@@ -82,3 +82,19 @@ def save_on_a_full_disk(group: Group, folder: Path, split: bool) -> dict[str, ob
     state = kept.load(_state(group, 0, split))
     kept.save(_state(group, 3, split))
     return {"said": said, "state": _plain(group, state), "saved": kept.saved}
+
+
+def die_while_saving(group: Group, folder: Path) -> None:
+    """Saves one checkpoint, and is killed in the middle of writing another."""
+    kept = Checkpoints(folder, "d1", group, 0)
+    kept.save(_state(group, 1, split=False))
+    real = checkpoints.dcp.FileSystemWriter.finish
+
+    def die(*arguments: object, **named: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.dcp.FileSystemWriter.finish = die  # type: ignore[method-assign]
+    try:
+        kept.save(_state(group, 2, split=False))
+    finally:
+        checkpoints.dcp.FileSystemWriter.finish = real  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from checks import load_newest, save_on_a_full_disk, save_some
-from processes import together
+from checks import die_while_saving, load_newest, save_on_a_full_disk, save_some
+from processes import DIED, together
 
 
 def expected(value):
@@ -61,4 +61,12 @@ def test_a_disk_that_fills_leaves_the_last_good_one_and_the_training_goes_on(tmp
         "checkpoint 2 could not be written: [Errno 28] No space left on device; the training goes on"
         in first["said"][0]
     )
+    assert names(tmp_path) == ["1", "2"]
+
+
+def test_a_process_killed_while_it_writes_leaves_the_last_good_one(tmp_path):
+    assert together(1, die_while_saving, tmp_path) == [DIED]
+    assert names(tmp_path) == ["1", "partial-2"]
+    assert together(2, load_newest, tmp_path, False)[1]["state"] == expected(1.0)
+    together(2, save_some, tmp_path, False, [2.0])
     assert names(tmp_path) == ["1", "2"]

@@ -12,6 +12,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +62,26 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Writes tensors and DTensors by their names. A disk that is full, or fails, is told and nothing more."""
         number = self._from_leader(lambda: 1 + max(self._numbers(), default=0))
-        partial = self.folder / f"partial-{number}"
+        draft = self.folder / f"partial-{number}"
         split = _is_split(state)
         files: set[str] = set()
 
         def prepare() -> None:
             for left in self.folder.glob("partial-*"):
                 shutil.rmtree(left)
-            partial.mkdir(parents=True)
+            draft.mkdir(parents=True)
 
         def write() -> None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "torch.distributed is disabled")
-                index = dcp.save(state, storage_writer=dcp.FileSystemWriter(partial), no_dist=not split)
+                index = dcp.save(state, storage_writer=dcp.FileSystemWriter(draft), no_dist=not split)
             files.update(info.relative_path for info in (index.storage_data or {}).values())
 
         failure = self._together(prepare, leader_alone=True)
         failure = failure or self._together(write, leader_alone=not split)
-        failure = failure or self._together(lambda: self._finish(partial, files), leader_alone=True)
+        failure = failure or self._together(lambda: self._finish(draft, files), leader_alone=True)
         if failure and self._leads:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
             self.say(f"checkpoint {number} could not be written: {failure}; the training goes on without it")
         self.saved += not failure
         self._last = time.monotonic()
@@ -94,7 +95,8 @@ class Checkpoints:
         split = _is_split(template)
         while number := self._from_leader(lambda: self._newest(tried)):
             tried.add(number)
-            failure = self._together(lambda n=number: self._read(n, template, split), leader_alone=not split)  # type: ignore[misc]
+            read = partial(self._read, number, template, split)
+            failure = self._together(read, leader_alone=not split, spares=(Exception,))
             if not failure:
                 if not split:
                     with torch.no_grad():
@@ -135,17 +137,17 @@ class Checkpoints:
         wrong = [name for name in sizes if sizes[name] != found[name]]
         return f"it is not whole ({wrong[0]} has {found[wrong[0]]} of {sizes[wrong[0]]} bytes)" if wrong else ""
 
-    def _finish(self, partial: Path, files: set[str]) -> None:
-        missing = [name for name in sorted(files) if not (partial / name).exists()]
+    def _finish(self, draft: Path, files: set[str]) -> None:
+        missing = [name for name in sorted(files) if not (draft / name).exists()]
         if missing:
-            raise OSError(f"{partial / missing[0]}: all machines need to share this folder, and rank 0 does not see it")
-        sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
-        with (partial / INDEX).open("w", encoding="utf-8") as file:
+            raise OSError(f"{draft / missing[0]}: all machines need to share this folder, and rank 0 does not see it")
+        sizes = {path.name: path.stat().st_size for path in draft.iterdir()}
+        with (draft / INDEX).open("w", encoding="utf-8") as file:
             json.dump({"digest": self.digest, "processes": self.group.size, "files": sizes}, file)
             file.flush()
             os.fsync(file.fileno())
-        _sync(partial)
-        partial.rename(self.folder / partial.name.removeprefix("partial-"))
+        _sync(draft)
+        draft.rename(self.folder / draft.name.removeprefix("partial-"))
         _sync(self.folder)
         for number in sorted(self._numbers())[:-KEPT]:
             shutil.rmtree(self.folder / str(number), ignore_errors=True)
@@ -159,7 +161,13 @@ class Checkpoints:
         number = torch.tensor(find() if self._leads else 0, device=self.group.device)
         return int(self.group.broadcast(number))
 
-    def _together(self, work: Callable[[], None], *, leader_alone: bool) -> str:
+    def _together(
+        self,
+        work: Callable[[], None],
+        *,
+        leader_alone: bool,
+        spares: tuple[type[Exception], ...] = (OSError, RuntimeError),  # others are raised
+    ) -> str:
         """What went wrong in any process, or nothing; all hear the same."""
         failure = ""
         if self._leads or not leader_alone:
@@ -167,8 +175,11 @@ class Checkpoints:
                 work()
             except CheckpointException as error:
                 reasons = [reason for reason, _ in error.failures.values()]
-                failure = _text(next((reason for reason in reasons if not isinstance(reason, Exception)), reasons[0]))
-            except (OSError, RuntimeError, ValueError) as error:
+                unexpected = [reason for reason in reasons if not isinstance(reason, spares)]
+                if unexpected:
+                    raise unexpected[0] from error
+                failure = _text(reasons[0])
+            except spares as error:
                 failure = _text(error)
         return next((text for text in self.group.gather_texts(failure) if text), "")
 
@@ -178,8 +189,6 @@ def _is_split(state: dict[str, Any]) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    if not isinstance(error, Exception):
-        raise error
     return str(error) or type(error).__name__
 
 

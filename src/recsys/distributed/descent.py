@@ -153,7 +153,7 @@ class Training:
         history = torch.full((self.course.epochs, 5), ABSENT, dtype=torch.float64)
         for row, done in enumerate(self.course.history):
             values = done.number, done.seconds, done.train_rmse, done.validation_rmse, done.validation_auc
-            history[row] = torch.tensor([ABSENT if value is None else value for value in values])
+            history[row] = history.new_tensor([ABSENT if value is None else value for value in values])
         place = torch.tensor([len(self.course.history), self.batch, self.total], dtype=torch.float64)
         return dict(zip(labels, self._tables(), strict=True)) | {"history": history, "place": place}
 
