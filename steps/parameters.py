@@ -44,7 +44,7 @@ class _Training(_Registering, Preparation):
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
 
 
-class TrainParameters(_Training, Processes):
+class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")

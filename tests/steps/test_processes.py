@@ -93,11 +93,14 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
         ({"resume": "yes"}, "parameter 'resume': "),
         (
             {"family": "bias", "processes": 2},
-            "parameter 'processes': family bias trains in this one process only, got processes=2; leave it out, or "
+            "parameter 'processes': family bias trains in one process only, got processes=2; leave it out, or "
             "pass one of the families that can: ",
         ),
-        ({"family": "random_forest", "resume": "auto"}, "parameter 'resume': family random_forest trains in this one"),
-        ({"family": "bias", "sharding": "row"}, "parameter 'sharding': family bias trains in this one process only"),
+        (
+            {"family": "random_forest", "resume": "auto"},
+            "parameter 'resume': family random_forest trains in one process",
+        ),
+        ({"family": "bias", "sharding": "row"}, "parameter 'sharding': family bias trains in one process only"),
     ],
 )
 def test_what_cannot_be_started_is_refused_before_anything_is(parameters, expected):

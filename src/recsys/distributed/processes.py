@@ -70,7 +70,7 @@ def check_processes(settings: Processes, family: str) -> None:
             if not plain
         )
         name = which.partition("=")[0]
-        cannot = "trains in this one process only" if not known else "cannot split its tables"
+        cannot = "trains in one process only" if not known else "cannot split its tables"
         raise InputError(
             f"parameter {name!r}: family {family} {cannot}, got {which}; leave it out, or pass one of the families "
             f"that can: {', '.join(able) or 'none yet'}"
