@@ -118,3 +118,17 @@ def test_more_processes_than_rows(store, step, capsys):
     assert "parameter 'processes': at most one for each of the " in capsys.readouterr().err
     assert store.run_named("train matrix_factorization").info.status == "FAILED"
     assert not (store.data / "jobs").exists()
+
+
+@pytest.mark.e2e
+def test_two_processes_with_split_tables_train_what_one_trains(store, step):
+    write_csv(store.home / "my.csv", grid(30, 20))
+    found = []
+    for parameters in ({}, {"processes": 2, "sharding": "row"}):
+        step("train", ratings="my.csv", family="matrix_factorization", epochs=4, embedding_size=4, **parameters)
+        run = store.run_named("train matrix_factorization")
+        found.append([run.data.metrics[f"validation_{name}"] for name in ("rmse", "mae", "auc")])
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    assert run.data.params["sharding"] == "row"
+    assert run.data.metrics["rank_1_rows_per_second"] > 0
+    assert len(store.client.search_model_versions("name = 'recsys'")) == 2
