@@ -30,6 +30,7 @@ from recsys.training import Lesson, Report
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
 _END_SECONDS = 5.0
+_LATE_SECONDS = 60.0  # in which PyTorch tells itself that nobody came
 _LOG_BYTES = 1 << 20
 _SOURCE = Path(__file__).resolve().parents[2]
 
@@ -112,9 +113,13 @@ class Launcher:
 
     def _run(self) -> Exception | None:
         """Start the ranks and hear them to their end; returns what to raise where they did not come to a good one."""
+        # What answers at the rendezvous may be anything: then PyTorch waits for its answer for ever.
+        limit = time.monotonic() + meeting.JOIN_SECONDS + _LATE_SECONDS
         with self._started(self._command()) as process:
             while process.poll() is None:
                 self._look(process)
+                if self._met and not self._ranks and time.monotonic() > limit:
+                    return self._nobody_came()
                 time.sleep(_POLL_SECONDS)
             self._look(process)
         ended = {life.ended for life in read_lives(self.place / "ranks")}
@@ -264,10 +269,7 @@ class Launcher:
         if status < 0:
             return RankError(f"PyTorch's launcher was ended by {signal.Signals(-status).name}{remedy}")
         if not self._ranks and "RendezvousTimeoutError" in log:
-            return RankError(
-                f"parameter 'nodes': {self.settings.nodes} machines are needed, but not all came to "
-                f"{self.settings.rendezvous} within {meeting.JOIN_SECONDS} s; type the same line on each"
-            )
+            return self._nobody_came()
         if not self._ranks or ("Rendezvous" in log and not self._last_words()):
             if self._met and "connection to the C10d store" in log:
                 return RankError(
@@ -279,6 +281,13 @@ class Launcher:
         cause = self._cause(range(self._attempt, self.settings.restarts + 1))
         tries = f", after {self._attempt} restart{'s' * (self._attempt > 1)}" if self._attempt else ""
         return RankError(f"{cause}{tries}{remedy}")
+
+    def _nobody_came(self) -> RankError:
+        return RankError(
+            f"parameter 'nodes': {self.settings.nodes} machines are needed, but not all met at "
+            f"{self.settings.rendezvous} within {meeting.JOIN_SECONDS} s; type the same line on each, and see that "
+            "nothing else uses that port"
+        )
 
     def _end(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
         """Have the ranks stop, and see that none is left: first by request, then by force."""
