@@ -153,8 +153,9 @@ class Launcher:
     @contextmanager
     def _started(self, command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
         """The launcher at work; at the end neither it nor a rank is left."""
-        # Ranks have no business with the tracking server, nor with its password.
-        kept = {name: value for name, value in self.environment.items() if not name.startswith("MLFLOW_")}
+        # Ranks have no business with the tracking server and the studies' database, nor with their passwords.
+        secret = ("MLFLOW_", "RECSYS_")
+        kept = {name: value for name, value in self.environment.items() if not name.startswith(secret)}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         kept["OMP_NUM_THREADS"] = str(max(1, cores // self.settings.processes))
         kept["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), *filter(None, [kept.get("PYTHONPATH")])])
@@ -258,7 +259,8 @@ class Launcher:
             if life and life.attempt in attempts:
                 return f"rank {life.rank} of {life.size} was ended by {signal.Signals(-int(code)).name}"
         if words:
-            return f"rank {words[0].rank} of {words[0].size} lost the others: {words[0].message.splitlines()[0]}"
+            reason = re.sub(r"^\[[^\]]*\]\s*", "", words[0].message.splitlines()[0]).split(". ")[0]
+            return f"rank {words[0].rank} of {words[0].size} lost the others ({reason})"
         return "a rank was lost"
 
     def _failure(self, status: int, ended: set[str]) -> Exception:
@@ -280,6 +282,8 @@ class Launcher:
             return RankError(f"the processes could not be started: {(lines or ['no reason was given'])[-1]}{remedy}")
         cause = self._cause(range(self._attempt, self.settings.restarts + 1))
         tries = f", after {self._attempt} restart{'s' * (self._attempt > 1)}" if self._attempt else ""
+        if self._met and "Rendezvous" in log:
+            tries += f"; not all met again at {self.settings.rendezvous}"
         return RankError(f"{cause}{tries}{remedy}")
 
     def _nobody_came(self) -> RankError:
