@@ -1,11 +1,10 @@
 """Matrix factorization in 1, 2 and 4 processes on this machine: speed, bytes exchanged and memory.
 
 Speed is that of the epochs after the first, without validation. The bytes are those that one process sends in one
-step, three times: by the formula that docs/scaling.md reckons with, as the program counts its messages, and as the
-kernel counted them on the process's TCP sockets. Memory is the peak of a process while it trains, less what it had
-when it had imported everything and joined the group, on tables of a million rows; the end is the same with the tables
-gathered in the first process. Processes that share cores gain nothing: with more of them than cores, this shows only
-what the exchange costs.
+step, three times: by a formula, as the program counts its messages, and as the kernel counted them on the process's
+TCP sockets. Memory is the peak of a process while it trains, less what it had after a training of two ratings,
+on tables of a million rows; at the end, the first process has gathered the tables. Processes that
+share cores gain little or nothing: this shows what the exchange costs.
 """
 
 import argparse
@@ -31,9 +30,15 @@ Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.flo
 
 
 def peak_bytes() -> int:
-    """The most memory that this process ever had."""
+    """The most memory that this process had since `forget_peak`."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak() -> int:
+    """Lets the peak begin anew with what is in use now, and returns that."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return peak_bytes()
 
 
 def socket_bytes() -> int:
@@ -65,8 +70,11 @@ def rank(folder: Path) -> None:
             if waiting:
                 seen[1:] = [(step, socket_bytes(), group.traffic.sent, peak_bytes())]
 
-        before = peak_bytes()
-        team = Team(group, Checkpoints(folder / "checkpoints", "", group, 1e9), job["sharding"], beat=beat)
+        few = [column[:2] % 100 for column in columns]
+        checkpoints = Checkpoints(folder / "checkpoints", "", group, 1e9)
+        team = Team(group, checkpoints, job["sharding"])
+        factorize(*few, 100, 100, team=team, **job["settings"])  # PyTorch imports much only when it is used
+        team, before = Team(group, checkpoints, job["sharding"], beat=beat), forget_peak()
         _, history, _ = factorize(*columns, *job["sizes"], team=team, **job["settings"])
         steps = seen[-1][0] - seen[0][0]
         answer = {
@@ -108,14 +116,16 @@ def trained(
         return [json.loads((folder / f"answer-{number}.json").read_text(encoding="utf-8")) for number in range(size)]
 
 
-def arithmetic(sizes: tuple[int, int], embedding_size: int, batch_size: int, size: int, sharding: str) -> float:
-    """Bytes that a process sends in a step: see `speed` and docs/scaling.md."""
-    k, others = embedding_size, size - 1
-    whole = (sum(sizes) + 2) * (k + 1) * 4 + k * 4
+def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: int, sharding: str) -> float:
+    """Bytes that a process sends in a step, for factors, biases and the linear layer of 4 bytes and codes of 8.
+
+    Whole tables: their gradient goes around a ring, twice. Split tables: of each row of the batch, to and from all
+    others, two codes; twice, since gloo scatters so, two looked-up rows of factors and a bias; and their gradients.
+    """
+    row, others = (embedding_size + 1) * 4, size - 1
     if sharding == "none":
-        return 2 * others / size * whole
-    # To all others: 2 codes of 8 bytes a row and, two times, its factors and biases, of user and item.
-    return others / size * batch_size * (2 * 8 + 2 * 2 * (k + 1) * 4)
+        return 2 * others / size * ((sum(sizes) + 2) * row + embedding_size * 4)
+    return others / size * batch * (2 * 8 + 2 * 2 * row + 2 * row)
 
 
 def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int]) -> None:
@@ -132,6 +142,7 @@ def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int])
         device="cpu",  # type: ignore[arg-type]
     )
     alone = len(columns[2]) / min(epoch.seconds for epoch in history[1:])
+    batch = len(columns[2]) / -(-len(columns[2]) // int(SETTINGS["batch_size"]))  # rows of a step, on average
     rows = [["one process, without a group", "", f"{alone:,.0f}", "", "", "", "", ""]]
     for sharding in SHARDINGS:
         first = 0.0
@@ -139,7 +150,7 @@ def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int])
             answers = trained(columns, sizes, size, sharding, embedding_size=embedding_size, epochs=epochs)
             rate = len(columns[2]) / min(answers[0]["seconds"][1:])
             first = first or rate
-            told = arithmetic(sizes, embedding_size, int(SETTINGS["batch_size"]), size, sharding)
+            told = arithmetic(sizes, embedding_size, batch, size, sharding)
             sent = [float(np.mean([answer[kind] for answer in answers])) for kind in ("counted", "on_sockets")]
             figures = [f"{count / 1e6:.3f}" for count in (told, *sent)]
             gain = rate / first
