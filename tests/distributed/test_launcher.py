@@ -102,8 +102,8 @@ def wait(happened, what):
 
 
 def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(dataset, tmp_path):
-    trained = Together(dataset, tmp_path / "job", settings={"rank_timeout": 6}, pause=0.1)
-    faults = {1: signal.SIGKILL, 2: signal.SIGSTOP}
+    trained = Together(dataset, tmp_path / "job", settings={"rank_timeout": 6}, pause=0.2)
+    faults = {2: signal.SIGKILL, 3: signal.SIGSTOP}  # after a checkpoint
     ended = trained.run(lambda epoch: epoch in faults and trained.signal(1, faults[epoch]))
     assert ended == trained.alone()
     assert trained.epochs == [1, 2, 3, 4]
@@ -112,7 +112,8 @@ def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(da
     at, others = map(
         int, re.search(r"rank 1 of 2 did not answer for 6 s: at step (\d+), others wait at (\d+);", said).groups()
     )
-    assert 10 <= at <= others <= at + 1
+    assert at <= others <= at + 1
+    assert "restart 2 of 3: rank 1 of 2 did not answer for 6 s: at step" in said
     assert said.count("goes on from checkpoint") == 2
     figures = trained.launcher.figures()
     assert figures["restarts"] == 2

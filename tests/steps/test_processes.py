@@ -71,7 +71,7 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
     assert [metric.step for metric in steps] == [1, 2, 3, 4]  # none left out, none twice
     assert whole.data.metrics["checkpoints"] >= 8
     assert whole.data.metrics["restarts"] == 0
-    assert {"rank_0_rows_per_second", "rank_1_rows_per_second", "bytes_exchanged"} <= whole.data.metrics.keys()
+    assert {"rank_0_rows_per_second", "bytes_exchanged"} <= whole.data.metrics.keys()
     (other,) = [run for run in store.runs() if run.data.tags.get("continued_run") == whole.info.run_id]
     assert other.info.status == "FINISHED"
     assert whole.data.tags["continued_by"] == other.info.run_id

@@ -93,7 +93,7 @@ def _fit(
     lesson = read_lesson(job, number)
     if group.agree(group.rank == 0 and fitted_folder.exists()):
         _share(fitted_folder, group)
-        return read_fitted(fitted_folder, job.family, lesson.knowledge)
+        return chosen or read_fitted(fitted_folder, job.family, lesson.knowledge)
 
     def say(text: str) -> None:
         append_event(progress, "note", text=text)
