@@ -3,5 +3,5 @@
 import subprocess
 import sys
 
-for name in ("prepare", "training", "scoring", "bayesian", "gpu", "promotion", "tuning", "server", "peers"):
+for name in ("prepare", "training", "scoring", "bayesian", "gpu", "promotion", "tuning", "server", "scaling", "peers"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.dataset import Preparation
+from recsys.distributed.processes import Processes, check_processes
 from recsys.families import family_names
 from recsys.settings import OptionalFloat, OptionalInt, Settings
 from registry.promotion import Policy
@@ -43,11 +44,16 @@ class _Training(_Registering, Preparation):
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
 
 
-class TrainParameters(_Training):
+class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_processes(self, self.family)
+        return self
 
 
 class Tuning(_Training):

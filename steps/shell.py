@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from platformdirs import user_data_path
 
-from recsys.errors import InputError
+from recsys.errors import InputError, JoinedError, RankError
 from recsys.families import family_module, family_names
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
@@ -45,8 +45,10 @@ def run_step(
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
         _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
         step(parameters) if config is None else step(parameters, config)
-    except InputError as error:
+    except (InputError, RankError) as error:
         _fail(f"{name}: {error}")
+    except JoinedError as told:
+        print(told)
     except NotPromotedError as error:
         _tell(f"{name}: nobody was promoted: {error}")
         sys.exit(_NOT_PROMOTED)

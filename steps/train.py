@@ -5,18 +5,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recsys.dataset import Dataset
-from recsys.errors import InputError
+from recsys.errors import InputError, JoinedError
 from recsys.families import family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.parameters import TrainParameters
 from steps.prepare import prepare_once
+from steps.ranks import fitting_together
 from steps.runs import made_by, open_run
 from steps.shell import read_params, run_step
 
 if TYPE_CHECKING:
     from recsys.recommender import Recommender
     from recsys.tracking import Run
+    from recsys.training import FitAll
     from registry.versions import Version
 
 
@@ -35,39 +37,61 @@ def train(
         tags: further tags of the run and the version.
         once: given what registers the version, calls it, or answers with a version that is to stand instead.
     """
-    from recsys import evaluation, plots, training
-    from registry import versions
-
     family = parameters.family
     config = config or parse_settings(family_module(family).Config, read_params(parameters))
     if parameters.from_run:
         config = _settings_of_run(parameters, config)
+    joined = None
     with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)
         run.log_parameters(config)
         dataset = dataset or prepare_once(parameters, parameters.folder)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "training")
-        history = History(run)
-        done = training.train(
-            family, dataset, config, seed=parameters.seed, refit=parameters.refit, report=history.report
-        )
-        measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
-        validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
-        run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
-        history.log_plot()
-        run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
-        _log_importances(run, done.final)
-        model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
-        # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
-        run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
-        tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
+        if not parameters.together:
+            return _train_and_register(parameters, config, dataset, tags, once, run)
+        try:
+            with fitting_together(parameters, config, dataset, run) as (recording, fit_all):
+                return _train_and_register(parameters, config, dataset, tags, once, recording, fit_all)
+        except JoinedError as error:
+            run.set_tags({"joined_run": error.run_id})
+            joined = error
+    raise joined
 
-        def register() -> "Version":
-            return versions.register(run.run_id, model_id, parameters.model_name, tags)
 
-        version = once(register) if once else register()
-        run.set_tags({"version": str(version.number)})
+def _train_and_register(
+    parameters: TrainParameters,
+    config: Settings,
+    dataset: Dataset,
+    tags: dict[str, str] | None,
+    once: "Callable[[Callable[[], Version]], Version] | None",
+    run: "Run",
+    fit_all: "FitAll | None" = None,
+) -> "Version":
+    from recsys import evaluation, plots, training
+    from registry import versions
+
+    family = parameters.family
+    history = History(run)
+    done = training.train(
+        family, dataset, config, seed=parameters.seed, refit=parameters.refit, report=history.report, fit_all=fit_all
+    )
+    measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
+    validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
+    run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
+    history.log_plot()
+    run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
+    _log_importances(run, done.final)
+    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
+    # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
+    run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
+    tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
+
+    def register() -> "Version":
+        return versions.register(run.run_id, model_id, parameters.model_name, tags)
+
+    version = once(register) if once else register()
+    run.set_tags({"version": str(version.number)})
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)
     print(f"registered version {version.number} of {version.name}: {family}, validation {shown}")
     if chosen := done.final.choices():
@@ -94,11 +118,16 @@ class History:
 
     def __init__(self, run: "Run") -> None:
         self.run = run
+        self._logged: dict[str, set[int]] = {}
         self.curves: dict[str, list[tuple[int, float]]] = {}
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
         """Take the metrics of one epoch."""
-        self.run.log_progress(epoch, {f"epoch_{name}": value for name, value in metrics.items()})
+        values = {f"epoch_{name}": value for name, value in metrics.items()}
+        for name in values.keys() - self._logged.keys():
+            self._logged[name] = self.run.progress_steps(name) if self.run.goes_on else set()
+        new = {name: value for name, value in values.items() if epoch not in self._logged[name]}
+        self.run.log_progress(epoch, new)
         for name, value in metrics.items():
             self.curves.setdefault(name, []).append((epoch, value))
 

@@ -15,3 +15,15 @@ class DivergedError(InputError):
 
 class StoppedError(Exception):
     """A training that was asked to end and did, after a checkpoint."""
+
+
+class RankError(Exception):
+    """Processes that trained together ended without a result. The message is all the user sees."""
+
+
+class JoinedError(Exception):
+    """A training that another machine's process records and registers; `run_id` is that one's run."""
+
+    def __init__(self, run_id: str, host: str) -> None:
+        super().__init__(f"took part in run {run_id} of {host}, which has the result; nothing is registered from here")
+        self.run_id = run_id

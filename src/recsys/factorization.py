@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from recsys.errors import DivergedError
 from recsys.metrics import auc_by_ranks
-from recsys.network import Codes, Factors, Network, Ratings, Rows, as_rows, fold
+from recsys.network import ARRAYS, Codes, Factors, Network, Ratings, Rows, as_rows, fold
 
 # The learning rate at epoch t is learning_rate / (1 + DECAY * (t - 1)). It depends on nothing but t, so that
 # a refit of N epochs repeats the steps that validation chose.
@@ -244,7 +244,7 @@ def factorize(
         if held_out:
             copy(kept, network.parameters())
         tables = dict(network.named_parameters())
-        arrays = {name: folded[:-1].cpu().numpy() for name, folded in fold(tables, descent, scale).items()}
+        arrays = {name: fold(name, tables, descent, scale)[:-1].cpu().numpy() for name in ARRAYS}
         return Factors(mean, **arrays), course.history, course.best
 
 

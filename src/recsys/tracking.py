@@ -101,8 +101,9 @@ def _try(uri: str) -> None:
 class Run:
     """An MLflow run that is under way. Numbers are collected and sent in batches."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, goes_on: bool = False) -> None:
         self.run_id = run_id
+        self.goes_on = goes_on  # after an interruption: some numbers are logged already
         self._client = MlflowClient()
         self._waiting: list[Metric] = []
         self._sent = time.monotonic()
@@ -140,6 +141,10 @@ class Run:
         self._waiting = []
         self._sent = time.monotonic()
 
+    def progress_steps(self, name: str) -> set[int]:
+        """The steps at which a number was logged already."""
+        return {metric.step for metric in self._client.get_metric_history(self.run_id, name)}
+
     def log_figures(self, figures: Mapping[str, Figure], folder: str = "plots") -> None:
         """Log figures as images, by file name."""
         for name, figure in figures.items():
@@ -152,6 +157,10 @@ class Run:
     def log_json(self, content: Any, path: str) -> None:
         """Log a JSON document."""
         mlflow.log_dict(content, path)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Log a text."""
+        mlflow.log_text(text, path)
 
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
@@ -189,14 +198,17 @@ class Run:
 
 
 @contextmanager
-def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+def run(name: str, tags: Mapping[str, str] | None = None, run_id: str | None = None) -> Iterator[Run]:
     """Open an MLflow run: the one that `mlflow run` made for this process, a child of the active one, or a new one.
 
     It ends FINISHED, FAILED with the message in the tag `error`, or KILLED where the process was told to stop.
+
+    Args:
+        run_id: of a run that has ended and goes on.
     """
-    active = mlflow.start_run(nested=mlflow.active_run() is not None)
+    active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
     status = "FINISHED"
-    opened = Run(active.info.run_id)
+    opened = Run(active.info.run_id, run_id is not None)
     try:
         mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
         yield opened
@@ -206,16 +218,16 @@ def run(name: str, tags: Mapping[str, str] | None = None) -> Iterator[Run]:
         raise
     except BaseException as error:
         status = "FAILED"
-        with _in_passing():
+        with in_passing():
             mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
         raise
     finally:
-        with nullcontext() if status == "FINISHED" else _in_passing():
+        with nullcontext() if status == "FINISHED" else in_passing():
             mlflow.end_run(status)
 
 
 @contextmanager
-def _in_passing() -> Iterator[None]:
+def in_passing() -> Iterator[None]:
     """Try to record how a run ended, briefly, and go on: a server that is gone must not hide why the run ended."""
     retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()  # type: ignore[no-untyped-call]
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_PASSING_RETRIES)  # type: ignore[no-untyped-call]
@@ -227,6 +239,14 @@ def _in_passing() -> Iterator[None]:
             MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()  # type: ignore[no-untyped-call]
         else:
             MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
+
+
+def can_go_on(run_id: str) -> bool:
+    """Whether there is such a run here that may be opened again."""
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
 
 
 def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:

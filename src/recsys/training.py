@@ -1,6 +1,6 @@
 """From a dataset and a family's settings to a recommender: learn, choose on validation, learn again from both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,19 @@ from recsys.settings import Settings
 
 Report = Callable[[int, dict[str, float]], None]
 """Told after every epoch (or whatever a family's unit of progress is): its number and its metrics."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One fit: what to learn from, in the codes of `knowledge`, and, in the first of two, rows to choose by."""
+
+    knowledge: Knowledge
+    rows: Interactions
+    validation: Interactions | None
+
+
+FitAll = Callable[[Iterable[Lesson], Report | None], list[Recommender]]
+"""Fits lesson after lesson, each guided by the first's recommender; the first is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +49,36 @@ def train(
     seed: int,
     refit: bool = True,
     report: Report | None = None,
+    fit_all: FitAll | None = None,
 ) -> Training:
-    """Train one family on a dataset; the same arguments give the same recommender on the same machine."""
+    """Train one family on a dataset; the same arguments give the same recommender on the same machine.
+
+    Args:
+        fit_all: fits elsewhere what else is fitted in this process.
+    """
+    if fit_all is not None:
+        fitted = fit_all(_lessons(dataset, refit), report)
+        return Training(fitted[0], fitted[-1])
     module = families.family_module(family)
+    chosen = None
+    for lesson in _lessons(dataset, refit):
+        if chosen is None:
+            chosen = final = module.fit(
+                lesson.knowledge, lesson.rows, config, seed=seed, validation=lesson.validation, report=report
+            )
+        else:
+            final = module.fit(lesson.knowledge, lesson.rows, config, seed=seed, guide=chosen)
+    assert chosen is not None
+    return Training(chosen, final)
+
+
+def _lessons(dataset: Dataset, refit: bool) -> Iterator[Lesson]:
+    """The training rows, with those to choose by; then both together."""
     knowledge, rows, validation = _learn_knowledge(dataset, dataset.train, None)
-    chosen = module.fit(knowledge, rows, config, seed=seed, validation=validation, report=report)
-    if not refit:
-        return Training(chosen, chosen)
-    both, rows, _ = _learn_knowledge(dataset, dataset.train.joined(dataset.validation), knowledge)
-    return Training(chosen, module.fit(both, rows, config, seed=seed, guide=chosen))
+    yield Lesson(knowledge, rows, validation)
+    if refit:
+        both, rows, _ = _learn_knowledge(dataset, dataset.train.joined(dataset.validation), knowledge)
+        yield Lesson(both, rows, None)
 
 
 def learn_knowledge(dataset: Dataset) -> tuple[Knowledge, Interactions]:

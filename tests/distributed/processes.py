@@ -1,11 +1,12 @@
 """Starts processes that meet over gloo on this machine. They are forked from one that has imported PyTorch already."""
 
 import multiprocessing
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
+
+from torch.distributed import TCPStore
 
 from recsys.distributed.group import Group, connect
 
@@ -19,14 +20,14 @@ _context.set_forkserver_preload(["torch.distributed.checkpoint", "torch.distribu
 def together(size: int, work: Callable[..., Any], *arguments: Any, attempts: int = 1) -> list[Any]:
     """What `work(group, *arguments)` returns in each of `size` processes, by rank; DIED for one that was killed.
 
-    With more attempts the processes meet again in the same store, as after a restart of torchrun, where the store
-    outlives them.
+    The store in which they meet is here, as it is the launcher's under torchrun. With more attempts they meet in it
+    again and again, as after a restart.
     """
-    port = _free_port()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes = [_context.Pipe(duplex=False) for _ in range(size)]
     workers = []
     for rank, (_, answer) in enumerate(pipes):
-        workers.append(_context.Process(target=_run, args=(answer, rank, size, port, attempts, work, arguments)))
+        workers.append(_context.Process(target=_run, args=(answer, rank, size, store.port, attempts, work, arguments)))
         workers[-1].start()
         answer.close()
     try:
@@ -51,6 +52,7 @@ def _run(
     pipe: Connection, rank: int, size: int, port: int, attempts: int, work: Callable[..., Any], arguments: Any
 ) -> None:
     place = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    place["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     try:
         answer = None
         for _ in range(attempts):
@@ -59,12 +61,6 @@ def _run(
         pipe.send((answer, ""))
     except BaseException:
         pipe.send((None, traceback.format_exc()))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def everyone(group: Group) -> bool:

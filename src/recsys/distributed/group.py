@@ -106,8 +106,9 @@ class Group:
         self.traffic.sent += 2 * (self.size - 1) * tensor.nbytes // self.size
 
     def count_scattered(self, size: int) -> None:
-        """Counts a reduce-scatter of so many bytes: each process sends all parts but one, once."""
-        self.traffic.sent += (self.size - 1) * size // self.size
+        """Counts a reduce-scatter of so many bytes: each process sends all parts but one, with gloo twice."""
+        times = 1 if self.device.type == "cuda" else 2  # gloo reduces all to all, and lets each keep its part
+        self.traffic.sent += times * (self.size - 1) * size // self.size
 
     def _gather_even(self, tensor: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]

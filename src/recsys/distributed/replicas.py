@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from recsys.distributed.batches import Batch, Columns, Shape, count_codes
 from recsys.distributed.group import Group
 from recsys.factorization import damped, rarity
-from recsys.network import Network, Vector, fold
+from recsys.network import ARRAYS, Network, Vector, fold
 
 
 class Objective(nn.Module):
@@ -101,7 +101,7 @@ class Replicas:
     def collect(self, scale: float) -> dict[str, Vector]:
         """The arrays of `Factors`."""
         tables = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
-        return {name: table[:-1].cpu().numpy() for name, table in fold(tables, self, scale).items()}
+        return {name: fold(name, tables, self, scale)[:-1].cpu().numpy() for name in ARRAYS}
 
 
 def _sum_gradients(group: Group, bucket: GradBucket) -> torch.futures.Future[Tensor]:

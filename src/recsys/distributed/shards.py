@@ -15,7 +15,7 @@ from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_modul
 from recsys.distributed.batches import Batch, Columns, Shape, count_codes
 from recsys.distributed.group import Group
 from recsys.factorization import damped, rarity
-from recsys.network import Network, Vector, fold, start_factors
+from recsys.network import ARRAYS, Network, Vector, fold, start_factors
 
 TABLES = ("users", "user_bias", "items", "item_bias")
 
@@ -87,8 +87,8 @@ class Shards:
 
     def collect(self, scale: float) -> dict[str, Vector]:
         """The arrays of `Factors` in rank 0, and arrays without rows elsewhere."""
-        arrays = {name: self.group.collect(rows) for name, rows in fold(self.tables(), self, scale).items()}
-        return {name: array[:-1] for name, array in arrays.items()}
+        tables = self.tables()
+        return {name: self.group.collect(fold(name, tables, self, scale))[:-1] for name in ARRAYS}
 
     def _first(self, rows: int) -> int:
         """The row of a table that is this process's first."""

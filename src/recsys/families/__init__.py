@@ -11,7 +11,8 @@ A family is a module with
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
     DISTRIBUTED                 only where it trains in several processes: the shardings it knows, "none" and perhaps
-                                "row"; `fit` then takes `team`, a recsys.distributed.team.Team, in each of them
+                                "row". `fit` then takes `team`, a recsys.distributed.team.Team, in each of them, and
+                                returns the whole recommender in rank 0 and in every rank one that can be a guide
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
     SPARED_STEPS                optional: how many first reports of a fit do not tell yet how well it will end, so that
                                 `tune` gives up no trial by them; 2 where it is not said
@@ -64,6 +65,11 @@ def cross_validation_folds(name: str) -> int:
 def spared_steps(name: str) -> int:
     """How many first reports of a fit say nothing yet of how well it will end."""
     return int(getattr(family_module(name), "SPARED_STEPS", 2))
+
+
+def shardings(name: str) -> tuple[str, ...]:
+    """How a family can share its tables among processes; nothing where it trains in one only."""
+    return tuple(getattr(family_module(name), "DISTRIBUTED", ()))
 
 
 def load_recommender(folder: Path) -> "Recommender":

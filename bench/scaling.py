@@ -1,0 +1,211 @@
+"""Matrix factorization in 1, 2 and 4 processes on this machine: speed, bytes exchanged and memory.
+
+Speed is that of the epochs after the first, without validation. The bytes are those that one process sends in one
+step, three times: by a formula, as the program counts its messages, and as the kernel counted them on the process's
+TCP sockets. Memory is the peak of a process while it trains, less what it had after a training of two ratings,
+on tables of a million rows; at the end, the first process has gathered the tables. Processes that
+share cores gain little or nothing: this shows what the exchange costs.
+"""
+
+import argparse
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.measure import PROJECT, heading, table
+
+TCP_BYTES_ACKED = 120  # where struct tcp_info has them, as 64 bits
+SHARDINGS = ("none", "row")
+SETTINGS = {"learning_rate": 0.05, "regularization": 0.06, "batch_size": 8192, "patience": 8, "seed": 0}
+Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
+def peak_bytes() -> int:
+    """The most memory that this process had since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak() -> int:
+    """Lets the peak begin anew with what is in use now, and returns that."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return peak_bytes()
+
+
+def socket_bytes() -> int:
+    """Bytes that have arrived at the other ends of this process's TCP connections."""
+    total = 0
+    for path in Path("/proc/self/fd").iterdir():
+        if not path.is_socket():
+            continue
+        with socket.socket(fileno=os.dup(int(path.name))) as link:
+            if link.type == socket.SOCK_STREAM and link.family in (socket.AF_INET, socket.AF_INET6):
+                told = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_BYTES_ACKED + 8)
+                total += struct.unpack_from("Q", told, TCP_BYTES_ACKED)[0]
+    return total
+
+
+def rank(folder: Path) -> None:
+    """One process of a training: what it saw goes to a file."""
+    from recsys.distributed.checkpoints import Checkpoints
+    from recsys.distributed.descent import factorize
+    from recsys.distributed.group import connect
+    from recsys.distributed.team import Team
+
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    columns = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("users", "items", "ratings")]
+    with connect(os.environ, "cpu", 600) as group:
+        seen: list[tuple[int, int, int, int]] = []  # at the first step and at the latest
+
+        def beat(step: int, waiting: bool) -> None:
+            if waiting:
+                seen[1:] = [(step, socket_bytes(), group.traffic.sent, peak_bytes())]
+
+        few = [column[:2] % 100 for column in columns]
+        checkpoints = Checkpoints(folder / "checkpoints", "", group, 1e9)
+        team = Team(group, checkpoints, job["sharding"])
+        factorize(*few, 100, 100, team=team, **job["settings"])  # PyTorch imports much only when it is used
+        team, before = Team(group, checkpoints, job["sharding"], beat=beat), forget_peak()
+        _, history, _ = factorize(*columns, *job["sizes"], team=team, **job["settings"])
+        steps = seen[-1][0] - seen[0][0]
+        answer = {
+            "seconds": [epoch.seconds for epoch in history],
+            "on_sockets": (seen[-1][1] - seen[0][1]) / steps,
+            "counted": (seen[-1][2] - seen[0][2]) / steps,
+            "memory": seen[-1][3] - before,
+            "at_the_end": peak_bytes() - before,
+            "rmse": history[-1].train_rmse,
+        }
+        (folder / f"answer-{group.rank}.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def trained(
+    columns: Columns, sizes: tuple[int, int], size: int, sharding: str, **settings: Any
+) -> list[dict[str, Any]]:
+    """What each of `size` processes saw in a training."""
+    with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
+        folder = Path(name)
+        for column, values in zip(("users", "items", "ratings"), columns, strict=True):
+            np.save(folder / f"{column}.npy", values)
+        job = {"sizes": sizes, "sharding": sharding, "settings": SETTINGS | settings}
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        probe.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": str(size)}
+        probe.close()
+        program = [sys.executable, "-m", "bench.scaling", "--rank", name]
+        ranks = [
+            subprocess.Popen(program, cwd=PROJECT, env=os.environ | place | {"RANK": str(number)})
+            for number in range(size)
+        ]
+        try:
+            for process in ranks:
+                if process.wait(900):
+                    raise RuntimeError("a process of the training failed: see above")
+        finally:
+            for process in ranks:
+                process.kill()
+        return [json.loads((folder / f"answer-{number}.json").read_text(encoding="utf-8")) for number in range(size)]
+
+
+def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: int, sharding: str) -> float:
+    """Bytes that a process sends in a step, for factors, biases and the linear layer of 4 bytes and codes of 8.
+
+    Whole tables: their gradient goes around a ring, twice. Split tables: of each row of the batch, to and from all
+    others, two codes; twice, since gloo scatters so, two looked-up rows of factors and a bias; and their gradients.
+    """
+    row, others = (embedding_size + 1) * 4, size - 1
+    if sharding == "none":
+        return 2 * others / size * ((sum(sizes) + 2) * row + embedding_size * 4)
+    return others / size * batch * (2 * 8 + 2 * 2 * row + 2 * row)
+
+
+def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int]) -> None:
+    """Print rows a second and bytes a step."""
+    from recsys.factorization import factorize
+
+    sizes = int(columns[0].max()) + 1, int(columns[1].max()) + 1
+    _, history, _ = factorize(
+        *columns,
+        *sizes,
+        **SETTINGS,
+        embedding_size=embedding_size,
+        epochs=epochs,
+        device="cpu",  # type: ignore[arg-type]
+    )
+    alone = len(columns[2]) / min(epoch.seconds for epoch in history[1:])
+    batch = len(columns[2]) / -(-len(columns[2]) // int(SETTINGS["batch_size"]))  # rows of a step, on average
+    rows = [["one process, without a group", "", f"{alone:,.0f}", "", "", "", "", ""]]
+    for sharding in SHARDINGS:
+        first = 0.0
+        for size in counts:
+            answers = trained(columns, sizes, size, sharding, embedding_size=embedding_size, epochs=epochs)
+            rate = len(columns[2]) / min(answers[0]["seconds"][1:])
+            first = first or rate
+            told = arithmetic(sizes, embedding_size, batch, size, sharding)
+            sent = [float(np.mean([answer[kind] for answer in answers])) for kind in ("counted", "on_sockets")]
+            figures = [f"{count / 1e6:.3f}" for count in (told, *sent)]
+            gain = rate / first
+            rows.append([f"sharding={sharding}", size, f"{rate:,.0f}", f"{gain:.2f}", f"{gain / size:.2f}", *figures])
+    columns_ = ["", "processes", "rows/s", "speed-up", "efficiency"]
+    print(table([*columns_, "MB sent a step: formula", "counted", "on sockets"], rows))
+
+
+def memory(n_users: int, n_items: int, embedding_size: int, counts: list[int]) -> None:
+    """Print the memory that a process needs for large tables."""
+    random = np.random.default_rng(0)
+    n = 2 * int(SETTINGS["batch_size"])
+    columns = (
+        random.integers(0, n_users, n),
+        random.integers(0, n_items, n),
+        random.integers(1, 6, n).astype(np.float64),
+    )
+    megabytes = (n_users + n_items + 2) * (embedding_size + 1) * 4 / 1e6
+    rows = []
+    for sharding in SHARDINGS:
+        first = 0.0
+        for size in counts:
+            answers = trained(columns, (n_users, n_items), size, sharding, embedding_size=embedding_size, epochs=1)
+            most = max(answer["memory"] for answer in answers) / 1e6
+            first = first or most
+            end = answers[0]["at_the_end"] / 1e6
+            rows.append([f"sharding={sharding}", size, f"{most:,.0f}", f"{most / first:.2f}", f"{end:,.0f}"])
+    print(f"Tables of {n_users + n_items:,} rows of {embedding_size} factors and a bias: {megabytes:,.0f} MB\n")
+    print(table(["", "processes", "MB a process, most of any", "share of one's", "first process, at the end"], rows))
+
+
+def main(given: argparse.Namespace) -> None:
+    """Measure both and print the tables."""
+    from recsys.movielens import obtain
+    from recsys.ratings import read_ratings
+    from steps.shell import data_folder
+
+    ratings = read_ratings(obtain(given.ratings, data_folder() / "downloads"))
+    columns = ratings.users.astype(np.int64), ratings.items.astype(np.int64), ratings.values
+    print(heading(f"Processes, {given.ratings}, {given.embedding_size} factors", ["torch", "numpy"]))
+    speed(columns, given.embedding_size, given.epochs, given.processes)
+    memory(given.users, given.items, 64, given.processes)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ratings", default="movielens-1m")
+    parser.add_argument("--embedding-size", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=3, help="the first of them is not measured")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--users", type=int, default=700_000, help="rows of the large tables")
+    parser.add_argument("--items", type=int, default=300_000)
+    parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rank:
+        rank(arguments.rank)
+    else:
+        main(arguments)
