@@ -201,6 +201,13 @@ def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
         assert found.knowledge.scale == knowledge.scale
         assert found.knowledge.calibration == knowledge.calibration
         np.testing.assert_array_equal(found.knowledge.biases.item, knowledge.biases.item)
+        last = read_lesson(job, 1).knowledge  # where the rows of a guide are looked for
+        np.testing.assert_array_equal(
+            last.user_codes(found.knowledge.user_ids), knowledges[1].user_codes(knowledge.user_ids)
+        )
+        np.testing.assert_array_equal(
+            last.item_codes(found.knowledge.item_ids), knowledges[1].item_codes(knowledge.item_ids)
+        )
 
 
 def test_a_plan_s_digest_names_all_that_decides_the_result_and_not_the_processes(tmp_path):

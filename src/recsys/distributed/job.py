@@ -4,7 +4,7 @@ job.json           what to compute; written last, so that a folder with it is wh
 lesson-1/          one fit each: first that which validation chooses by, then that of all rows
     rows/          columns of the training rows, one .npy file each, which every rank maps into memory
     validation/    likewise
-    biases/        what the knowledge of every recommender holds
+    ids/, biases/  what the knowledge of every recommender holds; an id is a number here
     checkpoints/   states of the fit (recsys.distributed.checkpoints)
     fitted/        what rank 0 leaves: the weights, and description.json
 progress.jsonl     what rank 0 tells on the way
@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -91,8 +91,6 @@ def write_job(folder: Path, plan: Plan, lessons: Iterable[Lesson], settings: Pro
         biases = knowledge.biases
         _write_arrays(place / "biases", {"user": biases.user, "item": biases.item}, digest)
         about = {
-            "users": len(knowledge.user_ids),
-            "items": len(knowledge.item_ids),
             "scale": list(knowledge.scale),
             "like_threshold": knowledge.like_threshold,
             "mean": biases.mean,
@@ -102,6 +100,9 @@ def write_job(folder: Path, plan: Plan, lessons: Iterable[Lesson], settings: Pro
         digest.update(json.dumps(about, sort_keys=True).encode())
         knowledges.append(knowledge)
         described.append(about)
+    for number, knowledge in enumerate(knowledges):
+        codes = knowledges[-1].user_codes(knowledge.user_ids), knowledges[-1].item_codes(knowledge.item_ids)
+        _write_arrays(folder / f"lesson-{number + 1}" / "ids", dict(zip(("user", "item"), codes, strict=True)), digest)
     content = {
         **asdict(plan),
         "digest": plan.digest,
@@ -127,14 +128,17 @@ def read_job(folder: Path) -> Job:
 
 
 def read_lesson(job: Job, number: int) -> Lesson:
-    """A lesson with its columns mapped into memory; of ids there are only so many, and no seen items."""
+    """A lesson with its columns mapped into memory, and no seen items.
+
+    An id is a number, the code that it has in the last lesson: so a guide's users and items are found again.
+    """
     about = json.loads((job.folder / "job.json").read_text(encoding="utf-8"))["lessons"][number]
     place = job.lesson_folder(number)
     biases = Biases(about["mean"], *(_map(place / "biases" / f"{side}.npy") for side in ("user", "item")))
     low, high = about["scale"]
     knowledge = Knowledge(
-        _nameless(about["users"]),
-        _nameless(about["items"]),
+        cast(Ids, _map(place / "ids" / "user.npy")),
+        cast(Ids, _map(place / "ids" / "item.npy")),
         np.zeros((0, 2), np.int32),
         (low, high),
         about["like_threshold"],
@@ -190,8 +194,3 @@ def _read_rows(folder: Path) -> Interactions:
 def _map(path: Path) -> Array:
     column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     return column
-
-
-def _nameless(count: int) -> Ids:
-    """So many ids without a name, which take no memory."""
-    return np.broadcast_to(np.array("", dtype=object), count)
