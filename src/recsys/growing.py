@@ -4,10 +4,10 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from recsys.arrays import Codes
+from recsys.arrays import Array, Codes
 from recsys.coratings import learn_coratings
 from recsys.run_bias import start_run_bias
 
@@ -41,14 +41,14 @@ def add_runs(chain: "Chain", users: Codes, of_rating: Codes) -> None:
     chain.rest = torch.zeros_like(chain.target)
 
 
-def go_on_from(chain: "Chain", start: int, users: tuple[Codes, Tensor], items: tuple[Codes, Tensor]) -> None:
+def go_on_from(chain: "Chain", start: int, users: tuple[Codes, Array], items: tuple[Codes, Array]) -> None:
     """Take the place of a chain over other ratings: codes of the rows that it had, (m,), and their factors, (m, d).
 
     Rows that it had not begin at the mean of the others. `start` is how many sweeps that counts for; the first
     sweeps from there draw what else the chain knew, and are no draws of the posterior yet.
     """
     for side, (codes, factors) in ((chain.users, users), (chain.items, items)):
-        factors = factors.to(chain.device)
-        side.factors = factors.mean(0).expand_as(side.factors).clone()
-        side.factors[torch.from_numpy(codes).long().to(chain.device)] = factors
+        whole = np.tile(factors.mean(0), (len(side.counts), 1)).astype(np.float32)
+        whole[codes] = factors
+        side.factors = torch.from_numpy(whole).to(chain.device)
     chain.sweeps = start

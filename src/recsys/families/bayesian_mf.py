@@ -230,8 +230,6 @@ def fit(
 
 def _go_on_from(chain: "Chain", guide: BayesianRecommender, knowledge: Knowledge) -> None:
     """Put a chain where the guide's ended: most of its ratings are the same, so that it has little to find."""
-    import torch
-
     from recsys.gibbs import START_SWEEPS
     from recsys.growing import go_on_from
 
@@ -242,8 +240,8 @@ def _go_on_from(chain: "Chain", guide: BayesianRecommender, knowledge: Knowledge
     go_on_from(
         chain,
         START_SWEEPS,
-        (users[known[0]], torch.from_numpy(user_factors[known[0]])),
-        (items[known[1]], torch.from_numpy(item_factors[known[1]])),
+        (users[known[0]], user_factors[known[0]]),
+        (items[known[1]], item_factors[known[1]]),
     )
 
 
@@ -269,7 +267,9 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     arrays = load_arrays(folder / "samples.npz")
     tables = (arrays[f"{side}_factors"].swapaxes(0, 1) for side in ("user", "item"))
     runs = Runs(*(arrays[f"run_{name}"] for name in _RUNS))
-    small = {name: arrays[name] for name in _SMALL}
+    n_users, d = len(arrays["noise"]), arrays["mean"].shape[1]
+    whole_draws = {"variance": np.zeros(n_users), "second": np.zeros((d, d))}  # kept before means were
+    small = {name: (whole_draws | arrays)[name] for name in _SMALL}
     samples = Samples(*pack(list(zip(*tables, strict=True))), runs=runs, **small)
     weights = description["weights"]
     return BayesianRecommender(
@@ -296,7 +296,7 @@ def _held_out(knowledge: Knowledge, validation: Interactions, runs: Runs) -> "He
 
 
 def _measured(progress: "Progress") -> dict[str, float]:
-    names = ("seconds", "train_rmse", "sample_rmse", "validation_rmse", "validation_auc")
+    names = ("seconds", "train_rmse", "sample_rmse", "validation_rmse", "validation_auc", "draws_kept")
     values = {name: getattr(progress, name) for name in names}
     return {name: value for name, value in values.items() if value is not None and np.isfinite(value)}
 
