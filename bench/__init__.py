@@ -2,3 +2,5 @@
 
 `python -m bench` runs all of them; docs/benchmarks.md holds the results.
 """
+
+import steps  # noqa: F401  # puts src on the path

@@ -5,19 +5,27 @@ measured on. Times of single parts are of one thread, as each thread of a sweep 
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
 from bench.measure import heading, table
+from bench.peers.data import problems, synthetic
+from bench.peers.environments import CACHE
+from bench.peers.models.ours import load
+from recsys import gibbs
+from recsys.families.bayesian_mf import Config
 from recsys.gibbs import START_SWEEPS, Chain, _gather, _table
 from recsys.movielens import obtain
 from recsys.ratings import read_ratings
 from recsys.runs import cut_runs
+from recsys.training import train
 from recsys.workers import workers
 from steps.shell import data_folder
 
@@ -126,6 +134,35 @@ def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> 
     print(table(["draws kept", "RMSE", "AUC of the mean", "sweeps", "seconds"], rows))
 
 
+def starts(names: list[str], penalties: list[float], seeds: int) -> None:
+    """RMSE on a tenth of the training rows by the penalty of the chain's start, each a mean over seeds.
+
+    Test rows are not looked at. Of the synthetic sets each seed is another set, of MovieLens another chain.
+    """
+    rows = []
+    for name in names:
+        found = np.array([[_validation_rmse(name, penalty, seed) for seed in range(seeds)] for penalty in penalties])
+        rows.append([name, *(f"{mean:.4f}" for mean in found.mean(1))])
+    print(table(["set", *(f"penalty {penalty:g}" for penalty in penalties)], rows))
+
+
+def _validation_rmse(name: str, penalty: float, seed: int) -> float:
+    sizes = {"synthetic": (3000, 2000, 130_000), "synthetic, small": (700, 500, 20_000)}
+    known = name in sizes
+    problem = synthetic(100 + seed, *sizes[name]) if known else problems(name, CACHE)[0]
+    rows = problem.train
+    rows = SimpleNamespace(**vars(rows), scale=problem.scale, like_threshold=problem.like_threshold)
+    heard: list[float] = []
+    gibbs.START_PRECISION, before = penalty, gibbs.START_PRECISION
+    try:
+        config = Config(implicit="false" if known else "true", time="false")
+        report = lambda _, metrics: heard.append(metrics["validation_rmse"])  # noqa: E731
+        train("bayesian_mf", load(rows), config, seed=seed, refit=False, report=report)
+    finally:
+        gibbs.START_PRECISION = before
+    return heard[-1]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", default="movielens-1m")
@@ -133,7 +170,13 @@ if __name__ == "__main__":
     parser.add_argument("--factors", type=int, default=30, help="of the chain whose accuracy is followed")
     parser.add_argument("--dimensions", type=int, nargs="*", default=[14, 30, 62, 64])
     parser.add_argument("--samples", type=int, nargs="*", default=[1, 2, 5, 10, 20, 40, 80])
+    parser.add_argument("--starts", nargs="*", help="compare starts of the chain on these sets, and nothing else")
+    parser.add_argument("--penalties", type=float, nargs="*", default=[4, 8, 12, 25])
+    parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
+    if given.starts is not None:
+        starts(given.starts or ["movielens-100k", "synthetic", "synthetic, small"], given.penalties, given.seeds)
+        sys.exit()
     data = split(given.ratings)
     print(heading(f"Gibbs sampling on {given.ratings}", ["torch", "numpy"]))
     sweeps(data, given.dimensions)

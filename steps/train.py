@@ -140,7 +140,9 @@ class History:
         if curves:
             chosen = curves.get("validation_rmse")
             best = min(chosen, key=lambda point: point[1])[0] if chosen else None
-            self.run.log_figures({"learning.png": plots.loss_per_epoch(curves, best)})
+            unkept = [epoch for epoch, draws in self.curves.get("draws_kept", []) if not draws]
+            burn_in = max(unkept, default=None)
+            self.run.log_figures({"learning.png": plots.loss_per_epoch(curves, best, burn_in)})
 
 
 def _log_importances(run: "Run", recommender: "Recommender") -> None:

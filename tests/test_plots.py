@@ -45,6 +45,9 @@ def test_figures_of_a_dataset(measured):
 def test_other_figures():
     check(plots.loss_per_epoch({"train_rmse": [(1, 1.0), (2, 0.9)], "validation_rmse": [(1, 1.1), (2, 1.0)]}, 2))
     check(plots.loss_per_epoch({"train_rmse": [(1, 1.0)]}, None))
+    shaded = plots.loss_per_epoch({"train_rmse": [(epoch, 1.0) for epoch in range(1, 9)]}, None, 5)
+    check(shaded)
+    assert shaded.axes[0].patches[0].get_x() + shaded.axes[0].patches[0].get_width() == 5.5
     check(plots.importances({"item_average_rating": 0.7, "user_average_rating": 0.3}))
     check(plots.comparison(["1 bias", "2 random_forest"], [0.7, 0.75], [None, (0.04, 0.06)], 1, 0))
     check(plots.comparison(["1 bias"], [0.7], [None], None, None))

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from recsys.arrays import Array, Codes
@@ -48,8 +49,8 @@ def go_on_from(chain: "Chain", start: int, users: tuple[Codes, Array], items: tu
     Rows that it had not begin at the mean of the others. `start` is how many sweeps that counts for; the first
     sweeps from there draw what else the chain knew, and are no draws of the posterior yet.
     """
-    for side, (codes, kept) in ((chain.users, users), (chain.items, items)):
-        factors = torch.from_numpy(kept).to(chain.device)
-        side.factors = factors.mean(0).expand_as(side.factors).clone()
-        side.factors[torch.from_numpy(codes).long().to(chain.device)] = factors
+    for side, (codes, factors) in ((chain.users, users), (chain.items, items)):
+        whole = np.tile(factors.mean(0), (len(side.counts), 1)).astype(np.float32)
+        whole[codes] = factors
+        side.factors = torch.from_numpy(whole).to(chain.device)
     chain.sweeps = start

@@ -44,9 +44,13 @@ def ratings_per_user(dataset: Dataset) -> Figure:
     return figure
 
 
-def loss_per_epoch(history: Mapping[str, Sequence[tuple[int, float]]], best: int | None) -> Figure:
-    """Curves of (epoch, RMSE) by name, and where the best epoch was."""
+def loss_per_epoch(
+    history: Mapping[str, Sequence[tuple[int, float]]], best: int | None, burn_in: int | None = None
+) -> Figure:
+    """Curves of (epoch, RMSE) by name, where the best epoch was, and up to which one nothing was kept."""
     figure, axes = _figure("Learning")
+    if burn_in:
+        axes.axvspan(0, burn_in + 0.5, color=_GREY, alpha=0.2, label=f"burn-in, not kept (to {burn_in})")
     for name, points in history.items():
         epochs, values = zip(*points, strict=True)
         axes.plot(epochs, values, marker=".", label=name.replace("_", " "))

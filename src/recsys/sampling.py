@@ -58,6 +58,7 @@ class Progress:
     sample_rmse: float | None  # of the held-out rows by the present draw
     validation_rmse: float | None  # by the mean of the kept ones; by the present one as long as there is none
     validation_auc: float | None  # likewise
+    draws_kept: int  # for the model; none of those that a term is tried with
 
 
 class Keeping(Protocol):
@@ -105,7 +106,7 @@ def run_chain(
             keep = after > 0 and (after - 1) % THINNING == 0
             if keep:
                 kept.append(chain.sample())
-            on_sweep(_progress(chain, follower, keep, started))
+            on_sweep(_progress(chain, follower, keep, started, len(kept)))
             if keeper and keeper.is_due():
                 keeper.save(chain, kept, follower.means if follower else [])
             if keep and stop_early and follower and follower.is_settled():
@@ -169,10 +170,10 @@ def standard_errors(gain: Floats, users: Codes) -> float:
     return float(gain.sum() / error) if error else 0.0
 
 
-def _progress(chain: Chain, follower: "_Follower | None", keep: bool, started: float) -> Progress:
+def _progress(chain: Chain, follower: "_Follower | None", keep: bool, started: float, kept: int = 0) -> Progress:
     present, mean, auc = follower.follow(keep) if follower else (None, None, None)
     seconds = time.perf_counter() - started
-    return Progress(chain.sweeps, seconds, chain.residual * chain.scale, present, mean, auc)
+    return Progress(chain.sweeps, seconds, chain.residual * chain.scale, present, mean, auc, kept)
 
 
 class _Follower:

@@ -8,7 +8,8 @@ from recsys.borders import around_threshold
 from recsys.errors import InputError
 from recsys.families import family_module
 from recsys.families.bayesian_mf import Config
-from recsys.sampling import rank_auc
+from recsys.recommender import load_arrays, save_arrays
+from recsys.sampling import rank_auc, standard_errors
 from recsys.settings import parse_settings
 from recsys.training import train
 
@@ -46,6 +47,22 @@ def test_predictive_intervals_cover_what_they_say(fitted, dataset):
         assert np.mean(error < width * spread) == pytest.approx(share, abs=0.05)
 
 
+def test_the_intervals_of_users_folded_in_cover_what_they_say(tmp_path):
+    rows = [row[:3] for row in factor_rows(260, 80, 0.4)]
+    others = prepared(tmp_path, [row for row in rows if int(row[0][1:]) < 130], like_threshold=0.5)
+    recommender = train("bayesian_mf", others, Config(embedding_size=4, samples=20), seed=0).final
+    low, high = recommender.knowledge.scale
+    brought, asked = [], []
+    for user in range(130, 260):
+        own = [row for row in rows if row[0] == f"u{user}" and low <= row[2] <= high]
+        brought, asked = brought + own[:8], asked + own[8:]
+    columns = [(np.array(part, object) for part in zip(*some, strict=True)) for some in (brought, asked)]
+    folded = recommender.fold_in(*columns[0]).recommender
+    users, items, ratings = columns[1]
+    error = np.abs(ratings.astype(float) - folded.predict(users, items).rating)
+    assert np.mean(error < 1.645 * folded.predictive_std(users, items)) == pytest.approx(0.9, abs=0.02)
+
+
 def test_the_spread_of_an_unknown_pair_is_that_of_all_ratings(fitted):
     unknown = np.array(["nobody"], object), np.array(["i1"], object)
     assert fitted.final.predictive_std(*unknown).tolist() == [fitted.final.unit]
@@ -57,6 +74,9 @@ def test_progress_tells_the_error_of_the_running_mean(dataset):
     assert [number for number, _ in heard] == list(range(1, len(heard) + 1))
     assert heard[-1][1]["validation_rmse"] < heard[-1][1]["sample_rmse"]
     assert 0.5 < heard[-1][1]["validation_auc"] <= 1
+    kept = [metrics["draws_kept"] for _, metrics in heard]
+    assert kept[:10] == [0] * 10
+    assert kept[-1] == 30
     assert heard[-1][1]["train_rmse"] == pytest.approx(0.6, abs=0.05)  # the noise of the data
 
 
@@ -199,6 +219,17 @@ def test_a_damaged_state_is_refused(dataset, tmp_path):
         train("bayesian_mf", dataset, config, seed=3, refit=False)
 
 
+def test_a_state_that_lacks_a_field_is_refused(dataset, tmp_path):
+    config = Config(embedding_size=2, samples=1, chain=str(tmp_path), implicit="false", time="false")
+    train("bayesian_mf", dataset, config, seed=3, refit=False)
+    (path,) = tmp_path.iterdir()
+    arrays = load_arrays(path)
+    for field in ("chain_users_width", "kept_second"):
+        save_arrays(path, **{name: values for name, values in arrays.items() if name != field})
+        with pytest.raises(InputError, match=f"{field.removeprefix('chain_')}.*delete the file to start anew"):
+            train("bayesian_mf", dataset, config, seed=3, refit=False)
+
+
 def test_the_folder_of_a_chain_is_given_by_its_absolute_path():
     with pytest.raises(InputError, match="parameter 'chain': expected the absolute path of a folder, or none"):
         parse_settings(Config, {"chain": "here"})
@@ -231,6 +262,13 @@ def test_the_border_is_found_where_likes_begin(tmp_path):
 def test_ratings_around_the_threshold():
     assert around_threshold(np.array([1.0, 3, 4, 5]), 4) == (3, 4)
     assert around_threshold(np.array([4.0, 5]), 4) == (4, 4)
+
+
+def test_standard_errors_count_users_and_not_rows():
+    gain, alone = np.array([1.0, 3.0, 1.0, 3.0]), np.arange(4, dtype=np.int32)
+    assert standard_errors(gain, alone) == pytest.approx(4.0)  # a mean of 2, and a root of four squares of 1 over 4
+    assert standard_errors(gain, np.array([0, 1, 0, 1], np.int32)) == pytest.approx(4 / 2**0.5)
+    assert standard_errors(gain[:0], alone[:0]) == 0
 
 
 def test_rank_auc_is_the_area_under_the_curve():

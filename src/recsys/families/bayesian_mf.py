@@ -348,7 +348,9 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     arrays = load_arrays(folder / "samples.npz")
     tables = (arrays[f"{side}_factors"].swapaxes(0, 1) for side in ("user", "item"))
     runs = Runs(*(arrays[f"run_{name}"] for name in _RUNS))
-    small = {name: arrays[name] for name in _SMALL}
+    n_users, d = len(arrays["noise"]), arrays["mean"].shape[1]
+    whole_draws = {"variance": np.zeros(n_users), "second": np.zeros((d, d))}  # kept before means were
+    small = {name: (whole_draws | arrays)[name] for name in _SMALL}
     samples = Samples(*pack(list(zip(*tables, strict=True))), runs=runs, **small)
     weights = description["weights"]
     return BayesianRecommender(
@@ -375,6 +377,6 @@ def _held_out(knowledge: Knowledge, validation: Interactions, runs: Runs) -> "He
 
 
 def _measured(progress: "Progress") -> dict[str, float]:
-    names = ("seconds", "train_rmse", "sample_rmse", "validation_rmse", "validation_auc")
+    names = ("seconds", "train_rmse", "sample_rmse", "validation_rmse", "validation_auc", "draws_kept")
     values = {name: getattr(progress, name) for name in names}
     return {name: value for name, value in values.items() if value is not None and np.isfinite(value)}
