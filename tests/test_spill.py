@@ -26,6 +26,7 @@ TABLE = np.random.default_rng(5).integers(0, [30, 20, 10, 40], (600, 4))
 def tiny(monkeypatch):
     """Runs, blocks, buckets, row groups and files so small that every border is crossed."""
     for module, name, size in (
+        (delimited, "_BLOCK", 100),
         (delimited, "_STREAMED_BLOCK", 400),
         (parquet, "_STREAMED_ROWS", 7),
         (spill, "_BLOCK", 24),

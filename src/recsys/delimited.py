@@ -3,7 +3,7 @@
 import codecs
 import gzip
 import io
-import itertools
+import math
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -55,7 +56,8 @@ def _ways(block: int) -> tuple[tuple[pa.DataType, pa.DataType, int], ...]:
     return (
         (pa.float64(), pa.float64(), block),
         (pa.float64(), pa.timestamp("us"), block),  # dates without a zone
-        (_TEXT, _TEXT, block),  # other dates, lines of blanks, line breaks in quotes
+        (_TEXT, pa.float64(), block),  # lines of blanks, line breaks in quotes
+        (_TEXT, _TEXT, block),  # other dates
         (_TEXT, _TEXT, _LARGEST_BLOCK),
     )
 
@@ -223,20 +225,46 @@ def _checked_ids(ids: pa.DictionaryArray, path: Path, layout: Layout, parameter:
     return pa.DictionaryArray.from_arrays(ids.indices, pc.replace_substring(ids.dictionary, UNIT, layout.separator))
 
 
-def _rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Every row's line number and fields, by the csv module: slow, and used only to place a mistake."""
-    with (
-        _open_rows(path, layout) as file,
-        io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text,
-    ):
-        for _ in range(layout.skipped):
-            next(text)
-        reader = csv_reader(text, layout.separator)
-        start = 1
-        for fields in reader:
-            if len(fields) == layout.width or not _is_blank(layout.separator.join(fields)):
-                yield layout.skipped + start, fields
-            start = reader.line_num + 1
+def _rows(path: Path, layout: Layout, most: float = math.inf) -> Iterator[tuple[int, int, list[str]]]:
+    """Rows with their numbers, the numbers of their lines, and their fields, by the csv module; to place a mistake.
+
+    That is slow, so up to `most` rows at the file's beginning are passed over, as long as they are plain.
+    """
+    row, size = _plain(path, layout, most)
+    with _open_rows(path, layout) as file:
+        for start in range(0, size, _BLOCK):
+            file.read(min(_BLOCK, size - start))
+        with io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text:
+            for _ in range(0 if size else layout.skipped):
+                next(text)
+            reader = csv_reader(text, layout.separator)
+            start, passed = 1, layout.skipped + row
+            for fields in reader:
+                if len(fields) == layout.width or not _is_blank(layout.separator.join(fields)):
+                    yield row, passed + start, fields
+                    row += 1
+                start = reader.line_num + 1
+
+
+def _plain(path: Path, layout: Layout, most: float) -> tuple[int, int]:
+    """How many rows at the beginning, and bytes until their end, have the right number of fields and no quotes."""
+    rows = size = 0
+    sign = ord(delimiter(layout.separator))
+    with _open_rows(path, layout) as file:
+        before = b"".join(file.readline() for _ in range(layout.skipped))
+        text = b""
+        while chunk := file.read(_BLOCK):
+            text += chunk
+            whole = text[: text.rfind(b"\n") + 1]
+            lines = whole.count(b"\n")
+            if rows + lines > most or b'"' in whole or whole.count(b"\r") != whole.count(b"\r\n"):
+                break
+            signs = np.frombuffer(whole, np.uint8)
+            fields = np.diff(np.cumsum(signs == sign)[signs == ord("\n")], prepend=0) + 1
+            if (fields != layout.width).any():
+                break
+            rows, size, text = rows + lines, size + len(whole), text[len(whole) :]
+    return rows, size and len(before) + size
 
 
 def _skip_blanks(row: pa.csv.InvalidRow) -> str:
@@ -262,13 +290,12 @@ def _is_blank(line: str) -> bool:
 
 
 def _line_of(path: Path, layout: Layout, row: int) -> int:
-    return next(itertools.islice(_rows(path, layout), row, None))[0]
+    return next(line for found, line, _ in _rows(path, layout, row) if found == row)
 
 
 def _diagnosis(path: Path, layout: Layout, error: pa.ArrowInvalid) -> InputError | None:
     """What is wrong with a file that Arrow refused even as text; None where it only has no rows."""
-    number = 0
-    for number, fields in _rows(path, layout):
+    for _, number, fields in _rows(path, layout):
         if len(fields) != layout.width:
             remedy = "correct or remove the row"
             if len(fields) == layout.width + 1 and not fields[-1].strip():
@@ -277,7 +304,7 @@ def _diagnosis(path: Path, layout: Layout, error: pa.ArrowInvalid) -> InputError
                 remedy = "put quotes around a value that holds the separator, or correct the row"
             text = shorten(layout.separator.join(fields))
             return InputError(f"{path}:{number}: expected {layout.width} fields, got {len(fields)} in {text}; {remedy}")
-    if not number:
+    if next(_rows(path, layout, 0), None) is None:
         return None
     with open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
