@@ -56,7 +56,7 @@ def _ways(block: int) -> tuple[tuple[pa.DataType, pa.DataType, int], ...]:
     return (
         (pa.float64(), pa.float64(), block),
         (pa.float64(), pa.timestamp("us"), block),  # dates without a zone
-        (_TEXT, pa.float64(), block),  # lines of blanks, line breaks in quotes
+        (_TEXT, pa.float64(), block),  # lines of blanks
         (_TEXT, _TEXT, block),  # other dates
         (_TEXT, _TEXT, _LARGEST_BLOCK),
     )
@@ -189,7 +189,7 @@ def _options(
         ),
         pa.csv.ParseOptions(
             delimiter=delimiter(layout.separator),
-            newlines_in_values=ratings == _TEXT,
+            newlines_in_values=True,  # or a line break in quotes at a block's border would cut an id
             invalid_row_handler=_skip_blanks if ratings == _TEXT and _is_utf8(path) else None,
         ),
         pa.csv.ConvertOptions(
