@@ -25,9 +25,13 @@ ROOMS = {
     ],
     "optuna": ["src/recsys/tuning", "src/recsys/probes.py"],
     "torch": [
-        f"src/recsys/{name}.py"
-        for name in ("factorization", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
+        *(
+            f"src/recsys/{name}.py"
+            for name in ("factorization", "network", "gibbs", "sampling", "conjugate", "coratings", "workers", "probes")
+        ),
+        "src/recsys/distributed",
     ],
+    "torch.distributed": ["src/recsys/distributed"],
     "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/ledger.py"],
     "argparse": ["steps/shell.py"],
     "skops": ["src/recsys/families/random_forest.py"],
@@ -69,7 +73,7 @@ def test_imports_run_from_steps_to_registry_to_recsys_and_never_back(path):
 
 @pytest.mark.parametrize("tool", ROOMS)
 def test_a_tool_stays_in_its_room(tool):
-    users = [path.as_posix() for path in CODE if tool in tops(path)]
+    users = [path.as_posix() for path in CODE if any(f"{name}.".startswith(f"{tool}.") for name in imports(path))]
     assert [
         path for path in users if not any(path == room or path.startswith(f"{room}/") for room in ROOMS[tool])
     ] == []

@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class DivergedError(InputError):
     """A training whose loss is no longer finite, for the settings it was given."""
+
+
+class StoppedError(Exception):
+    """A training that was asked to end and did, after a checkpoint."""

@@ -1,4 +1,4 @@
-"""Matrix factorization by stochastic gradient descent: the network, its update and the training loop.
+"""Matrix factorization by stochastic gradient descent: the update and the training loop.
 
 The model and its regularization are those of Koren, Bell and Volinsky, "Matrix factorization techniques for
 recommender systems", IEEE Computer 42(8), 2009, equations 4 and 5, with a linear layer over the elementwise
@@ -12,21 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from recsys.errors import DivergedError
 from recsys.metrics import auc_by_ranks
+from recsys.network import Codes, Factors, Network, Ratings, Rows, as_rows, fold
 
-Codes = npt.NDArray[np.integer]  # (n,) positions in the user or the item table
-Ratings = npt.NDArray[np.floating]  # (n,)
-Vector = npt.NDArray[np.float32]
-
-# Factors start almost at zero, so that only the strongest directions in the ratings grow out of the noise.
-# 0.003 instead of 0.01 takes half as many epochs again and 0.002 off the RMSE on MovieLens 1M.
-INITIAL_SCALE = 0.003
 # The learning rate at epoch t is learning_rate / (1 + DECAY * (t - 1)). It depends on nothing but t, so that
 # a refit of N epochs repeats the steps that validation chose.
 DECAY = 0.2
@@ -34,21 +27,6 @@ DECAY = 0.2
 # and one per row (1). The exponent is from Rendle et al., "Revisiting the performance of iALS", 2021.
 FREQUENCY_EXPONENT = 0.3
 PREDICTION_CHUNK = 1 << 13  # rows of a prediction; more leave the cache, which costs a validated epoch 15% of its time
-
-
-@dataclass(frozen=True)
-class Factors:
-    """A trained model with the linear layer folded in, in the unit of the ratings.
-
-    A rating is ``mean + user_bias[u] + item_bias[i] + user_factors[u] @ item_factors[i]``. Users and items
-    without a training rating have zeros.
-    """
-
-    mean: float
-    user_bias: Vector  # (n_users,)
-    item_bias: Vector  # (n_items,)
-    user_factors: Vector  # (n_users, embedding_size)
-    item_factors: Vector  # (n_items, embedding_size)
 
 
 @dataclass(frozen=True)
@@ -62,52 +40,6 @@ class Epoch:
     validation_auc: float | None = None  # of the predicted ratings, ties counting half; NaN for one class
 
 
-class Network(nn.Module):
-    """r̂ = b_u + b_i + Linear(p_u ⊙ q_i), for standardised ratings.
-
-    Each table has one row of zeros more than there are users or items. It stands for every unknown one: its
-    bias and its factor term are 0, and no step touches it.
-    """
-
-    def __init__(self, n_users: int, n_items: int, embedding_size: int, generator: torch.Generator) -> None:
-        super().__init__()
-
-        def table(rows: int) -> nn.Parameter:
-            start = torch.randn(rows + 1, embedding_size, generator=generator) * INITIAL_SCALE
-            start[rows] = 0
-            return nn.Parameter(start)
-
-        self.users = table(n_users)  # (n_users + 1, k)
-        self.items = table(n_items)  # (n_items + 1, k)
-        self.user_bias = nn.Parameter(torch.zeros(n_users + 1))
-        self.item_bias = nn.Parameter(torch.zeros(n_items + 1))
-        # The linear layer's own bias would repeat the mean. Weights of 1 start at the plain inner product.
-        self.weight = nn.Parameter(torch.ones(embedding_size))
-
-    def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """Standardised ratings of pairs: two (n,) code tensors in, (n,) out."""
-        p, q = self.users.index_select(0, users), self.items.index_select(0, items)  # (n, k)
-        biases = self.user_bias.index_select(0, users) + self.item_bias.index_select(0, items)
-        return ((p * q) * self.weight).sum(1) + biases
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Ratings as tensors on one device: codes of 32 bits, standardised ratings; each (n,)."""
-
-    users: Tensor
-    items: Tensor
-    ratings: Tensor
-
-    def select(self, rows: Tensor) -> "Rows":
-        """The rows at these positions, with codes of 64 bits, on which index_add_ is 5 times faster."""
-        return Rows(
-            self.users.index_select(0, rows).long(),
-            self.items.index_select(0, rows).long(),
-            self.ratings.index_select(0, rows),
-        )
-
-
 class Descent:
     """Koren's update, eq. 5, for a whole batch at once.
 
@@ -119,20 +51,18 @@ class Descent:
 
     def __init__(self, network: Network, rows: Rows, regularization: float, batch_size: int) -> None:
         self.network, self.rows, self.batch_size = network, rows, batch_size
-        self.counts_u = torch.bincount(rows.users, minlength=len(network.users)).float()
-        self.counts_i = torch.bincount(rows.items, minlength=len(network.items)).float()
-        self.penalty_u = regularization * _rarity(self.counts_u)  # (n_users + 1,), per rating
-        self.penalty_i = regularization * _rarity(self.counts_i)
+        self.tables = network.users.weight, network.items.weight
+        self.biases = network.user_bias.weight[:, 0], network.item_bias.weight[:, 0]  # views
+        self.counts_u = torch.bincount(rows.users, minlength=len(self.tables[0])).float()
+        self.counts_i = torch.bincount(rows.items, minlength=len(self.tables[1])).float()
+        self.penalty_u = regularization * rarity(self.counts_u)  # (n_users + 1,), per rating
+        self.penalty_i = regularization * rarity(self.counts_i)
 
-    def epoch(self, learning_rate: float, generator: torch.Generator) -> float:
-        """Moves the network along every row once, in random order; returns the mean square error."""
-        order = torch.randperm(len(self.rows.ratings), generator=generator).to(self.counts_u.device)
-        # A popular item is in a large batch many times. Its moves all start from the same place, so together
-        # they must not pass the point that one after the other they would approach.
-        crowd = learning_rate * min(1.0, self.batch_size / len(order))
+    def epoch(self, learning_rate: float, order: Tensor) -> float:
+        """Moves the network along every row once, in this order; returns the mean square error."""
         # Negative, since index_add_ is 5 times slower with an alpha of -1 than without one.
-        rate_u = -learning_rate / (1 + crowd * self.counts_u)
-        rate_i = -learning_rate / (1 + crowd * self.counts_i)
+        rate_u = -damped(learning_rate, self.counts_u, self.batch_size, len(order))
+        rate_i = -damped(learning_rate, self.counts_i, self.batch_size, len(order))
         shrink_u, shrink_i = rate_u * self.penalty_u, rate_i * self.penalty_i
         total = torch.zeros((), dtype=torch.float64, device=order.device)
         for start in range(0, len(order), self.batch_size):
@@ -154,8 +84,8 @@ class Descent:
     ) -> Tensor:
         """Moves the network along one batch; returns the sum of its square errors from before the move."""
         net, users, items = self.network, batch.users, batch.items
-        p, q = net.users.index_select(0, users), net.items.index_select(0, items)  # (batch, k)
-        b_u, b_i = net.user_bias.index_select(0, users), net.item_bias.index_select(0, items)  # (batch,)
+        p, q = self.tables[0].index_select(0, users), self.tables[1].index_select(0, items)  # (batch, k)
+        b_u, b_i = self.biases[0].index_select(0, users), self.biases[1].index_select(0, items)  # (batch,)
         product = p * q
         errors = (product @ net.weight).add_(b_u).add_(b_i).sub_(batch.ratings)
         # The weights belong to every row alike, so their gradient is the batch's mean and they hardly move.
@@ -164,12 +94,62 @@ class Descent:
         step_u, step_i = rate_u * errors, rate_i * errors
         move_p = (q * net.weight).mul_(step_u[:, None]).addcmul_(p, shrink_u[:, None])
         move_q = (p * net.weight).mul_(step_i[:, None]).addcmul_(q, shrink_i[:, None])
-        net.users.index_add_(0, users, move_p)
-        net.items.index_add_(0, items, move_q)
-        net.user_bias.index_add_(0, users, step_u.addcmul_(b_u, shrink_u))
-        net.item_bias.index_add_(0, items, step_i.addcmul_(b_i, shrink_i))
+        self.tables[0].index_add_(0, users, move_p)
+        self.tables[1].index_add_(0, items, move_q)
+        self.biases[0].index_add_(0, users, step_u.addcmul_(b_u, shrink_u))
+        self.biases[1].index_add_(0, items, step_i.addcmul_(b_i, shrink_i))
         net.weight.sub_(weight_gradient, alpha=learning_rate)
         return errors.square().sum()
+
+
+def damped(learning_rate: float, counts: Tensor, batch_size: int, n_rows: int) -> Tensor:
+    """The step of a user or item that was counted so often, per rating.
+
+    A popular item is in a large batch many times. Its moves all start from the same place, so together they must not
+    pass the point that one after the other they would approach.
+    """
+    return learning_rate / (1 + learning_rate * min(1.0, batch_size / n_rows) * counts)
+
+
+class Course:
+    """The epochs of a training so far, which of them was the best, and whether another is to follow."""
+
+    def __init__(self, epochs: int, patience: int, learning_rate: float, scale: float) -> None:
+        self.epochs, self.patience, self.learning_rate, self.scale = epochs, patience, learning_rate, scale
+        self.history: list[Epoch] = []
+        self.best, self.lowest = 0, math.inf
+
+    @property
+    def number(self) -> int:
+        """Of the epoch that is next, from 1."""
+        return len(self.history) + 1
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the epoch that is next."""
+        return self.learning_rate / (1 + DECAY * len(self.history))
+
+    @property
+    def ended(self) -> bool:
+        """Whether no epoch is left, or there was no better one for too long."""
+        return len(self.history) >= self.epochs or len(self.history) - self.best >= self.patience
+
+    def add(self, epoch: Epoch) -> bool:
+        """Takes in the epoch that was next; returns whether it is the best so far."""
+        if not math.isfinite(epoch.train_rmse + (epoch.validation_rmse or 0.0)):
+            raise DivergedError(
+                f"parameter 'learning_rate': a rate that converges is needed; with {self.learning_rate:g} the loss is "
+                f"not finite in epoch {epoch.number}; pass a lower one"
+            )
+        self.history.append(epoch)
+        if epoch.validation_rmse is not None and epoch.validation_rmse >= self.lowest:
+            return False
+        self.best, self.lowest = epoch.number, math.inf if epoch.validation_rmse is None else epoch.validation_rmse
+        return True
+
+    def root(self, mean_square: float) -> float:
+        """A mean square in standardised units, as a root in the unit of the ratings."""
+        return self.scale * math.sqrt(mean_square)
 
 
 def has_gpu() -> bool:
@@ -227,82 +207,58 @@ def factorize(
         DivergedError: the loss is no longer finite.
     """
     place = torch.device(("cuda" if has_gpu() else "cpu") if device == "auto" else device)
-    for purpose, table in (("training", ratings), ("validation", validation and validation[2])):
-        if table is not None and len(table) == 0:
-            raise ValueError(f"{purpose} needs at least one rating, got 0")
+    need_ratings(ratings, validation)
     mean, scale = float(np.mean(ratings, dtype=np.float64)), float(np.std(ratings, dtype=np.float64))
     scale = scale or 1.0  # all ratings alike: nothing to scale, and every prediction is the mean
     sizes = (n_users, n_items)
-    rows = _rows((users, items, ratings), mean, scale, sizes, place, unknown=False)
-    held_out = validation and _rows(validation, mean, scale, sizes, place, unknown=True)
+    rows = as_rows((users, items, ratings), mean, scale, sizes, place, unknown=False)
+    held_out = validation and as_rows(validation, mean, scale, sizes, place, unknown=True)
     liked = None if validation is None or like_threshold is None else validation[2] >= like_threshold
 
-    # On the CPU and of its own: the same numbers on every device, and the caller's generator stays untouched.
-    generator = torch.Generator().manual_seed(seed)
-    history: list[Epoch] = []
-    best, lowest = 0, math.inf
+    course = Course(epochs, patience, learning_rate, scale)
     hidden = None if progress else True  # None: shown on a terminal only
-    with torch.no_grad(), _steady(place), tqdm(total=epochs, disable=hidden) as bar:
-        network = Network(n_users, n_items, embedding_size, generator).to(place)
+    with torch.no_grad(), steady(place), tqdm(total=epochs, disable=hidden) as bar:
+        network = Network(n_users, n_items, embedding_size, place).start(torch.Generator().manual_seed(seed))
         descent = Descent(network, rows, regularization, batch_size)
         kept = [parameter.clone() for parameter in network.parameters()]
-        for number in range(1, epochs + 1):
+        while not course.ended:
             started = time.perf_counter()
-            train_mse = descent.epoch(learning_rate / (1 + DECAY * (number - 1)), generator)
+            # Of its own for each epoch, as DistributedSampler has it: several processes see the same batches.
+            generator = torch.Generator().manual_seed(seed + course.number)
+            order = torch.randperm(len(ratings), generator=generator).to(place)
+            train_mse = descent.epoch(course.rate, order)
             predicted = _predictions(network, held_out) if held_out else None
-            validation_mse = None if predicted is None or not held_out else _mean_square(predicted, held_out)
-            if not math.isfinite(train_mse + (validation_mse or 0.0)):
-                raise DivergedError(
-                    f"parameter 'learning_rate': a rate that converges is needed; with {learning_rate:g} the loss is "
-                    f"not finite in epoch {number}; pass a lower one"
-                )
             epoch = Epoch(
-                number,
+                course.number,
                 time.perf_counter() - started,
-                scale * math.sqrt(train_mse),
-                None if validation_mse is None else scale * math.sqrt(validation_mse),
+                course.root(train_mse),
+                None if predicted is None or not held_out else course.root(mean_square(predicted, held_out.ratings)),
                 None if predicted is None or liked is None else auc_by_ranks(liked, predicted.cpu().numpy()),
             )
-            history.append(epoch)
-            if epoch.validation_rmse is None or epoch.validation_rmse < lowest:
-                best, lowest = number, math.inf if epoch.validation_rmse is None else epoch.validation_rmse
-                if held_out:
-                    _copy(network.parameters(), kept)
+            if course.add(epoch) and held_out:
+                copy(network.parameters(), kept)
             bar.set_postfix(train=epoch.train_rmse, validation=epoch.validation_rmse)
             bar.update()
             if on_epoch:
                 on_epoch(epoch)
-            if number - best >= patience:
-                break
         if held_out:
-            _copy(kept, network.parameters())
-        return _folded(network, descent, mean, scale), history, best
+            copy(kept, network.parameters())
+        tables = dict(network.named_parameters())
+        arrays = {name: folded[:-1].cpu().numpy() for name, folded in fold(tables, descent, scale).items()}
+        return Factors(mean, **arrays), course.history, course.best
 
 
-def _rows(
-    columns: tuple[Codes, Codes, Ratings],
-    mean: float,
-    scale: float,
-    sizes: tuple[int, int],
-    device: torch.device,
-    *,
-    unknown: bool,
-) -> Rows:
-    """Checks the codes and moves the columns to the device; -1 becomes the table's last row, if allowed."""
-    codes = []
-    for name, column, size in zip(("users", "items"), columns, sizes, strict=False):
-        lowest = -1 if unknown else 0
-        if len(column) and not (lowest <= column.min() and column.max() < size):
-            raise ValueError(f"{name} must be codes from {lowest} to {size - 1}, got {column.min()} to {column.max()}")
-        codes.append(torch.from_numpy(np.where(column < 0, size, column).astype(np.int32)).to(device))
-    ratings = torch.from_numpy(((columns[2] - mean) / scale).astype(np.float32)).to(device)
-    return Rows(codes[0], codes[1], ratings)
+def need_ratings(ratings: Ratings, validation: tuple[Codes, Codes, Ratings] | None) -> None:
+    """Raises ValueError where there is nothing to train on, or to validate on."""
+    for purpose, table in (("training", ratings), ("validation", validation and validation[2])):
+        if table is not None and len(table) == 0:
+            raise ValueError(f"{purpose} needs at least one rating, got 0")
 
 
-def _rarity(counts: Tensor) -> Tensor:
+def rarity(counts: Tensor, mean: float | None = None) -> Tensor:
     """(mean n / n) ** FREQUENCY_EXPONENT for rows seen n times; 1 for a row seen as often as the average."""
-    seen = counts.clamp(min=1)
-    return (counts[counts > 0].mean() / seen) ** FREQUENCY_EXPONENT
+    average = counts[counts > 0].mean() if mean is None else mean
+    return (average / counts.clamp(min=1)) ** FREQUENCY_EXPONENT
 
 
 def _predictions(network: Network, rows: Rows) -> Tensor:
@@ -313,18 +269,19 @@ def _predictions(network: Network, rows: Rows) -> Tensor:
     )
 
 
-def _mean_square(predicted: Tensor, rows: Rows) -> float:
+def mean_square(predicted: Tensor, ratings: Tensor) -> float:
     """Mean square error in standardised units."""
-    return float((predicted - rows.ratings).square().sum(dtype=torch.float64)) / len(rows.ratings)
+    return float((predicted - ratings).square().sum(dtype=torch.float64)) / len(ratings)
 
 
-def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
+def copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
+    """Writes tensors into others of the same shapes."""
     for a, b in zip(source, target, strict=True):
         b.copy_(a)
 
 
 @contextmanager
-def _steady(device: torch.device) -> Iterator[None]:
+def steady(device: torch.device) -> Iterator[None]:
     """Sets torch up for many small steps that give the same numbers each time, and restores it afterwards.
 
     One thread on the CPU: on tensors of one batch a second thread gains under a tenth, and where cores are
@@ -342,21 +299,3 @@ def _steady(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(exact, warn_only=warns)
-
-
-def _folded(network: Network, descent: Descent, mean: float, scale: float) -> Factors:
-    """The network in the unit of the ratings, without its rows of zeros."""
-
-    def array(values: Tensor) -> Vector:
-        folded: Vector = values[:-1].cpu().numpy()
-        return folded
-
-    # An item never rated still holds its starting noise.
-    seen_u, seen_i = descent.counts_u > 0, descent.counts_i > 0
-    return Factors(
-        mean,
-        array(network.user_bias * scale),
-        array(network.item_bias * scale),
-        array(network.users * network.weight * scale * seen_u[:, None]),
-        array(network.items * seen_i[:, None]),
-    )

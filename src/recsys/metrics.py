@@ -2,10 +2,10 @@
 
 Every function is defined on at least one row; where a measure does not exist (no like, only likes), it says
 so with NaN, which callers report as "undefined" and never log. A like is a rating of at least the threshold.
+Scikit-learn is imported where it is used: it takes a second, and a training in several processes needs none of it.
 """
 
 import numpy as np
-from sklearn import metrics as sk
 
 from recsys.arrays import Array, Codes, Flags, Floats
 
@@ -22,6 +22,8 @@ def mae(ratings: Floats, predicted: Floats) -> float:
 
 def auc(liked: Flags, score: Floats) -> float:
     """Area under the ROC curve: how often a liked row outscores another; ties count half. NaN for one class."""
+    from sklearn import metrics as sk
+
     return float(sk.roc_auc_score(liked, score)) if _both(liked) else float("nan")
 
 
@@ -45,11 +47,15 @@ def accuracy(liked: Flags, probability: Floats) -> float:
 
 def f1_score(liked: Flags, probability: Floats) -> float:
     """Harmonic mean of precision and recall of `probability >= 0.5`; 0 where nothing is liked or said to be."""
+    from sklearn import metrics as sk
+
     return float(sk.f1_score(liked, probability >= 0.5, zero_division=0))
 
 
 def log_loss(liked: Flags, probability: Floats) -> float:
     """Mean negative log-likelihood in nats, of probabilities kept a millionth away from 0 and 1."""
+    from sklearn import metrics as sk
+
     return float(sk.log_loss(liked, np.clip(probability, 1e-6, 1 - 1e-6), labels=[False, True]))
 
 

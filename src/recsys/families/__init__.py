@@ -10,6 +10,8 @@ A family is a module with
     suggest(trial) -> Config    its search space, for `tune`
     load(folder, knowledge, description) -> Recommender
                                 reads back what its recommender saved
+    DISTRIBUTED                 only where it trains in several processes: the shardings it knows, "none" and perhaps
+                                "row"; `fit` then takes `team`, a recsys.distributed.team.Team, in each of them
     CROSS_VALIDATION_FOLDS      only where `tune` is to measure it by cross-validation of the training rows
     fold_in(recommender, knowledge, rows) -> Recommender
                                 optional: knows the users of `rows` too, in the codes of `knowledge`, without training

@@ -5,6 +5,7 @@ Training is recsys.factorization's, in PyTorch; what it leaves are NumPy arrays,
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +21,11 @@ from recsys.ridge import ridge_systems
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
+    from recsys.distributed.team import Team
     from recsys.factorization import Epoch
     from recsys.training import Report
 
+DISTRIBUTED = ("none", "row")  # the shardings of a training in several processes
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
 _LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
 
@@ -93,8 +96,11 @@ def fit(
     validation: Interactions | None = None,
     guide: Recommender | None = None,
     report: "Report | None" = None,
+    team: "Team | None" = None,
 ) -> FactorRecommender:
     """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept.
+
+    In each process of a team, it is called alike; what it returns counts in rank 0 alone.
 
     Raises:
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
@@ -114,7 +120,13 @@ def fit(
             report(epoch.number, measured)
 
     guided = guide if isinstance(guide, FactorRecommender) else None
-    factors, _, best = factorize(
+    if team is None:
+        train = partial(factorize, device=config.device, progress=True)
+    else:
+        from recsys.distributed import descent
+
+        train = partial(descent.factorize, team=team)
+    factors, _, best = train(
         rows.users,
         rows.items,
         rows.ratings,
@@ -127,11 +139,9 @@ def fit(
         epochs=guided.epochs if guided else config.epochs,
         patience=config.patience,
         seed=seed,
-        device=config.device,
         validation=(validation.users, validation.items, validation.ratings) if validation else None,
         like_threshold=None if report is None else knowledge.like_threshold,
         on_epoch=on_epoch,
-        progress=True,
     )
     arrays = {
         "user_bias": factors.user_bias,
@@ -141,7 +151,7 @@ def fit(
     }
     likes = guided.likes if guided else knowledge.calibration
     fitted = FactorRecommender(knowledge, config, arrays, factors.mean, best, likes)
-    if validation is not None:
+    if validation is not None and (team is None or team.group.rank == 0):
         known = np.flatnonzero((validation.users >= 0) & (validation.items >= 0))
         predicted = fitted._rating(validation.users[known], validation.items[known])
         fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)

@@ -1,0 +1,192 @@
+"""A group of processes that compute together: who is in it, and what they exchange."""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import Store
+
+POLL = 0.01  # seconds between two looks at who has come
+COLLECTED = 1 << 16  # rows of a table sent to rank 0 at a time
+
+
+@dataclass
+class Traffic:
+    """Bytes that this process has sent, by the arithmetic of a ring; what the sockets really carry is a little more."""
+
+    sent: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's view of the group. Every method but those of the mesh is one collective: all must call it."""
+
+    rank: int  # from 0
+    size: int
+    device: torch.device
+    traffic: Traffic = field(default_factory=Traffic, compare=False)
+
+    def agree(self, wish: bool) -> bool:
+        """True in all processes if any of them wishes."""
+        vote = torch.tensor(int(wish), dtype=torch.int32, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(vote, dist.ReduceOp.MAX)
+            self.count_reduced(vote)
+        return bool(vote)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            self.count_reduced(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The (n_r, ...) of every rank, concatenated by rank; n_r may differ and may be 0."""
+        if self.size == 1:
+            return tensor
+        lengths = self._gather_even(torch.tensor([len(tensor)], device=self.device))
+        counts = [int(length) for length in lengths]
+        padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        return torch.cat([part[:n] for part, n in zip(self._gather_even(padded), counts, strict=True)])
+
+    def gather_even(self, tensor: Tensor) -> Tensor:
+        """The same for tensors of one shape: in one message, not two."""
+        return torch.cat(self._gather_even(tensor)) if self.size > 1 else tensor
+
+    def collect(self, tensor: Tensor) -> npt.NDArray[np.float32]:
+        """The rows of every rank, by rank, in rank 0's memory on the CPU; elsewhere an array without rows."""
+        lengths = self.gather_even(torch.tensor([len(tensor)], device=self.device)).tolist()
+        whole = np.empty((0 if self.rank else sum(lengths), *tensor.shape[1:]), np.float32)
+        chunks = [(r, s) for r, length in enumerate(lengths) for s in range(0, length, COLLECTED)]
+        filled = 0
+        for rank, start in chunks:
+            rows = min(COLLECTED, lengths[rank] - start)
+            part = tensor[start : start + rows] if rank == self.rank else tensor.new_empty(rows, *tensor.shape[1:])
+            if self.rank == rank != 0:
+                dist.send(part.contiguous(), 0)
+                self.traffic.sent += part.nbytes
+            if self.rank == 0:
+                if rank != 0:
+                    dist.recv(part, rank)
+                whole[filled : filled + rows] = part.cpu().numpy()
+                filled += rows
+        return whole
+
+    def gather_texts(self, text: str) -> list[str]:
+        """The text of every rank, by rank."""
+        data = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)[: len(text.encode())]
+        ends = self.gather(torch.tensor([len(data)], device=self.device)).cumsum(0).tolist()
+        together = bytes(self.gather(data.to(self.device)).tolist())
+        return [together[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+
+    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """The tensor of rank `source`, written into everyone's."""
+        if self.size > 1:
+            dist.broadcast(tensor, source)
+            self.traffic.sent += tensor.nbytes * (self.size - 1) if self.rank == source else 0
+        return tensor
+
+    def mesh(self) -> DeviceMesh:
+        """The group as one row of devices, over which DTensor splits a table."""
+        return init_device_mesh(self.device.type, (self.size,))
+
+    def count_reduced(self, tensor: Tensor) -> None:
+        """Counts an all-reduce: each process sends all parts but one, twice."""
+        self.traffic.sent += 2 * (self.size - 1) * tensor.nbytes // self.size
+
+    def count_scattered(self, size: int) -> None:
+        """Counts a reduce-scatter of so many bytes: each process sends all parts but one, once."""
+        self.traffic.sent += (self.size - 1) * size // self.size
+
+    def _gather_even(self, tensor: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor.contiguous())
+        self.traffic.sent += (self.size - 1) * tensor.nbytes
+        return parts
+
+
+@contextmanager
+def connect(environment: Mapping[str, str], device: str, timeout: float) -> Iterator[Group]:
+    """The group that the launcher's variables describe, left at the end: NCCL on GPUs, gloo elsewhere.
+
+    Args:
+        environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT and TORCHELASTIC_USE_AGENT_STORE, as
+            torchrun sets them.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        timeout: seconds after which a collective that not all have joined is an error.
+
+    Raises:
+        TimeoutError: not all processes have come in time.
+        RuntimeError: the place to meet cannot be reached.
+    """
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    place = _place(device, int(environment.get("LOCAL_RANK", rank)))
+    hosts = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.TCPStore(
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        None,
+        is_master=hosts,
+        timeout=timedelta(seconds=timeout),
+        multi_tenant=True,
+        wait_for_workers=False,
+    )
+    meeting = dist.PrefixStore(_meet(store, rank, size, timeout), store)
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+    try:
+        yield Group(rank, size, place)
+    finally:
+        dist.destroy_process_group()
+
+
+def _place(device: str, local_rank: int) -> torch.device:
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
+
+
+def _meet(store: Store, rank: int, size: int, timeout: float) -> str:
+    """A name for this meeting that all present have heard from rank 0.
+
+    The store outlives the processes: after a restart it still holds the addresses of the dead, and gloo would dial
+    them. The launcher's restart count does not help, since it differs between machines.
+    """
+    mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout
+    if rank:
+        store.set(f"recsys/hello/{rank}", mine)
+        try:
+            store.wait([f"recsys/reply/{mine}"], timedelta(seconds=timeout))
+        except dist.DistStoreError:
+            raise TimeoutError(f"rank {rank} of {size} waited {timeout:g} s for rank 0, which did not come") from None
+        meeting = str(store.get(f"recsys/reply/{mine}").decode())
+        store.set(f"recsys/present/{meeting}/{rank}", "")
+        return meeting
+    missing = set(range(1, size))
+    answered: set[str] = set()
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"recsys/present/{mine}/{other}"]):
+                missing.discard(other)
+            elif store.check([f"recsys/hello/{other}"]):
+                theirs = store.get(f"recsys/hello/{other}").decode()  # perhaps of one that is dead: a new one follows
+                if theirs not in answered:
+                    store.set(f"recsys/reply/{theirs}", mine)
+                    answered.add(theirs)
+        if missing and time.monotonic() > deadline:
+            names = ", ".join(map(str, sorted(missing)))
+            raise TimeoutError(f"rank 0 of {size} waited {timeout:g} s for rank {names}, which did not come")
+        time.sleep(POLL)
+    return mine

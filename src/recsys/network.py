@@ -1,0 +1,144 @@
+"""The network of matrix factorization: its tables, their start, the rows it learns from, and the arrays it leaves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Codes = npt.NDArray[np.integer]  # (n,) positions in the user or the item table
+Ratings = npt.NDArray[np.floating]  # (n,)
+Vector = npt.NDArray[np.float32]
+
+# Factors start almost at zero, so that only the strongest directions in the ratings grow out of the noise.
+# 0.003 instead of 0.01 takes half as many epochs again and 0.002 off the RMSE on MovieLens 1M.
+INITIAL_SCALE = 0.003
+START_CHUNK = 1 << 16  # rows of a table whose starting factors are drawn at a time; it decides the numbers
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A trained model with the linear layer folded in, in the unit of the ratings.
+
+    A rating is ``mean + user_bias[u] + item_bias[i] + user_factors[u] @ item_factors[i]``. Users and items
+    without a training rating have zeros.
+    """
+
+    mean: float
+    user_bias: Vector  # (n_users,)
+    item_bias: Vector  # (n_items,)
+    user_factors: Vector  # (n_users, embedding_size)
+    item_factors: Vector  # (n_items, embedding_size)
+
+
+class Network(nn.Module):
+    """r̂ = b_u + b_i + Linear(p_u ⊙ q_i), for standardised ratings.
+
+    Each table has one row of zeros more than there are users or items. It stands for every unknown one: its
+    bias and its factor term are 0, and no step touches it.
+    """
+
+    def __init__(self, n_users: int, n_items: int, embedding_size: int, device: torch.device | str) -> None:
+        super().__init__()
+
+        def table(rows: int, columns: int) -> nn.Embedding:
+            return nn.Embedding(rows + 1, columns, _weight=torch.empty(rows + 1, columns, device=device))
+
+        self.users = table(n_users, embedding_size)  # (n_users + 1, k)
+        self.items = table(n_items, embedding_size)  # (n_items + 1, k)
+        self.user_bias = table(n_users, 1)
+        self.item_bias = table(n_items, 1)
+        self.weight = nn.Parameter(torch.empty(embedding_size, device=device))
+
+    def start(self, generator: torch.Generator) -> "Network":
+        """Fills the tables for a training; the generator is one of the CPU, for the same numbers on every device."""
+        for table in (self.users, self.items):
+            start_factors(table.weight, 0, table.num_embeddings, generator)
+        for bias in (self.user_bias, self.item_bias):
+            bias.weight.zero_()
+        # The linear layer's own bias would repeat the mean. Weights of 1 start at the plain inner product.
+        self.weight.fill_(1)
+        return self
+
+    def look_up(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Factors and biases of pairs: two (n,) code tensors in; (n, k), (n, k), (n,), (n,) out."""
+        biases = self.user_bias(users)[:, 0], self.item_bias(items)[:, 0]
+        return self.users(users), self.items(items), *biases
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """Standardised ratings of pairs: two (n,) code tensors in, (n,) out."""
+        p, q, b_u, b_i = self.look_up(users, items)
+        return ((p * q) * self.weight).sum(1) + (b_u + b_i)
+
+
+def start_factors(table: Tensor, first: int, rows: int, generator: torch.Generator) -> None:
+    """Fills a table, or its part from row `first` on, with the starting factors of a table of so many rows.
+
+    All are drawn, whatever the part, a chunk at a time: the parts are those of the whole table, which is never made.
+    """
+    for begin in range(0, rows, START_CHUNK):
+        chunk = torch.randn(min(START_CHUNK, rows - begin), table.shape[1], generator=generator) * INITIAL_SCALE
+        low, high = max(begin, first), min(begin + len(chunk), first + len(table))
+        if low < high:
+            table[low - first : high - first] = chunk[low - begin : high - begin]
+    if first < rows <= first + len(table):
+        table[rows - 1 - first] = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ratings as tensors on one device: codes of 32 bits, standardised ratings; each (n,)."""
+
+    users: Tensor
+    items: Tensor
+    ratings: Tensor
+
+    def select(self, rows: Tensor) -> "Rows":
+        """The rows at these positions, with codes of 64 bits, on which index_add_ is 5 times faster."""
+        return Rows(
+            self.users.index_select(0, rows).long(),
+            self.items.index_select(0, rows).long(),
+            self.ratings.index_select(0, rows),
+        )
+
+
+def as_rows(
+    columns: tuple[Codes, Codes, Ratings],
+    mean: float,
+    scale: float,
+    sizes: tuple[int, int],
+    device: torch.device,
+    *,
+    unknown: bool,
+) -> Rows:
+    """Checks the codes and moves the columns to the device; -1 becomes the table's last row, if allowed."""
+    codes = []
+    for name, column, size in zip(("users", "items"), columns, sizes, strict=False):
+        lowest = -1 if unknown else 0
+        if len(column) and not (lowest <= column.min() and column.max() < size):
+            raise ValueError(f"{name} must be codes from {lowest} to {size - 1}, got {column.min()} to {column.max()}")
+        codes.append(torch.from_numpy(np.where(column < 0, size, column).astype(np.int32)).to(device))
+    ratings = torch.from_numpy(((columns[2] - mean) / scale).astype(np.float32)).to(device)
+    return Rows(codes[0], codes[1], ratings)
+
+
+class Counted(Protocol):
+    """How often each row of the tables, or of a part of them, was rated."""
+
+    counts_u: Tensor
+    counts_i: Tensor
+
+
+def fold(tables: Mapping[str, Tensor], counted: Counted, scale: float) -> dict[str, Tensor]:
+    """The arrays of `Factors` from a network's parameters by name, or from the same part of each of its tables."""
+    # An item never rated still holds its starting noise.
+    seen_u, seen_i = counted.counts_u > 0, counted.counts_i > 0
+    return {
+        "user_bias": tables["user_bias.weight"][:, 0] * scale,
+        "item_bias": tables["item_bias.weight"][:, 0] * scale,
+        "user_factors": tables["users.weight"] * tables["weight"] * scale * seen_u[:, None],
+        "item_factors": tables["items.weight"] * seen_i[:, None],
+    }
