@@ -18,8 +18,7 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
-        gigabytes = None if parameters.memory == "auto" else parameters.memory
-        dataset = datasets.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes)
+        dataset = datasets.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
         _announce(dataset)
         run.log_metrics(_counts(dataset))
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
@@ -41,6 +40,11 @@ def prepare_once(parameters: Preparation, folder: str, memory: float | Literal["
         _announce(dataset)
         return dataset
     return prepare(PrepareParameters(folder=folder, memory=memory, **preparation.model_dump()))
+
+
+def gigabytes_of(memory: float | Literal["auto"]) -> float | None:
+    """The parameter `memory` as the library takes it."""
+    return None if memory == "auto" else memory
 
 
 def prepared_folder() -> Path:

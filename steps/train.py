@@ -10,7 +10,7 @@ from recsys.families import family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.parameters import TrainParameters
-from steps.prepare import prepare_once
+from steps.prepare import gigabytes_of, prepare_once
 from steps.runs import made_by, open_run
 from steps.shell import read_params, run_step
 
@@ -50,7 +50,13 @@ def train(
         run.log_dataset(dataset, "training")
         history = History(run)
         done = training.train(
-            family, dataset, config, seed=parameters.seed, refit=parameters.refit, report=history.report
+            family,
+            dataset,
+            config,
+            seed=parameters.seed,
+            refit=parameters.refit,
+            report=history.report,
+            gigabytes=gigabytes_of(parameters.memory),
         )
         measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
         validation = {f"validation_{name}": value for name, value in measured.metrics.items()}

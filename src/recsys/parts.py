@@ -41,6 +41,9 @@ class Interactions:
         return join([self, other])
 
 
+NO_ROWS = Interactions(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
+
+
 def join(runs: Sequence[Interactions]) -> Interactions:
     """The rows of all, one run after the other; of at least one."""
     times = [run.timestamps for run in runs if run.timestamps is not None]
@@ -114,19 +117,20 @@ class PartWriter:
 
 def read_part(folder: Path) -> Interactions:
     """All rows of a part."""
-    tables = [pq.read_table(path) for path in _files(folder)]
+    tables = [pq.read_table(path) for path in files_of(folder)]
     return _interactions(pa.concat_tables(tables))
 
 
 def read_blocks(folder: Path) -> Iterator[Interactions]:
     """The rows of a part, a row group at a time."""
-    for path in _files(folder):
+    for path in files_of(folder):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 yield _interactions(file.read_row_group(group))
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
+    """The files of a part, in the order of its rows."""
     return sorted(folder.glob("part-*.parquet"))
 
 

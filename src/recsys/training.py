@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys import families
+from recsys import families, streaming
 from recsys.arrays import Codes, Ids
 from recsys.biases import calibrate, learn_biases
 from recsys.dataset import Dataset, Interactions
@@ -36,9 +36,20 @@ def train(
     seed: int,
     refit: bool = True,
     report: Report | None = None,
+    gigabytes: float | None = None,
 ) -> Training:
-    """Train one family on a dataset; the same arguments give the same recommender on the same machine."""
+    """Train one family on a dataset; the same arguments give the same recommender on the same machine.
+
+    Args:
+        gigabytes: memory to use, in 10^9 bytes; where the rows need more, a family that can streams them. None: half of
+            what is available.
+
+    Raises:
+        InputError: if the rows do not fit in memory and the family needs them there.
+    """
     module = families.family_module(family)
+    if streaming.is_needed(family, dataset, gigabytes):
+        return Training(*streaming.train(module, dataset, config, seed=seed, refit=refit, report=report))
     knowledge, rows, validation = _learn_knowledge(dataset, dataset.train, None)
     chosen = module.fit(knowledge, rows, config, seed=seed, validation=validation, report=report)
     if not refit:
