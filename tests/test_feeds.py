@@ -116,7 +116,9 @@ def test_a_streamed_training_knows_what_one_in_memory_does(dataset, tmp_path):
 def test_a_family_that_holds_all_rows_says_what_it_needs(dataset, monkeypatch):
     monkeypatch.setattr("recsys.memory.available", lambda: 100_000)
     module = family_module("random_forest")
-    with pytest.raises(InputError, match=r"family random_forest: training on [\d,]+ ratings.* needs about 0\.0 GB"):
+    with pytest.raises(
+        InputError, match=r"family random_forest, which learns from all [\d,]+ ratings at once, needs about 0\.0 GB"
+    ):
         training.train("random_forest", dataset, module.Config(), seed=0)
     monkeypatch.setattr("recsys.memory.available", lambda: 10_000)
     with pytest.raises(InputError, match=r"loading the .* train ratings needs about .* are available"):

@@ -37,16 +37,22 @@ def is_needed(family: str, dataset: Dataset, gigabytes: float | None) -> bool:
     Raises:
         InputError: if it cannot, and they do not fit in what is available.
     """
-    rows = dataset.size("train") + dataset.size("validation")
-    needed = rows * _MEMORY_A_ROW
     if getattr(family_module(family), "STREAMS", False) and not dataset.held:
-        return needed > (memory.available() / 2 if gigabytes is None else gigabytes * 1e9)
-    memory.check(
-        needed,
-        f"family {family}: training on {rows:,} ratings, which it holds in memory,",
-        "use a machine with more, fewer ratings, or family=matrix_factorization, which reads them from disk",
-    )
+        allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
+        return _rows(dataset) * _MEMORY_A_ROW > allowed
+    remedy = "use a machine with more, fewer ratings, or family=matrix_factorization, which reads them from disk"
+    check_memory(f"family {family}, which learns", dataset, remedy)
     return False
+
+
+def check_memory(who: str, dataset: Dataset, remedy: str) -> None:
+    """Refuse to learn from rows that do not fit in memory, naming who cannot; raises InputError."""
+    rows = _rows(dataset)
+    memory.check(rows * _MEMORY_A_ROW, f"{who} from all {rows:,} ratings at once,", remedy)
+
+
+def _rows(dataset: Dataset) -> int:
+    return dataset.size("train") + dataset.size("validation")
 
 
 def train(

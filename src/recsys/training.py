@@ -59,7 +59,12 @@ def train(
 
 
 def learn_knowledge(dataset: Dataset) -> tuple[Knowledge, Interactions]:
-    """What is known from the training and validation rows together, and those rows in its codes."""
+    """What is known from the training and validation rows together, and those rows in its codes.
+
+    Raises:
+        InputError: if they do not fit in memory.
+    """
+    streaming.check_memory("the baselines, which learn", dataset, "evaluate on a machine with more")
     first, _, _ = _learn_knowledge(dataset, dataset.train, None)
     both, rows, _ = _learn_knowledge(dataset, dataset.train.joined(dataset.validation), first)
     return both, rows
