@@ -3,5 +3,7 @@
 import subprocess
 import sys
 
-for name in ("prepare", "training", "scoring", "bayesian", "gpu", "promotion", "tuning", "server", "peers"):
+NAMES = ("prepare", "streaming", "training", "scoring", "bayesian", "gpu", "promotion", "tuning", "server", "peers")
+
+for name in NAMES:
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

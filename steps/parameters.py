@@ -37,7 +37,7 @@ class _Registering(_Step):
 class _Preparing(Preparation):
     memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
-        description="GB that preparing may use; what needs more goes by way of the disk. auto: half of what is free",
+        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
     )
 
 
