@@ -212,6 +212,14 @@ def test_the_newest_dataset_is_the_one_last_asked_for(source, folder):
     assert datasets.newest_dataset(folder).digest == first.digest
 
 
+def test_datasets_of_another_format_are_passed_over(source, folder):
+    dataset = prepare(source, folder)
+    (old := folder / "0123").mkdir()
+    (old / "manifest.json").write_text('{"format": 1}', encoding="utf-8")
+    os.utime(dataset.folder, (1, 1))
+    assert datasets.newest_dataset(folder).digest == dataset.digest
+
+
 SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
 
 

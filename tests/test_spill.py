@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -192,6 +193,30 @@ def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             prepared(tmp_path / "r.csv", tmp_path / "prepared", gigabytes, like_threshold=2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize("limit", [2_000, 30_000])
+def test_a_write_that_fails_in_the_middle_leaves_nothing(tiny, tmp_path, limit):
+    """The system refuses to let a file grow beyond the limit: that of a column, or of the pairs, or of neither."""
+    one(tmp_path / "r.csv", csv(half_stars(np.tile(TABLE, (20, 1)))))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            prepared(tmp_path / "r.csv", tmp_path / "prepared", 0, like_threshold=2.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize(("available", "spills"), [(1e9, False), (1e5, True)])
+def test_half_of_the_memory_that_is_free_decides_the_way(tmp_path, monkeypatch, available, spills):
+    one(tmp_path / "r.csv", csv(half_stars()))
+    monkeypatch.setattr("recsys.memory.available", lambda: available)
+    ways, spill_ratings = [], spill.spill_ratings
+    monkeypatch.setattr(spill, "spill_ratings", lambda *given: ways.append("disk") or spill_ratings(*given))
+    prepared(tmp_path / "r.csv", tmp_path / "prepared", None, like_threshold=2.0)
+    assert bool(ways) == spills
 
 
 def test_a_stop_in_the_middle_leaves_nothing(tiny, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -45,7 +46,7 @@ class Buckets:
         ends = np.cumsum(np.bincount(bucket, minlength=len(self._files)))
         for file, start, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
             if end > start:
-                records[start:end].tofile(file)
+                write_array(file, records[start:end])
 
     def drain(self) -> Iterator[Array]:
         """The records of each bucket, as a structured array; its file is removed."""
@@ -53,6 +54,13 @@ class Buckets:
         for path in self._paths:
             yield np.fromfile(path, self._dtype)
             path.unlink()
+
+
+def write_array(file: FileIO, array: Array) -> None:
+    """Append an array's bytes; raises OSError where there is no room, which `ndarray.tofile` may not notice."""
+    left = np.ascontiguousarray(array).view(np.uint8).data.cast("B")
+    while left:
+        left = left[file.write(left) :]
 
 
 def bits_for(records: int, most: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.arrays import Array, Codes, Ids
-from recsys.buckets import Buckets, bits_for
+from recsys.buckets import Buckets, bits_for, write_array
 from recsys.cleaning import Bar, Block, Cleaner
 from recsys.columns import Columns, Source, check_names
 from recsys.ratings import check_left, check_rows, notes_of, older_repeats
@@ -121,7 +121,7 @@ def _write(cleaner: Cleaner, sources: Sequence[Source], folder: Path, pairs: Buc
                 pairs.add(pair, **columns)
                 for name, file in files.items():
                     if (column := getattr(block, name)) is not None:
-                        column.tofile(file)
+                        write_array(file, column)
                 written += len(block)
                 os.utime(folder.parent)  # it is not left behind by a killed process
     return written

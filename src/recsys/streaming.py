@@ -13,7 +13,7 @@ import numpy as np
 from recsys import memory
 from recsys.arrays import Codes, Flags
 from recsys.biases import calibrate, learn_biases_from
-from recsys.buckets import Buckets, bits_for
+from recsys.buckets import Buckets, bits_for, write_array
 from recsys.dataset import Dataset
 from recsys.families import family_module
 from recsys.feeds import RowStream
@@ -118,9 +118,9 @@ def sort_pairs(blocks: Callable[[], Iterable[Interactions]], rows: int, n_users:
         with Buckets(Path(name) / "pairs", [("user", "i4"), ("item", "i4")], bits_for(rows, _BUCKET)) as buckets:
             for block in blocks():
                 buckets.add(block.users.astype(np.uint64) * widest, user=block.users, item=block.items)
-            with path.open("wb") as file:
+            with path.open("wb", buffering=0) as file:
                 for records in buckets.drain():
                     order = np.argsort(records["user"], kind="stable")
-                    np.stack([records["user"][order], records["item"][order]], axis=1).tofile(file)
+                    write_array(file, np.stack([records["user"][order], records["item"][order]], axis=1))
         # The file is gone with the folder, and its content when the array is no longer used.
         return np.memmap(path, np.int32, "r", shape=(rows, 2))
