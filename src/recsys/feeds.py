@@ -1,18 +1,26 @@
-"""Rows to learn from that are not held in memory: row groups of Parquet, read in another order every epoch."""
+"""Rows to learn from that are not held in memory: shuffled once on disk, then read in another order every epoch.
 
+The first shuffle is needed: files are often sorted by user. Batches of neighbouring rows would then have each user many
+times, and steps that are small enough for a random batch no longer converge.
+"""
+
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from recsys import parts
 from recsys.arrays import Array, Codes, Floats
+from recsys.buckets import Buckets, bits_for, write_array
 from recsys.parts import Interactions, files_of
 
 LANES = 8
-"""Row groups read side by side. Fixed, since it decides the batches, whatever the number of processes."""
+"""Blocks read side by side. Fixed, since it decides the batches, whatever the number of processes."""
 
 Batch = tuple[Codes, Codes, Floats]
 """Users, items and ratings, each of shape (n,)."""
@@ -40,9 +48,16 @@ class _Group:
 class RowStream:
     """The rows of some parts of a dataset, with codes of their own."""
 
-    def __init__(self, folders: Sequence[Path], user_codes: Codes, item_codes: Codes) -> None:
-        """`user_codes` and `item_codes` give for each of the dataset's codes the one used here."""
-        self.user_codes, self.item_codes = user_codes, item_codes
+    def __init__(self, folders: Sequence[Path], user_codes: Codes, item_codes: Codes, scratch: Path) -> None:
+        """What is known of the rows beforehand.
+
+        Args:
+            folders: of the parts.
+            user_codes: for each of the dataset's codes the one used here.
+            item_codes: likewise.
+            scratch: a folder on a disk with 32 bytes of room a row.
+        """
+        self.user_codes, self.item_codes, self.scratch = user_codes, item_codes, scratch
         self.groups: list[_Group] = []
         for folder in folders:
             for path in files_of(folder):
@@ -67,11 +82,41 @@ class RowStream:
             yield Interactions(*self.read(group))
 
 
-class BlockFeed:
-    """A block shuffle: row groups in random order over LANES lanes, the rows of each in random order.
+class ShuffledRows:
+    """The rows of a stream in random order, in a file that nobody else sees and that ends with this object.
 
-    A batch takes from every lane in proportion to what that has left. So it mixes rows from LANES places of the input,
-    and rows of one row group meet each other more often than others. Process r of w has the lanes r, r + w and so on.
+    A row goes to a block at random, and within it to a random place.
+    """
+
+    def __init__(self, stream: RowStream, folder: Path, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        kinds = [("user", "i4"), ("item", "i4"), ("rating", "f8")]
+        self._file = cast(FileIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115  # it has no name
+        self.sizes: list[int] = []
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name,
+            Buckets(Path(name) / "rows", kinds, bits_for(len(stream), parts.ROW_GROUP)) as buckets,
+        ):
+            for block in stream.blocks():
+                keys = rng.integers(0, 2**64, len(block), np.uint64)
+                buckets.add(keys, user=block.users, item=block.items, rating=block.ratings)
+            for records in buckets.drain():
+                write_array(self._file, rng.permutation(records))
+                self.sizes.append(len(records))
+        self._kind = np.dtype(kinds)
+
+    def read(self, block: int) -> Batch:
+        """The rows of one block."""
+        self._file.seek(sum(self.sizes[:block]) * self._kind.itemsize)
+        records = np.fromfile(self._file, self._kind, self.sizes[block])
+        return records["user"], records["item"], records["rating"]
+
+
+class BlockFeed:
+    """A block shuffle: blocks in random order over LANES lanes, the rows of each in random order.
+
+    A batch takes from every lane in proportion to what that has left. So it mixes rows of LANES blocks, and rows of one
+    block meet each other more often than others. Process r of w has the lanes r, r + w and so on.
     """
 
     def __init__(
@@ -84,7 +129,7 @@ class BlockFeed:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.stream, self.batch_size, self.seed = stream, batch_size, seed
+        self.rows, self.batch_size, self.seed = ShuffledRows(stream, stream.scratch, seed), batch_size, seed
         self.lanes = range(rank, LANES, processes)
         self.n = len(stream)
         counts = np.zeros(n_users, np.int64), np.zeros(n_items, np.int64)
@@ -100,8 +145,8 @@ class BlockFeed:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """All rows of this process once; the same set of batches for every number of processes."""
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.stream.groups))
-        lanes = [_Lane(self.stream, order[lane::LANES], [self.seed, number]) for lane in range(LANES)]
+        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows.sizes))
+        lanes = [_Lane(self.rows, order[lane::LANES], [self.seed, number]) for lane in range(LANES)]
         while left := sum(lane.left for lane in lanes):
             shares = _shares(min(self.batch_size, left), [lane.left for lane in lanes])
             taken = []
@@ -113,11 +158,11 @@ class BlockFeed:
 
 
 class _Lane:
-    """Row groups read one after the other, of each the rows in random order."""
+    """Blocks read one after the other, of each the rows in random order."""
 
-    def __init__(self, stream: RowStream, groups: Array, seed: list[int]) -> None:
-        self.left = sum(stream.groups[group].rows for group in groups)  # counted down by who shares out
-        self._stream, self._groups, self._seed = stream, list(groups), seed
+    def __init__(self, rows: ShuffledRows, blocks: Array, seed: list[int]) -> None:
+        self.left = sum(rows.sizes[block] for block in blocks)  # counted down by who shares out
+        self._rows, self._blocks, self._seed = rows, list(blocks), seed
         self._held: Batch = _joined([])
         self._at = 0
 
@@ -126,9 +171,9 @@ class _Lane:
         taken = []
         while n:
             if self._at == len(self._held[0]):
-                group = int(self._groups.pop(0))
-                columns = self._stream.read(group)
-                order = np.random.default_rng([*self._seed, group]).permutation(len(columns[0]))
+                block = int(self._blocks.pop(0))
+                columns = self._rows.read(block)
+                order = np.random.default_rng([*self._seed, block]).permutation(len(columns[0]))
                 self._held = columns[0][order], columns[1][order], columns[2][order]
                 self._at = 0
             piece = slice(self._at, min(self._at + n, len(self._held[0])))

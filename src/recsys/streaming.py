@@ -77,7 +77,7 @@ def _learn_knowledge(
             present[0][block.users] = present[1][block.items] = True
     user_codes, item_codes = _codes(present[0]), _codes(present[1])
     user_ids, item_ids = dataset.user_ids[present[0]], dataset.item_ids[present[1]]
-    stream = RowStream([dataset.folder / part for part in parts], user_codes, item_codes)
+    stream = RowStream([dataset.folder / part for part in parts], user_codes, item_codes, dataset.folder.parent)
     sizes = len(user_ids), len(item_ids)
     biases = learn_biases_from(lambda: (stream.read(group) for group in range(len(stream.groups))), *sizes)
     validation = _sample(dataset, user_codes, item_codes)
