@@ -7,9 +7,8 @@ times, and steps that are small enough for a random batch no longer converge.
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,7 +90,7 @@ class ShuffledRows:
     def __init__(self, stream: RowStream, folder: Path, seed: int) -> None:
         rng = np.random.default_rng(seed)
         kinds = [("user", "i4"), ("item", "i4"), ("rating", "f8")]
-        self._file = cast(FileIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115  # it has no name
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # it has no name
         self.sizes: list[int] = []
         with (
             tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name,
