@@ -3,5 +3,9 @@
 import subprocess
 import sys
 
-for name in ("prepare", "training", "scoring", "bayesian", "gpu", "promotion", "tuning", "server", "scaling", "peers"):
+_DATA = ("prepare", "streaming", "training", "scoring")
+_FAMILIES = ("bayesian", "gpu", "scaling", "tuning")
+_SERVICES = ("promotion", "server")
+
+for name in (*_DATA, *_FAMILIES, *_SERVICES, "peers"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

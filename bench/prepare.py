@@ -1,31 +1,39 @@
-"""Prepare 10 million ratings, against a bare pandas read and the same group-by."""
+"""Prepare 1, 10 and 100 million ratings in memory and by way of the disk, against a bare pandas read and group-by."""
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bench.measure import fastest, heading, table
+from bench.measure import Measurement, fastest, heading, table
 
 USERS, ITEMS = 100_000, 20_000
+MOST_IN_MEMORY = 20_000_000  # rows; pandas takes about 100 bytes for each, and the group-by as much again
+
+_CHUNK = 1_000_000
 
 
 def make_ratings(path: Path, rows: int, seed: int = 0) -> None:
-    """Write a CSV of ratings whose users and items are unevenly active; some pairs repeat."""
-    import pandas as pd
+    """Write a CSV of ratings whose users and items are unevenly active; some pairs repeat.
 
-    rng = np.random.default_rng(seed)
-    ratings = pd.DataFrame(
-        {
-            "user_id": (USERS * rng.random(rows) ** 2).astype(np.int64),
-            "item_id": (ITEMS * rng.random(rows) ** 2).astype(np.int64),
-            "rating": rng.integers(1, 6, rows),
-            "timestamp": rng.integers(1_000_000_000, 1_500_000_000, rows),
-        }
-    )
-    ratings.to_csv(path, index=False)
+    The same rows and seed give the same file, and fewer rows its beginning.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+
+    with path.open("wb") as file:
+        for start in range(0, rows, _CHUNK):
+            rng = np.random.default_rng([seed, start])
+            columns = {
+                "user_id": (USERS * rng.random(_CHUNK) ** 2).astype(np.int64),
+                "item_id": (ITEMS * rng.random(_CHUNK) ** 2).astype(np.int64),
+                "rating": rng.integers(1, 6, _CHUNK),
+                "timestamp": rng.integers(1_000_000_000, 1_500_000_000, _CHUNK),
+            }
+            header = pa.csv.WriteOptions(include_header=start == 0, quoting_style="none")
+            pa.csv.write_csv(pa.table(columns).slice(0, rows - start), file, header)
 
 
 def bare_pandas(path: Path) -> Callable[[], int]:
@@ -43,44 +51,45 @@ def bare_pandas(path: Path) -> Callable[[], int]:
     return work
 
 
-def recsys_prepare(path: Path, folder: Path) -> Callable[[], int]:
-    """Read, check, clean, split, compute features and write the dataset."""
+def recsys_prepare(path: Path, folder: Path, gigabytes: float) -> Callable[[], int]:
+    """Read, check, clean, split, compute features and write the dataset; with 0 gigabytes by way of the disk."""
     from recsys.dataset import Preparation, prepare
 
     def work() -> int:
         with tempfile.TemporaryDirectory(dir=folder) as target:
-            return int(prepare(path, Preparation(ratings=str(path)), Path(target)).manifest["ratings"])
+            dataset = prepare(path, Preparation(ratings=str(path)), Path(target), gigabytes=gigabytes)
+            return int(dataset.manifest["ratings"])
 
     return work
 
 
-def main(rows: int, rounds: int) -> None:
+def main(sizes: Sequence[int], rounds: int, folder: Path | None) -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "ratings.csv"
-        make_ratings(path, rows)
-        bare = fastest(bare_pandas, path, rounds=rounds)
-        ours = fastest(recsys_prepare, path, Path(name), rounds=rounds)
-        print(heading(f"Preparing {rows:,} ratings ({path.stat().st_size / 1e6:.0f} MB of CSV)", ["pandas", "pyarrow"]))
-    print(
-        table(
-            ["", "seconds", "ratio", "peak GB"],
-            [
-                ["pandas read_csv and group-by", f"{bare.seconds:.1f}", "1.00", f"{bare.peak_gb:.2f}"],
-                [
-                    "prepare: read, check, clean, split, features, write",
-                    f"{ours.seconds:.1f}",
-                    f"{ours.seconds / bare.seconds:.2f}",
-                    f"{ours.peak_gb:.2f}",
-                ],
-            ],
-        )
-    )
+    lines: list[list[str]] = []
+    first: dict[str, float] = {}
+
+    def add(rows: int, way: str, done: Measurement) -> None:
+        each = done.seconds / rows * 1e6
+        ratio = each / first.setdefault(way, each)
+        lines.append([f"{rows:,}", way, f"{done.seconds:.1f}", f"{each:.2f}", f"{ratio:.2f}", f"{done.peak_gb:.2f}"])
+
+    for rows in sizes:
+        times = rounds if rows <= MOST_IN_MEMORY else 1
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            path = Path(name) / "ratings.csv"
+            make_ratings(path, rows)
+            if rows <= MOST_IN_MEMORY:
+                add(rows, "pandas: read_csv and group-by", fastest(bare_pandas, path, rounds=times))
+                add(rows, "prepare, in memory", fastest(recsys_prepare, path, Path(name), 1e3, rounds=times))
+            add(rows, "prepare, by way of the disk", fastest(recsys_prepare, path, Path(name), 0.0, rounds=times))
+    print(heading("Preparing", ["pandas", "pyarrow"]))
+    print(table(["rows", "", "seconds", "µs a row", "to the fewest rows", "peak GB"], lines))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rows", default="1e6,1e7,1e8", help="how many, by commas")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where there is disk enough: 10 GB for 1e8 rows")
     given = parser.parse_args()
-    main(given.rows, given.rounds)
+    main([int(float(rows)) for rows in given.rows.split(",")], given.rounds, given.folder)

@@ -35,11 +35,18 @@ class _Registering(_Step):
     )
 
 
-class PrepareParameters(_Step, Preparation):
+class _Preparing(Preparation):
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+
+
+class PrepareParameters(_Step, _Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Registering, Preparation):
+class _Training(_Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file in src/recsys/families")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
 
@@ -151,7 +158,7 @@ class HistoryParameters(_Registering):
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class MainParameters(_Promoting, Preparation):
+class MainParameters(_Promoting, _Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(

@@ -1,6 +1,7 @@
 """Prepare: a ratings file in, a split dataset with features on disk out."""
 
 from pathlib import Path
+from typing import Literal
 
 from recsys import dataset as datasets
 from recsys.dataset import PARTS, Dataset, Preparation
@@ -17,7 +18,7 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
-        dataset = datasets.prepare(source, preparation, prepared_folder())
+        dataset = datasets.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
         _announce(dataset)
         run.log_metrics(_counts(dataset))
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
@@ -32,13 +33,18 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     return dataset
 
 
-def prepare_once(parameters: Preparation, folder: str) -> Dataset:
+def prepare_once(parameters: Preparation, folder: str, memory: float | Literal["auto"] = "auto") -> Dataset:
     """The dataset for another step: the one there is, or one that is prepared and recorded now."""
     source, preparation = _locate(parameters, folder)
     if dataset := datasets.find_dataset(source, preparation, prepared_folder()):
         _announce(dataset)
         return dataset
-    return prepare(PrepareParameters(folder=folder, **preparation.model_dump()))
+    return prepare(PrepareParameters(folder=folder, memory=memory, **preparation.model_dump()))
+
+
+def gigabytes_of(memory: float | Literal["auto"]) -> float | None:
+    """The parameter `memory` as the library takes it."""
+    return None if memory == "auto" else memory
 
 
 def prepared_folder() -> Path:

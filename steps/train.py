@@ -10,7 +10,7 @@ from recsys.families import family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.parameters import TrainParameters
-from steps.prepare import prepare_once
+from steps.prepare import gigabytes_of, prepare_once
 from steps.ranks import fitting_together
 from steps.runs import made_by, open_run
 from steps.shell import read_params, run_step
@@ -45,7 +45,7 @@ def train(
     with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)
         run.log_parameters(config)
-        dataset = dataset or prepare_once(parameters, parameters.folder)
+        dataset = dataset or prepare_once(parameters, parameters.folder, parameters.memory)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "training")
         if not parameters.together:
@@ -74,7 +74,14 @@ def _train_and_register(
     family = parameters.family
     history = History(run)
     done = training.train(
-        family, dataset, config, seed=parameters.seed, refit=parameters.refit, report=history.report, fit_all=fit_all
+        family,
+        dataset,
+        config,
+        seed=parameters.seed,
+        refit=parameters.refit,
+        report=history.report,
+        gigabytes=gigabytes_of(parameters.memory),
+        fit_all=fit_all,
     )
     measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}

@@ -47,7 +47,7 @@ def tune(parameters: Tuning) -> "Version | None":
         return None
     with concealed(url), open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
         run.log_parameters(parameters.model_copy(update={"storage": urls.masked(parameters.storage)}))
-        dataset = prepare_once(parameters, parameters.folder)
+        dataset = prepare_once(parameters, parameters.folder, parameters.memory)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
         plan = _plan(parameters)
@@ -297,7 +297,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
     from recsys.tuning.search import Search
 
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset = prepare_once(parameters, parameters.folder)
+        dataset = prepare_once(parameters, parameters.folder, parameters.memory)
     search = Search(_plan(parameters), dataset, url, parameters.study, platform.node() or "localhost")
     if not search.join(number, until):
         return

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,33 +129,36 @@ def test_the_manifest_says_what_the_dataset_is(tmp_path, folder):
     assert manifest["sizes"] == {part: len(getattr(dataset, part)) for part in PARTS}
     assert sum(manifest["sizes"].values()) == 100
     assert len(manifest["features"]) == 8
-    assert set(manifest["files"]) | {"manifest.json"} == {path.name for path in dataset.folder.iterdir()}
+    assert set(manifest["files"]) | {"manifest.json"} == set(content(dataset.folder))
 
 
 def test_the_tables_can_be_read_without_this_code(source, folder):
     dataset = prepare(source, folder)
-    users, train = (pq.read_table(dataset.folder / f"{name}.parquet").to_pandas() for name in ("users", "train"))
+    users, train = (pq.read_table(dataset.folder / name).to_pandas() for name in ("users.parquet", "train"))
     expected = ["user_id", "average_rating", "rating_std", "rating_count", "unique_items"]
     assert users.columns.tolist() == expected
     averages = train.groupby("user")["rating"].mean()
     assert users["average_rating"][averages.index].to_numpy() == pytest.approx(averages.to_numpy())
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "users.parquet", "items.parquet", "train.parquet", "test.parquet"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "users.parquet", "items.parquet", "train/part-00000.parquet", "test/part-00000.parquet"]
+)
 @pytest.mark.parametrize("damage", ["altered", "cut", "missing"])
 def test_a_damaged_dataset_is_refused_and_left_as_it_is(source, folder, name, damage):
-    path = prepare(source, folder).folder / name
+    made = prepare(source, folder).folder
+    path = made / name
     whole = path.read_bytes()
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(whole[:-20] if damage == "cut" else whole.replace(b"0", b"1", 1) + b" ")
     before = content(folder)
-    for attempt in (lambda: prepare(source, folder), lambda: datasets.load_dataset(path.parent.name, folder)):
+    for attempt in (lambda: prepare(source, folder), lambda: datasets.load_dataset(made.name, folder)):
         with pytest.raises(InputError) as caught:
             attempt()
         message = str(caught.value)
-        assert message.startswith(f"dataset {path.parent}: {name} ")
+        assert message.startswith(f"dataset {made}: {name} ")
         assert "delete that folder and run the entry point prepare again" in message
     assert content(folder) == before
 
@@ -168,8 +172,8 @@ def test_an_altered_value_in_the_manifest_is_noticed(source, folder):
 
 def test_an_empty_folder_in_the_dataset_s_place_is_refused(source, folder):
     path = prepare(source, folder).folder
-    for file in path.iterdir():
-        file.unlink()
+    shutil.rmtree(path)
+    path.mkdir()
     with pytest.raises(InputError, match=r"manifest\.json is missing.*delete that folder"):
         prepare(source, folder)
 
@@ -177,7 +181,7 @@ def test_an_empty_folder_in_the_dataset_s_place_is_refused(source, folder):
 def test_a_dataset_of_another_format_is_refused(source, folder):
     path = prepare(source, folder).folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"format": 99}), encoding="utf-8")
-    with pytest.raises(InputError, match="has format 99, this version of recsys reads format 1"):
+    with pytest.raises(InputError, match="has format 99, this version of recsys reads format 2"):
         prepare(source, folder)
 
 
@@ -206,6 +210,14 @@ def test_the_newest_dataset_is_the_one_last_asked_for(source, folder):
     assert datasets.newest_dataset(folder).digest == second.digest
     prepare(source, folder)
     assert datasets.newest_dataset(folder).digest == first.digest
+
+
+def test_datasets_of_another_format_are_passed_over(source, folder):
+    dataset = prepare(source, folder)
+    (old := folder / "0123").mkdir()
+    (old / "manifest.json").write_text('{"format": 1}', encoding="utf-8")
+    os.utime(dataset.folder, (1, 1))
+    assert datasets.newest_dataset(folder).digest == dataset.digest
 
 
 SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
@@ -314,7 +326,7 @@ from recsys.dataset import Preparation, prepare
 write, written = pq.write_table, []
 
 def write_some(table, path, **options):
-    if len(written) == 3:
+    if written:  # the parts and the users are there, the items are not
         os.kill(os.getpid(), signal.SIGKILL)
     write(table, path, **options)
     written.append(path)
@@ -348,13 +360,13 @@ def test_what_a_killed_prepare_left_is_removed_after_a_day(source, folder):
 
 
 def _prepare_at_once(barrier, source, folder, answers):
-    save = datasets._save
+    publish = datasets._publish
 
-    def save_together(dataset):
+    def publish_together(*arguments):
         barrier.wait(60)
-        save(dataset)
+        publish(*arguments)
 
-    datasets._save = save_together
+    datasets._publish = publish_together
     answers.put(datasets.prepare(source, Preparation(), folder).digest)
 
 

@@ -139,8 +139,8 @@ class TestErrors:
         text = message(tmp_path / "absent.csv")
         assert f"{tmp_path / 'absent.csv'}: no such file in {tmp_path}" in text
 
-    def test_directory(self, tmp_path) -> None:
-        assert "expected a file, got a directory" in message(tmp_path)
+    def test_empty_directory(self, tmp_path) -> None:
+        assert f"{tmp_path}: the folder has no ratings files in it" in message(tmp_path)
 
     @pytest.mark.parametrize("content", [b"", b"\n \n", gzip.compress(b""), b"\xef\xbb\xbf"])
     def test_empty(self, write, content) -> None:

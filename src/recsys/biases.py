@@ -3,6 +3,7 @@
 Every recommender falls back on them for ids it does not know, and every report is set against them.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +36,30 @@ def learn_biases(
         damping: ratings at the mean that every user and item is given beforehand; pulls biases known from few
             ratings towards 0 (Koren 2010, "Factor in the neighbors", section 2.1).
     """
-    mean = float(ratings.mean())
-    residual = ratings - mean
-    user_count = np.bincount(users, minlength=n_users) + damping
-    item_count = np.bincount(items, minlength=n_items) + damping
-    user = np.zeros(n_users)
-    item = np.zeros(n_items)
+    return learn_biases_from(lambda: [(users, items, ratings)], n_users, n_items, damping)
+
+
+def learn_biases_from(
+    blocks: Callable[[], Iterable[tuple[Codes, Codes, Floats]]], n_users: int, n_items: int, damping: float = DAMPING
+) -> Biases:
+    """As `learn_biases`, from rows that come some at a time, and are asked for some twenty times."""
+    n, total = 0, 0.0
+    user_count, item_count = np.full(n_users, damping), np.full(n_items, damping)
+    for users, items, ratings in blocks():
+        n, total = n + len(ratings), total + float(ratings.sum())
+        user_count += np.bincount(users, minlength=n_users)
+        item_count += np.bincount(items, minlength=n_items)
+    mean = total / n
+    user, item = np.zeros(n_users), np.zeros(n_items)
     for _ in range(_SWEEPS):
-        item = np.bincount(items, weights=residual - user[users], minlength=n_items) / item_count
-        user = np.bincount(users, weights=residual - item[items], minlength=n_users) / user_count
+        sums = np.zeros(n_items)
+        for users, items, ratings in blocks():
+            np.add.at(sums, items.astype(np.intp), ratings - mean - user[users])
+        item = sums / item_count
+        sums = np.zeros(n_users)
+        for users, items, ratings in blocks():
+            np.add.at(sums, users.astype(np.intp), ratings - mean - item[items])
+        user = sums / user_count
     return Biases(mean, user, item)
 
 

@@ -1,7 +1,8 @@
 """The columns of a ratings file: their names, and what a file's reader hands over before any cleaning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -22,7 +23,7 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class RawColumns:
-    """The columns of one file as they stand there, all of the same length.
+    """The columns of one file, or of a run of its rows, as they stand there, all of the same length.
 
     Ids are dictionary arrays of text, null or blank where missing. Ratings and timestamps are float64
     (null or NaN where missing), or dictionary arrays of text that is still to be parsed.
@@ -33,6 +34,18 @@ class RawColumns:
     ratings: pa.Array
     timestamps: pa.Array | None
     place: Callable[[int], str]  # index of a row -> how a message names it, such as "ratings.csv:17"
+    dated: bool = False  # timestamps that are float64 were dates in the file
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One file that has been looked at, but for its rows. Both ways of reading them raise InputError."""
+
+    path: Path
+    found: tuple[str, ...]  # "user", "item", "rating" and perhaps "timestamp"
+    headed: bool  # whether the file names its columns
+    read: Callable[[], RawColumns | None]  # all rows at once; None where there are none
+    stream: Callable[[], Iterator[RawColumns]]  # the same rows in runs, in order
     notes: tuple[str, ...] = ()
 
 

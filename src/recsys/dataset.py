@@ -5,9 +5,9 @@ A dataset is a folder named by the digest of the ratings it came from and of the
     manifest.json       what made it, what was dropped, sizes, scale, checksums of this and every other file
     users.parquet       user_id and that user's features from the training rows; row k is user k
     items.parquet       likewise
-    train.parquet       user, item (row numbers in the tables above), rating, timestamp where there is one
-    validation.parquet
-    test.parquet
+    train/              part-00000.parquet and so on, of FILE_ROWS rows each: user, item (row numbers in the tables
+    validation/         above), rating, timestamp where there is one, in row groups of ROW_GROUP rows
+    test/
 """
 
 import hashlib
@@ -16,97 +16,98 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from recsys import splits
-from recsys.arrays import Array, Codes, Flags, Floats, Ids
+from recsys import memory, preparing, spill, splits
+from recsys.arrays import Flags, Ids
 from recsys.errors import InputError
-from recsys.features import Features, Statistics, learn_features
-from recsys.manifest import FORMAT, digest_file, read_manifest, write_manifest
-from recsys.ratings import Columns, Ratings, check_file, read_ratings
-from recsys.settings import Settings
+from recsys.features import Features, Statistics
+from recsys.inputs import digest_files, estimate_rows, find_files, open_files
+from recsys.manifest import FORMAT, find_format, read_manifest, write_manifest
+from recsys.parts import PARTS, ROW_GROUP, Interactions, read_blocks, read_part
+from recsys.preparing import SIDES, Preparation
+from recsys.ratings import Columns, read_ratings
 
-PARTS = ("train", "validation", "test")
-_SIDES = {"user": "unique_items", "item": "unique_users"}
+__all__ = [
+    "PARTS",
+    "Dataset",
+    "Interactions",
+    "Preparation",
+    "find_dataset",
+    "load_dataset",
+    "newest_dataset",
+    "prepare",
+]
+
 _STALE_SECONDS = 24 * 3600
-
-
-class Preparation(Settings):
-    """What makes a dataset of a ratings file."""
-
-    ratings: str = Field("movielens-100k", min_length=1, description="ratings file, or movielens-100k, movielens-1m")
-    user_column: str = Field("user_id", min_length=1, description="column of the user's id")
-    item_column: str = Field("item_id", min_length=1, description="column of the item's id")
-    rating_column: str = Field("rating", min_length=1, description="column of the rating, a number")
-    timestamp_column: str = Field(
-        "timestamp", min_length=1, description="column of the time, a number or a date; used where present"
-    )
-    separator: str = Field("auto", min_length=1, description="between columns: auto, tab, or the character(s)")
-    min_rating: float | Literal["positive", "none"] = Field(
-        "positive", description="lowest rating kept: a number, positive (above 0) or none (all are kept)"
-    )
-    split: Literal["hash", "random", "time"] = Field(
-        "hash", description="how test rows are chosen: hash of the pair, random, or the newest by time"
-    )
-    test_size: float = Field(0.2, gt=0, lt=1, description="share of the ratings held out for the test")
-    validation_size: float = Field(0.1, gt=0, lt=1, description="share held out for choosing epochs and settings")
-    like_threshold: float = Field(4.0, description="a rating of at least this is a like")
-    seed: int = Field(42, ge=0, lt=2**32, description="seed of split=random and of everything random in training")
-
-
-@dataclass(frozen=True, eq=False)
-class Interactions:
-    """Ratings as arrays of shape (n,); users and items are row numbers of the dataset's id tables."""
-
-    users: Codes
-    items: Codes
-    ratings: Floats
-    timestamps: Floats | None = None
-
-    def __len__(self) -> int:
-        return len(self.ratings)
-
-    def __getitem__(self, rows: Array) -> "Interactions":
-        times = None if self.timestamps is None else self.timestamps[rows]
-        return Interactions(self.users[rows], self.items[rows], self.ratings[rows], times)
-
-    def joined(self, other: "Interactions") -> "Interactions":
-        """These rows, then the other's."""
-        times = (
-            None
-            if self.timestamps is None or other.timestamps is None
-            else np.concatenate([self.timestamps, other.timestamps])
-        )
-        return Interactions(
-            np.concatenate([self.users, other.users]),
-            np.concatenate([self.items, other.items]),
-            np.concatenate([self.ratings, other.ratings]),
-            times,
-        )
+_MEMORY_A_ROW = 170  # bytes at the most, measured, while ratings are prepared in memory
+_LOADED_A_ROW = 48  # while a part is read: Arrow's columns and NumPy's
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A prepared dataset in memory."""
+    """A prepared dataset. Ids and features are in memory; a part is read when it is first asked for."""
 
     folder: Path
     manifest: dict[str, Any]
     user_ids: Ids
     item_ids: Ids
-    train: Interactions
-    validation: Interactions
-    test: Interactions
     features: Features
     reused: bool = False
+    held: Mapping[str, Interactions] = field(default_factory=dict)  # parts that are in memory, whatever the folder has
+
+    @cached_property
+    def train(self) -> Interactions:
+        """The rows to learn from."""
+        return self._part("train")
+
+    @cached_property
+    def validation(self) -> Interactions:
+        """The rows to choose by."""
+        return self._part("validation")
+
+    @cached_property
+    def test(self) -> Interactions:
+        """The rows for the final test."""
+        return self._part("test")
+
+    def _part(self, name: str) -> Interactions:
+        if name in self.held:
+            return self.held[name]
+        rows = self.size(name)
+        memory.check(
+            rows * _LOADED_A_ROW,
+            f"dataset {self.digest[:12]}: loading the {rows:,} {name} ratings",
+            "use a machine with more, or pass fewer ratings",
+        )
+        return read_part(self.folder / name)
+
+    def blocks(self, part: str) -> Iterator[Interactions]:
+        """The rows of a part, up to ROW_GROUP at a time: memory does not grow with them."""
+        if part not in self.held:
+            yield from read_blocks(self.folder / part)
+            return
+        rows = self.held[part]
+        for start in range(0, len(rows), ROW_GROUP):
+            yield rows[start : start + ROW_GROUP]
+
+    def size(self, part: str) -> int:
+        """How many rows a part has."""
+        return len(self.held[part]) if part in self.held else int(self.manifest["sizes"][part])
+
+    def holding(self, **parts: Interactions) -> "Dataset":
+        """This dataset with other rows in these parts."""
+        return replace(self, held={**self.held, **parts})
 
     @property
     def digest(self) -> str:
@@ -139,14 +140,21 @@ class Dataset:
         return rows.ratings >= self.like_threshold
 
 
-def prepare(source: Path, preparation: Preparation, folder: Path) -> Dataset:
-    """Read, clean and split a ratings file and keep the result in `folder`; reuse it where that was done before.
+def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: float | None = None) -> Dataset:
+    """Read, clean and split ratings and keep the result in `folder`; reuse it where that was done before.
+
+    Args:
+        source: a file, a folder of files or a pattern.
+        gigabytes: memory to use, in 10^9 bytes; what needs more goes by way of the disk, with the same result. None:
+            half of what is available.
 
     Raises:
-        InputError: if the file or a parameter cannot be used. Nothing is left behind then.
+        InputError: if the input or a parameter cannot be used. Nothing is left behind then.
     """
     splits.check_sizes(preparation.test_size, preparation.validation_size)
-    if found := find_dataset(source, preparation, folder):
+    files = find_files(source)
+    digest = _digest_source(files, preparation)
+    if found := _find_prepared(digest, folder):
         return found
     columns = Columns(
         preparation.user_column,
@@ -154,19 +162,43 @@ def prepare(source: Path, preparation: Preparation, folder: Path) -> Dataset:
         preparation.rating_column,
         preparation.timestamp_column,
     )
-    min_rating = None if preparation.min_rating == "none" else preparation.min_rating
-    ratings = read_ratings(source, columns, separator=preparation.separator, min_rating=min_rating)
-    _check(ratings, preparation, source)
-    digest = _digest_source(source, preparation)
-    dataset = _build(ratings, preparation, digest, folder / digest, source)
-    _save(dataset)
-    return dataset
+    bar = None if preparation.min_rating == "none" else preparation.min_rating
+    rows = estimate_rows(files)
+    allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
+    with _partial(folder) as partial:
+        if rows * _MEMORY_A_ROW <= allowed:
+            ratings: preparing.Cleaned = read_ratings(source, columns, separator=preparation.separator, min_rating=bar)
+            content = preparing.build(ratings, preparation, partial, source)
+        else:
+            sources = open_files(files, columns, preparation.separator)
+            _check_disk(rows, folder)
+            scratch = partial / "spill"
+            scratch.mkdir()
+            ratings = spill.spill_ratings(source, sources, columns, bar, scratch, rows)
+            content = preparing.build(ratings, preparation, partial, source, scratch)
+            shutil.rmtree(scratch)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "digest": digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "source": str(source),
+            "preparation": preparation.model_dump(),
+            "rows_read": ratings.rows_read,
+            "dropped": ratings.dropped,
+            "notes": list(ratings.notes),
+            **content,
+        }
+        del ratings
+        _publish(partial, folder / digest, manifest)
+    return _open(folder / digest, manifest)
 
 
 def find_dataset(source: Path, preparation: Preparation, folder: Path) -> Dataset | None:
     """The dataset that the same ratings and parameters made before, or None; raises InputError if it was altered."""
-    check_file(source)
-    digest = _digest_source(source, preparation)
+    return _find_prepared(_digest_source(find_files(source), preparation), folder)
+
+
+def _find_prepared(digest: str, folder: Path) -> Dataset | None:
     if not (folder / digest).exists():
         return None
     dataset = load_dataset(digest, folder)
@@ -175,158 +207,69 @@ def find_dataset(source: Path, preparation: Preparation, folder: Path) -> Datase
 
 
 def load_dataset(digest: str, folder: Path) -> Dataset:
-    """Load a prepared dataset by its digest, or the beginning of one; every file is held against its checksum.
+    """Find a prepared dataset by its digest, or the beginning of one; every file is held against its checksum.
 
     Raises:
         InputError: if there is no such dataset, or more than one, or it was altered.
     """
     path = _find_folder(digest, folder)
-    manifest = read_manifest(path)
-    users, items = (pq.read_table(path / f"{side}s.parquet") for side in _SIDES)
-    train, validation, test = (_read_part(path / f"{name}.parquet") for name in PARTS)
-    features = Features(_read_statistics(users), _read_statistics(items))
-    return Dataset(path, manifest, _ids(users["user_id"]), _ids(items["item_id"]), train, validation, test, features)
+    return _open(path, read_manifest(path))
 
 
 def newest_dataset(folder: Path) -> Dataset:
-    """The dataset that was prepared, or asked for again, last; raises InputError if there is none."""
-    found = _folders(folder)
+    """The dataset that was prepared, or asked for again, last; raises InputError if there is none.
+
+    Those that another version of recsys left are passed over.
+    """
+    found = [path for path in _folders(folder) if find_format(path) in (FORMAT, None)]
     if not found:
         raise InputError(f"no dataset is prepared in {folder}; run the entry point prepare or train first")
     return load_dataset(max(found, key=lambda path: path.stat().st_mtime).name, folder)
 
 
-def _check(ratings: Ratings, preparation: Preparation, source: Path) -> None:
-    place = source.name
-    for ids, column, kind in (
-        (ratings.user_ids, preparation.user_column, "users"),
-        (ratings.item_ids, preparation.item_column, "items"),
-    ):
-        if len(ids) < 2:
-            raise InputError(
-                f"{place}: column {column!r}: at least 2 {kind} are needed to compare, got only {ids[0]!r} in "
-                f"{len(ratings)} ratings; pass a file with more {kind}, or name another column"
-            )
-    low, high = float(ratings.values.min()), float(ratings.values.max())
-    if low == high:
-        raise InputError(
-            f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
-            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; pass other ratings"
-        )
-    if not low < preparation.like_threshold <= high:
-        kind = "every rating is" if preparation.like_threshold <= low else "no rating is"
-        raise InputError(
-            f"parameter 'like_threshold': above the lowest rating of {place} ({low:g}) and at most the highest "
-            f"({high:g}), got {preparation.like_threshold:g}, with which {kind} a like and AUC is undefined; pass "
-            f"for instance -P like_threshold={np.quantile(ratings.values, 0.6):g}"
-            if np.quantile(ratings.values, 0.6) > low
-            else f"parameter 'like_threshold': with {preparation.like_threshold:g} {kind} a like and AUC is "
-            f"undefined; pass -P like_threshold={high:g}"
-        )
-    if preparation.split == "time" and ratings.timestamps is None:
-        raise InputError(
-            f"parameter 'split': time needs timestamps, and {place} has no column "
-            f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
-        )
+def _open(folder: Path, manifest: dict[str, Any]) -> Dataset:
+    users, items = (pq.read_table(folder / f"{side}s.parquet") for side in SIDES)
+    features = Features(_read_statistics(users), _read_statistics(items))
+    return Dataset(folder, manifest, _ids(users["user_id"]), _ids(items["item_id"]), features)
 
 
-def _build(ratings: Ratings, preparation: Preparation, digest: str, target: Path, source: Path) -> Dataset:
-    hashes = splits.hash_pairs(ratings.user_ids, ratings.item_ids, ratings.users, ratings.items)
-    parts = _assign(hashes, ratings, preparation)
-    rows = Interactions(ratings.users, ratings.items, ratings.values, ratings.timestamps)
-    train, validation, test = (rows[np.flatnonzero(parts == part)] for part in range(3))
-    for name, part in zip(PARTS, (train, validation, test), strict=True):
-        if len(part) == 0:
-            raise InputError(
-                f"{source.name}: at least one {name} rating is needed, but split={preparation.split} with test_size="
-                f"{preparation.test_size:g} and validation_size={preparation.validation_size:g} leaves none of "
-                f"{len(ratings)}; pass more ratings or other sizes"
-            )
-    features = learn_features(train.users, train.items, train.ratings, len(ratings.user_ids), len(ratings.item_ids))
-    tested = parts == splits.TEST
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "digest": digest,
-        "test_digest": splits.digest_rows(hashes[tested], test.ratings, preparation.like_threshold),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": str(source),
-        "preparation": preparation.model_dump(),
-        "rows_read": ratings.rows_read,
-        "dropped": ratings.dropped,
-        "notes": list(ratings.notes),
-        "ratings": len(ratings),
-        "users": len(ratings.user_ids),
-        "items": len(ratings.item_ids),
-        "scale": [float(ratings.values.min()), float(ratings.values.max())],
-        "sizes": {name: len(part) for name, part in zip(PARTS, (train, validation, test), strict=True)},
-        "features": [f"{side}_{name}" for side in _SIDES for name in _feature_names(side)],
-    }
-    return Dataset(target, manifest, ratings.user_ids, ratings.item_ids, train, validation, test, features)
-
-
-def _assign(hashes: splits.Hashes, ratings: Ratings, preparation: Preparation) -> splits.Parts:
-    sizes = preparation.test_size, preparation.validation_size
-    if preparation.split == "hash":
-        return splits.split_by_hash(hashes, *sizes)
-    if preparation.split == "time" and ratings.timestamps is not None:
-        return splits.split_by_time(ratings.timestamps, *sizes)
-    return splits.split_at_random(len(ratings), *sizes, preparation.seed)
-
-
-def _save(dataset: Dataset) -> None:
-    """Write all files beside the target, then give the folder its name: it is there whole or not at all."""
-    target = dataset.folder
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(target.parent)
-    partial = target.parent / f".partial-{secrets.token_hex(8)}"
-    partial.mkdir()
+@contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A folder beside the datasets for what is not whole yet; whatever is still there at the end is removed."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    partial = folder / f".partial-{secrets.token_hex(8)}"
+    partial.mkdir(parents=True)
     try:
-        tables = {f"{side}s.parquet": _side_table(dataset, side) for side in _SIDES}
-        for name in PARTS:
-            tables[f"{name}.parquet"] = _part_table(getattr(dataset, name))
-        for name, table in tables.items():
-            pq.write_table(table, partial / name, compression="snappy", use_dictionary=["rating"])
-        write_manifest(partial, dataset.manifest)
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-        try:
-            partial.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-            # Another process prepared the same dataset meanwhile: its files are as good as ours.
-        _sync(target.parent)
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _feature_names(side: str) -> tuple[str, ...]:
-    return "average_rating", "rating_std", "rating_count", _SIDES[side]
+def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> None:
+    """Add the manifest, and give the folder its name: it is there whole or not at all."""
+    write_manifest(partial, manifest)
+    for path in (*partial.rglob("*"), partial):
+        _sync(path)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        # Another process prepared the same dataset meanwhile: its files are as good as ours.
+    _sync(target.parent)
 
 
-def _side_table(dataset: Dataset, side: str) -> pa.Table:
-    statistics: Statistics = getattr(dataset.features, side)
-    columns = (
-        statistics.average,
-        statistics.std,
-        statistics.count.astype(np.int64),
-        statistics.unique.astype(np.int64),
-    )
-    ids = getattr(dataset, f"{side}_ids")
-    return pa.table({f"{side}_id": pa.array(ids, pa.string()), **dict(zip(_feature_names(side), columns, strict=True))})
-
-
-def _part_table(rows: Interactions) -> pa.Table:
-    columns: dict[str, Array] = {"user": rows.users, "item": rows.items, "rating": rows.ratings}
-    if rows.timestamps is not None:
-        columns["timestamp"] = rows.timestamps
-    return pa.table(columns)
-
-
-def _read_part(path: Path) -> Interactions:
-    table = pq.read_table(path)
-    times = table["timestamp"].to_numpy() if "timestamp" in table.column_names else None
-    return Interactions(table["user"].to_numpy(), table["item"].to_numpy(), table["rating"].to_numpy(), times)
+def _check_disk(rows: int, folder: Path) -> None:
+    needed, free = rows * (spill.BYTES_A_ROW + preparing.BYTES_A_ROW), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: preparing about {rows:,} ratings, which do not fit in memory, needs {needed / 1e9:.1f} GB of "
+            f"disk there, {free / 1e9:.1f} are free; make room, or set RECSYS_DATA to a folder on a larger disk"
+        )
 
 
 def _read_statistics(table: pa.Table) -> Statistics:
@@ -341,12 +284,12 @@ def _ids(column: pa.ChunkedArray) -> Ids:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
 
 
-def _digest_source(source: Path, preparation: Preparation) -> str:
-    """Digest of the file's bytes and of every parameter that changes what is made of them."""
+def _digest_source(files: Sequence[Path], preparation: Preparation) -> str:
+    """Digest of the files' bytes and of every parameter that changes what is made of them."""
     made_by = preparation.model_dump(exclude={"ratings", "seed"} if preparation.split != "random" else {"ratings"})
     recipe = json.dumps({"format": FORMAT, **made_by}, sort_keys=True)
     digest = hashlib.blake2b(recipe.encode(), digest_size=16)
-    digest.update(digest_file(source).encode())
+    digest.update(digest_files(files).encode())
     return digest.hexdigest()
 
 

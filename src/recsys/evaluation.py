@@ -11,6 +11,7 @@ from recsys.arrays import Codes, Flags, Floats
 from recsys.baselines import baseline_recommenders
 from recsys.dataset import Dataset, Interactions
 from recsys.errors import InputError
+from recsys.parts import join
 from recsys.recommender import Predictions, Recommender
 
 TOP = 10
@@ -147,7 +148,6 @@ def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -
     """Rank all items for users who like something in the part, by the probability of a like."""
     rows: Interactions = getattr(dataset, part)
     relevant = rows[np.flatnonzero(dataset.likes(rows))]
-    learnt = dataset.train if part == "validation" else dataset.train.joined(dataset.validation)
     users = np.unique(relevant.users)
     if len(users) > MOST_RANKED_USERS:
         users = np.sort(np.random.default_rng(seed).choice(users, MOST_RANKED_USERS, replace=False))
@@ -157,6 +157,8 @@ def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -
         return dict.fromkeys(("ndcg_at_10", "recall_at_10", "coverage_at_10"), float("nan")) | {"ranked_users": 0}
     row_of = np.full(len(dataset.user_ids), -1)
     row_of[users] = np.arange(len(users))
+    parts = ("train",) if part == "validation" else ("train", "validation")
+    learnt = join([block[row_of[block.users] >= 0] for name in parts for block in dataset.blocks(name)])
     user_codes, item_codes = _codes(recommender, dataset)
     lists = np.empty((len(users), top), np.int64)
     hits = np.empty((len(users), top), bool)

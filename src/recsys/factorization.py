@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recsys.errors import DivergedError
+from recsys.feeds import Feed
 from recsys.metrics import auc_by_ranks
 from recsys.network import ARRAYS, Codes, Factors, Network, Ratings, Rows, as_rows, fold
 
@@ -49,29 +51,28 @@ class Descent:
     ones and overfits them (0.009 of RMSE on MovieLens 100K).
     """
 
-    def __init__(self, network: Network, rows: Rows, regularization: float, batch_size: int) -> None:
-        self.network, self.rows, self.batch_size = network, rows, batch_size
+    def __init__(self, network: Network, supply: "Supply", regularization: float, batch_size: int) -> None:
+        self.network, self.supply, self.batch_size = network, supply, batch_size
         self.tables = network.users.weight, network.items.weight
         self.biases = network.user_bias.weight[:, 0], network.item_bias.weight[:, 0]  # views
-        self.counts_u = torch.bincount(rows.users, minlength=len(self.tables[0])).float()
-        self.counts_i = torch.bincount(rows.items, minlength=len(self.tables[1])).float()
+        self.counts_u, self.counts_i = supply.counts
         self.penalty_u = regularization * rarity(self.counts_u)  # (n_users + 1,), per rating
         self.penalty_i = regularization * rarity(self.counts_i)
 
-    def epoch(self, learning_rate: float, order: Tensor) -> float:
-        """Moves the network along every row once, in this order; returns the mean square error."""
+    def epoch(self, learning_rate: float, number: int) -> float:
+        """Moves the network along every row once, in the order of this epoch; returns the mean square error."""
+        n_rows = self.supply.n
         # Negative, since index_add_ is 5 times slower with an alpha of -1 than without one.
-        rate_u = -damped(learning_rate, self.counts_u, self.batch_size, len(order))
-        rate_i = -damped(learning_rate, self.counts_i, self.batch_size, len(order))
+        rate_u = -damped(learning_rate, self.counts_u, self.batch_size, n_rows)
+        rate_i = -damped(learning_rate, self.counts_i, self.batch_size, n_rows)
         shrink_u, shrink_i = rate_u * self.penalty_u, rate_i * self.penalty_i
-        total = torch.zeros((), dtype=torch.float64, device=order.device)
-        for start in range(0, len(order), self.batch_size):
-            batch = self.rows.select(order[start : start + self.batch_size])
+        total = torch.zeros((), dtype=torch.float64, device=rate_u.device)
+        for batch in self.supply.epoch(number):
             users, items = batch.users, batch.items
             by_user = rate_u.index_select(0, users), shrink_u.index_select(0, users)
             by_item = rate_i.index_select(0, items), shrink_i.index_select(0, items)
             total += self._step(batch, learning_rate, *by_user, *by_item)
-        return float(total) / len(order)
+        return float(total) / n_rows
 
     def _step(
         self,
@@ -100,6 +101,52 @@ class Descent:
         self.biases[1].index_add_(0, items, step_i.addcmul_(b_i, shrink_i))
         net.weight.sub_(weight_gradient, alpha=learning_rate)
         return errors.square().sum()
+
+
+class Supply(Protocol):
+    """Where batches come from."""
+
+    n: int  # rows
+    counts: tuple[Tensor, Tensor]  # of every row of the two tables
+
+    def epoch(self, number: int) -> Iterator[Rows]:
+        """All rows once, with codes of 64 bits."""
+
+
+class _Held:
+    """Rows in memory, fully shuffled."""
+
+    def __init__(self, rows: Rows, sizes: tuple[int, int], batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed, self.n = rows, batch_size, seed, len(rows.ratings)
+        self.counts = (
+            torch.bincount(rows.users, minlength=sizes[0] + 1).float(),
+            torch.bincount(rows.items, minlength=sizes[1] + 1).float(),
+        )
+
+    def epoch(self, number: int) -> Iterator[Rows]:
+        # Of its own for each epoch, as DistributedSampler has it: several processes see the same batches.
+        generator = torch.Generator().manual_seed(self.seed + number)
+        order = torch.randperm(self.n, generator=generator).to(self.rows.ratings.device)
+        for start in range(0, self.n, self.batch_size):
+            yield self.rows.select(order[start : start + self.batch_size])
+
+
+class _Streamed:
+    """Rows that a feed reads."""
+
+    def __init__(self, feed: Feed, device: torch.device) -> None:
+        self.feed, self.device, self.n = feed, device, feed.n
+        users, items = (torch.from_numpy(np.append(counts, 0)).float().to(device) for counts in feed.counts)
+        self.counts = users, items
+
+    def epoch(self, number: int) -> Iterator[Rows]:
+        for users, items, ratings in self.feed.epoch(number):
+            standardised = ((ratings - self.feed.mean) / self.feed.scale).astype(np.float32)
+            yield Rows(
+                torch.from_numpy(users.astype(np.int64)).to(self.device),
+                torch.from_numpy(items.astype(np.int64)).to(self.device),
+                torch.from_numpy(standardised).to(self.device),
+            )
 
 
 def damped(learning_rate: float, counts: Tensor, batch_size: int, n_rows: int) -> Tensor:
@@ -172,6 +219,7 @@ def factorize(
     patience: int,
     seed: int,
     device: str = "auto",
+    feed: Feed | None = None,
     validation: tuple[Codes, Codes, Ratings] | None = None,
     like_threshold: float | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -197,6 +245,7 @@ def factorize(
         patience: epochs without improvement before training stops.
         seed: of the starting factors and of the order of the rows.
         device: a torch device, or "auto" for CUDA where there is one and the CPU elsewhere.
+        feed: gives the rows in place of the three columns, which are then not looked at, in batches of its own.
         validation: users, items, ratings; -1 stands for an unknown user or item.
         like_threshold: where given, every epoch is also measured by the AUC of ratings of at least this.
         on_epoch: called after each epoch; what it raises ends the training and passes through.
@@ -207,11 +256,16 @@ def factorize(
         DivergedError: the loss is no longer finite.
     """
     place = torch.device(("cuda" if has_gpu() else "cpu") if device == "auto" else device)
-    need_ratings(ratings, validation)
-    mean, scale = float(np.mean(ratings, dtype=np.float64)), float(np.std(ratings, dtype=np.float64))
-    scale = scale or 1.0  # all ratings alike: nothing to scale, and every prediction is the mean
     sizes = (n_users, n_items)
-    rows = as_rows((users, items, ratings), mean, scale, sizes, place, unknown=False)
+    supply: Supply
+    if feed:
+        mean, scale, supply = feed.mean, feed.scale, _Streamed(feed, place)
+    else:
+        need_ratings(ratings, validation)
+        mean, scale = float(np.mean(ratings, dtype=np.float64)), float(np.std(ratings, dtype=np.float64))
+        scale = scale or 1.0  # all ratings alike: nothing to scale, and every prediction is the mean
+        rows = as_rows((users, items, ratings), mean, scale, sizes, place, unknown=False)
+        supply = _Held(rows, sizes, batch_size, seed)
     held_out = validation and as_rows(validation, mean, scale, sizes, place, unknown=True)
     liked = None if validation is None or like_threshold is None else validation[2] >= like_threshold
 
@@ -219,14 +273,11 @@ def factorize(
     hidden = None if progress else True  # None: shown on a terminal only
     with torch.no_grad(), steady(place), tqdm(total=epochs, disable=hidden) as bar:
         network = Network(n_users, n_items, embedding_size, place).start(torch.Generator().manual_seed(seed))
-        descent = Descent(network, rows, regularization, batch_size)
+        descent = Descent(network, supply, regularization, batch_size)
         kept = [parameter.clone() for parameter in network.parameters()]
         while not course.ended:
             started = time.perf_counter()
-            # Of its own for each epoch, as DistributedSampler has it: several processes see the same batches.
-            generator = torch.Generator().manual_seed(seed + course.number)
-            order = torch.randperm(len(ratings), generator=generator).to(place)
-            train_mse = descent.epoch(course.rate, order)
+            train_mse = descent.epoch(course.rate, course.number)
             predicted = _predictions(network, held_out) if held_out else None
             epoch = Epoch(
                 course.number,

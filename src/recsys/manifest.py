@@ -7,13 +7,14 @@ from typing import Any
 
 from recsys.errors import InputError
 
-FORMAT = 1
+FORMAT = 2  # from 2 on, a part is a folder of files
 NAME = "manifest.json"
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest of a folder, adding to `content` the checksums of the other files and of itself."""
-    content["files"] = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content["files"] = {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
     content["checksum"] = _digest(content)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
@@ -36,6 +37,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if digest_file(folder / name) != digest:
             raise _broken(folder, f"{name} is not what prepare wrote")
     return content
+
+
+def find_format(folder: Path) -> int | None:
+    """The format that a folder's manifest names, or None where it cannot be read."""
+    try:
+        return int(json.loads((folder / NAME).read_text(encoding="utf-8"))["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def digest_file(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Ratings files in the Parquet format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,32 +9,57 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.columns import Columns, RawColumns, find_or_raise_positions, shorten
+from recsys.columns import Columns, RawColumns, Source, find_or_raise_positions, shorten
 from recsys.errors import InputError
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
 
+_STREAMED_ROWS = 1 << 20
+_BUFFER = 1 << 20  # bytes
 
-def read_columns(path: Path, columns: Columns) -> RawColumns:
-    """The needed columns of a Parquet file; integers and integral floats become text ids."""
+
+def open_file(path: Path, columns: Columns) -> Source:
+    """Look at a Parquet file; its integers and integral floats become text ids."""
+    with _errors(path), pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        at = find_or_raise_positions(str(path), [name.strip() for name in names], columns)
+    wanted = {parameter: names[position] for parameter, position in at.items()}
+
+    def read() -> RawColumns | None:
+        with _errors(path), pq.ParquetFile(path) as file:
+            table = file.read(columns=list(wanted.values()))
+        return _raw_columns(path, columns, wanted, table, 0) if table.num_rows else None
+
+    def stream() -> Iterator[RawColumns]:
+        row = 0
+        # Buffered, or a file that is one large row group would be read at once.
+        with _errors(path), pq.ParquetFile(path, buffer_size=_BUFFER) as file:
+            for batch in file.iter_batches(_STREAMED_ROWS, columns=list(wanted.values())):
+                yield _raw_columns(path, columns, wanted, pa.Table.from_batches([batch]), row)
+                row += batch.num_rows
+
+    return Source(path, tuple(at), True, read, stream)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            at = find_or_raise_positions(str(path), [name.strip() for name in names], columns)
-            table = file.read(columns=[names[position] for position in at.values()])
+        yield
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{path}: not a readable Parquet file ({shorten(error)}); write or copy the file again"
         ) from error
-    if table.num_rows == 0:
-        raise InputError(f"{path}: the file has columns but no rows; give a file with ratings")
+
+
+def _raw_columns(path: Path, columns: Columns, wanted: dict[str, str], table: pa.Table, start: int) -> RawColumns:
+    """The columns of a run of rows, of which the first is the file's row `start`."""
 
     def place(row: int) -> str:
-        return f"{path}: row {row + 1}"
+        return f"{path}: row {start + row + 1}"
 
     def column(parameter: str) -> pa.ChunkedArray:
-        values = table.column(names[at[parameter]])
+        values = table.column(wanted[parameter])
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
         if pa.types.is_float16(values.type):
@@ -61,12 +87,15 @@ def read_columns(path: Path, columns: Columns) -> RawColumns:
             raise refuse(parameter, "text or integers", kind)
         return _encode(path, values)
 
+    def is_date(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
     def numbers(parameter: str, expected: str) -> pa.Array:
         values = column(parameter)
         kind = values.type
         if _is_text(kind):
             return _encode(path, values)
-        if parameter == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        if parameter == "timestamp" and is_date(kind):
             microseconds = values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
             values = pc.divide(microseconds.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
         elif pa.types.is_decimal(kind) or pa.types.is_integer(kind):
@@ -75,12 +104,14 @@ def read_columns(path: Path, columns: Columns) -> RawColumns:
             raise refuse(parameter, expected, kind)
         return values.cast(pa.float64()).combine_chunks()
 
+    timed = "timestamp" in wanted
     return RawColumns(
         users=ids("user"),
         items=ids("item"),
         ratings=numbers("rating", "numbers"),
-        timestamps=numbers("timestamp", "numbers or dates") if "timestamp" in at else None,
+        timestamps=numbers("timestamp", "numbers or dates") if timed else None,
         place=place,
+        dated=timed and is_date(column("timestamp").type),
     )
 
 

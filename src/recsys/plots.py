@@ -1,6 +1,7 @@
 """Figures: what was measured in, a matplotlib figure out. No pyplot, so nothing global and no display."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +10,10 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from recsys.arrays import Array, Floats
-from recsys.dataset import PARTS, Dataset
+from recsys.dataset import PARTS, Dataset, Interactions
 from recsys.evaluation import Evaluation
 
+_BINS = 40
 _MOST_LEVELS = 12  # of a finer scale, the confusion matrix would be unreadable
 _BLUE, _ORANGE, _GREY = "#1f77b4", "#ff7f0e", "#888888"
 
@@ -19,12 +21,19 @@ _BLUE, _ORANGE, _GREY = "#1f77b4", "#ff7f0e", "#888888"
 def rating_histogram(dataset: Dataset) -> Figure:
     """How often each rating occurs in the prepared ratings."""
     figure, axes = _figure("Ratings")
-    ratings = np.concatenate([getattr(dataset, part).ratings for part in PARTS])
-    values, counts = np.unique(ratings, return_counts=True)
-    if len(values) <= 40:
+    values, counts = np.empty(0), np.empty(0, np.int64)
+    edges = np.linspace(*dataset.scale, _BINS + 1)
+    binned = np.zeros(_BINS, np.int64)
+    for rows in _blocks(dataset):
+        binned += np.histogram(rows.ratings, edges)[0]
+        if len(values) <= _BINS:
+            some, of_some = np.unique(rows.ratings, return_counts=True)
+            values, place = np.unique(np.r_[values, some], return_inverse=True)
+            counts = np.bincount(place, np.r_[counts, of_some])
+    if len(values) <= _BINS:
         axes.bar(values, counts, width=0.8 * float(np.diff(values).min()), color=_BLUE)
     else:
-        axes.hist(ratings, bins=40, color=_BLUE)
+        axes.bar(edges[:-1], binned, width=np.diff(edges), align="edge", color=_BLUE)
     axes.axvline(dataset.like_threshold, color=_ORANGE, linestyle="--", label="like threshold")
     axes.set(xlabel="rating", ylabel="number of ratings")
     axes.legend()
@@ -34,14 +43,19 @@ def rating_histogram(dataset: Dataset) -> Figure:
 def ratings_per_user(dataset: Dataset) -> Figure:
     """How many ratings users have, all parts together."""
     figure, axes = _figure("Ratings per user")
-    users = np.concatenate([getattr(dataset, part).users for part in PARTS])
-    counts = np.bincount(users)
+    counts = np.zeros(len(dataset.user_ids), np.int64)
+    for rows in _blocks(dataset):
+        counts += np.bincount(rows.users, minlength=len(counts))
     counts = counts[counts > 0]
     axes.hist(counts, bins=np.geomspace(counts.min(), counts.max() + 1, 40).tolist(), color=_BLUE)
     axes.axvline(float(np.median(counts)), color=_ORANGE, linestyle="--", label=f"median {np.median(counts):g}")
     axes.set(xscale="log", xlabel="ratings of a user", ylabel="number of users")
     axes.legend()
     return figure
+
+
+def _blocks(dataset: Dataset) -> Iterator[Interactions]:
+    return chain.from_iterable(dataset.blocks(part) for part in PARTS)
 
 
 def loss_per_epoch(

@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from recsys.folding import Folded
 
 FORMAT = 1
+
+_SEEN = pa.schema({"user": pa.int32(), "item": pa.int32()})
+_SEEN_ROWS = 1 << 20
 
 
 class Predictions(NamedTuple):
@@ -67,12 +71,21 @@ class Knowledge:
         first, last = np.searchsorted(self.seen[:, 0], [user, user + 1])
         return self.seen[first:last, 1]
 
+    def seen_blocks(self) -> Iterator[Codes]:
+        """The rows of `seen`, some at a time: it may be mapped from a file and larger than memory."""
+        for start in range(0, len(self.seen), _SEEN_ROWS):
+            yield self.seen[start : start + _SEEN_ROWS]
+
     def count_seen(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes, each of shape (n,), were learnt from."""
         width = len(self.item_ids)
         known = (users >= 0) & (items >= 0)
-        pairs = users[known].astype(np.int64) * width + items[known]
-        return int(np.isin(pairs, self.seen[:, 0].astype(np.int64) * width + self.seen[:, 1]).sum())
+        pairs, times = np.unique(users[known].astype(np.int64) * width + items[known], return_counts=True)
+        found = 0
+        for some in self.seen_blocks():
+            mine = np.isin(pairs, some[:, 0].astype(np.int64) * width + some[:, 1])
+            found += int(times[mine].sum())
+        return found
 
 
 class Recommender(ABC):
@@ -145,7 +158,9 @@ class Recommender(ABC):
         ):
             table = pa.table({f"{side}_id": pa.array(ids, pa.string()), "bias": bias})
             pq.write_table(table, folder / f"{side}s.parquet")
-        pq.write_table(pa.table({"user": knowledge.seen[:, 0], "item": knowledge.seen[:, 1]}), folder / "seen.parquet")
+        with pq.ParquetWriter(folder / "seen.parquet", _SEEN) as writer:
+            for some in knowledge.seen_blocks():
+                writer.write_table(pa.table({"user": some[:, 0], "item": some[:, 1]}))
         description = {
             "format": FORMAT,
             "family": self.family,

@@ -1,11 +1,13 @@
 """Which rating is learnt from, which is for choosing, which is for the final test."""
 
 import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import Codes, Floats, Ids
+from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.errors import InputError
 
 TRAIN, VALIDATION, TEST = np.int8(0), np.int8(1), np.int8(2)
@@ -18,15 +20,25 @@ _KEY = b"recsys split 1"
 _BLOCK = 1 << 18  # rows mixed at a time, so that the temporaries stay in the processor's cache
 
 
+class PairHashes:
+    """The 64-bit hashes of (user, item) pairs, by their ids alone, whatever the file's order."""
+
+    def __init__(self, user_ids: Ids, item_ids: Ids) -> None:
+        self._users = _hash_ids(user_ids, b"user")
+        self._items = _hash_ids(item_ids, b"item")
+
+    def of(self, users: Codes, items: Codes) -> Hashes:
+        """The hash of every pair of codes: shape (n,)."""
+        hashes = np.empty(len(users), np.uint64)
+        for start in range(0, len(users), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            hashes[block] = mix(self._users[users[block]] ^ self._items[items[block]])
+        return hashes
+
+
 def hash_pairs(user_ids: Ids, item_ids: Ids, users: Codes, items: Codes) -> Hashes:
-    """A 64-bit hash of every (user, item) pair, by its ids alone: shape (n,), whatever the file's order."""
-    user_hashes = _hash_ids(user_ids, b"user")
-    item_hashes = _hash_ids(item_ids, b"item")
-    hashes = np.empty(len(users), np.uint64)
-    for start in range(0, len(users), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        hashes[block] = _mix(user_hashes[users[block]] ^ item_hashes[items[block]])
-    return hashes
+    """A 64-bit hash of every (user, item) pair: shape (n,)."""
+    return PairHashes(user_ids, item_ids).of(users, items)
 
 
 def split_by_hash(hashes: Hashes, test_size: float, validation_size: float) -> Parts:
@@ -43,22 +55,28 @@ def split_by_hash(hashes: Hashes, test_size: float, validation_size: float) -> P
 def split_at_random(n: int, test_size: float, validation_size: float, seed: int) -> Parts:
     """The test rows of scikit-learn's `train_test_split(test_size=…, random_state=seed)`.
 
-    The validation rows are drawn from the rest in the same way and with the same seed. Raises InputError where
-    the rows are too few for three parts.
+    The validation rows are drawn from the rest in the same way and with the same seed. Drawn here, with 32 bits a
+    row, since scikit-learn's own takes ten times the memory. Raises InputError where the rows are too few for three
+    parts.
     """
-    from sklearn.model_selection import train_test_split  # a second to import: only where it is used
+    kind: type[np.signedinteger] = np.int32 if n < 2**31 else np.int64
 
-    parts = np.full(n, TRAIN)
-    try:
-        rest, test = train_test_split(np.arange(n), test_size=test_size, random_state=seed)
-        _, validation = train_test_split(rest, test_size=validation_size / (1 - test_size), random_state=seed)
-    except ValueError:
+    def draw(n: int, size: float) -> tuple[Array, Array]:
+        rows = np.arange(n, dtype=kind)
+        np.random.RandomState(seed).shuffle(rows)  # the generator and the order of scikit-learn's ShuffleSplit
+        drawn = ceil(size * n)
+        return rows[drawn:], rows[:drawn]
+
+    rest, test = draw(n, test_size)
+    chosen = draw(len(rest), validation_size / (1 - test_size))
+    if not len(chosen[0]):
         raise InputError(
             f"parameter 'split': random needs at least one rating for each of train, validation and test, which "
             f"test_size={test_size:g} and validation_size={validation_size:g} do not leave of {n}; pass more ratings "
             f"or other sizes"
-        ) from None
-    parts[validation] = VALIDATION
+        )
+    parts = np.full(n, TRAIN)
+    parts[rest[chosen[1]]] = VALIDATION
     parts[test] = TEST
     return parts
 
@@ -68,15 +86,51 @@ def split_by_time(timestamps: Floats, test_size: float, validation_size: float) 
 
     Ratings of one moment stay together, so the parts can be smaller than asked for.
     """
-    ordered = np.sort(timestamps)
+    return split_by_moments(
+        timestamps, *find_moments(lambda: iter([timestamps]), len(timestamps), test_size, validation_size)
+    )
 
-    def moment(size: float) -> float:
-        return float(ordered[min(len(ordered) - 1, int(len(ordered) * (1 - size)))])
 
+def split_by_moments(timestamps: Floats, test: float, validation: float) -> Parts:
+    """Ratings from the moment `test` on are the test, those before it and from `validation` on the validation."""
     parts = np.full(len(timestamps), TRAIN)
-    parts[timestamps >= moment(test_size + validation_size)] = VALIDATION
-    parts[timestamps >= moment(test_size)] = TEST
+    parts[timestamps >= validation] = VALIDATION
+    parts[timestamps >= test] = TEST
     return parts
+
+
+def find_moments(
+    timestamps: Callable[[], Iterable[Floats]], n: int, test_size: float, validation_size: float
+) -> tuple[float, float]:
+    """The moments at which test and validation begin; `timestamps` gives all n of them, some at a time."""
+    shares = test_size, test_size + validation_size
+    test, validation = find_ranked(timestamps, [min(n - 1, int(n * (1 - share))) for share in shares])
+    return test, validation
+
+
+def find_ranked(values: Callable[[], Iterable[Floats]], ranks: Sequence[int]) -> list[float]:
+    """The values at these places, from 0, of all values in ascending order, which are never held together.
+
+    Three passes count them by ever more bits of a number that grows with the value.
+    """
+    left, known = list(ranks), [np.uint64(0)] * len(ranks)
+    above = 0  # bits found
+    for bits in (21, 21, 22):
+        shift, mask = np.uint64(64 - above - bits), np.uint64((1 << bits) - 1)
+        counts = np.zeros((len(ranks), 1 << bits), np.int64)
+        for block in values():
+            numbers = _ascending(block)
+            for found, count in zip(known, counts, strict=True):
+                inside = numbers if not above else numbers[(numbers >> np.uint64(64 - above)) == found]
+                np.add.at(count, ((inside >> shift) & mask).astype(np.intp), 1)
+        for k, count in enumerate(counts):
+            below = np.cumsum(count)
+            place = int(np.searchsorted(below, left[k], side="right"))
+            left[k] -= int(below[place - 1]) if place else 0
+            known[k] = (known[k] << np.uint64(bits)) | np.uint64(place)
+        above += bits
+    sign = np.uint64(1 << 63)
+    return [float((number ^ sign if number & sign else ~number).view(np.float64)) for number in known]
 
 
 def digest_rows(hashes: Hashes, ratings: Floats, like_threshold: float) -> str:
@@ -84,8 +138,19 @@ def digest_rows(hashes: Hashes, ratings: Floats, like_threshold: float) -> str:
 
     Two versions' metrics may be compared where this is the same.
     """
-    rows = np.sort(_mix(hashes ^ (ratings + 0.0).view(np.uint64)))  # + 0.0 makes one of 0.0 and -0.0
-    digest = hashlib.blake2b(rows.tobytes(), digest_size=16, key=_KEY)
+    return digest_ascending([np.sort(mix_ratings(hashes, ratings))], like_threshold)
+
+
+def mix_ratings(hashes: Hashes, ratings: Floats) -> Hashes:
+    """A hash of every pair and its rating: shape (n,)."""
+    return mix(hashes ^ (ratings + 0.0).view(np.uint64))  # + 0.0 makes one of 0.0 and -0.0
+
+
+def digest_ascending(rows: Iterable[Hashes], like_threshold: float) -> str:
+    """The digest of rows hashed by `mix_ratings`, some at a time, in ascending order over all."""
+    digest = hashlib.blake2b(digest_size=16, key=_KEY)
+    for some in rows:
+        digest.update(some.tobytes())
     digest.update(np.float64(like_threshold).tobytes())
     return digest.hexdigest()
 
@@ -107,12 +172,19 @@ def _hash_ids(ids: Ids, kind: bytes) -> Hashes:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def _mix(z: Hashes) -> Hashes:
+def mix(z: Hashes) -> Hashes:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
     z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def _ascending(values: Floats) -> Hashes:
+    """Numbers of 64 bits that stand in the order of the values."""
+    bits = (values + 0.0).view(np.uint64)
+    sign = np.uint64(1 << 63)
+    return np.where(bits & sign, ~bits, bits | sign)
 
 
 def _share(size: float) -> np.uint64:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys import families
+from recsys import families, streaming
 from recsys.arrays import Codes, Ids
 from recsys.biases import calibrate, learn_biases
 from recsys.dataset import Dataset, Interactions
+from recsys.errors import InputError
 from recsys.recommender import Knowledge, Recommender, sorted_pairs
 from recsys.settings import Settings
 
@@ -49,17 +50,31 @@ def train(
     seed: int,
     refit: bool = True,
     report: Report | None = None,
+    gigabytes: float | None = None,
     fit_all: FitAll | None = None,
 ) -> Training:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
     Args:
+        gigabytes: memory to use, in 10^9 bytes; where the rows need more, a family that can streams them. None: half of
+            what is available.
         fit_all: fits elsewhere what else is fitted in this process.
+
+    Raises:
+        InputError: if the rows do not fit in memory and are needed there.
     """
+    streamed = streaming.is_needed(family, dataset, gigabytes)
     if fit_all is not None:
+        if streamed:
+            raise InputError(
+                f"parameter 'processes': a training from disk is one of a single process, and all "
+                f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
+            )
         fitted = fit_all(_lessons(dataset, refit), report)
         return Training(fitted[0], fitted[-1])
     module = families.family_module(family)
+    if streamed:
+        return Training(*streaming.train(module, dataset, config, seed=seed, refit=refit, report=report))
     chosen = None
     for lesson in _lessons(dataset, refit):
         if chosen is None:
@@ -82,7 +97,12 @@ def _lessons(dataset: Dataset, refit: bool) -> Iterator[Lesson]:
 
 
 def learn_knowledge(dataset: Dataset) -> tuple[Knowledge, Interactions]:
-    """What is known from the training and validation rows together, and those rows in its codes."""
+    """What is known from the training and validation rows together, and those rows in its codes.
+
+    Raises:
+        InputError: if they do not fit in memory.
+    """
+    streaming.check_memory("the baselines, which learn", dataset, "evaluate on a machine with more")
     first, _, _ = _learn_knowledge(dataset, dataset.train, None)
     both, rows, _ = _learn_knowledge(dataset, dataset.train.joined(dataset.validation), first)
     return both, rows

@@ -171,8 +171,11 @@ def _cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (lambda folder: _cut(folder / "train.parquet"), "train.parquet is not what prepare wrote"),
-        (lambda folder: (folder / "test.parquet").unlink(), "test.parquet is missing"),
+        (
+            lambda folder: _cut(folder / "train/part-00000.parquet"),
+            "part-00000.parquet is not what prepare wrote",
+        ),
+        (lambda folder: (folder / "test/part-00000.parquet").unlink(), "test/part-00000.parquet is missing"),
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing or cannot be read"),
         (lambda folder: _cut(folder / "manifest.json"), "manifest.json is missing or cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json is missing or cannot be read"),

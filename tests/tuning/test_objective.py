@@ -29,9 +29,7 @@ def test_the_folds_cover_the_training_rows_once_and_nothing_else(dataset):
 
 def test_another_seed_makes_other_folds_and_the_order_of_rows_none(dataset):
     def held_out(rows, seed):
-        from dataclasses import replace
-
-        first = next(Objective("random_forest", replace(dataset, train=rows), "auc", "maximize", seed)._folds(5))
+        first = next(Objective("random_forest", dataset.holding(train=rows), "auc", "maximize", seed)._folds(5))
         return set(zip(first.validation.users, first.validation.items, strict=True))
 
     backwards = dataset.train[np.arange(len(dataset.train))[::-1]]

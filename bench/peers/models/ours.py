@@ -11,7 +11,7 @@ import sklearn.linear_model  # noqa: F401  # imported by a fit otherwise, and im
 import torch  # noqa: F401  # likewise
 
 from recsys.arrays import Codes, Floats, Ids
-from recsys.dataset import Dataset, Interactions
+from recsys.dataset import PARTS, Dataset, Interactions
 from recsys.families import family_module
 from recsys.features import learn_features
 from recsys.settings import Settings, parse_settings
@@ -30,7 +30,7 @@ def load(rows: Any) -> Dataset:
     parts = known[np.sort(order[n:])], known[np.sort(order[:n])], known[order[:0]]
     features = learn_features(*_columns(parts[0]), len(ids[0]), len(ids[1]))
     manifest = {"scale": rows.scale, "preparation": {"like_threshold": rows.like_threshold}}
-    return Dataset(Path(), manifest, *ids, *parts, features)
+    return Dataset(Path(), manifest, *ids, features, held=dict(zip(PARTS, parts, strict=True)))
 
 
 def fit(data: Dataset, settings: dict[str, Any], seed: int) -> Any:

@@ -16,6 +16,8 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.biases import LikeCalibration, calibrate
 from recsys.dataset import Interactions
 from recsys.errors import InputError
+from recsys.feeds import BlockFeed, RowStream
+from recsys.parts import NO_ROWS
 from recsys.recommender import Knowledge, Predictions, Recommender, load_arrays, save_arrays
 from recsys.ridge import ridge_systems
 from recsys.settings import Settings
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from recsys.factorization import Epoch
     from recsys.training import Report
 
+STREAMS = True  # it can learn from rows that do not fit in memory
 DISTRIBUTED = ("none", "row")  # the shardings of a training in several processes
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
 # For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
@@ -91,7 +94,7 @@ class FactorRecommender(Recommender):
 
 def fit(
     knowledge: Knowledge,
-    rows: Interactions,
+    rows: Interactions | RowStream,
     config: Config,
     *,
     seed: int,
@@ -102,7 +105,8 @@ def fit(
 ) -> FactorRecommender:
     """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept.
 
-    In each process of a team, it is called alike; what it returns counts in rank 0 alone.
+    Rows of a stream are read anew in every epoch, in another order. In each process of a team, it is called alike;
+    what it returns counts in rank 0 alone.
 
     Raises:
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
@@ -122,7 +126,12 @@ def fit(
             report(epoch.number, measured)
 
     guided = guide if isinstance(guide, FactorRecommender) else None
-    if team is None:
+    if isinstance(rows, RowStream):
+        sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+        feed = BlockFeed(rows, *sizes, config.batch_size, seed)
+        train = partial(factorize, device=config.device, progress=True, feed=feed)
+        rows = NO_ROWS
+    elif team is None:
         train = partial(factorize, device=config.device, progress=True)
     else:
         from recsys.distributed import descent

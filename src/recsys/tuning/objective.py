@@ -1,7 +1,7 @@
 """One configuration in, its value out: measured on validation rows, or by cross-validation of the training rows."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -108,9 +108,7 @@ class Objective:
         for number in range(folds):
             out = fold == number
             if out.any() and not out.all():
-                yield replace(
-                    self.dataset, train=rows[np.flatnonzero(~out)], validation=rows[np.flatnonzero(out)], reused=True
-                )
+                yield self.dataset.holding(train=rows[np.flatnonzero(~out)], validation=rows[np.flatnonzero(out)])
 
     def _fit(
         self, dataset: Dataset, config: Settings, heard: Callable[[int, dict[str, float]], None] | None
