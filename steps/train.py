@@ -68,11 +68,14 @@ def _train_and_register(
     run: "Run",
     fit_all: "FitAll | None" = None,
 ) -> "Version":
-    from recsys import evaluation, plots, training
+    from recsys import evaluation, plots, streaming, training
     from registry import versions
 
     family = parameters.family
     history = History(run)
+    gigabytes = gigabytes_of(parameters.memory)
+    if streaming.is_needed(family, dataset, gigabytes):
+        print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
     done = training.train(
         family,
         dataset,
@@ -80,7 +83,7 @@ def _train_and_register(
         seed=parameters.seed,
         refit=parameters.refit,
         report=history.report,
-        gigabytes=gigabytes_of(parameters.memory),
+        gigabytes=gigabytes,
         fit_all=fit_all,
     )
     measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)

@@ -53,9 +53,8 @@ def watch(data: Dataset, settings: dict[str, Any], seed: int, rows: Any) -> list
     user_ids, users = _coded(data.user_ids, _text(rows.users))
     item_ids, items = _coded(data.item_ids, _text(rows.items))
     held_out = Interactions(users, items, rows.ratings, rows.timestamps)
-    whole = replace(
-        data, user_ids=user_ids, item_ids=item_ids, train=data.train.joined(data.validation), validation=held_out
-    )
+    whole = replace(data, user_ids=user_ids, item_ids=item_ids)
+    whole = whole.holding(train=data.train.joined(data.validation), validation=held_out)
     curve: list[tuple[float, float]] = []
     start = time.perf_counter()
 

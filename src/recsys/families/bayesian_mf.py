@@ -336,10 +336,12 @@ def fold_in(recommender: BayesianRecommender, knowledge: Knowledge, rows: Intera
 
 
 def suggest(trial: Any) -> Config:
-    """The search space."""
+    """The search space; the strengths of priors are no part of it, since they are sampled."""
     return Config(
-        embedding_size=trial.suggest_int("embedding_size", 4, 128, log=True),
+        embedding_size=trial.suggest_int("embedding_size", 4, 64, log=True),
+        samples=trial.suggest_int("samples", 10, 60),
         implicit=trial.suggest_categorical("implicit", ["auto", "true", "false"]),
+        time=trial.suggest_categorical("time", ["auto", "false"]),
     )
 
 
