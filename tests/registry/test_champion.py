@@ -364,11 +364,12 @@ def test_who_never_comes_to_rest_ends_with_a_message(versions_with, monkeypatch)
     """As where another process, with another policy, answers every promotion with its own."""
     versions_with(0.7, 0.8)
     monkeypatch.setattr(champion.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(champion, "_ROUNDS", 4)
 
     def choose_another(state):
         return Decision(1 if state.alias == 2 else 2, state.alias, "the other is better")
 
-    with pytest.raises(InputError, match="did not come to rest in 20 attempts: other promotions, with another policy"):
+    with pytest.raises(InputError, match="did not come to rest in 4 attempts: other promotions, with another policy"):
         champion.settle("recsys", choose_another, "Anna")
 
 
