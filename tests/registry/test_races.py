@@ -33,16 +33,16 @@ def check(outcome, rounds):
 
 
 def test_on_sqlite_one_champion_is_left_the_right_one(registry):
-    check(races.race(registry.uri, registry.uri, rounds=6, seed=3), 6)
+    check(races.race(registry.uri, registry.uri, rounds=4, seed=3), 4)
 
 
 def test_on_mariadb_one_champion_is_left_the_right_one(mariadb_store):
-    check(races.race(mariadb_store, mariadb_store, rounds=6, seed=3), 6)
+    check(races.race(mariadb_store, mariadb_store, rounds=4, seed=3), 4)
 
 
 def test_over_a_server_on_mariadb_one_champion_is_left_the_right_one(mariadb_store, registry):
     with serving(registry, "server", uri=mariadb_store) as address:
-        check(races.race(address, mariadb_store, rounds=4, seed=4), 4)
+        check(races.race(address, mariadb_store, rounds=3, seed=4), 3)
 
 
 def test_a_database_that_restarts_in_a_promotion_leaves_the_next_one_right(mariadb, mariadb_store):
