@@ -21,7 +21,8 @@ from bench.peers.environments import CACHE
 from bench.peers.models.ours import load
 from recsys import gibbs
 from recsys.families.bayesian_mf import Config
-from recsys.gibbs import START_SWEEPS, Chain, _gather, _table
+from recsys.gibbs import START_SWEEPS, Chain
+from recsys.grams import gather, make_table
 from recsys.movielens import obtain
 from recsys.ratings import read_ratings
 from recsys.runs import cut_runs
@@ -77,10 +78,10 @@ def gram_rate(chain: Chain) -> float:
     """GFLOP/s of the Gram products of a sweep on one thread, padding not counted as work; gathers left out."""
     seconds = 0.0
     for side, other in ((chain.users, chain.items), (chain.items, chain.users)):
-        rows = _table(other)
+        rows = make_table(other.factors, other.precision)
         for chunk in side.chunks:
             for position in range(len(chunk.places)):
-                gathered = _gather(rows, chain.target, chunk, position)
+                gathered = gather(rows, chain.target, chunk, position)
                 seconds += least(lambda gathered=gathered: torch.bmm(gathered.mT, gathered), 3)  # type: ignore[misc]
     return 2 * 2 * chain.n * (chain.size + 2) ** 2 / seconds / 1e9
 
