@@ -68,7 +68,7 @@ def share(group: Group, folder: Path, stop_at: int | None = None) -> dict[str, A
     def told() -> bool:
         return stop_at is not None and group.rank == group.size - 1 and len(seen) >= stop_at
 
-    checkpoints = Checkpoints(folder, "1", group, 0)
+    checkpoints = Checkpoints(folder, "1", group, 1e-9)  # after every sweep
     team = Team(group, checkpoints, is_told_to_stop=told, beat=lambda step, waiting: beats.append((step, waiting)))
     try:
         answer = fit_both(team, seen)

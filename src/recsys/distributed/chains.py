@@ -1,5 +1,6 @@
 """What a Gibbs chain needs of a team: exchanges that show where the process is, and a keeper of its state."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,6 +13,7 @@ from recsys.arrays import Array
 from recsys.distributed.team import Team
 from recsys.errors import StoppedError
 from recsys.gibbs import Chain
+from recsys.resuming import SECONDS
 from recsys.samples import Sample
 
 
@@ -57,6 +59,7 @@ class TeamKeeper:
         self._exchanges, self._samples = exchanges, samples
         self._checkpoints = exchanges.team.checkpoints
         self._stopping = False
+        self._saved = time.monotonic()
 
     def load(self, chain: Chain) -> tuple[list[Sample], list[float]]:
         """Put the chain where the newest checkpoint has it; returns the draws kept and the RMSE after each."""
@@ -72,16 +75,22 @@ class TeamKeeper:
         return kept, arrays["rmse"][: int(arrays["measured"])].tolist()
 
     def is_due(self) -> bool:
-        """Whether to save now, which is also when any process was told to stop."""
+        """Whether to save now, which is also when any process was told to stop.
+
+        A sweep is too short for a checkpoint each: where one an epoch is asked for, there is one every SECONDS.
+        """
         try:
             self._exchanges.check()
         except StoppedError:
             self._stopping = True
-        return self._stopping or self._checkpoints.is_due()
+        group = self._exchanges.team.group
+        late = group.agree(group.rank == 0 and time.monotonic() - self._saved >= SECONDS)
+        return self._stopping or self._checkpoints.is_due(at_epoch_end=late)
 
     def save(self, chain: Chain, kept: Sequence[Sample], rmse: Sequence[float]) -> None:
         """Write the state; raises StoppedError once it is written, where any process was told to stop."""
         self._checkpoints.save(self._state(chain, kept, rmse))
+        self._saved = time.monotonic()
         if self._stopping:
             raise StoppedError
 
