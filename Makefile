@@ -23,8 +23,8 @@ $(READY): requirements.txt requirements-dev.txt server/requirements.txt
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
 	mlflow run . --env-manager local
 
-test: env  ## all tests
-	python -m pytest
+test: env  ## all tests, two files at a time
+	python -m pytest -n 2 --dist loadfile
 
 check: env  ## lint, types, documentation and architecture
 	ruff check .
