@@ -108,7 +108,8 @@ def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(da
     assert ended == trained.alone()
     assert trained.epochs == [1, 2, 3, 4]
     said = "\n".join(trained.said)
-    assert "restart 1 of 3: rank 1 of 2 was ended by SIGKILL\n" in said
+    # The launcher names the process it saw end first, which may be the other one, whose messages nobody took.
+    assert re.search(r"restart 1 of 3: rank (1 of 2 was ended by SIGKILL|0 of 2 lost the others \(.*\))\n", said)
     at, others = map(
         int, re.search(r"rank 1 of 2 did not answer for 6 s: at step (\d+), others wait at (\d+);", said).groups()
     )
