@@ -33,7 +33,7 @@ from recsys.arrays import Flags, Ids
 from recsys.errors import InputError
 from recsys.features import Features, Statistics
 from recsys.inputs import digest_files, estimate_rows, find_files, open_files
-from recsys.manifest import FORMAT, find_format, read_manifest, write_manifest
+from recsys.manifest import FORMAT, find_format, read_manifest, sync, write_manifest
 from recsys.parts import PARTS, ROW_GROUP, Interactions, read_blocks, read_part
 from recsys.preparing import SIDES, Preparation
 from recsys.ratings import Columns, read_ratings
@@ -253,14 +253,14 @@ def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> None:
     """Add the manifest, and give the folder its name: it is there whole or not at all."""
     write_manifest(partial, manifest)
     for path in (*partial.rglob("*"), partial):
-        _sync(path)
+        sync(path)
     try:
         partial.rename(target)
     except OSError:
         if not target.exists():
             raise
         # Another process prepared the same dataset meanwhile: its files are as good as ours.
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _check_disk(rows: int, folder: Path) -> None:
@@ -315,11 +315,3 @@ def _remove_stale(folder: Path) -> None:
     for path in folder.glob(".partial-*"):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

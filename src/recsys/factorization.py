@@ -21,6 +21,7 @@ from recsys.errors import DivergedError
 from recsys.feeds import Feed
 from recsys.metrics import auc_by_ranks
 from recsys.network import ARRAYS, Codes, Factors, Network, Ratings, Rows, as_rows, fold
+from recsys.workers import find_device
 
 # The learning rate at epoch t is learning_rate / (1 + DECAY * (t - 1)). It depends on nothing but t, so that
 # a refit of N epochs repeats the steps that validation chose.
@@ -199,11 +200,6 @@ class Course:
         return self.scale * math.sqrt(mean_square)
 
 
-def has_gpu() -> bool:
-    """Whether PyTorch can use a GPU here."""
-    return torch.cuda.is_available()
-
-
 def factorize(
     users: Codes,
     items: Codes,
@@ -255,7 +251,7 @@ def factorize(
         ValueError: there are no ratings to train on or to validate on, or a code is outside its table.
         DivergedError: the loss is no longer finite.
     """
-    place = torch.device(("cuda" if has_gpu() else "cpu") if device == "auto" else device)
+    place = torch.device(find_device(device))
     sizes = (n_users, n_items)
     supply: Supply
     if feed:

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from recsys.distributed.group import Group
+from recsys.manifest import sync
 
 KEPT = 2
 INDEX = "checkpoint.json"  # the digest, and the size of every file
@@ -146,9 +147,9 @@ class Checkpoints:
             json.dump({"digest": self.digest, "processes": self.group.size, "files": sizes}, file)
             file.flush()
             os.fsync(file.fileno())
-        _sync(draft)
+        sync(draft)
         draft.rename(self.folder / draft.name.removeprefix("partial-"))
-        _sync(self.folder)
+        sync(self.folder)
         for number in sorted(self._numbers())[:-KEPT]:
             shutil.rmtree(self.folder / str(number), ignore_errors=True)
 
@@ -190,11 +191,3 @@ def _is_split(state: dict[str, Any]) -> bool:
 
 def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -111,7 +111,8 @@ def fit(
     Raises:
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
     """
-    from recsys.factorization import factorize, has_gpu  # PyTorch takes seconds to import
+    from recsys.factorization import factorize  # PyTorch takes seconds to import
+    from recsys.workers import has_gpu
 
     if config.device == "cuda" and not has_gpu():
         raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
