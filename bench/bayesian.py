@@ -19,16 +19,16 @@ from bench.measure import heading, table
 from bench.peers.data import problems, synthetic
 from bench.peers.environments import CACHE
 from bench.peers.models.ours import load
-from recsys import gibbs
-from recsys.families.bayesian_mf import Config
-from recsys.gibbs import START_SWEEPS, Chain
-from recsys.grams import gather, make_table
-from recsys.movielens import obtain
-from recsys.ratings import read_ratings
-from recsys.runs import cut_runs
-from recsys.training import train
-from recsys.workers import workers
-from steps.shell import data_folder
+from recsys.data.movielens import obtain
+from recsys.data.ratings import read_ratings
+from recsys.models.bayesian_mf import gibbs
+from recsys.models.bayesian_mf.family import Config
+from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gram import gather, make_table
+from recsys.models.bayesian_mf.sessions import cut_runs
+from recsys.runtime.threads import workers
+from recsys.training.trainer import train
+from steps.support.entrypoint import data_folder
 
 CPU = torch.device("cpu")
 
@@ -102,14 +102,14 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
     """Seconds from nothing to a test RMSE, and the RMSE and AUC of the mean of so many kept draws."""
-    from recsys.sampling import BURN_IN, THINNING, HeldOut, _Follower
+    from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, _Follower
 
     users, items, ratings, timestamps = data.test
     started = time.perf_counter()
     chain = data.chain(dimension)
     spent, reached, rows = time.perf_counter() - started, "not reached", []
     runs, _ = cut_runs(data.train[0], data.train[3])
-    from recsys.dataset import Interactions
+    from recsys.data.interactions import Interactions
 
     held_out = HeldOut(
         Interactions(users, items, ratings, timestamps),

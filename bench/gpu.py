@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from bench.measure import heading, table
-from recsys.gibbs import START_SWEEPS, Chain
-from recsys.workers import has_gpu, workers
+from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.runtime.device import has_gpu
+from recsys.runtime.threads import workers
 
 USERS, ITEMS, RATINGS = 138_493, 26_744, 20_000_263
 SWEEPS = 5

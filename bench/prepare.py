@@ -53,7 +53,8 @@ def bare_pandas(path: Path) -> Callable[[], int]:
 
 def recsys_prepare(path: Path, folder: Path, gigabytes: float) -> Callable[[], int]:
     """Read, check, clean, split, compute features and write the dataset; with 0 gigabytes by way of the disk."""
-    from recsys.dataset import Preparation, prepare
+    from recsys.data.builder import prepare
+    from recsys.data.preparation import Preparation
 
     def work() -> int:
         with tempfile.TemporaryDirectory(dir=folder) as target:

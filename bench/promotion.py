@@ -14,8 +14,8 @@ import numpy as np
 
 from bench import races
 from bench.measure import heading, table
-from bench.services import database_server
-from bench.team_server import team_server
+from tests.support.services import database_server
+from tests.support.team_server import team_server
 
 _ROUNDS = 200
 _BARE_ROUNDS = 50
@@ -28,14 +28,14 @@ _VERSIONS = 100
 @contextmanager
 def stores(folder: Path) -> Iterator[dict[str, tuple[str, str]]]:
     """Every kind of store: where clients write, and the database behind it."""
-    from recsys import tracking
+    from recsys.tracking import connection
 
     with ExitStack() as stack:
         database = stack.enter_context(database_server(folder / "database"))
         sqlite = f"sqlite:///{folder / 'mlflow.db'}"
         direct = database.new_database("direct")
         for uri in (sqlite, direct):
-            tracking.connect(uri)
+            connection.connect(uri)
         server = stack.enter_context(team_server(database, folder))
         served = f"{database.address}/mlflow"
         yield {"sqlite": (sqlite, sqlite), "MariaDB": (direct, direct), "server on MariaDB": (server.address, served)}
@@ -63,7 +63,7 @@ def measure_races(found: dict[str, tuple[str, str]], rounds: int) -> str:
 
 def measure_coverage() -> str:
     """How often the 95% interval of two models of equal quality holds zero."""
-    from recsys import bootstrap
+    from recsys.evaluation import bootstrap
 
     held = 0
     for seed in range(_PAIRS):
@@ -86,7 +86,7 @@ def measure_coverage() -> str:
 
 def measure_bootstrap() -> str:
     """Seconds for the replicates of two candidates."""
-    from recsys import bootstrap
+    from recsys.evaluation import bootstrap
 
     random = np.random.default_rng(0)
     users = random.integers(0, _USERS, _TEST_ROWS)
@@ -106,10 +106,10 @@ def measure_bootstrap() -> str:
 
 def measure_many(address: str) -> str:
     """Seconds to decide among many measured versions over a server, without any of their models."""
-    from recsys import tracking
-    from registry import champion, versions
+    from recsys.tracking import connection
+    from registry import transitions, versions
 
-    tracking.connect(address)
+    connection.connect(address)
     random = np.random.default_rng(0)
     races.register("many", [float(auc) for auc in random.uniform(0.7, 0.8, _VERSIONS)])
     for version in versions.list_versions("many"):
@@ -117,7 +117,7 @@ def measure_many(address: str) -> str:
         replicates = metrics["auc"] + random.normal(0, 0.002, 2_000)
         versions.record_metrics(version, races.DIGEST, metrics, replicates)
     began = time.perf_counter()
-    champion.settle("many", races.choose, "a benchmark")
+    transitions.settle("many", races.choose, "a benchmark")
     seconds = time.perf_counter() - began
     return f"Promotion among {_VERSIONS} measured versions over a server on MariaDB: {seconds:.1f} s.\n"
 

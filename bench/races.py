@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(self, uri: str) -> None:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["mlflow", "registry.champion", "recsys.tracking"])
+        context.set_forkserver_preload(["mlflow", "registry.transitions", "recsys.tracking.runs"])
         self._uri = uri
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(uri, theirs), daemon=True)
@@ -87,15 +87,15 @@ class Worker:
 
 def promote(name: str, own: int | None) -> str:
     """What the step does to the registry, from metrics that are there already; `own` is just registered."""
-    from registry import champion
+    from registry import transitions
 
-    champion.settle(name, choose, "a test")
+    transitions.settle(name, choose, "a test")
     return ""
 
 
 def choose(state: Any) -> Any:
     """The policy, as the step applies it."""
-    from registry.promotion import Candidate, Policy, decide
+    from registry.policy import Candidate, Policy, decide
 
     candidates = [
         Candidate(
@@ -132,7 +132,7 @@ def register(name: str, aucs: list[float]) -> int:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    from recsys.patience import patiently
+    from recsys.tracking.retry import patiently
 
     client = MlflowClient()
     try:
@@ -258,10 +258,10 @@ def look(name: str, database: str) -> tuple[list[int], list[int], list[int]]:
 
 
 def _serve(uri: str, pipe: Connection) -> None:
-    from recsys import tracking
+    from recsys.tracking import connection
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tracking.connect(uri)
+    connection.connect(uri)
     while True:
         try:
             work, arguments = pipe.recv()

@@ -57,9 +57,9 @@ def socket_bytes() -> int:
 def rank(folder: Path) -> None:
     """One process of a training: what it saw goes to a file."""
     from recsys.distributed.checkpoints import Checkpoints
-    from recsys.distributed.descent import factorize
-    from recsys.distributed.group import connect
-    from recsys.distributed.team import Team
+    from recsys.distributed.context import Team
+    from recsys.distributed.process_group import connect
+    from recsys.models.matrix_factorization.distributed import factorize
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     columns = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("users", "items", "ratings")]
@@ -130,7 +130,7 @@ def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: 
 
 def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int]) -> None:
     """Print rows a second and bytes a step."""
-    from recsys.factorization import factorize
+    from recsys.models.matrix_factorization.sgd import factorize
 
     sizes = int(columns[0].max()) + 1, int(columns[1].max()) + 1
     _, history, _ = factorize(
@@ -184,9 +184,9 @@ def memory(n_users: int, n_items: int, embedding_size: int, counts: list[int]) -
 
 def main(given: argparse.Namespace) -> None:
     """Measure both and print the tables."""
-    from recsys.movielens import obtain
-    from recsys.ratings import read_ratings
-    from steps.shell import data_folder
+    from recsys.data.movielens import obtain
+    from recsys.data.ratings import read_ratings
+    from steps.support.entrypoint import data_folder
 
     ratings = read_ratings(obtain(given.ratings, data_folder() / "downloads"))
     columns = ratings.users.astype(np.int64), ratings.items.astype(np.int64), ratings.values

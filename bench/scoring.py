@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from bench.measure import heading, table
-from recsys.dataset import Preparation, prepare
-from recsys.families import family_module, family_names
-from recsys.movielens import obtain
-from recsys.training import train
-from steps.shell import data_folder
+from recsys.data.builder import prepare
+from recsys.data.movielens import obtain
+from recsys.data.preparation import Preparation
+from recsys.models.base.family import family_module, family_names
+from recsys.training.trainer import train
+from steps.support.entrypoint import data_folder
 
 ONE_BY_ONE_SECONDS = 3.0
 

@@ -20,8 +20,8 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from bench.measure import PROJECT, heading, table
-from bench.services import DatabaseServer, database_server
-from bench.team_server import TeamServer, team_server
+from tests.support.services import DatabaseServer, database_server
+from tests.support.team_server import TeamServer, team_server
 
 BATCH = 1000
 BATCHES = 5

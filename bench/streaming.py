@@ -15,19 +15,22 @@ SEEDS = (0, 1, 2)
 
 def shuffled(folder: Path, streamed: bool, seed: int) -> Callable[[], dict[str, float]]:
     """Train on MovieLens 1M, which is sorted by user, from memory or from small row groups; give the test measures."""
-    from recsys import evaluation, parts, training
-    from recsys.dataset import Preparation, prepare
-    from recsys.families import family_module
-    from recsys.movielens import obtain
-    from steps.shell import data_folder
+    from recsys.data import parquet_store
+    from recsys.data.builder import prepare
+    from recsys.data.movielens import obtain
+    from recsys.data.preparation import Preparation
+    from recsys.evaluation import evaluator
+    from recsys.models.base.family import family_module
+    from recsys.training import trainer
+    from steps.support.entrypoint import data_folder
 
     def work() -> dict[str, float]:
-        parts.ROW_GROUP, parts.FILE_ROWS = ROW_GROUP, 64 * ROW_GROUP
+        parquet_store.ROW_GROUP, parquet_store.FILE_ROWS = ROW_GROUP, 64 * ROW_GROUP
         dataset = prepare(obtain("movielens-1m", data_folder() / "downloads"), Preparation(), folder)
         config = family_module("matrix_factorization").Config()
         gigabytes = 1e-6 if streamed else 1e3
-        done = training.train("matrix_factorization", dataset, config, seed=seed, gigabytes=gigabytes)
-        measured = evaluation.evaluate(done.final, dataset, ranking=False, baselines=False).metrics
+        done = trainer.train("matrix_factorization", dataset, config, seed=seed, gigabytes=gigabytes)
+        measured = evaluator.evaluate(done.final, dataset, ranking=False, baselines=False).metrics
         return {**{name: measured[name] for name in ("rmse", "auc")}, "epochs": float(done.final.epochs)}  # type: ignore[attr-defined]
 
     return work
@@ -35,7 +38,8 @@ def shuffled(folder: Path, streamed: bool, seed: int) -> Callable[[], dict[str, 
 
 def prepared(path: Path, folder: Path) -> Callable[[], str]:
     """Prepare a file by way of the disk."""
-    from recsys.dataset import Preparation, prepare
+    from recsys.data.builder import prepare
+    from recsys.data.preparation import Preparation
 
     return lambda: prepare(path, Preparation(ratings=str(path)), folder, gigabytes=0).digest
 
@@ -44,14 +48,14 @@ def trained(digest: str, folder: Path, gigabytes: float) -> Callable[[], Any]:
     """One epoch of 16 factors, all that goes before it, and the model written."""
     import torch  # noqa: F401  # its import is not timed
 
-    from recsys import training
-    from recsys.dataset import load_dataset
-    from recsys.families import family_module
+    from recsys.data.dataset import load_dataset
+    from recsys.models.base.family import family_module
+    from recsys.training import trainer
 
     def work() -> None:
         config = family_module("matrix_factorization").Config(embedding_size=16, epochs=1)
         dataset = load_dataset(digest, folder)
-        training.train("matrix_factorization", dataset, config, seed=0, refit=False, gigabytes=gigabytes)
+        trainer.train("matrix_factorization", dataset, config, seed=0, refit=False, gigabytes=gigabytes)
 
     return work
 

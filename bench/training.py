@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bench.measure import heading, table
-from recsys.factorization import factorize
-from recsys.families.matrix_factorization import Config
-from recsys.movielens import obtain
-from recsys.ratings import read_ratings
-from steps.shell import data_folder
+from recsys.data.movielens import obtain
+from recsys.data.ratings import read_ratings
+from recsys.models.matrix_factorization.family import Config
+from recsys.models.matrix_factorization.sgd import factorize
+from steps.support.entrypoint import data_folder
 
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 CLASSIC_BATCH = 1024

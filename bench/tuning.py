@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import PROJECT, heading, table
-from bench.services import database_server
-from recsys.dataset import Dataset, Preparation, prepare
-from recsys.evaluation import evaluate
-from recsys.families import family_module, family_names
-from recsys.movielens import obtain
-from recsys.training import train
+from recsys.data.builder import prepare
+from recsys.data.dataset import Dataset
+from recsys.data.movielens import obtain
+from recsys.data.preparation import Preparation
+from recsys.evaluation.evaluator import evaluate
+from recsys.models.base.family import family_module, family_names
+from recsys.training.trainer import train
 from recsys.tuning.search import Search
-from recsys.tuning.studies import Plan
-from steps.shell import data_folder
+from recsys.tuning.study import Plan
+from steps.support.entrypoint import data_folder
+from tests.support.services import database_server
 
 FAMILIES = [name for name in ("matrix_factorization", "bayesian_mf") if name in family_names()]
 PACKAGES = ["optuna", "SQLAlchemy", "mlflow"]
@@ -166,7 +168,7 @@ def logging(trials: int) -> None:
     """What a trial's run costs in MLflow on sqlite: 12 metrics, 5 settings, 4 curves of 30 epochs."""
     import mlflow
 
-    from recsys import study_runs
+    from recsys.tracking import studies
 
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -174,7 +176,7 @@ def logging(trials: int) -> None:
         with mlflow.start_run() as parent:
             for number in range(trials):
                 now = int(time.time() * 1000)
-                record = study_runs.TrialRecord(
+                record = studies.TrialRecord(
                     number,
                     "COMPLETE",
                     now,
@@ -185,7 +187,7 @@ def logging(trials: int) -> None:
                     tags={"study": "bench", "host": "here", "worker": "one"},
                 )
                 began, busy = time.perf_counter(), time.process_time()
-                study_runs.record_trial(parent.info.run_id, record)
+                studies.record_trial(parent.info.run_id, record)
                 taken.append(1000 * (time.perf_counter() - began))
                 spent.append(1000 * (time.process_time() - busy))
     taken = sorted(taken[1:])

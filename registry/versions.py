@@ -17,11 +17,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from recsys.arrays import Floats
 from recsys.errors import InputError
-from recsys.families import load_recommender
-from recsys.model import ARTIFACT
-from recsys.patience import patiently
-from recsys.recommender import Recommender
-from recsys.tracking import all_pages
+from recsys.models.base.loading import load_recommender
+from recsys.models.base.recommender import Recommender
+from recsys.serving.pyfunc_model import ARTIFACT
+from recsys.tracking.retry import patiently
+from recsys.tracking.runs import all_pages
 
 MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from recsys import checkup
-from recsys.checkup import Finding
+from recsys.diagnostics import checks
+from recsys.diagnostics.checks import Finding
 from recsys.errors import InputError
 from steps import PROJECT
-from steps.parameters import DoctorParameters
-from steps.runs import made_by
-from steps.shell import data_folder, run_step, tracking_uri
+from steps.support.entrypoint import data_folder, run_step, tracking_uri
+from steps.support.parameters import DoctorParameters
+from steps.support.runs import made_by
 
 _CONNECT_SECONDS = 5
 _ASK = "ask the server's administrator for the role that may write (docs/server.md, Login)"
@@ -61,13 +61,13 @@ Check = tuple[str, Callable[[], Finding]]
 
 
 def _checks(folder: Path, uri: str) -> Iterator[Check]:
-    yield "python", lambda: checkup.check_python(sys.version_info[:2], PROJECT / "requirements.txt")
+    yield "python", lambda: checks.check_python(sys.version_info[:2], PROJECT / "requirements.txt")
     yield "torch", _torch
     yield from _server_checks(uri)
     yield "studies", lambda: _studies(folder)
     folders = {"data": data_folder(), "temporary files": Path(tempfile.gettempdir()), "this folder": folder}
-    yield "disk", lambda: checkup.check_disk(folders)
-    yield "git", lambda: checkup.check_git(made_by())
+    yield "disk", lambda: checks.check_disk(folders)
+    yield "git", lambda: checks.check_git(made_by())
 
 
 def _server_checks(uri: str) -> Iterator[Check]:
@@ -81,13 +81,13 @@ def _server_checks(uri: str) -> Iterator[Check]:
     if found and _is_fatal(found[0], uri):
         return
     if uri.startswith("http"):
-        yield "host header", lambda: checkup.check_hosts(uri.rstrip("/"), _credentials())
-        yield "clock", lambda: checkup.check_clock(uri.rstrip("/"), datetime.now(UTC))
+        yield "host header", lambda: checks.check_hosts(uri.rstrip("/"), _credentials())
+        yield "clock", lambda: checks.check_clock(uri.rstrip("/"), datetime.now(UTC))
     yield from _writing_checks()
 
 
 def _writing_checks() -> Iterator[Check]:
-    from recsys.probes import Trace
+    from recsys.diagnostics.probes import Trace
 
     opened: list[Trace] = []
 
@@ -115,23 +115,23 @@ def _writing_checks() -> Iterator[Check]:
 
 
 def _torch() -> Finding:
-    from recsys.probes import torch_device
+    from recsys.diagnostics.probes import torch_device
 
     return Finding(torch_device())
 
 
 def _reach(uri: str) -> Finding:
-    from recsys import tracking
-    from recsys.probes import mlflow_version
+    from recsys.diagnostics.probes import mlflow_version
+    from recsys.tracking import connection
 
     if uri.startswith("http"):
-        found = checkup.check_server(uri.rstrip("/"), mlflow_version(), _credentials())
+        found = checks.check_server(uri.rstrip("/"), mlflow_version(), _credentials())
         if _is_fatal(found, uri):
             return found
     else:
         found = Finding(f"{_masked(uri, uri)}, by MLflow {mlflow_version()}")
     try:
-        tracking.connect(uri)
+        connection.connect(uri)
     except InputError as error:
         return Finding(str(error), "correct MLFLOW_TRACKING_URI, or start what it names")
     return found
@@ -155,7 +155,7 @@ def _studies(folder: Path) -> Finding:
     try:
         if parts.hostname:  # briefly: the driver would wait longer
             socket.create_connection((parts.hostname, parts.port or 3306), _CONNECT_SECONDS).close()
-        from recsys.probes import study_storage
+        from recsys.diagnostics.probes import study_storage
 
         study_storage(given)
     except Exception as error:  # the driver's, SQLAlchemy's and Optuna's own

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recsys import dataset as datasets
-from recsys.dataset import Dataset, Preparation
+from recsys.data import dataset as datasets
+from recsys.data.dataset import Dataset
+from recsys.data.preparation import Preparation
 from recsys.errors import InputError
 from recsys.settings import parse_settings
 from steps.prepare import prepare_once, prepared_folder
-from steps.runs import open_run
-from steps.shell import run_step
+from steps.support.entrypoint import run_step
+from steps.support.runs import open_run
 
 if TYPE_CHECKING:
     from registry.versions import Version
@@ -29,11 +30,11 @@ def evaluate(parameters: Any) -> "Version":
 
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
-    from recsys import bootstrap, evaluation, plots
+    from recsys.evaluation import bootstrap, evaluator, plots
     from registry import versions
 
     recommender = versions.load_version(version)
-    measured = evaluation.evaluate(recommender, dataset)
+    measured = evaluator.evaluate(recommender, dataset)
     run.log_dataset(dataset, "test")
     run.set_tags({"model_type": str(version.family), "version": str(version.number), "data_version": dataset.digest})
     if version.model_id:

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steps.decisions import UNFINISHED, find_decisions
-from steps.parameters import HistoryParameters
-from steps.shell import run_step
+from steps.support.decision_record import UNFINISHED, find_decisions
+from steps.support.entrypoint import run_step
+from steps.support.parameters import HistoryParameters
 
 if TYPE_CHECKING:
-    from registry.champion import State
+    from registry.transitions import State
 
 _CHANGES = ("promoted", "rolled_back", UNFINISHED)
 
 
 def history(parameters: HistoryParameters) -> list[dict[str, str]]:
     """Print the versions that were in Production, each with its time and reason; gives their records."""
-    from registry import champion, versions
+    from registry import transitions, versions
 
     name = parameters.model_name
-    state = champion.read_state(name)
+    state = transitions.read_state(name)
     if not state.versions:
         versions.find_or_raise_version(name)
     records = find_decisions(name)

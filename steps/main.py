@@ -2,17 +2,17 @@
 
 from recsys.settings import Settings
 from steps.evaluate import evaluate
-from steps.parameters import (
+from steps.prepare import prepare
+from steps.promote import promote
+from steps.support.entrypoint import run_step
+from steps.support.parameters import (
     EvaluateParameters,
     MainParameters,
     PrepareParameters,
     PromoteParameters,
     TrainParameters,
 )
-from steps.prepare import prepare
-from steps.promote import promote
-from steps.runs import open_run
-from steps.shell import run_step
+from steps.support.runs import open_run
 from steps.train import train
 
 

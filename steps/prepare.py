@@ -3,22 +3,25 @@
 from pathlib import Path
 from typing import Literal
 
-from recsys import dataset as datasets
-from recsys.dataset import PARTS, Dataset, Preparation
-from recsys.movielens import KNOWN, obtain
-from steps.parameters import PrepareParameters
-from steps.runs import open_run
-from steps.shell import data_folder, run_step
+from recsys.data import builder
+from recsys.data import dataset as datasets
+from recsys.data.dataset import Dataset
+from recsys.data.movielens import KNOWN, obtain
+from recsys.data.parquet_store import PARTS
+from recsys.data.preparation import Preparation
+from steps.support.entrypoint import data_folder, run_step
+from steps.support.parameters import PrepareParameters
+from steps.support.runs import open_run
 
 
 def prepare(parameters: PrepareParameters) -> Dataset:
     """Prepare a dataset, or find the one there is, and record it in an MLflow run."""
-    from recsys import plots
+    from recsys.evaluation import plots
 
     with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
-        dataset = datasets.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
+        dataset = builder.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
         _announce(dataset)
         run.log_metrics(_counts(dataset))
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})

@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from recsys import dataset as datasets
-from recsys.dataset import Dataset
+from recsys.data import dataset as datasets
+from recsys.data.dataset import Dataset
 from recsys.errors import InputError
-from steps import decisions
 from steps.evaluate import measure
-from steps.parameters import PromoteParameters
 from steps.prepare import prepared_folder
-from steps.runs import made_by, open_run
-from steps.shell import NotPromotedError, run_step
+from steps.support import decision_record
+from steps.support.entrypoint import NotPromotedError, run_step
+from steps.support.parameters import PromoteParameters
+from steps.support.runs import made_by, open_run
 
 if TYPE_CHECKING:
-    from registry.champion import State
-    from registry.promotion import Candidate, Decision
+    from registry.policy import Candidate, Decision
+    from registry.transitions import State
     from registry.versions import Version
 
 
@@ -24,13 +24,13 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
     Raises:
         NotPromotedError: after the decision, where `require_promotion` is set and nobody was promoted.
     """
-    from registry import champion
+    from registry import transitions
 
     with open_run("promote") as run:
         run.log_parameters(parameters)
-        state = champion.read_state(parameters.model_name)
+        state = transitions.read_state(parameters.model_name)
         _check_versions(state, parameters.version)
-        record = decisions.Record(run, parameters)
+        record = decision_record.Record(run, parameters)
         if parameters.repair:
             return _repair(parameters, record)
         dataset = dataset or _dataset(parameters.dataset)
@@ -42,7 +42,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
             decision = choose(state)
             record.finish(decision, "dry_run", dataset)
         else:
-            decision, mended = champion.settle(parameters.model_name, choose, made_by()["author"])
+            decision, mended = transitions.settle(parameters.model_name, choose, made_by()["author"])
             if mended:
                 print("note: a promotion that had been interrupted was finished first")
             outcome = "promoted" if decision.changes else "none" if decision.winner is None else "kept"
@@ -55,20 +55,20 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
 class _Chooser:
     """Decides from the registry as it stands; measures what was not measured on the test set, once."""
 
-    def __init__(self, parameters: PromoteParameters, dataset: Dataset, record: decisions.Record) -> None:
+    def __init__(self, parameters: PromoteParameters, dataset: Dataset, record: decision_record.Record) -> None:
         self.parameters = parameters
         self.dataset = dataset
         self.record = record
         self._unmeasurable: dict[int, str] = {}
 
     def __call__(self, state: "State") -> "Decision":
-        from registry import promotion
+        from registry import policy
 
-        policy = promotion.Policy(**self.parameters.model_dump(include=set(promotion.Policy.model_fields)))
-        decision = promotion.decide(
+        chosen = policy.Policy(**self.parameters.model_dump(include=set(policy.Policy.model_fields)))
+        decision = policy.decide(
             [self._candidate(version, state) for version in state.versions],
             champion=state.champion,
-            policy=policy,
+            policy=chosen,
             scale=self.dataset.scale,
             test_rows=len(self.dataset.test),
         )
@@ -77,7 +77,7 @@ class _Chooser:
         return decision
 
     def _candidate(self, version: "Version", state: "State") -> "Candidate":
-        from registry.promotion import Candidate
+        from registry.policy import Candidate
 
         family = version.family or "unknown"
         if version.family is None:
@@ -106,14 +106,14 @@ class _Chooser:
         return None
 
 
-def _repair(parameters: PromoteParameters, record: decisions.Record) -> "Decision":
-    from registry import champion
-    from registry.promotion import Decision
+def _repair(parameters: PromoteParameters, record: decision_record.Record) -> "Decision":
+    from registry import transitions
+    from registry.policy import Decision
 
     def stay(state: "State") -> Decision:
         return Decision(state.champion, state.champion, f"version {state.champion} is the champion as things stand")
 
-    decision, mended = champion.settle(parameters.model_name, stay, made_by()["author"])
+    decision, mended = transitions.settle(parameters.model_name, stay, made_by()["author"])
     if decision.winner is None:
         print(f"{parameters.model_name} has no version in Production, there is nothing to repair")
         return decision

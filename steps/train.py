@@ -4,21 +4,21 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from recsys.dataset import Dataset
+from recsys.data.dataset import Dataset
 from recsys.errors import InputError, JoinedError
-from recsys.families import family_module
+from recsys.models.base.family import family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
-from steps.parameters import TrainParameters
 from steps.prepare import gigabytes_of, prepare_once
-from steps.ranks import fitting_together
-from steps.runs import made_by, open_run
-from steps.shell import read_params, run_step
+from steps.support.distributed import fitting_together
+from steps.support.entrypoint import read_params, run_step
+from steps.support.parameters import TrainParameters
+from steps.support.runs import made_by, open_run
 
 if TYPE_CHECKING:
-    from recsys.recommender import Recommender
-    from recsys.tracking import Run
-    from recsys.training import FitAll
+    from recsys.models.base.recommender import Recommender
+    from recsys.tracking.runs import Run
+    from recsys.training.trainer import FitAll
     from registry.versions import Version
 
 
@@ -68,15 +68,16 @@ def _train_and_register(
     run: "Run",
     fit_all: "FitAll | None" = None,
 ) -> "Version":
-    from recsys import evaluation, plots, streaming, training
+    from recsys.evaluation import evaluator, plots
+    from recsys.training import out_of_core, trainer
     from registry import versions
 
     family = parameters.family
     history = History(run)
     gigabytes = gigabytes_of(parameters.memory)
-    if streaming.is_needed(family, dataset, gigabytes):
+    if out_of_core.is_needed(family, dataset, gigabytes):
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
-    done = training.train(
+    done = trainer.train(
         family,
         dataset,
         config,
@@ -86,7 +87,7 @@ def _train_and_register(
         gigabytes=gigabytes,
         fit_all=fit_all,
     )
-    measured = evaluation.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
+    measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
     run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
     history.log_plot()
@@ -113,9 +114,9 @@ def _train_and_register(
 
 def _settings_of_run(parameters: TrainParameters, given: Settings) -> Settings:
     """The settings that a search found, less those that were given singly."""
-    from recsys import study_runs
+    from recsys.tracking import studies
 
-    found = study_runs.read_json(parameters.from_run, "best_params.json")
+    found = studies.read_json(parameters.from_run, "best_params.json")
     singly = {name: getattr(given, name) for name in given.model_fields_set}
     try:
         return parse_settings(type(given), {**found, **singly})
@@ -143,7 +144,7 @@ class History:
 
     def log_plot(self) -> None:
         """Plot the curves, if the family reported any."""
-        from recsys import plots
+        from recsys.evaluation import plots
 
         self.run.flush()
         curves = {name: points for name, points in self.curves.items() if name.endswith("rmse")}
@@ -158,7 +159,7 @@ class History:
 def _log_importances(run: "Run", recommender: "Recommender") -> None:
     import pandas as pd
 
-    from recsys import plots
+    from recsys.evaluation import plots
 
     values = recommender.importances()
     if values:

@@ -10,23 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.dataset import Dataset
+from recsys.data.dataset import Dataset
 from recsys.errors import InputError
-from recsys.tuning import spaces, urls
-from steps.concealment import conceal_refused, concealed, hide_password
-from steps.gently import GentleStop
-from steps.parameters import TrainParameters, Tuning
+from recsys.tuning import database_url, search_space
 from steps.prepare import prepare_once
-from steps.progress import Board
-from steps.runs import made_by, open_run
-from steps.shell import STORAGE, TICKET, run_step
+from steps.support.entrypoint import STORAGE, TICKET, run_step
+from steps.support.parameters import TrainParameters, Tuning
+from steps.support.progress import Board
+from steps.support.runs import made_by, open_run
+from steps.support.secrets import conceal_refused, concealed, hide_password
+from steps.support.signals import GentleStop
 from steps.train import train
 
 if TYPE_CHECKING:
-    from recsys.study_runs import TrialRecord
+    from recsys.tracking.studies import TrialRecord
     from recsys.tuning.objective import Curves
     from recsys.tuning.search import Search
-    from recsys.tuning.studies import Plan
+    from recsys.tuning.study import Plan
     from recsys.tuning.trials import EndedTrial
     from registry.versions import Version
 
@@ -38,7 +38,7 @@ def tune(parameters: Tuning) -> "Version | None":
 
     One process of all that take part trains the best settings on all rows that are not test, and registers them.
     """
-    from recsys import study_runs
+    from recsys.tracking import studies
     from recsys.tuning.search import Search
 
     url = storage_url(parameters)
@@ -46,7 +46,7 @@ def tune(parameters: Tuning) -> "Version | None":
         _help_out(parameters, url, **json.loads(ticket))
         return None
     with concealed(url), open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
-        run.log_parameters(parameters.model_copy(update={"storage": urls.masked(parameters.storage)}))
+        run.log_parameters(parameters.model_copy(update={"storage": database_url.masked(parameters.storage)}))
         dataset = prepare_once(parameters, parameters.folder, parameters.memory)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
@@ -54,8 +54,8 @@ def tune(parameters: Tuning) -> "Version | None":
         search = Search(plan, dataset, url, _study_name(parameters, plan, dataset), platform.node() or "localhost")
         search.join(works=parameters.workers == 1)
         parent = _parent(search, parameters, dataset)
-        study_runs.adopt(parent)
-        run.set_tags({"study": search.name, study_runs.WORKER: search.worker})
+        studies.adopt(parent)
+        run.set_tags({"study": search.name, studies.WORKER: search.worker})
         until = None if parameters.timeout is None else time.time() + parameters.timeout
         board = Board(plan.metric, until)
         _announce(search)
@@ -78,28 +78,28 @@ def storage_url(parameters: Tuning) -> str:
     if parameters.storage == "auto":
         url = given or f"sqlite:///{folder / 'studies.db'}"
         try:
-            urls.check_url(url)
+            database_url.check_url(url)
         except InputError as error:
             raise InputError(f"{STORAGE}: {error}") from None
     else:
-        hidden = urls.masked(given) == parameters.storage  # see steps.concealment
+        hidden = database_url.masked(given) == parameters.storage  # see steps.concealment
         url = given if hidden else parameters.storage
-    if urls.is_sqlite(url):
-        file = urls.sqlite_path(url)
+    if database_url.is_sqlite(url):
+        file = database_url.sqlite_path(url)
         url = url.replace(f"/{file}", f"/{folder / file}", 1) if not Path(file).is_absolute() else url
     return url
 
 
 def _plan(parameters: Tuning) -> "Plan":
     from recsys.tuning.objective import LOWER_IS_BETTER
-    from recsys.tuning.studies import Plan
+    from recsys.tuning.study import Plan
 
     direction = "minimize" if parameters.metric in LOWER_IS_BETTER else "maximize"
     return Plan(
         family=parameters.family,
         metric=parameters.metric,
         direction=direction if parameters.direction == "auto" else parameters.direction,
-        ranges=spaces.read_ranges(parameters.space, parameters.family),
+        ranges=search_space.read_ranges(parameters.space, parameters.family),
         sampler=parameters.sampler,
         trials=parameters.trials,
         timeout=parameters.timeout,
@@ -115,20 +115,20 @@ def _study_name(parameters: Tuning, plan: "Plan", dataset: Dataset) -> str:
     name = f"{plan.family}-{dataset.digest[:12]}"
     if (plan.metric, plan.direction) != ("auc", "maximize"):
         name += f"-{plan.direction}-{plan.metric}"
-    return name + (f"-{spaces.digest_ranges(plan.ranges)}" if plan.ranges else "")
+    return name + (f"-{search_space.digest_ranges(plan.ranges)}" if plan.ranges else "")
 
 
 def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
     """The study's run, which all who take part share; it is found through the study."""
-    from recsys import study_runs
+    from recsys.tracking import studies
 
-    here = urls.masked(study_runs.tracking_uri())
+    here = database_url.masked(studies.tracking_uri())
     about = {"family": parameters.family, "study": search.name, "metric": search.plan.metric}
     about |= {"direction": search.plan.direction, "sampler": parameters.sampler, "space": parameters.space or "default"}
 
     def find(state: dict[str, Any]) -> str:
         run_id = state.get("run")
-        if run_id and not study_runs.has_run(run_id):
+        if run_id and not studies.has_run(run_id):
             if state["tracking"] != here or search.others_alive():
                 raise InputError(
                     f"study {search.name!r} keeps its runs in {state['tracking']}, got MLFLOW_TRACKING_URI={here}, "
@@ -137,13 +137,13 @@ def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
             run_id = None  # its tracking database was removed: the study goes on in a new run
         if not run_id:
             tags = made_by() | {"study": search.name, "model_type": parameters.family, "data_version": dataset.digest}
-            run_id = study_runs.find_or_make_parent(state["key"], f"study {search.name}", tags)
-        study_runs.log_once(str(run_id), about)  # under the lock: two at once would log a parameter twice
+            run_id = studies.find_or_make_parent(state["key"], f"study {search.name}", tags)
+        studies.log_once(str(run_id), about)  # under the lock: two at once would log a parameter twice
         state |= {"run": run_id, "tracking": here}
         return str(run_id)
 
     parent = search.ledger.transact(find)
-    study_runs.resume_status(parent)
+    studies.resume_status(parent)
     return parent
 
 
@@ -158,7 +158,7 @@ def _announce(search: "Search") -> None:
 @contextlib.contextmanager
 def _taking_part(search: "Search", parent: str) -> Any:
     """Signs of life while at work; the study's run does not stay RUNNING when the last one leaves early."""
-    from recsys import study_runs
+    from recsys.tracking import studies
 
     status = "FAILED"
     try:
@@ -170,17 +170,17 @@ def _taking_part(search: "Search", parent: str) -> Any:
         raise
     finally:
         if search.outcome() is None and not search.others_alive():
-            study_runs.end(parent, status)
+            studies.end(parent, status)
 
 
 def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, board: Board) -> dict[str, Any]:
     """Run trials, then see the search to its end."""
-    from recsys import study_runs
+    from recsys.tracking import studies
     from recsys.tuning.search import SupersededError
 
     def ended(trial: "EndedTrial", curves: "Curves") -> None:
         record = _record(trial, search.name, curves)
-        study_runs.record_trial(parent, record)
+        studies.record_trial(parent, record)
         board.trial(trial, record.tags.get("error"), record.metrics["seconds"])
         board.status(search.progress)
 
@@ -195,7 +195,7 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
             continue
         try:
             found = _finish(search, parent, parameters, dataset)
-            study_runs.end(parent, "FINISHED")
+            studies.end(parent, "FINISHED")
             search.close(found)
         except SupersededError:
             superseded = True
@@ -203,7 +203,7 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
             search.concede()
             raise
     if superseded:
-        study_runs.end(parent, "FINISHED")  # which this process has shown as running since
+        studies.end(parent, "FINISHED")  # which this process has shown as running since
     outcome = search.outcome()
     assert outcome is not None
     return outcome
@@ -211,21 +211,21 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
 
 def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset) -> dict[str, Any]:
     """Put the whole study on record, train its best settings and register them, unless that was done already."""
-    from recsys import study_runs
-    from recsys.tuning import figures
+    from recsys.tracking import studies
+    from recsys.tuning import plots
     from recsys.tuning.trials import counts, share_saved, value_of
     from registry import versions
 
     trials = [trial for trial in search.trials() if trial.state.is_finished()]
-    study_runs.reconcile(
+    studies.reconcile(
         parent, [_record(trial, search.name) for trial in trials], [search.worker, *search.others_alive()]
     )
     best, config = search.best()
     metric, saved = search.plan.metric, share_saved(trials)
-    with study_runs.resumed(parent) as run:
+    with studies.resumed(parent) as run:
         run.log_metrics({f"best_validation_{metric}": value_of(best), "pruning_saved": saved, **counts(trials)})
         run.set_tags({"best_trial": str(best.number)})
-        run.log_figures(figures.study_figures(search.study, metric))
+        run.log_figures(plots.study_figures(search.study, metric))
         run.log_json(config.model_dump(), "best_params.json")
         outcome = {"trial": best.number, "value": value_of(best), "trials": len(trials), "saved": saved}
         if not parameters.registers:
@@ -241,7 +241,7 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
                 with search.finishing():
                     return versions.find_tagged(parameters.model_name, mark) or register()
 
-            tags = mark | {study_runs.WORKER: search.worker}
+            tags = mark | {studies.WORKER: search.worker}
             version = train(TrainParameters(**kept), config, dataset, tags, once)
         run.set_tags({"version": str(version.number)})
     return outcome | {"version": version.number}
@@ -269,7 +269,7 @@ def _employ(
     search: "Search", parent: str, parameters: Tuning, url: str, until: float | None, board: Board
 ) -> dict[str, Any] | None:
     """Have so many processes of this machine do the work, and watch over them."""
-    from steps.team import Team
+    from steps.support.worker_pool import Team
 
     ticket = {"number": search.number, "until": until, "parent": parent}
     changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
@@ -307,7 +307,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
 
 def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
     """A trial as it goes on record; without `curves`, those that its worker left in the study."""
-    from recsys.study_runs import TrialRecord
+    from recsys.tracking.studies import TrialRecord
     from recsys.tuning.trials import milliseconds, note_of
 
     note = note_of(trial)

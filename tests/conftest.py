@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import prepared
 
-from bench.services import DatabaseServer, database_server
-from recsys.dataset import Dataset
+from recsys.data.dataset import Dataset
+from tests.support.builders import prepared
+from tests.support.services import DatabaseServer, database_server
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def prepare_rows(tmp_path: Path):
 @pytest.fixture(scope="session")
 def movielens_100k() -> Path:
     """The file of MovieLens 100K, from where the steps keep it or obtained now."""
-    from recsys.movielens import obtain
-    from steps.shell import data_folder
+    from recsys.data.movielens import obtain
+    from steps.support.entrypoint import data_folder
 
     return obtain("movielens-100k", data_folder() / "downloads")
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from recsys.settings import to_text
-from steps.parameters import STEPS
-from steps.shell import parse
+from steps.support.entrypoint import parse
+from steps.support.parameters import STEPS
 
 PROJECT = Path(__file__).resolve().parent.parent
 REFERENCE = runpy.run_path(str(PROJECT / "docs" / "reference.py"))

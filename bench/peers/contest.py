@@ -17,7 +17,7 @@ from bench.peers.data import Problem, Rows
 from bench.peers.environments import UnavailableError
 from recsys import metrics
 from recsys.arrays import Codes, Floats
-from recsys.biases import learn_biases
+from recsys.models.base.biases import learn_biases
 
 WORKER = Path(__file__).with_name("worker.py")
 Curve = list[tuple[float, float]]

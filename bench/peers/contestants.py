@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.environments import OURS, Environment, environment
-from recsys.families import family_module
+from recsys.models.base.family import family_module
 
 MODELS = Path(__file__).with_name("models")
 NUMERIC = ("numpy==2.4.6", "scipy==1.17.1")

@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from sklearn.model_selection import train_test_split
 
 from recsys.arrays import Array, Floats
-from recsys.movielens import download
+from recsys.data.movielens import download
 
 SETS = ("movielens-100k", "synthetic", "movielens-1m", "movielens-100k-folds")
 SEED = 42  # of train_test_split: the rows on which the published figures of docs/benchmarks.md were measured

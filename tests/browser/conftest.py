@@ -4,8 +4,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from pipeline import COLUMNS, PROJECT, Store, new_store, serving, step_command, write_sample
 from playwright.sync_api import Page, sync_playwright
+
+from tests.support.pipeline import COLUMNS, PROJECT, Store, new_store, serving, step_command, write_sample
 
 _OPTIONS = [
     "--no-sandbox",

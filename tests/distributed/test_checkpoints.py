@@ -1,8 +1,9 @@
 import json
 
 import pytest
-from checks import die_while_saving, load_newest, save_on_a_full_disk, save_some
-from processes import DIED, together
+
+from tests.support.checks import die_while_saving, load_newest, save_on_a_full_disk, save_some
+from tests.support.processes import DIED, together
 
 
 def expected(value):

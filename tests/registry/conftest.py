@@ -2,9 +2,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from pipeline import VERSION_TAGS, Store, new_store
 
 from registry import versions
+from tests.support.pipeline import VERSION_TAGS, Store, new_store
 
 
 @pytest.fixture

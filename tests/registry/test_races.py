@@ -7,17 +7,17 @@ import threading
 import time
 
 import pytest
-from pipeline import serving
 
 from bench import races
-from recsys import tracking
+from recsys.tracking import connection
+from tests.support.pipeline import serving
 
 
 @pytest.fixture(scope="module")
 def mariadb_store(mariadb):
     """The URL of a database with MLflow's tables."""
     uri = mariadb.new_database("races")
-    tracking.connect(uri)
+    connection.connect(uri)
     return uri
 
 

@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from pipeline import VERSION_TAGS as TAGS
 
 from recsys.errors import InputError
 from registry import versions
+from tests.support.pipeline import VERSION_TAGS as TAGS
 
 MEASURED = {"rmse": 0.91234, "mae": 0.7, "auc": 0.8123456789, "auc_per_user": 0.7, "rows": 100.0}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from pipeline import Store, options, step_function, write_sample
 
-from bench.services import DatabaseServer
-from bench.team_server import TeamServer, team_server
-from steps.shell import run_step
+from steps.support.entrypoint import run_step
+from tests.support.pipeline import Store, options, step_function, write_sample
+from tests.support.services import DatabaseServer
+from tests.support.team_server import TeamServer, team_server
 
 PATIENCE = 60  # seconds that something may take on a busy machine before it counts as never happening
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.team_server import compose, secrets
 from server import make_env
+from tests.support.team_server import compose, secrets
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 TEXT = (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")

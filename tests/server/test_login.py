@@ -16,12 +16,12 @@ from mlflow.server.auth.client import AuthServiceClient
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.tracking import MlflowClient
 from moto.server import ThreadedMotoServer
-from pipeline import COLUMNS, PROJECT
 
-from bench.services import free_port
-from bench.team_server import team_server
 from server import accounts
 from server.backup import direct, restore, save
+from tests.support.pipeline import COLUMNS, PROJECT
+from tests.support.services import free_port
+from tests.support.team_server import team_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 

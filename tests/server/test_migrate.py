@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
-from pipeline import COLUMNS, new_store, options, step_function, write_sample
 
 from server import migrate
 from server.backup import BackupError, direct
-from steps.shell import run_step
+from steps.support.entrypoint import run_step
+from tests.support.pipeline import COLUMNS, new_store, options, step_function, write_sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIRS = pd.DataFrame({"user_id": ["größe 001", "nobody"], "item_id": ["SKU-1", 7]})

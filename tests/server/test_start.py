@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.services import free_port
 from server import start
+from tests.support.services import free_port
 
 URI = "mysql+pymysql://mlflow:geheim%21@db:3306/mlflow"
 GIVEN = {"MLFLOW_BACKEND_STORE_URI": URI}

@@ -17,11 +17,11 @@ import requests
 from conftest import PATIENCE, Background, read_all, wait
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
-from pipeline import COLUMNS, PROJECT, mlflow_command
 
 from bench.server import log_at_once, lost
-from bench.team_server import compose
 from server.backup import BackupError, direct, restore, save
+from tests.support.pipeline import COLUMNS, PROJECT, mlflow_command
+from tests.support.team_server import compose
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import mlflow
 import pytest
-from pipeline import Store, new_store, options, step_function, write_sample
 
-from steps.shell import run_step
+from steps.support.entrypoint import run_step
+from tests.support.pipeline import Store, new_store, options, step_function, write_sample
 
 
 class Stepper(Protocol):

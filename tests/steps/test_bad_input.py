@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from pipeline import COLUMNS, PROJECT, Store, grid, step_command, write_csv
+
+from tests.support.pipeline import COLUMNS, PROJECT, Store, grid, step_command, write_csv
 
 GOOD = [*grid(), ("u0", "i99", 5), ("u1", "i99", 1)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.services import free_port
-from recsys import checkup
+from recsys.diagnostics import checks
 from steps.doctor import doctor
-from steps.shell import run_step
+from steps.support.entrypoint import run_step
+from tests.support.services import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 OURS = "3.17.2"
@@ -61,7 +61,7 @@ def answering(version=(200, OURS), search=(200, "{}"), foreign=(403, "Invalid Ho
 )
 def test_the_server_and_its_version(answers, text, remedy):
     with answering(**answers) as uri:
-        found = checkup.check_server(uri, OURS, None)
+        found = checks.check_server(uri, OURS, None)
     assert text in found.text
     assert remedy in found.remedy
     assert found.is_ok == (not remedy)
@@ -69,45 +69,45 @@ def test_the_server_and_its_version(answers, text, remedy):
 
 def test_the_rule_for_host_headers():
     with answering() as uri:
-        assert checkup.check_hosts(uri, None).is_ok
+        assert checks.check_hosts(uri, None).is_ok
     with answering(search=(403, "Invalid Host header - possible DNS rebinding attack detected")) as uri:
         name = uri.removeprefix("http://")
-        assert checkup.check_hosts(uri, None).remedy == f"add {name} to ALLOWED_HOSTS in its .env, and make up"
+        assert checks.check_hosts(uri, None).remedy == f"add {name} to ALLOWED_HOSTS in its .env, and make up"
     with answering(foreign=(200, "{}")) as uri:
-        assert "any web page can read it" in checkup.check_hosts(uri, None).text
+        assert "any web page can read it" in checks.check_hosts(uri, None).text
 
 
 def test_the_clocks():
     with answering(date="Mon, 02 Nov 2026 10:00:00 GMT") as uri:
         then = datetime(2026, 11, 2, 10, tzinfo=UTC)
-        assert checkup.check_clock(uri, then + timedelta(seconds=5)).text == "the server's clock is 5 s behind ours"
-        assert checkup.check_clock(uri, then + timedelta(seconds=5)).is_ok
-        wrong = checkup.check_clock(uri, then - timedelta(minutes=3))
+        assert checks.check_clock(uri, then + timedelta(seconds=5)).text == "the server's clock is 5 s behind ours"
+        assert checks.check_clock(uri, then + timedelta(seconds=5)).is_ok
+        wrong = checks.check_clock(uri, then - timedelta(minutes=3))
         assert wrong.text == "the server's clock is 180 s ahead of ours"
         assert "timedatectl" in wrong.remedy
 
 
 def test_python_and_pins(tmp_path):
-    assert checkup.check_python((3, 11), PROJECT / "requirements.txt").is_ok
-    assert "3.12, 3.11 is needed" in checkup.check_python((3, 12), PROJECT / "requirements.txt").text
+    assert checks.check_python((3, 11), PROJECT / "requirements.txt").is_ok
+    assert "3.12, 3.11 is needed" in checks.check_python((3, 12), PROJECT / "requirements.txt").text
     pins = tmp_path / "requirements.txt"
     pins.write_text("# pins\npytest==0.0.1\nno-such-package==1.2  # why\n")
-    text = checkup.check_python((3, 11), pins).text
+    text = checks.check_python((3, 11), pins).text
     assert "no-such-package missing instead of 1.2" in text
     assert "instead of 0.0.1" in text
 
 
 def test_disk(tmp_path, monkeypatch):
-    assert checkup.check_disk({"data": tmp_path / "not" / "yet"}).is_ok
-    monkeypatch.setattr(checkup, "_FREE_GB", 1e9)
-    assert str(tmp_path) in checkup.check_disk({"data": tmp_path}).remedy
+    assert checks.check_disk({"data": tmp_path / "not" / "yet"}).is_ok
+    monkeypatch.setattr(checks, "_FREE_GB", 1e9)
+    assert str(tmp_path) in checks.check_disk({"data": tmp_path}).remedy
 
 
 def test_git():
     tags = {"git_commit": "0123456789abcdef", "git_dirty": "false"}
-    assert checkup.check_git(tags).text == "commit 0123456789ab, nothing uncommitted"
-    assert "uncommitted changes" in checkup.check_git(tags | {"git_dirty": "true"}).text
-    assert "no git checkout" in checkup.check_git({"git_commit": "unknown", "git_dirty": "unknown"}).text
+    assert checks.check_git(tags).text == "commit 0123456789ab, nothing uncommitted"
+    assert "uncommitted changes" in checks.check_git(tags | {"git_dirty": "true"}).text
+    assert "no git checkout" in checks.check_git({"git_commit": "unknown", "git_dirty": "unknown"}).text
 
 
 @pytest.fixture

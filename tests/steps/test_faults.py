@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from pipeline import COLUMNS, PROJECT, Store, mlflow_command, new_store, step_command, write_sample
+
+from tests.support.pipeline import COLUMNS, PROJECT, Store, mlflow_command, new_store, step_command, write_sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 

@@ -10,9 +10,9 @@ import sys
 import mlflow
 import pandas as pd
 import pytest
-from pipeline import COLUMNS, PROJECT, Store, mlflow_command, new_store, write_sample
 
-from recsys.families import family_names
+from recsys.models.base.family import family_names
+from tests.support.pipeline import COLUMNS, PROJECT, Store, mlflow_command, new_store, write_sample
 
 pytestmark = pytest.mark.e2e
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pipeline import PROJECT, grid, step_command, write_csv
 
 from recsys.errors import InputError
-from steps.shell import parse
+from steps.support.entrypoint import parse
+from tests.support.pipeline import PROJECT, grid, step_command, write_csv
 
-SITE = Path(__file__).resolve().parents[1] / "distributed" / "site"  # makes the family `counting` known
+SITE = Path(__file__).resolve().parents[1] / "support" / "site"  # makes the family `counting` known
 PATIENCE = 90
 
 

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
-from pipeline import VERSION_TAGS, Store, grid, write_csv
 
-from recsys.dataset import newest_dataset
+from recsys.data.dataset import newest_dataset
 from registry import versions
+from tests.support.pipeline import VERSION_TAGS, Store, grid, write_csv
 
 FACTORS = {"family": "matrix_factorization", "embedding_size": 4, "batch_size": 64, "patience": 50}
 ANY = {"max_rmse": 4, "beat_bias": False}

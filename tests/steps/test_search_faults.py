@@ -14,7 +14,8 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from pipeline import COLUMNS, PROJECT, options, write_sample
+
+from tests.support.pipeline import COLUMNS, PROJECT, options, write_sample
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

@@ -7,7 +7,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from pipeline import COLUMNS, PROJECT, write_sample
+
+from tests.support.pipeline import COLUMNS, PROJECT, write_sample
 
 pytestmark = pytest.mark.e2e
 

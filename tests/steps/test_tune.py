@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from pipeline import COLUMNS, PROJECT, write_sample
 
-from recsys import study_runs
-from recsys.tuning import figures
-from steps import concealment
+from recsys.tracking import studies
+from recsys.tuning import plots as study_plots
 from steps import tune as tuning
+from steps.support import secrets
+from tests.support.pipeline import COLUMNS, PROJECT, write_sample
 
 TRIALS = 3
 SECRET = "s3cret"
@@ -22,10 +22,10 @@ SECRET = "s3cret"
 @pytest.fixture
 def study(module_step, monkeypatch):
     """Runs a tiny study of the bias family; its plots, which take longer than all the rest, only on demand."""
-    drawn = figures.study_figures
+    drawn = study_plots.study_figures
 
     def run(*, plots: bool = False, **parameters: object) -> None:
-        monkeypatch.setattr(figures, "study_figures", drawn if plots else lambda study, metric: {})
+        monkeypatch.setattr(study_plots, "study_figures", drawn if plots else lambda study, metric: {})
         defaults = {"family": "bias", "trials": TRIALS, "ratings": "my.csv", **COLUMNS}
         module_step("tune", **defaults | parameters)
 
@@ -224,8 +224,8 @@ def test_a_finisher_that_died_after_registering_is_not_followed_by_a_second_vers
 
 def test_a_finisher_that_was_paused_is_not_followed_by_a_second_version(study, module_store, monkeypatch, capsys):
     """Paused while it trains the best, so long that another worker counts it as dead, takes over and finishes."""
-    from recsys.tracking import Run
-    from recsys.tuning.ledger import Ledger
+    from recsys.tracking.runs import Run
+    from recsys.tuning.coordination import Ledger
 
     real = Run.log_recommender
 
@@ -257,9 +257,9 @@ def test_behind_a_server_the_launcher_s_run_is_there_only_for_its_end(study, mod
     launched = client.create_run("0").info.run_id
     url = f"mysql+pymysql://anna:{SECRET}@127.0.0.1:9/studies"
     client.log_param(launched, "storage", url)
-    monkeypatch.setattr(study_runs, "_get_store", object)  # no database to write to, as behind a server
+    monkeypatch.setattr(studies, "_get_store", object)  # no database to write to, as behind a server
     with subprocess.Popen(["sleep", "60"]) as launcher:
-        monkeypatch.setattr(concealment, "os", SimpleNamespace(environ=os.environ, getppid=lambda: launcher.pid))
+        monkeypatch.setattr(secrets, "os", SimpleNamespace(environ=os.environ, getppid=lambda: launcher.pid))
         monkeypatch.setenv("MLFLOW_RUN_ID", launched)
         monkeypatch.setenv(tuning.STORAGE, url)
         with pytest.raises(SystemExit):

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy
-from builders import rated
 
-from bench.services import free_port
 from recsys.errors import InputError
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.search import Search
-from recsys.tuning.studies import Plan
+from recsys.tuning.study import Plan
 from recsys.tuning.trials import DONE
+from tests.support.builders import rated
+from tests.support.services import free_port
 
 PLAN = Plan("bias", trials=3, heartbeat=1)
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from builders import rated
 
 from recsys.errors import InputError
-from recsys.families.bias import Config
+from recsys.models.bias import Config
 from recsys.tuning import objective as objectives
 from recsys.tuning.objective import Measured, Objective
+from tests.support.builders import rated
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ import sklearn.linear_model  # noqa: F401  # imported by a fit otherwise, and im
 import torch  # noqa: F401  # likewise
 
 from recsys.arrays import Codes, Floats, Ids
-from recsys.dataset import PARTS, Dataset, Interactions
-from recsys.families import family_module
-from recsys.features import learn_features
+from recsys.data.dataset import Dataset
+from recsys.data.features import learn_features
+from recsys.data.interactions import Interactions
+from recsys.data.parquet_store import PARTS
+from recsys.models.base.family import family_module
 from recsys.settings import Settings, parse_settings
-from recsys.training import train
+from recsys.training.trainer import train
 
 VALIDATION_SHARE = 0.1
 

@@ -21,8 +21,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
-from recsys.distributed.group import Group
-from recsys.manifest import sync
+from recsys.distributed.process_group import Group
+from recsys.runtime.files import sync
 
 KEPT = 2
 INDEX = "checkpoint.json"  # the digest, and the size of every file

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recsys.arrays import Array
-from recsys.dataset import Dataset
+from recsys.data.dataset import Dataset
+from recsys.data.splits import hash_pairs
 from recsys.errors import InputError
-from recsys.evaluation import evaluate
-from recsys.families import cross_validation_folds
+from recsys.evaluation.evaluator import evaluate
+from recsys.models.base.family import cross_validation_folds
 from recsys.settings import Settings
-from recsys.splits import hash_pairs
-from recsys.training import train
+from recsys.training.trainer import train
 
 LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
 METRICS = ("auc", "auc_per_user", "accuracy", "f1_score", "log_loss", "rmse", "mae")

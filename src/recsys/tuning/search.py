@@ -19,15 +19,15 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from recsys.dataset import Dataset
+from recsys.data.dataset import Dataset
 from recsys.errors import DivergedError, InputError
 from recsys.settings import Settings
-from recsys.tuning.ledger import Ledger, State
+from recsys.tuning.coordination import Ledger, State
+from recsys.tuning.heartbeat import Pulse
 from recsys.tuning.objective import Curves, Measured, Objective
-from recsys.tuning.pulse import Pulse
-from recsys.tuning.reports import Reports
+from recsys.tuning.pruning import Reports
 from recsys.tuning.storage import RETRY, PatientStorage, explained, open_storage
-from recsys.tuning.studies import Plan, Subject
+from recsys.tuning.study import Plan, Subject
 from recsys.tuning.trials import DONE, STOPPED, best_trial, count, is_lost, note_of, refuse_endless_failure
 
 _GRACE = 6  # signs of life that may be missed, as while a database restarts

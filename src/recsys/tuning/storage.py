@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc
 
 from recsys.errors import InputError
-from recsys.tuning.urls import is_sqlite, place, port, scrubbed, sqlite_path
+from recsys.tuning.database_url import is_sqlite, place, port, scrubbed, sqlite_path
 
 CONNECT_SECONDS = 4
 PATIENCE_SECONDS = 90.0  # a database that restarts is back by then

@@ -1,0 +1,1 @@
+"""From a ratings file to a dataset, and back into memory."""

@@ -1,0 +1,351 @@
+"""From cleaned ratings to a dataset's files: who is learnt from, who tests, and what is known of users and items.
+
+Ratings come some at a time, from memory or from disk, and every number is gathered in their order. So both give the
+same files, byte for byte.
+"""
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.arrays import Floats, Ids
+from recsys.data import spill, splits
+from recsys.data.buckets import Buckets, bits_for
+from recsys.data.cleaning import Block
+from recsys.data.dataset import Dataset, digest_source, find_prepared, open_prepared
+from recsys.data.features import Features, Learner, Statistics
+from recsys.data.interactions import Interactions
+from recsys.data.manifest import FORMAT, write_manifest
+from recsys.data.parquet_store import PARTS, SIDES, PartWriter
+from recsys.data.preparation import Preparation
+from recsys.data.ratings import read_ratings
+from recsys.data.readers.files import estimate_rows, find_files, open_files
+from recsys.data.readers.source import Columns
+from recsys.errors import InputError
+from recsys.runtime import memory
+from recsys.runtime.files import sync
+
+BYTES_A_ROW = 24
+"""On disk, at most: what is written of a rating."""
+
+_BUCKET = 1 << 22  # test rows sorted at a time, where they come from disk
+
+
+class Cleaned(Protocol):
+    """Cleaned ratings, in memory or on disk: `Ratings` or `SpilledRatings`."""
+
+    @property
+    def user_ids(self) -> Ids:
+        """In codepoint order, each used by a row."""
+
+    @property
+    def item_ids(self) -> Ids:
+        """Likewise."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether every rating has a timestamp; else none has."""
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of the input."""
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Of those, how many were dropped for which reason."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence each, for the user."""
+
+    def __len__(self) -> int: ...
+
+    def blocks(self) -> Iterator[Block]:
+        """The ratings in the input's order, some at a time; may be asked for again."""
+
+
+def build(
+    ratings: Cleaned, preparation: Preparation, folder: Path, source: Path, scratch: Path | None = None
+) -> dict[str, Any]:
+    """Write a dataset's tables into a folder; returns what the manifest says of them.
+
+    Args:
+        source: the input, for messages.
+        scratch: a folder for what is not to be held in memory; None: there is memory enough.
+
+    Raises:
+        InputError: if these ratings and parameters make no dataset.
+    """
+    scale = _check(ratings, preparation, source)
+    assign = _assign(ratings, preparation)
+    hashes = splits.PairHashes(ratings.user_ids, ratings.item_ids)
+    learner = Learner(len(ratings.user_ids), len(ratings.item_ids))
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))  # Parquet is written beside the work of this thread
+        writers = [stack.enter_context(PartWriter(folder / name, pool)) for name in PARTS]
+        tested = stack.enter_context(_Tested(scratch, round(len(ratings) * preparation.test_size)))
+        for block in ratings.blocks():
+            rows = Interactions(block.users, block.items, block.values, block.timestamps)
+            hashed = hashes.of(block.users, block.items)
+            parts = assign(block, hashed)
+            for part, writer in enumerate(writers):
+                chosen = np.flatnonzero(parts == part)
+                writer.add(some := rows[chosen])
+                if part == splits.TRAIN:
+                    learner.add(some.users, some.items, some.ratings)
+                elif part == splits.TEST:
+                    tested.add(splits.mix_ratings(hashed[chosen], some.ratings))
+        sizes = {name: writer.rows for name, writer in zip(PARTS, writers, strict=True)}
+        for name, size in sizes.items():
+            if size == 0:
+                raise InputError(
+                    f"{source.name}: at least one {name} rating is needed, but split={preparation.split} with "
+                    f"test_size={preparation.test_size:g} and validation_size={preparation.validation_size:g} leaves "
+                    f"none of {len(ratings)}; pass more ratings or other sizes"
+                )
+        for writer in writers:
+            writer.finish()
+        test_digest = splits.digest_ascending(tested.ascending(), preparation.like_threshold)
+    _write_sides(ratings, learner.features(), folder)
+    return {
+        "test_digest": test_digest,
+        "ratings": len(ratings),
+        "users": len(ratings.user_ids),
+        "items": len(ratings.item_ids),
+        "scale": list(scale),
+        "sizes": sizes,
+        "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
+    }
+
+
+def feature_names(side: str) -> tuple[str, ...]:
+    """The columns of a side's table beside its ids."""
+    return "average_rating", "rating_std", "rating_count", SIDES[side]
+
+
+class _Tested:
+    """The hashes of the test rows, sorted in memory, or by buckets on disk."""
+
+    def __init__(self, scratch: Path | None, rows: int) -> None:
+        self._held: list[splits.Hashes] = []
+        self._buckets = None
+        if scratch is not None:
+            self._buckets = Buckets(scratch / "tested", [("row", "u8")], bits_for(rows, _BUCKET))
+
+    def __enter__(self) -> "_Tested":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._buckets:
+            self._buckets.close()
+
+    def add(self, rows: splits.Hashes) -> None:
+        if self._buckets:
+            self._buckets.add(rows, row=rows)
+        else:
+            self._held.append(rows)
+
+    def ascending(self) -> Iterable[splits.Hashes]:
+        drained = (
+            (records["row"] for records in self._buckets.drain()) if self._buckets else [np.concatenate(self._held)]
+        )
+        return (np.sort(rows) for rows in drained)
+
+
+def _check(ratings: Cleaned, preparation: Preparation, source: Path) -> tuple[float, float]:
+    """Refuse ratings of which no dataset can be made; returns the lowest and the highest."""
+    place = source.name
+    low, high = np.inf, -np.inf
+    for block in ratings.blocks():
+        low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
+    for ids, column, kind in (
+        (ratings.user_ids, preparation.user_column, "users"),
+        (ratings.item_ids, preparation.item_column, "items"),
+    ):
+        if len(ids) < 2:
+            raise InputError(
+                f"{place}: column {column!r}: at least 2 {kind} are needed to compare, got only {ids[0]!r} in "
+                f"{len(ratings)} ratings; pass a file with more {kind}, or name another column"
+            )
+    if low == high:
+        raise InputError(
+            f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
+            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; pass other ratings"
+        )
+    if not low < preparation.like_threshold <= high:
+        kind = "every rating is" if preparation.like_threshold <= low else "no rating is"
+        (proposed,) = splits.find_ranked(
+            lambda: (block.values for block in ratings.blocks()), [int(0.6 * len(ratings))]
+        )
+        raise InputError(
+            f"parameter 'like_threshold': above the lowest rating of {place} ({low:g}) and at most the highest "
+            f"({high:g}), got {preparation.like_threshold:g}, with which {kind} a like and AUC is undefined; pass "
+            f"for instance -P like_threshold={proposed:g}"
+            if proposed > low
+            else f"parameter 'like_threshold': with {preparation.like_threshold:g} {kind} a like and AUC is "
+            f"undefined; pass -P like_threshold={high:g}"
+        )
+    if preparation.split == "time" and not ratings.timed:
+        raise InputError(
+            f"parameter 'split': time needs timestamps, and {place} has no column "
+            f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
+        )
+    return low, high
+
+
+def _assign(ratings: Cleaned, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
+    """What gives every row of a block its part; to be asked once for every block, in order."""
+    sizes = preparation.test_size, preparation.validation_size
+    if preparation.split == "hash":
+        return lambda block, hashes: splits.split_by_hash(hashes, *sizes)
+    if preparation.split == "time":
+
+        def moments() -> Iterator[Floats]:
+            return (block.timestamps for block in ratings.blocks() if block.timestamps is not None)
+
+        from_moments = splits.find_moments(moments, len(ratings), *sizes)
+        return lambda block, hashes: splits.split_by_moments(_known(block.timestamps), *from_moments)
+    parts = splits.split_at_random(len(ratings), *sizes, preparation.seed)
+    done = 0
+
+    def take(block: Block, hashes: splits.Hashes) -> splits.Parts:
+        nonlocal done
+        done += len(block)
+        return parts[done - len(block) : done]
+
+    return take
+
+
+def _known(timestamps: Floats | None) -> Floats:
+    assert timestamps is not None
+    return timestamps
+
+
+def _write_sides(ratings: Cleaned, features: Features, folder: Path) -> None:
+    for side, ids in (("user", ratings.user_ids), ("item", ratings.item_ids)):
+        statistics: Statistics = getattr(features, side)
+        columns = (
+            statistics.average,
+            statistics.std,
+            statistics.count.astype(np.int64),
+            statistics.unique.astype(np.int64),
+        )
+        table = pa.table(
+            {f"{side}_id": pa.array(ids, pa.string()), **dict(zip(feature_names(side), columns, strict=True))}
+        )
+        pq.write_table(table, folder / f"{side}s.parquet", compression="snappy", use_dictionary=False)
+
+
+_STALE_SECONDS = 24 * 3600
+
+
+_MEMORY_A_ROW = 170  # bytes at the most, measured, while ratings are prepared in memory
+
+
+def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: float | None = None) -> Dataset:
+    """Read, clean and split ratings and keep the result in `folder`; reuse it where that was done before.
+
+    Args:
+        source: a file, a folder of files or a pattern.
+        gigabytes: memory to use, in 10^9 bytes; what needs more goes by way of the disk, with the same result. None:
+            half of what is available.
+
+    Raises:
+        InputError: if the input or a parameter cannot be used. Nothing is left behind then.
+    """
+    splits.check_sizes(preparation.test_size, preparation.validation_size)
+    files = find_files(source)
+    digest = digest_source(files, preparation)
+    if found := find_prepared(digest, folder):
+        return found
+    columns = Columns(
+        preparation.user_column,
+        preparation.item_column,
+        preparation.rating_column,
+        preparation.timestamp_column,
+    )
+    bar = None if preparation.min_rating == "none" else preparation.min_rating
+    rows = estimate_rows(files)
+    allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
+    with _partial(folder) as partial:
+        if rows * _MEMORY_A_ROW <= allowed:
+            ratings: Cleaned = read_ratings(source, columns, separator=preparation.separator, min_rating=bar)
+            content = build(ratings, preparation, partial, source)
+        else:
+            sources = open_files(files, columns, preparation.separator)
+            _check_disk(rows, folder)
+            scratch = partial / "spill"
+            scratch.mkdir()
+            ratings = spill.spill_ratings(source, sources, columns, bar, scratch, rows)
+            content = build(ratings, preparation, partial, source, scratch)
+            shutil.rmtree(scratch)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "digest": digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "source": str(source),
+            "preparation": preparation.model_dump(),
+            "rows_read": ratings.rows_read,
+            "dropped": ratings.dropped,
+            "notes": list(ratings.notes),
+            **content,
+        }
+        del ratings
+        _publish(partial, folder / digest, manifest)
+    return open_prepared(folder / digest, manifest)
+
+
+@contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A folder beside the datasets for what is not whole yet; whatever is still there at the end is removed."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    partial = folder / f".partial-{secrets.token_hex(8)}"
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> None:
+    """Add the manifest, and give the folder its name: it is there whole or not at all."""
+    write_manifest(partial, manifest)
+    for path in (*partial.rglob("*"), partial):
+        sync(path)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        # Another process prepared the same dataset meanwhile: its files are as good as ours.
+    sync(target.parent)
+
+
+def _check_disk(rows: int, folder: Path) -> None:
+    needed, free = rows * (spill.BYTES_A_ROW + BYTES_A_ROW), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: preparing about {rows:,} ratings, which do not fit in memory, needs {needed / 1e9:.1f} GB of "
+            f"disk there, {free / 1e9:.1f} are free; make room, or set RECSYS_DATA to a folder on a larger disk"
+        )
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what a killed prepare left; a day is longer than any prepare takes."""
+    for path in folder.glob(".partial-*"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

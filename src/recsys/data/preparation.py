@@ -1,0 +1,32 @@
+"""The parameters that make a dataset of a ratings file."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.settings import Settings
+
+
+class Preparation(Settings):
+    """What makes a dataset of a ratings file."""
+
+    ratings: str = Field(
+        "movielens-100k", min_length=1, description="ratings: file, folder or pattern; or movielens-100k, movielens-1m"
+    )
+    user_column: str = Field("user_id", min_length=1, description="column of the user's id")
+    item_column: str = Field("item_id", min_length=1, description="column of the item's id")
+    rating_column: str = Field("rating", min_length=1, description="column of the rating, a number")
+    timestamp_column: str = Field(
+        "timestamp", min_length=1, description="column of the time, a number or a date; used where present"
+    )
+    separator: str = Field("auto", min_length=1, description="between columns: auto, tab, or the character(s)")
+    min_rating: float | Literal["positive", "none"] = Field(
+        "positive", description="lowest rating kept: a number, positive (above 0) or none (all are kept)"
+    )
+    split: Literal["hash", "random", "time"] = Field(
+        "hash", description="how test rows are chosen: hash of the pair, random, or the newest by time"
+    )
+    test_size: float = Field(0.2, gt=0, lt=1, description="share of the ratings held out for the test")
+    validation_size: float = Field(0.1, gt=0, lt=1, description="share held out for choosing epochs and settings")
+    like_threshold: float = Field(4.0, description="a rating of at least this is a like")
+    seed: int = Field(42, ge=0, lt=2**32, description="seed of split=random and of everything random in training")

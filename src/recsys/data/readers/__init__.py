@@ -1,0 +1,1 @@
+"""Readers of ratings files: one format a file."""

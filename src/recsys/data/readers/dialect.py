@@ -1,0 +1,153 @@
+"""The layout of a delimited text file: what separates its fields, where its rows begin, which column is which."""
+
+import csv
+import gzip
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from recsys.data.readers.source import Columns, find_or_raise_positions, shorten
+from recsys.errors import InputError
+
+if TYPE_CHECKING:
+    import _csv
+
+UNIT = "\x1f"  # ASCII's unit separator: stands in for a separator of several bytes
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_CANDIDATES = ("::", "\t", ";", "|", ",")
+_WORDS = {"tab": "\t", "\\t": "\t", "comma": ","}
+_HEAD = 1 << 20  # bytes looked at to learn the layout
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file's lines are to be read."""
+
+    separator: str
+    width: int  # fields in a line
+    skipped: int  # lines before the first row, the header included
+    at: dict[str, int]  # "user", "item", "rating" and perhaps "timestamp" -> position in the line
+    headed: bool
+    notes: tuple[str, ...] = ()
+
+
+def find_layout(path: Path, columns: Columns, separator: str) -> Layout:
+    """Learn a file's layout from its first lines; raises InputError where they are no ratings file's."""
+    separator = _WORDS.get(separator, separator)
+    if not separator or any(sign in separator for sign in '\n\r"\0'):
+        raise InputError(
+            f"separator: expected 'auto', 'tab', 'comma' or the characters themselves, got {separator!r}; "
+            "pass -P separator=auto to have it found"
+        )
+    number, line = _first_line(path)
+    needed = {columns.user, columns.item, columns.rating}
+    tried = _CANDIDATES if separator == "auto" else (separator,)
+    fitting = [candidate for candidate in tried if needed <= set(_fields(line, candidate))]
+    chosen = fitting[0] if fitting else max(tried, key=line.count)
+    names = _fields(line, chosen)
+    if not needed & set(names):
+        for candidate in tried:
+            fields = _fields(line, candidate)
+            if _is_row(fields):
+                return _headerless(path, columns, candidate, number, fields)
+    if len(names) == 1:
+        raise _one_column(f"{path}:{number}", line, separator)
+    at = find_or_raise_positions(f"{path}:{number}", names, columns)
+    return Layout(chosen, len(names), number, at, True)
+
+
+def _headerless(path: Path, columns: Columns, separator: str, number: int, fields: list[str]) -> Layout:
+    if columns != Columns():
+        raise InputError(
+            f"{path}:{number}: no header, so the column parameters name nothing; the columns of the first "
+            f"line are {shorten(', '.join(fields))}: add a header, or leave out -P user_column, "
+            "item_column, rating_column and timestamp_column to read these four by position"
+        )
+    at = dict(zip(vars(columns), range(min(len(fields), 4)), strict=False))
+    note = f"{path} has no header: its columns are read by position as {', '.join(at)}"
+    return Layout(separator, len(fields), number - 1, at, False, (note,))
+
+
+def _is_row(fields: list[str]) -> bool:
+    return len(fields) >= 3 and all(_is_number(field) for field in fields[2:4])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _one_column(place: str, line: str, separator: str) -> InputError:
+    likeliest = max(_CANDIDATES, key=line.count)
+    if likeliest in line and likeliest != separator:
+        word = {"\t": "tab", ",": "comma"}.get(likeliest, f"'{likeliest}'")
+        return InputError(
+            f"{place}: wrong separator: with {separator!r} the header has one column, {shorten(line)}; "
+            f"it looks separated by {word}: pass -P separator={word} or -P separator=auto"
+        )
+    return InputError(
+        f"{place}: the header has one column, {shorten(line)}; if that is several, "
+        "name what separates them with -P separator=<characters>"
+    )
+
+
+def _first_line(path: Path) -> tuple[int, str]:
+    """The number and text of the first line that is not blank."""
+    with path.open("rb") as file:
+        magic = file.read(len(_GZIP_MAGIC))
+    if path.suffix == ".gz" and magic != _GZIP_MAGIC:
+        raise InputError(f"{path}: not a gzip file, despite its name; rename it or compress it")
+    with open_bytes(path) as file:
+        head = file.read(_HEAD)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: expected UTF-8 text, got UTF-16; save the file as UTF-8")
+    if head.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: expected text, got a zip archive or spreadsheet; give the CSV file in it")
+    if b"\0" in head:
+        row = head.count(b"\n", 0, head.index(b"\0")) + 1
+        raise InputError(f"{path}:{row}: expected text, got a NUL byte; give a CSV file in UTF-8, or a Parquet file")
+    for number, line in enumerate(head.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if line.strip():
+            return number, decoded(line, path, number)
+    raise InputError(f"{path}: the file is empty; give a file with a header and ratings")
+
+
+def decoded(line: bytes, path: Path, number: int) -> str:
+    """The text of a line; raises InputError where it is no UTF-8."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        shown = shorten(line.decode(errors="backslashreplace").rstrip("\r\n"))
+        raise InputError(
+            f"{path}:{number}: expected UTF-8 text, got byte 0x{line[error.start]:02x} in {shown}; "
+            "save the file as UTF-8"
+        ) from error
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    sign = delimiter(separator)
+    text = line if sign == separator else line.replace(separator, sign)
+    return [field.strip() for field in next(csv_reader([text], separator))]
+
+
+def csv_reader(lines: Iterable[str], separator: str) -> "_csv.Reader":
+    """A reader of lines whose separators are one byte each."""
+    csv.field_size_limit(1 << 30)  # no limit: a file of reviews has long texts beside its ratings
+    return csv.reader(lines, delimiter=delimiter(separator))
+
+
+def delimiter(separator: str) -> str:
+    """The one byte that stands between fields when a file is read."""
+    return separator if len(separator.encode()) == 1 else UNIT
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The file's bytes, unzipped where it is gzipped."""
+    with path.open("rb") as file:
+        zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    return cast(BinaryIO, gzip.open(path)) if zipped else path.open("rb")

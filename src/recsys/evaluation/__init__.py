@@ -1,0 +1,1 @@
+"""How well a recommender does on rows that it has not learnt from."""

@@ -1,0 +1,75 @@
+"""What every recommender knows beside its own weights: ids, seen items, scale and what to fall back on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from recsys.arrays import Codes, Ids
+from recsys.data.interactions import Interactions
+from recsys.models.base.biases import Biases
+from recsys.models.base.calibration import LikeCalibration
+
+_SEEN_ROWS = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """What every recommender carries beside its own weights: ids, seen items, scale, and what to fall back on.
+
+    Users and items are known by their code, the position of their id. `seen` holds the (user, item) codes of
+    every rating learnt from, sorted by user, shape (n, 2).
+    """
+
+    user_ids: Ids
+    item_ids: Ids
+    seen: Codes
+    scale: tuple[float, float]
+    like_threshold: float
+    biases: Biases
+    calibration: LikeCalibration
+
+    @cached_property
+    def _user_index(self) -> "pd.Index[str]":
+        return pd.Index(self.user_ids)
+
+    @cached_property
+    def _item_index(self) -> "pd.Index[str]":
+        return pd.Index(self.item_ids)
+
+    def user_codes(self, user_ids: Ids) -> Codes:
+        """The code of each id, -1 for an unknown one: shape (n,)."""
+        return self._user_index.get_indexer(pd.Index(user_ids)).astype(np.int32)
+
+    def item_codes(self, item_ids: Ids) -> Codes:
+        """The code of each id, -1 for an unknown one: shape (n,)."""
+        return self._item_index.get_indexer(pd.Index(item_ids)).astype(np.int32)
+
+    def seen_items(self, user: int) -> Codes:
+        """The items a user rated in the rows learnt from."""
+        first, last = np.searchsorted(self.seen[:, 0], [user, user + 1])
+        return self.seen[first:last, 1]
+
+    def seen_blocks(self) -> Iterator[Codes]:
+        """The rows of `seen`, some at a time: it may be mapped from a file and larger than memory."""
+        for start in range(0, len(self.seen), _SEEN_ROWS):
+            yield self.seen[start : start + _SEEN_ROWS]
+
+    def count_seen(self, users: Codes, items: Codes) -> int:
+        """How many of these pairs of codes, each of shape (n,), were learnt from."""
+        width = len(self.item_ids)
+        known = (users >= 0) & (items >= 0)
+        pairs, times = np.unique(users[known].astype(np.int64) * width + items[known], return_counts=True)
+        found = 0
+        for some in self.seen_blocks():
+            mine = np.isin(pairs, some[:, 0].astype(np.int64) * width + some[:, 1])
+            found += int(times[mine].sum())
+        return found
+
+
+def sorted_pairs(rows: Interactions) -> Codes:
+    """The (user, item) codes of rows, sorted by user, shape (n, 2): what `Knowledge.seen` holds."""
+    order = np.argsort(rows.users, kind="stable")
+    return np.stack([rows.users[order], rows.items[order]], axis=1).astype(np.int32)

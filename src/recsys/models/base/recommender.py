@@ -1,0 +1,123 @@
+"""The contract of a trained model: ids in, expected ratings and probabilities of a like out."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsys.arrays import Codes, Floats, Ids
+from recsys.data.interactions import Interactions
+from recsys.errors import InputError
+from recsys.models.base.fold_in import check_ratings, fold_into_knowledge, newest_of_known_items
+from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.storage import DESCRIPTION, FORMAT, save_knowledge
+from recsys.settings import Settings
+
+
+class Predictions(NamedTuple):
+    """Two arrays of shape (n,): the expected rating, within the scale, and the probability of a like."""
+
+    rating: Floats
+    like_probability: Floats
+
+
+class Recommender(ABC):
+    """A trained model of one family. Unknown users and items never fail: they get the bias fallback."""
+
+    family: str
+
+    def __init__(self, knowledge: Knowledge, config: Settings) -> None:
+        self.knowledge = knowledge
+        self.config = config
+
+    @abstractmethod
+    def _score_known(self, users: Codes, items: Codes) -> Predictions:
+        """Predictions for known users and items, not clipped; every code is at least 0."""
+
+    def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
+        """As `_score_known`, for moments (n,), NaN where unknown; a family that knows no time ignores them."""
+        return self._score_known(users, items)
+
+    def importances(self) -> dict[str, float]:
+        """How much each input feature counts, where the family has input features."""
+        return {}
+
+    def choices(self) -> dict[str, object]:
+        """What the fit settled itself, where there was anything left open by the settings."""
+        return {}
+
+    def _save_weights(self, folder: Path) -> dict[str, Any]:
+        """Write what the family adds to the knowledge; what is returned goes to the family's `load` as JSON."""
+        return {}
+
+    def score(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> Predictions:
+        """Predict for pairs of codes, each of shape (n,); -1 stands for an unknown id, NaN for an unknown moment."""
+        knowledge = self.knowledge
+        known = (users >= 0) & (items >= 0)
+        pairs = (users, items) if known.all() else (users[known], items[known])
+        if timestamps is None:
+            found = self._score_known(*pairs)
+        else:
+            found = self._score_known_at(*pairs, timestamps if known.all() else timestamps[known])
+        if known.all():
+            rating, like = found
+        else:
+            rating = knowledge.biases.rating(users, items)
+            like = knowledge.calibration.probability(rating)
+            rating[known], like[known] = found
+        return Predictions(np.clip(rating, *knowledge.scale), like)
+
+    def predict(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Predictions:
+        """Predict for pairs of raw ids (text), each of shape (n,), at moments in the unit of those learnt from."""
+        return self.score(self.knowledge.user_codes(user_ids), self.knowledge.item_codes(item_ids), timestamps)
+
+    def fold_in(self, user_ids: Ids, item_ids: Ids, ratings: Floats) -> "Folded":
+        """A recommender that predicts for the users of these ratings, each of shape (n,), as for those learnt from.
+
+        A user's ratings replace what was known of a user of that id; the last of several ratings of an item counts.
+        Whoever has rated unknown items only stays as before.
+
+        Raises:
+            InputError: if the family cannot do it, or a rating is outside the scale.
+        """
+        if type(self)._fold_in is Recommender._fold_in:
+            raise InputError(
+                f"family {self.family!r}: it cannot fold in ratings; train again with the ratings, or train a family "
+                "that can (docs/families.md)"
+            )
+        ratings = np.asarray(ratings, np.float64)
+        check_ratings(user_ids, item_ids, ratings, self.knowledge.scale)
+        kept, ignored = newest_of_known_items(self.knowledge, user_ids, item_ids)
+        if len(kept) == 0:
+            return Folded(self, ignored)
+        folded = fold_into_knowledge(self.knowledge, user_ids[kept], item_ids[kept], ratings[kept])
+        return Folded(self._fold_in(*folded), ignored)
+
+    def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "Recommender":
+        """This recommender with knowledge of further users, whose ratings are `rows`, in the codes of `knowledge`."""
+        raise TypeError(f"{self.family} does not fold in")
+
+    def save(self, folder: Path) -> None:
+        """Write the recommender as JSON, Parquet and NumPy arrays; no pickle."""
+        folder.mkdir(parents=True, exist_ok=True)
+        described = save_knowledge(self.knowledge, folder)
+        description = {
+            "format": FORMAT,
+            "family": self.family,
+            "config": self.config.model_dump(),
+            **described,
+            "weights": self._save_weights(folder),
+        }
+        text = json.dumps(description, indent=2)
+        (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A recommender that knows the users, and how many of their ratings were of items it does not know."""
+
+    recommender: Recommender
+    ignored: int

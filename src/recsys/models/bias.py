@@ -1,0 +1,63 @@
+"""Global mean plus damped user and item biases: the baseline every other family is held against."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from recsys.arrays import Codes
+from recsys.data.interactions import Interactions
+from recsys.models.base.biases import DAMPING, learn_biases
+from recsys.models.base.calibration import calibrate
+from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.recommender import Predictions, Recommender
+from recsys.settings import Settings
+
+
+class Config(Settings):
+    """Settings of the bias family."""
+
+    damping: float = Field(DAMPING, ge=0, description="ratings at the mean added to every user and item")
+
+
+class BiasRecommender(Recommender):
+    """Predicts what the knowledge of every recommender already holds."""
+
+    family = "bias"
+
+    def _score_known(self, users: Codes, items: Codes) -> Predictions:
+        rating = self.knowledge.biases.rating(users, items)
+        return Predictions(rating, self.knowledge.calibration.probability(rating))
+
+
+def fit(
+    knowledge: Knowledge,
+    rows: Interactions,
+    config: Config,
+    *,
+    seed: int,
+    validation: Interactions | None = None,
+    guide: Recommender | None = None,
+    report: object = None,
+) -> BiasRecommender:
+    """Solve for the biases; nothing is random and there are no epochs to report."""
+    biases = learn_biases(
+        rows.users, rows.items, rows.ratings, len(knowledge.user_ids), len(knowledge.item_ids), config.damping
+    )
+    if validation is not None:
+        predicted = biases.rating(validation.users, validation.items)
+        calibration = calibrate(predicted, validation.ratings >= knowledge.like_threshold)
+    else:
+        calibration = (guide.knowledge if guide else knowledge).calibration
+    return BiasRecommender(replace(knowledge, biases=biases, calibration=calibration), config)
+
+
+def suggest(trial: Any) -> Config:
+    """The search space."""
+    return Config(damping=trial.suggest_float("damping", 0.5, 50, log=True))
+
+
+def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> BiasRecommender:
+    """The knowledge is all there is."""
+    return BiasRecommender(knowledge, Config(**description["config"]))

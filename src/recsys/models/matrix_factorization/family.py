@@ -1,0 +1,209 @@
+"""Matrix factorization by stochastic gradient descent (Koren, Bell and Volinsky 2009).
+
+A rating is the global mean, a user and an item bias, and the inner product of a user's and an item's factors.
+Training is recsys.factorization's, in PyTorch; what it leaves are NumPy arrays, so that serving needs no PyTorch.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from recsys.arrays import Array, Codes, Floats
+from recsys.data.interactions import NO_ROWS, Interactions
+from recsys.data.loader import BlockFeed, RowStream
+from recsys.errors import InputError
+from recsys.models.base.calibration import LikeCalibration, calibrate
+from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.recommender import Predictions, Recommender
+from recsys.models.base.ridge import ridge_systems
+from recsys.models.base.storage import load_arrays, save_arrays
+from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys.distributed.context import Team
+    from recsys.models.matrix_factorization.sgd import Epoch
+    from recsys.training.trainer import Report
+
+STREAMS = True  # it can learn from rows that do not fit in memory
+DISTRIBUTED = ("none", "row")  # the shardings of a training in several processes
+_BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
+# For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
+SPARED_STEPS = 20
+_LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
+
+
+class Config(Settings):
+    """Settings of matrix factorization."""
+
+    embedding_size: int = Field(50, ge=1, le=4096, description="factors per user and item")
+    learning_rate: float = Field(
+        0.05, gt=0, le=1, description="step per rating in the first epoch; later epochs take smaller ones"
+    )
+    regularization: float = Field(0.06, ge=0, description="L2 penalty per rating on the factors and biases it uses")
+    epochs: int = Field(100, ge=1, le=100_000, description="most passes over the ratings")
+    patience: int = Field(8, ge=1, description="epochs without a better validation RMSE before training stops")
+    batch_size: int = Field(8192, ge=1, description="ratings per gradient step")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
+
+
+class FactorRecommender(Recommender):
+    """Biases and factors.
+
+    `user_factors` and `item_factors` are float32 of shape (n, embedding_size); `epochs` is how many were kept.
+    """
+
+    family = "matrix_factorization"
+    config: Config
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        config: Config,
+        arrays: dict[str, Array],
+        mean: float,
+        epochs: int,
+        likes: LikeCalibration,
+    ) -> None:
+        super().__init__(knowledge, config)
+        self.arrays = arrays
+        self.mean = mean
+        self.epochs = epochs
+        self.likes = likes
+
+    def _score_known(self, users: Codes, items: Codes) -> Predictions:
+        rating = self._rating(users, items)
+        return Predictions(rating, self.likes.probability(rating))
+
+    def _rating(self, users: Codes, items: Codes) -> Floats:
+        arrays = self.arrays
+        product = np.empty(len(users), np.float32)
+        for start in range(0, len(users), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            user_factors = arrays["user_factors"].take(users[block], axis=0)
+            item_factors = arrays["item_factors"].take(items[block], axis=0)
+            np.einsum("nk,nk->n", user_factors, item_factors, out=product[block])
+        return self.mean + arrays["user_bias"][users] + arrays["item_bias"][items] + product.astype(np.float64)
+
+    def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "FactorRecommender":
+        """Solve for the factors of the users of `rows`, with the penalty of the training."""
+        arrays, config = self.arrays, self.config
+        table = np.column_stack((arrays["item_factors"], np.ones(len(arrays["item_bias"]))))
+        n_users, d = len(knowledge.user_ids), table.shape[1]
+        users = np.zeros((n_users, d), np.float32)
+        users[: len(arrays["user_bias"])] = np.column_stack((arrays["user_factors"], arrays["user_bias"]))
+        counts = np.bincount(rows.users, minlength=n_users)
+        target = rows.ratings - self.mean - arrays["item_bias"][rows.items]
+        for whose, gram, side in ridge_systems(rows, n_users, table, target, np.zeros((d, d)), np.zeros((n_users, d))):
+            penalty = np.maximum(config.regularization, _LEAST_PENALTY) * counts[whose]  # the training's is per rating
+            users[whose] = np.linalg.solve(gram + penalty[:, None, None] * np.eye(d), side[:, :, None])[:, :, 0]
+        arrays = arrays | {"user_factors": np.ascontiguousarray(users[:, :-1]), "user_bias": users[:, -1].copy()}
+        return FactorRecommender(knowledge, config, arrays, self.mean, self.epochs, self.likes)
+
+    def _save_weights(self, folder: Path) -> dict[str, Any]:
+        save_arrays(folder / "factors.npz", **self.arrays)
+        return {"mean": self.mean, "epochs": self.epochs, "likes": [self.likes.slope, self.likes.intercept]}
+
+
+def fit(
+    knowledge: Knowledge,
+    rows: Interactions | RowStream,
+    config: Config,
+    *,
+    seed: int,
+    validation: Interactions | None = None,
+    guide: Recommender | None = None,
+    report: "Report | None" = None,
+    team: "Team | None" = None,
+) -> FactorRecommender:
+    """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept.
+
+    Rows of a stream are read anew in every epoch, in another order. In each process of a team, it is called alike;
+    what it returns counts in rank 0 alone.
+
+    Raises:
+        InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
+    """
+    from recsys.models.matrix_factorization.sgd import factorize  # PyTorch takes seconds to import
+    from recsys.runtime.device import has_gpu
+
+    if config.device == "cuda" and not has_gpu():
+        raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
+
+    def on_epoch(epoch: "Epoch") -> None:
+        if report is not None:
+            measured = {"train_rmse": epoch.train_rmse, "seconds": epoch.seconds}
+            if epoch.validation_rmse is not None:
+                measured["validation_rmse"] = epoch.validation_rmse
+            if epoch.validation_auc is not None and math.isfinite(epoch.validation_auc):
+                measured["validation_auc"] = epoch.validation_auc
+            report(epoch.number, measured)
+
+    guided = guide if isinstance(guide, FactorRecommender) else None
+    if isinstance(rows, RowStream):
+        sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+        feed = BlockFeed(rows, *sizes, config.batch_size, seed)
+        train = partial(factorize, device=config.device, progress=True, feed=feed)
+        rows = NO_ROWS
+    elif team is None:
+        train = partial(factorize, device=config.device, progress=True)
+    else:
+        from recsys.models.matrix_factorization import distributed
+
+        train = partial(distributed.factorize, team=team)
+    factors, _, best = train(
+        rows.users,
+        rows.items,
+        rows.ratings,
+        len(knowledge.user_ids),
+        len(knowledge.item_ids),
+        embedding_size=config.embedding_size,
+        learning_rate=config.learning_rate,
+        regularization=config.regularization,
+        batch_size=config.batch_size,
+        epochs=guided.epochs if guided else config.epochs,
+        patience=config.patience,
+        seed=seed,
+        validation=(validation.users, validation.items, validation.ratings) if validation else None,
+        like_threshold=None if report is None else knowledge.like_threshold,
+        on_epoch=on_epoch,
+    )
+    arrays = {
+        "user_bias": factors.user_bias,
+        "item_bias": factors.item_bias,
+        "user_factors": factors.user_factors,
+        "item_factors": factors.item_factors,
+    }
+    likes = guided.likes if guided else knowledge.calibration
+    fitted = FactorRecommender(knowledge, config, arrays, factors.mean, best, likes)
+    if validation is not None and (team is None or team.group.rank == 0):
+        known = np.flatnonzero((validation.users >= 0) & (validation.items >= 0))
+        predicted = fitted._rating(validation.users[known], validation.items[known])
+        fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)
+    return fitted
+
+
+def suggest(trial: Any) -> Config:
+    """The search space."""
+    return Config(
+        embedding_size=trial.suggest_int("embedding_size", 8, 128, log=True),
+        learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
+        regularization=trial.suggest_float("regularization", 0.02, 0.2, log=True),
+        batch_size=trial.suggest_categorical("batch_size", [1024, 2048, 4096, 8192, 16384]),
+    )
+
+
+def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> FactorRecommender:
+    """Read the factors back."""
+    weights = description["weights"]
+    return FactorRecommender(
+        knowledge,
+        Config(**description["config"]),
+        load_arrays(folder / "factors.npz"),
+        float(weights["mean"]),
+        int(weights["epochs"]),
+        LikeCalibration(*weights["likes"]),
+    )

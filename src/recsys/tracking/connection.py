@@ -1,0 +1,79 @@
+"""The connection to MLflow: a tracking server or a database."""
+
+import logging
+import socket
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import mlflow
+import requests
+from filelock import FileLock
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.db.utils import create_sqlalchemy_engine
+from mlflow.tracking import MlflowClient
+
+from recsys.errors import InputError
+
+_CONNECT_SECONDS = 5
+
+
+_MAKING_SECONDS = 120
+
+
+def connect(uri: str) -> None:
+    """Send everything from here on to a tracking server or database.
+
+    Raises:
+        InputError: within seconds if nothing answers there. MLflow itself would try for minutes.
+    """
+    parts = urlsplit(uri)
+    shown = uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what is raised, with its stack
+    try:
+        _try(uri)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        with _making(uri):
+            MlflowClient()
+    except Exception as error:
+        # Sockets, requests, SQLAlchemy, the database's driver and MLflow each raise their own here.
+        reason = (str(error).splitlines() or [""])[0]
+        for secret in {parts.password, unquote(parts.password)} if parts.password else ():
+            reason = reason.replace(secret, "***")
+        raise InputError(
+            f"MLFLOW_TRACKING_URI: a tracking server or database that answers is needed, but {shown} cannot be used "
+            f"({type(error).__name__}: {reason[:200]}); start it, correct the URI, or unset MLFLOW_TRACKING_URI to use "
+            "the local mlflow.db"
+        ) from None
+
+
+def _making(uri: str) -> AbstractContextManager[object]:
+    """Lets one process at a time make the tables of a new sqlite file: two of MLflow's migrations at once fail."""
+    if urlsplit(uri).scheme != "sqlite":
+        return nullcontext()
+    return FileLock(f"{_sqlite_file(uri)}.lock", timeout=_MAKING_SECONDS)
+
+
+def _sqlite_file(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def _try(uri: str) -> None:
+    """Ask once, briefly, where MLflow would ask again and again."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=_CONNECT_SECONDS)
+        if answer.status_code == requests.codes.not_found or answer.status_code >= requests.codes.server_error:
+            raise ConnectionError(f"/health answers {answer.status_code}, which an MLflow server's does not")
+        return
+    if parts.scheme.split("+")[0] not in DATABASE_ENGINES:
+        raise ValueError(f"MLflow knows http, https, {' and '.join(DATABASE_ENGINES)}")
+    if parts.scheme == "sqlite":
+        _sqlite_file(uri).parent.mkdir(parents=True, exist_ok=True)
+    elif parts.hostname:
+        default = 5432 if parts.scheme.startswith("postgres") else 3306
+        socket.create_connection((parts.hostname, parts.port or default), _CONNECT_SECONDS).close()
+    create_sqlalchemy_engine(uri).connect().close()  # type: ignore[no-untyped-call]

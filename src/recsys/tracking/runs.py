@@ -1,0 +1,219 @@
+"""The room of MLflow tracking: runs, their parameters, metrics, figures and datasets, and logged models."""
+
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.data.dataset import Dataset as MlflowDataset
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from recsys.data.dataset import Dataset
+from recsys.models.base.recommender import Recommender
+from recsys.serving.dependencies import find_dependencies
+from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
+from recsys.settings import Settings, to_text
+from recsys.tracking.retry import patiently
+
+_FLUSH_SECONDS = 1.0
+_PASSING_RETRIES = 2
+_MODEL = "recsys.serving.pyfunc_model"
+
+
+class Run:
+    """An MLflow run that is under way. Numbers are collected and sent in batches."""
+
+    def __init__(self, run_id: str, goes_on: bool = False) -> None:
+        self.run_id = run_id
+        self.goes_on = goes_on  # after an interruption: some numbers are logged already
+        self._client = MlflowClient()
+        self._waiting: list[Metric] = []
+        self._sent = time.monotonic()
+
+    def log_parameters(self, settings: Settings) -> None:
+        """Log parameters, less those that `mlflow run` has logged already: a second value would be refused."""
+        self.log_values(settings.model_dump())
+
+    def log_values(self, values: Mapping[str, object]) -> None:
+        """Log parameters that are no settings object; those logged already are left out here too."""
+        known = self._client.get_run(self.run_id).data.params
+        parameters = [Param(name, to_text(value)) for name, value in values.items() if name not in known]
+        self._client.log_batch(self.run_id, params=parameters)
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Log final numbers."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+
+    def log_model_metrics(self, values: Mapping[str, float], model_id: str, dataset: Dataset) -> None:
+        """Log final numbers on the run and on a logged model, with the dataset they were measured on."""
+        mlflow.log_metrics(dict(values), run_id=self.run_id, model_id=model_id, dataset=_input(dataset))
+
+    def log_progress(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the numbers of one epoch; they are sent about once a second."""
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(key, value, now, step) for key, value in values.items()]
+        if time.monotonic() - self._sent > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what `log_progress` still holds."""
+        for start in range(0, len(self._waiting), 1000):  # the server's limit a batch
+            self._client.log_batch(self.run_id, metrics=self._waiting[start : start + 1000])
+        self._waiting = []
+        self._sent = time.monotonic()
+
+    def progress_steps(self, name: str) -> set[int]:
+        """The steps at which a number was logged already."""
+        return {metric.step for metric in self._client.get_metric_history(self.run_id, name)}
+
+    def log_figures(self, figures: Mapping[str, Figure], folder: str = "plots") -> None:
+        """Log figures as images, by file name."""
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": 110})
+
+    def log_table(self, table: pd.DataFrame, path: str) -> None:
+        """Log a table as CSV."""
+        mlflow.log_text(table.to_csv(index=False), path)
+
+    def log_json(self, content: Any, path: str) -> None:
+        """Log a JSON document."""
+        mlflow.log_dict(content, path)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Log a text."""
+        mlflow.log_text(text, path)
+
+    def log_dataset(self, dataset: Dataset, context: str) -> None:
+        """Record which dataset the run worked on, and as what ("training", "test")."""
+        # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
+        patiently(mlflow.log_input)(_input(dataset), context=context)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags on the run."""
+        mlflow.set_tags(dict(tags))
+
+    def log_recommender(self, recommender: Recommender, requirements: Path) -> str:
+        """Log a recommender as an MLflow model with the code that reads it; returns the logged model's id.
+
+        Args:
+            requirements: the requirements.txt whose pins the model is given.
+        """
+        knowledge = recommender.knowledge
+        needed = find_dependencies([_MODEL, f"recsys.models.{recommender.family}"])
+        example = pd.DataFrame({"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]})
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / ARTIFACT
+            recommender.save(folder)
+            package = Path(temporary) / "recsys"
+            for below, path in needed.files.items():
+                (package / below).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, package / below)
+            info = mlflow.pyfunc.log_model(
+                name=ARTIFACT,
+                python_model=str(package / "serving" / "pyfunc_model.py"),
+                artifacts={ARTIFACT: str(folder)},
+                code_paths=[str(package)],
+                signature=SIGNATURE,
+                input_example=example,
+                pip_requirements=_pins(requirements, needed.distributions),
+                params={name: to_text(value) for name, value in recommender.config.model_dump().items()},
+                model_type=recommender.family,
+            )
+        return str(info.model_id)
+
+
+@contextmanager
+def run(name: str, tags: Mapping[str, str] | None = None, run_id: str | None = None) -> Iterator[Run]:
+    """Open an MLflow run: the one that `mlflow run` made for this process, a child of the active one, or a new one.
+
+    It ends FINISHED, FAILED with the message in the tag `error`, or KILLED where the process was told to stop.
+
+    Args:
+        run_id: of a run that has ended and goes on.
+    """
+    active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
+    status = "FINISHED"
+    opened = Run(active.info.run_id, run_id is not None)
+    try:
+        mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
+        yield opened
+        opened.flush()
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except BaseException as error:
+        status = "FAILED"
+        with in_passing():
+            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
+        raise
+    finally:
+        with nullcontext() if status == "FINISHED" else in_passing():
+            mlflow.end_run(status)
+
+
+@contextmanager
+def in_passing() -> Iterator[None]:
+    """Try to record how a run ended, briefly, and go on: a server that is gone must not hide why the run ended."""
+    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()  # type: ignore[no-untyped-call]
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_PASSING_RETRIES)  # type: ignore[no-untyped-call]
+    try:
+        with suppress(MlflowException):
+            yield
+    finally:
+        if retries is None:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()  # type: ignore[no-untyped-call]
+        else:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
+
+
+def can_go_on(run_id: str) -> bool:
+    """Whether there is such a run here that may be opened again."""
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
+def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Id and tags of all runs, in whatever experiment, that carry these tags."""
+    client = MlflowClient()
+    experiments = [found.experiment_id for found in all_pages(client.search_experiments)]
+    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    runs = all_pages(client.search_runs, experiment_ids=experiments, filter_string=wanted)
+    return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+
+
+def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
+    """All pages of a search."""
+    page = search(**arguments)
+    found = list(page)
+    while page.token:
+        page = search(**arguments, page_token=page.token)
+        found += page
+    return found
+
+
+def _input(dataset: Dataset) -> MlflowDataset:
+    name = Path(dataset.preparation.ratings).name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it finds two names for the one kind of source
+        source = resolve_dataset_source(str(dataset.folder))
+    return MetaDataset(source, name=name, digest=dataset.digest)  # type: ignore[abstract]  # mlflow's own oversight
+
+
+def _pins(requirements: Path, distributions: Collection[str]) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line.split("==")[0] in distributions]

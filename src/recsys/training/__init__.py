@@ -1,0 +1,1 @@
+"""A dataset and a family in, a recommender out."""

@@ -1,0 +1,339 @@
+"""The side of the process that runs a step: starts PyTorch's launcher, hears the ranks, and names what goes wrong.
+
+The ranks are started and, where one is lost, started again by `python -m torch.distributed.run`. This process only
+watches their folder, kills a rank that hangs, so that the launcher starts all of them again, and closes the pipe that
+is their standard input when they are to stop.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from recsys import errors
+from recsys.errors import InputError, JoinedError, RankError
+from recsys.models.base.recommender import Recommender
+from recsys.training.launch import rendezvous
+from recsys.training.launch.heartbeat import LastWords, Life, Tail, find_hung, read_last_words, read_lives
+from recsys.training.launch.job import Plan, read_fitted, write_job
+from recsys.training.launch.settings import Processes
+from recsys.training.launch.workspace import has_state
+from recsys.training.trainer import Lesson, Report
+
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
+_END_SECONDS = 5.0
+_LATE_SECONDS = 60.0  # in which PyTorch tells itself that nobody came
+_LOG_BYTES = 1 << 20
+_SOURCE = Path(__file__).resolve().parents[3]
+
+
+class Launcher:
+    """One training in several processes, in the folder `place`.
+
+    Args:
+        environment: of the ranks, less what they do not need.
+        run_id: of the run that records it, told to other machines.
+        say: hears what a person should know.
+        on_ranks: hears the figures of each rank of this machine after every epoch.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        plan: Plan,
+        settings: Processes,
+        *,
+        environment: Mapping[str, str],
+        run_id: str,
+        say: Callable[[str], None],
+        on_ranks: Report | None = None,
+    ) -> None:
+        self.place, self.plan, self.settings = place, plan, settings
+        self.environment, self.run_id, self.say, self.on_ranks = environment, run_id, say, on_ranks
+        self.restarts = 0  # in the whole training, interruptions included
+        self.checkpoints = 0
+        self.resumed = 0  # how often it went on from a checkpoint
+        self.sent = 0.0  # bytes, by the ranks of this machine since they were last started
+        self.last_epoch = 0
+        self._tail = Tail(place / "progress.jsonl")
+        self._report: Report | None = None
+        self._reported: set[int] = set()
+        self._attempt = 0
+        self._met: rendezvous.Meeting | None = None
+        self._interface = ""
+        self._hung: dict[int, str] = {}  # by attempt
+        self._ranks: dict[int, Life] = {}  # by process id
+        self._epoch_at = 0.0
+        self._rows = 0
+
+    def fit_all(self, lessons: Iterable[Lesson], report: Report | None) -> list[Recommender]:
+        """Fit the lessons in the ranks and read what they leave.
+
+        Raises:
+            InputError: what a rank refused, as it said it; RankError if the ranks were lost; JoinedError where another
+                machine has the result.
+        """
+        for left in ("errors", "ranks"):
+            for path in (self.place / left).glob("*"):
+                path.unlink()
+        (self.place / "joined.json").unlink(missing_ok=True)
+        self._report = report
+        for event in self._tail.read():  # of the interrupted training
+            self._hear(event, past=True)
+        self.place.mkdir(parents=True, exist_ok=True)
+        knowledges = write_job(self.place, self.plan, lessons, self.settings, self.run_id)
+        self._rows = len(knowledges[0].seen)
+        failure = self._run()
+        if (
+            failure
+            and self._met
+            and self._met.is_host
+            and not self._ranks
+            and not rendezvous.find_meeting(self.settings.rendezvous, lambda text: None).is_host
+        ):
+            failure = self._run()  # another process of this machine opened the port first: this one joins it
+        if failure:
+            raise failure
+        joined = self.place / "joined.json"
+        if joined.exists():
+            leader = json.loads(joined.read_text(encoding="utf-8"))
+            raise JoinedError(leader["run_id"], leader["host"])
+        return [
+            read_fitted(self.place / f"lesson-{number}" / "fitted", self.plan.family, knowledge)
+            for number, knowledge in enumerate(knowledges, 1)
+        ]
+
+    def _run(self) -> Exception | None:
+        """Start the ranks and hear them to their end; returns what to raise where they did not come to a good one."""
+        # What answers at the rendezvous may be anything: then PyTorch waits for its answer for ever.
+        limit = time.monotonic() + rendezvous.JOIN_SECONDS + _LATE_SECONDS
+        with self._started(self._command()) as process:
+            while process.poll() is None:
+                self._look(process)
+                if self._met and not self._ranks and time.monotonic() > limit:
+                    return self._nobody_came()
+                time.sleep(_POLL_SECONDS)
+            self._look(process)
+        ended = {life.ended for life in read_lives(self.place / "ranks")}
+        return None if not process.returncode and ended == {"done"} else self._failure(process.returncode, ended)
+
+    def _command(self) -> list[str]:
+        settings = self.settings
+        options: dict[str, object] = {
+            "nnodes": settings.nodes,
+            "nproc-per-node": settings.processes,
+            "max-restarts": settings.restarts,
+            "log-dir": self.place / "launcher",
+        }
+        if settings.rendezvous == "auto":
+            address, interface = "127.0.0.1", rendezvous.interface_of("127.0.0.1")
+            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "127.0.0.1:0", "rdzv-id": self.plan.digest}
+            options |= {"rdzv-conf": "is_host=1"}
+        else:
+            met = self._met = rendezvous.find_meeting(settings.rendezvous, self.say)
+            address, interface = met.address, met.interface
+            conf = f"is_host={int(met.is_host)},join_timeout={rendezvous.JOIN_SECONDS}"
+            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": met.endpoint, "rdzv-id": "recsys", "rdzv-conf": conf}
+        options["local-addr"] = address
+        self._interface = interface
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [
+            *(sys.executable, "-m", "torch.distributed.run", *flags),
+            *("--module", "recsys.training.launch.rank", str(self.place)),
+        ]
+
+    @contextmanager
+    def _started(self, command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+        """The launcher at work; at the end neither it nor a rank is left."""
+        # Ranks have no business with the tracking server and the studies' database, nor with their passwords.
+        secret = ("MLFLOW_", "RECSYS_")
+        kept = {name: value for name, value in self.environment.items() if not name.startswith(secret)}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        kept["OMP_NUM_THREADS"] = str(max(1, cores // self.settings.processes))
+        kept["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), *filter(None, [kept.get("PYTHONPATH")])])
+        if self._interface:
+            kept.setdefault("GLOO_SOCKET_IFNAME", self._interface)
+        with (self.place / "log.txt").open("ab") as log:
+            process = _start(command, kept, log)
+        try:
+            yield process
+        except KeyboardInterrupt:
+            self._end(process, _STOP_SECONDS)
+            if has_state(self.place):
+                self.say("the last checkpoint is kept: the same line with -P resume=auto goes on from it")
+            raise
+        finally:
+            self._end(process, _END_SECONDS)
+
+    def _look(self, process: "subprocess.Popen[bytes]") -> None:
+        """Hear what is new; raises what a rank refused."""
+        for event in self._tail.read():
+            self._hear(event, past=False)
+        lives = read_lives(self.place / "ranks")
+        self._ranks |= {life.pid: life for life in lives}
+        self.sent = sum((life.sent for life in lives), 0.0)
+        for words in self._last_words():
+            if words.refused:
+                self._end(process, _END_SECONDS)
+                kind = getattr(errors, words.kind, InputError)
+                raise kind(words.message) if issubclass(kind, InputError) else InputError(words.message)
+        hung = find_hung([life for life in lives if _is_alive(life.pid)], self.settings.rank_timeout, time.time())
+        if hung and hung[0].attempt not in self._hung:
+            life, sentence = hung
+            self._hung[life.attempt] = sentence
+            if life.attempt < self.settings.restarts:
+                self.say(f"{sentence}; it is ended, and all are started again")
+            self._kill(life)
+
+    def _hear(self, event: dict[str, Any], *, past: bool) -> None:
+        kind = event["kind"]
+        if kind == "start":
+            if event["attempt"] > 0:
+                self.restarts += 1
+            if event["attempt"] > 0 and not past:
+                cause = self._cause(range(self._attempt, event["attempt"]))
+                self.say(f"restart {event['attempt']} of {self.settings.restarts}: {cause}")
+            self._attempt, self._epoch_at = event["attempt"], event["at"]
+        elif kind == "checkpoint":
+            self.checkpoints += 1
+        elif kind == "resumed":
+            self.resumed += 1
+            if not past:
+                which = " of the second fit" if event["lesson"] else ""
+                self.say(f"goes on from checkpoint {event['number']}{which}")
+        elif kind == "note" and not past:
+            self.say(f"note: {event['text']}")
+        elif kind == "report" and event["epoch"] not in self._reported:
+            self._reported.add(event["epoch"])
+            self.last_epoch = event["epoch"]
+            if self._report:
+                self._report(event["epoch"], event["metrics"])
+            if not past:
+                self._tell_ranks(event)
+
+    def _tell_ranks(self, event: dict[str, Any]) -> None:
+        """The figures of each rank of this machine in this epoch: all share its rows evenly."""
+        seconds = event["metrics"].get("seconds") or event["at"] - self._epoch_at
+        self._epoch_at = event["at"]
+        values = {}
+        for life in read_lives(self.place / "ranks"):
+            if seconds > 0:
+                share = (self._rows - life.rank + life.size - 1) // life.size
+                values[f"rank_{life.rank}_rows_per_second"] = share / seconds
+        if self.on_ranks:
+            self.on_ranks(event["epoch"], values | self.figures())
+
+    def log(self) -> str:
+        """The end of what the launcher and the ranks printed, tracebacks among it."""
+        data = (self.place / "log.txt").read_bytes()
+        return data[-_LOG_BYTES:].decode("utf-8", "replace")
+
+    def figures(self) -> dict[str, float]:
+        """What the training cost beyond computing."""
+        return {"restarts": self.restarts, "checkpoints": self.checkpoints, "bytes_exchanged": self.sent}
+
+    def _last_words(self) -> list[LastWords]:
+        return read_last_words(self.place / "errors")
+
+    def _cause(self, attempts: Iterable[int]) -> str:
+        """Why these attempts ended, as far as it is known; the first cause, not what followed of it."""
+        attempts = list(attempts)
+        for attempt in attempts:
+            if attempt in self._hung:
+                return self._hung[attempt]
+        words = [words for words in self._last_words() if words.attempt in attempts]
+        own = [words for words in words if not words.lost]
+        if own:
+            return f"rank {own[0].rank} of {own[0].size}: {own[0].kind}: {own[0].message}"
+        log = self.log()
+        for code, pid in reversed(re.findall(r"failed \(exitcode: (-\d+)\) local_rank: \d+ \(pid: (\d+)\)", log)):
+            life = self._ranks.get(int(pid))
+            if life and life.attempt in attempts:
+                return f"rank {life.rank} of {life.size} was ended by {signal.Signals(-int(code)).name}"
+        if words:
+            reason = re.sub(r"^\[[^\]]*\]\s*", "", words[0].message.splitlines()[0]).split(". ")[0]
+            return f"rank {words[0].rank} of {words[0].size} lost the others ({reason})"
+        return "a rank was lost"
+
+    def _failure(self, status: int, ended: set[str]) -> Exception:
+        remedy = "; the same line with -P resume=auto goes on from the last checkpoint" if has_state(self.place) else ""
+        if status == 0 and "stopped" in ended:
+            return RankError(f"the training was told to stop on another machine{remedy}")
+        log = self.log()
+        if status < 0:
+            return RankError(f"PyTorch's launcher was ended by {signal.Signals(-status).name}{remedy}")
+        if not self._ranks and "RendezvousTimeoutError" in log:
+            return self._nobody_came()
+        if not self._ranks or ("Rendezvous" in log and not self._last_words()):
+            if self._met and "connection to the C10d store" in log:
+                return RankError(
+                    f"parameter 'rendezvous': what answers at {self.settings.rendezvous} is not the other machines' "
+                    f"training, or it has ended; start the same line there first{remedy}"
+                )
+            lines = [line for line in log.splitlines() if line.strip()]
+            return RankError(f"the processes could not be started: {(lines or ['no reason was given'])[-1]}{remedy}")
+        cause = self._cause(range(self._attempt, self.settings.restarts + 1))
+        tries = f", after {self._attempt} restart{'s' * (self._attempt > 1)}" if self._attempt else ""
+        if self._met and "Rendezvous" in log:
+            tries += f"; not all met again at {self.settings.rendezvous}"
+        return RankError(f"{cause}{tries}{remedy}")
+
+    def _nobody_came(self) -> RankError:
+        return RankError(
+            f"parameter 'nodes': {self.settings.nodes} machines are needed, but not all met at "
+            f"{self.settings.rendezvous} within {rendezvous.JOIN_SECONDS} s; type the same line on each, and see that "
+            "nothing else uses that port"
+        )
+
+    def _end(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
+        """Have the ranks stop, and see that none is left: first by request, then by force."""
+        if process.stdin and not process.stdin.closed:
+            process.stdin.close()
+        if not read_lives(self.place / "ranks"):
+            patience = 0  # nobody is there yet to hear of it
+        limit = time.monotonic() + patience
+        while process.poll() is None and time.monotonic() < limit:
+            time.sleep(_POLL_SECONDS)
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_END_SECONDS)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for life in {**self._ranks, **{life.pid: life for life in read_lives(self.place / "ranks")}}.values():
+            self._kill(life)
+
+    def _kill(self, life: Life) -> None:
+        """Kill a rank, unless its number is another process's by now."""
+        with suppress(OSError):
+            line = Path(f"/proc/{life.pid}/cmdline")
+            if not Path("/proc/self").exists() or str(self.place).encode() in line.read_bytes():
+                os.kill(life.pid, signal.SIGKILL)
+
+
+def _start(command: list[str], environment: Mapping[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches the ranks through this process only
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,235 @@
+"""One of the processes that train together: `python -m recsys.distributed.rank <folder of the job>`.
+
+PyTorch's launcher starts it. Its standard input is a pipe that only the process of the step holds open: the end of it
+says that the training is to stop, or that this process is gone. What takes seconds to import is imported late, so that
+a rank that is not wanted any more is gone at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.errors import InputError, StoppedError
+from recsys.training.launch.heartbeat import LastWords, Life, Pulse, append_event, write_last_words
+
+if TYPE_CHECKING:
+    from recsys.distributed.process_group import Group
+    from recsys.models.base.recommender import Recommender
+    from recsys.training.launch.job import Job
+
+GRACE_SECONDS = 25.0  # for a checkpoint, once asked to stop
+MARGIN_SECONDS = 10.0  # beyond the time-out, in which the process that watches names who is behind
+_POLL_SECONDS = 0.5
+
+
+class Stop:
+    """Whether this rank was asked to end; ends it by force where it does not follow."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._launcher = os.getppid()
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self._asked.set())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for work in (self._read, self._watch):
+            threading.Thread(target=work, daemon=True).start()
+
+    def asked(self) -> bool:
+        """Whether it was."""
+        return self._asked.is_set()
+
+    def _read(self) -> None:
+        while os.read(0, 1024):
+            pass
+        self._asked.set()
+
+    def _watch(self) -> None:
+        while not self._asked.wait(_POLL_SECONDS):
+            if os.getppid() != self._launcher:
+                self._asked.set()
+        time.sleep(GRACE_SECONDS)
+        os._exit(1)
+
+
+def run(folder: Path, environment: Mapping[str, str], stop: Stop, pulse: Pulse) -> None:
+    """Fit every lesson that is not fitted yet; rank 0 leaves the results in the folder.
+
+    Raises:
+        InputError: if the ranks were given different data or settings, or what the family raises.
+        StoppedError: after a checkpoint, where any rank was asked to stop.
+    """
+    from recsys.distributed.process_group import connect
+    from recsys.training.launch.job import read_job
+
+    job = read_job(folder)
+    device = str(getattr(job.config, "device", "auto"))
+    with connect(environment, device, job.rank_timeout + MARGIN_SECONDS) as group:
+        pulse.count_sent = lambda: group.traffic.sent
+        leader = _agree_on(job, group)
+        if group.rank == 0:
+            append_event(folder / "progress.jsonl", "start", attempt=pulse.life.attempt, size=group.size)
+        chosen: Recommender | None = None
+        for number in range(job.lessons):
+            chosen = _fit(job, number, group, Path(leader["folder"]), chosen, stop, pulse)
+        pulse.end("done")
+
+
+def _fit(
+    job: "Job", number: int, group: "Group", shared: Path, chosen: "Recommender | None", stop: Stop, pulse: Pulse
+) -> "Recommender | None":
+    """Fit one lesson; returns the recommender that guides the next."""
+    from recsys.distributed.checkpoints import Checkpoints
+    from recsys.distributed.context import Team
+    from recsys.models.base.family import family_module
+    from recsys.training.launch.job import read_fitted, read_lesson, write_fitted
+
+    progress = job.folder / "progress.jsonl"
+    fitted_folder = job.lesson_folder(number) / "fitted"
+    lesson = read_lesson(job, number)
+    if group.agree(group.rank == 0 and fitted_folder.exists()):
+        _share(fitted_folder, group)
+        return chosen or read_fitted(fitted_folder, job.family, lesson.knowledge)
+
+    def say(text: str) -> None:
+        append_event(progress, "note", text=text)
+
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        if group.rank == 0:
+            append_event(progress, "report", lesson=number, epoch=epoch, metrics=metrics)
+
+    folder = shared / fitted_folder.parent.name / "checkpoints"
+    checkpoints = _telling(
+        Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, lesson=number, **content)
+    )(folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say)
+    team = Team(group, checkpoints, job.sharding, stop.asked, pulse.beat)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"guide": chosen}
+    if lesson.validation is not None:
+        options = {"validation": lesson.validation, "report": report}
+    fitted = family_module(job.family).fit(
+        lesson.knowledge, lesson.rows, job.config, seed=job.seed, team=team, **options
+    )
+    if group.rank == 0:
+        write_fitted(job, number, fitted)
+    return chosen or fitted
+
+
+def _telling(base: Any, pulse: Pulse, tell: Callable[..., None]) -> Any:
+    """Checkpoints whose saves and loads rank 0 tells of, and in which a rank waits for the others."""
+
+    class Telling(base):  # type: ignore[misc]
+        def save(self, state: dict[str, Any]) -> None:
+            before, started = self.saved, time.monotonic()
+            pulse.beat(int(pulse.life.step), True)
+            super().save(state)
+            pulse.beat(int(pulse.life.step), False)
+            if self.group.rank == 0 and self.saved > before:
+                tell("checkpoint", seconds=time.monotonic() - started)
+
+        def load(self, template: dict[str, Any]) -> dict[str, Any] | None:
+            found: dict[str, Any] | None = super().load(template)
+            if self.group.rank == 0 and found is not None:
+                tell("resumed", number=self.loaded)
+            return found
+
+    return Telling
+
+
+def _agree_on(job: "Job", group: "Group") -> dict[str, Any]:
+    """What rank 0 says of itself, once all have the same to do; raises InputError where they have not."""
+    import json
+    import socket
+
+    mine = {
+        "host": socket.gethostname(),
+        "digest": job.digest,
+        "rows": job.rows_digest,
+        "folder": str(job.folder),
+        "run_id": job.run_id,
+    }
+    said = [json.loads(text) for text in group.gather_texts(json.dumps(mine))]
+    for name, what, remedy in (
+        ("rows", "data", "prepare the same ratings with the same parameters on every machine"),
+        ("digest", "settings", "type the same line on every machine"),
+    ):
+        for rank, other in enumerate(said):
+            if other[name] != said[0][name]:
+                raise InputError(
+                    f"all ranks need the same {what}, but rank 0 on {said[0]['host']} has {said[0][name]} and rank "
+                    f"{rank} on {other['host']} has {other[name]}; {remedy}"
+                )
+    if said[0]["folder"] != str(job.folder) and group.rank:
+        (job.folder / "joined.json").write_text(json.dumps(said[0]), encoding="utf-8")
+    return dict(said[0])
+
+
+def _share(folder: Path, group: "Group") -> None:
+    """Give the files of a folder of rank 0 to the machines that do not have them."""
+    import json
+
+    import torch
+
+    names: list[str] = []
+    if group.rank == 0:
+        names = sorted(path.name for path in folder.iterdir())
+    names = json.loads(group.gather_texts(json.dumps(names))[0])
+    if not group.agree(not folder.exists()):
+        return
+    lacks = not folder.exists()
+    for name in names:
+        data = (folder / name).read_bytes() if group.rank == 0 else b""
+        size = group.broadcast(torch.tensor(len(data), device=group.device))
+        content = torch.empty(int(size), dtype=torch.uint8, device=group.device)
+        if group.rank == 0:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        group.broadcast(content)
+        if lacks:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content.cpu().numpy().tobytes())
+
+
+def _words(error: BaseException, life: Life) -> LastWords:
+    kind = type(error).__name__
+    text = str(error).strip() or kind
+    lost = isinstance(error, TimeoutError) or kind.startswith("Dist") or "gloo" in text or "NCCL" in text
+    refused = isinstance(error, InputError)
+    return LastWords(life.rank, life.size, life.attempt, time.time(), kind, text, refused, lost and not refused)
+
+
+def main() -> None:
+    """Run as a program."""
+    stop = Stop()
+    folder, environment = Path(sys.argv[1]), os.environ
+    life = Life(
+        int(environment["RANK"]),
+        int(environment["WORLD_SIZE"]),
+        int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        os.getpid(),
+    )
+    pulse = Pulse(folder / "ranks", life)
+    try:
+        if stop.asked():
+            raise StoppedError
+        run(folder, environment, stop, pulse)
+    except StoppedError:
+        pulse.end("stopped")
+    except BaseException as error:
+        traceback.print_exc()
+        write_last_words(folder / "errors", _words(error, life))
+        _leave(1)
+    _leave(0)
+
+
+def _leave(status: int) -> None:
+    """End now: what is left of the group must not hold it up, and taking PyTorch down properly costs seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

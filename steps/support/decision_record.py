@@ -1,0 +1,162 @@
+"""The record of decisions: what a promotion, a rollback or a repair leaves on its run, and says on the terminal."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from recsys.data.dataset import Dataset
+from recsys.settings import Settings
+from registry.policy import PRODUCTION, Assessment, Decision
+from steps.support.runs import made_by
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from recsys.tracking.runs import Run
+
+UNFINISHED = "unfinished"
+_PREFIX = "promotion."
+_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+_MOST_NOTES = 10
+_NOT_COMPARED = {"folder", "model_name", "dataset"}
+
+
+class Record:
+    """Writes a decision on its run: first that it is about to be carried out, then what came of it."""
+
+    def __init__(self, run: "Run", parameters: Settings) -> None:
+        self.run = run
+        self.model_name: str = parameters.model_name  # type: ignore[attr-defined]
+        self.policy = parameters.model_dump(exclude=_NOT_COMPARED)
+
+    def intend(self, decision: Decision) -> None:
+        """Say what is about to change, so that the history knows of it even if the process dies over it."""
+        self._tag(decision, UNFINISHED)
+
+    def finish(self, decision: Decision, outcome: str, dataset: Dataset | None) -> None:
+        """Write decision.json, and where versions were compared the table and the plot, and print them."""
+        self.run.log_json(self._content(decision, outcome, dataset), "decision.json")
+        self._tag(decision, outcome)
+        if dataset is None:
+            return
+        table = _table(decision, outcome)
+        self.run.log_table(table, "comparison.csv")
+        self._log_plot(decision)
+        print(f"\n{self.model_name} on the {len(dataset.test):,} test ratings of dataset {dataset.digest}:\n")
+        print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
+        print(f"\n{'dry run, nothing is moved: ' if outcome == 'dry_run' else ''}{decision.reason}")
+        _print_notes(decision)
+
+    def _tag(self, decision: Decision, outcome: str) -> None:
+        tags = {
+            "model": self.model_name,
+            "outcome": outcome,
+            "from": "" if decision.previous is None else str(decision.previous),
+            "to": "" if decision.winner is None else str(decision.winner),
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        self.run.set_tags({_PREFIX + key: value for key, value in tags.items()} | {"decision": decision.reason})
+
+    def _content(self, decision: Decision, outcome: str, dataset: Dataset | None) -> dict[str, Any]:
+        provenance = made_by()
+        compared = None
+        if dataset is not None:
+            compared = {"digest": dataset.digest, "test_digest": dataset.test_digest, "test_rows": len(dataset.test)}
+        return {
+            "model": self.model_name,
+            "outcome": outcome,
+            "from": decision.previous,
+            "to": decision.winner,
+            "why": decision.reason,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "who": provenance["author"],
+            "commit": provenance["git_commit"],
+            "dirty": provenance["git_dirty"] == "true",
+            "dataset": compared,
+            "policy": self.policy,
+            "candidates": [_describe(assessment, dataset) for assessment in decision.assessments],
+        }
+
+    def _log_plot(self, decision: Decision) -> None:
+        from recsys.evaluation import plots
+
+        measured = [a for a in decision.assessments if "auc" in a.candidate.metrics]
+        if not measured:
+            return
+        numbers = [a.candidate.number for a in measured]
+        aucs = [a.candidate.metrics["auc"] for a in measured]
+        levels = [a.comparison.level for a in measured if a.comparison]
+        figure = plots.comparison(
+            [f"{a.candidate.number} {a.candidate.family}" for a in measured],
+            aucs,
+            [(a.comparison.low, a.comparison.high) if a.comparison else None for a in measured],
+            numbers.index(decision.winner) if decision.winner in numbers else None,
+            numbers.index(decision.previous) if levels and decision.previous in numbers else None,
+            levels[0] if levels else 0.0,
+        )
+        self.run.log_figures({"comparison.png": figure})
+        self.run.log_metrics({"versions": len(decision.assessments), "best_auc": max(aucs)})
+
+
+def find_decisions(model_name: str) -> list[dict[str, str]]:
+    """The records of a model, the oldest first: outcome, from, to, at, decision, author, run_id."""
+    from recsys.tracking import runs
+
+    found = []
+    for run_id, tags in runs.find_runs({f"{_PREFIX}model": model_name}):
+        record = {key.removeprefix(_PREFIX): value for key, value in tags.items() if key.startswith(_PREFIX)}
+        found.append(record | {"decision": tags["decision"], "author": tags["author"], "run_id": run_id})
+    return sorted(found, key=lambda record: record["at"])
+
+
+def _describe(assessment: Assessment, dataset: Dataset | None) -> dict[str, Any]:
+    candidate = assessment.candidate
+    return {
+        "version": candidate.number,
+        "family": candidate.family,
+        "stage_before": candidate.stage,
+        "metrics": candidate.metrics,
+        "test_digest": dataset.test_digest if dataset and candidate.metrics else None,
+        "difference_to_champion": asdict(assessment.comparison) if assessment.comparison else None,
+        "guards": {
+            guard.name: {"passed": guard.passed, "value": guard.value, "limit": guard.limit}
+            for guard in assessment.guards
+        },
+        "problem": assessment.problem,
+    }
+
+
+def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    moved = outcome == "promoted"
+    rows = []
+    for assessment in decision.assessments:
+        candidate, comparison = assessment.candidate, assessment.comparison
+        stage = candidate.stage
+        if moved and decision.winner is not None:
+            was_first = stage == PRODUCTION
+            stage = PRODUCTION if candidate.number == decision.winner else "Archived" if was_first else stage
+        row: dict[str, object] = {"version": candidate.number, "family": candidate.family}
+        row |= {label: candidate.metrics.get(key) for key, label in _MEASURES.items()}
+        if any(a.comparison for a in decision.assessments):
+            level = f"{comparison.level:.0%} interval" if comparison else "95% interval"
+            row["to champion"] = f"{comparison.difference:+.4f}" if comparison else "-"
+            row[level] = f"{comparison.low:+.4f} to {comparison.high:+.4f}" if comparison else "-"
+        rows.append(row | {"refused for": _refused_for(assessment), "stage": stage})
+    return pd.DataFrame(rows)
+
+
+def _refused_for(assessment: Assessment) -> str:
+    failed = [guard.name for guard in assessment.guards if not guard.passed]
+    if not assessment.problem:
+        return "-"
+    return ", ".join(failed) or ("evidence" if assessment.comparison else "see below")
+
+
+def _print_notes(decision: Decision) -> None:
+    refused = [a for a in decision.assessments if a.problem]
+    for assessment in refused[:_MOST_NOTES]:
+        print(f"note: version {assessment.candidate.number} is no candidate: {assessment.problem}")
+    if len(refused) > _MOST_NOTES:
+        print(f"note: {len(refused) - _MOST_NOTES} more are no candidates; the run's decision.json says why")

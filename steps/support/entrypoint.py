@@ -1,0 +1,247 @@
+"""What every step does around its work: read the command line, connect, fail with one message, stop when told."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from platformdirs import user_data_path
+
+from recsys.errors import InputError, JoinedError, RankError
+from recsys.models.base.family import family_module, family_names
+from recsys.settings import Settings, parse_settings, to_text
+from steps import PROJECT
+from steps.support.parameters import STEPS, StepName
+
+_NOT_PROMOTED = 3  # exit status
+STORAGE = "RECSYS_STUDY_STORAGE"
+TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
+_ORPHAN_POLL_SECONDS = 1.0
+_RECORDING_POLL_SECONDS = 0.05
+_RECORDING_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
+
+
+class NotPromotedError(Exception):
+    """A decision that left things as they are, where the caller asked for another."""
+
+
+def run_step(
+    name: StepName, step: Callable[..., Any], arguments: Sequence[str] | None = None, *, connected: bool = True
+) -> None:
+    """Run a step as a program: parse, connect to MLflow, call, and turn what goes wrong into one message.
+
+    Args:
+        connected: False for a step that finds out itself whether MLflow can be reached.
+    """
+    stopped = _stop_on_signals()
+    try:
+        parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
+        _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
+        step(parameters) if config is None else step(parameters, config)
+    except (InputError, RankError) as error:
+        _fail(f"{name}: {error}")
+    except JoinedError as told:
+        print(told)
+    except NotPromotedError as error:
+        _tell(f"{name}: nobody was promoted: {error}")
+        sys.exit(_NOT_PROMOTED)
+    except OSError as error:  # a full disk, a folder that may not be written, a server that went away
+        _fail(f"{name}: {type(error).__name__}: {error}")
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        text = " ".join(str(error).split())
+        _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
+    except KeyboardInterrupt:
+        number = stopped[0] if stopped else signal.SIGINT
+        _tell(f"{name}: stopped by {signal.Signals(number).name}")
+        sys.exit(128 + number)
+
+
+def parse(name: StepName, arguments: Sequence[str]) -> tuple[Settings, Settings | None]:
+    """The step's parameters and, for `train`, those of its family; raises InputError."""
+    model = STEPS[name]
+    values = _read(name, model, arguments)
+    if name != "train":
+        parameters = parse_settings(model, values)
+        if name == "tune":
+            family_module(parameters.family)  # type: ignore[attr-defined]
+        return parameters, None
+    own = {key: value for key, value in values.items() if key in model.model_fields}
+    parameters = parse_settings(model, own)
+    family: str = parameters.family  # type: ignore[attr-defined]
+    config = family_module(family).Config
+    for key in values:
+        if key not in own and key not in config.model_fields:
+            raise InputError(_unknown(key, family, [*model.model_fields, *config.model_fields]))
+    rest = {key: value for key, value in values.items() if key not in own}
+    return parameters, parse_settings(config, {**read_params(parameters), **rest})
+
+
+def read_params(parameters: Any) -> dict[str, Any]:
+    """The settings behind the parameter `params`, JSON or a file of it; raises InputError."""
+    text = parameters.params.strip()
+    if not text:
+        return {}
+    if parameters.from_run:
+        raise InputError("parameters 'params' and 'from_run': one of them, got both")
+    try:
+        if not text.startswith("{"):
+            text = (Path(parameters.folder) / Path(text).expanduser()).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"parameter 'params': JSON such as {{\"epochs\": 20}} or a file of it is needed, got {parameters.params!r} "
+            f"({error})"
+        ) from None
+    if not isinstance(found, dict):
+        raise InputError(f"parameter 'params': a JSON object is needed, got {text[:100]!r}")
+    return found
+
+
+def data_folder() -> Path:
+    """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project."""
+    chosen = os.environ.get("RECSYS_DATA")
+    return Path(chosen).expanduser().absolute() if chosen else user_data_path("recsys", appauthor=False)
+
+
+def _read(name: StepName, model: type[Settings], arguments: Sequence[str]) -> dict[str, str]:
+    """`--name value` and `--name=value`; any name is taken, so that an unknown one can be explained."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        _help(name, model)
+    values: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        key, given, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            raise InputError(f"parameters are written --name=value, got {argument!r}; see --help")
+        if not given:
+            if not rest:
+                raise InputError(f"parameter {key!r}: a value is needed behind its name; write --{key}=value")
+            value = rest.pop(0)
+        if key in values:
+            raise InputError(f"parameter {key!r}: given twice, {values[key]!r} and {value!r}; give it once")
+        values[key] = value
+    return values
+
+
+def _help(name: StepName, model: type[Settings]) -> NoReturn:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m steps.{name}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for key, field in model.model_fields.items():
+        description = f"{field.description} (default: {to_text(field.get_default()) or 'empty'})"
+        parser.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
+    parser.print_help()
+    for family in family_names() if name == "train" else ():
+        # A parser each: two families may have a parameter of the same name.
+        own = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+        group = own.add_argument_group(f"parameters of family {family}")
+        for key, field in family_module(family).Config.model_fields.items():
+            description = f"{field.description} (default: {to_text(field.get_default())})"
+            group.add_argument(f"--{key}", metavar="VALUE", help=description.replace("%", "%%"))
+        print("\n" + own.format_help().strip())
+    sys.exit(0)
+
+
+def _unknown(key: str, family: str, known: Sequence[str]) -> str:
+    owners = [other for other in family_names() if other != family and key in family_module(other).Config.model_fields]
+    hint = f" ({key} belongs to family {' and '.join(owners)})" if owners else ""
+    return f"unknown parameter {key!r} for family {family}{hint}; known are: {', '.join(known)}"
+
+
+def tracking_uri(folder: Path) -> str:
+    """Where runs and versions are kept; a relative sqlite path means the caller's folder."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix):  # MLflow would take this process's
+        uri = prefix + str((folder / uri.removeprefix(prefix)).absolute())
+    return uri
+
+
+def _connect(folder: Path, connected: bool) -> None:
+    if not folder.is_dir():
+        raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
+    uri = tracking_uri(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a pickle runs the code of whoever logged it
+    # Artifacts go through the server: the S3 store behind it, which MLflow would turn to, may be hidden from us.
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    if not connected:
+        return
+    from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
+
+    connection.connect(uri)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether MLflow's server refuses or does not answer, found without MLflow, which takes seconds to import."""
+    kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
+    return ("mlflow.exceptions", "MlflowException") in kinds
+
+
+def _stop_on_signals() -> list[int]:
+    """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
+
+    A record that is being written is finished first. A step whose `mlflow run` has died stops too.
+    """
+    received: list[int] = []
+    since: list[float] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        since.append(time.monotonic())
+        if _is_recording(frame) and since[-1] - since[0] < _RECORDING_SECONDS:
+            again = (threading.main_thread().ident, number)
+            threading.Timer(_RECORDING_POLL_SECONDS, signal.pthread_kill, again).start()
+            return
+        received.append(number)
+        for other in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
+        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    return received
+
+
+def _is_recording(frame: FrameType | None) -> bool:
+    """Whether the code is in MLflow or a database.
+
+    An exception there can leave a transaction open, whose lock keeps the run's end from being written, or a run
+    that nobody knows of.
+    """
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name == "recsys.tracking.runs" or name.partition(".")[0] in ("mlflow", "sqlalchemy"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_ORPHAN_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fail(message: str) -> NoReturn:
+    _tell(f"error: {message}")
+    sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    sys.stdout.flush()  # what was said before comes before, in a file too
+    print(message, file=sys.stderr)

@@ -1,0 +1,184 @@
+"""The parameters of every step. MLproject and docs/steps.md say the same; tests hold the three together."""
+
+import warnings
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, create_model, model_validator
+
+from recsys.data.preparation import Preparation
+from recsys.models.base.family import family_names
+from recsys.settings import OptionalFloat, OptionalInt, Settings
+from recsys.training.launch.settings import Processes, check_processes
+from registry.policy import Policy
+
+
+def _check_model_name(name: str) -> str:
+    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
+        raise ValueError("expected a name without / : \\ or quotes")
+    return name
+
+
+def _check_families(names: str) -> str:
+    families = [name.strip() for name in names.split(",")]
+    if len(set(families)) < len(families) or not set(families) <= set(family_names()):
+        raise ValueError(f"expected names out of {', '.join(family_names())}, each once, between commas")
+    return ",".join(families)
+
+
+class _Step(Settings):
+    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
+
+
+class _Registering(_Step):
+    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
+        "recsys", description="registered model that versions belong to"
+    )
+
+
+class _Preparing(Preparation):
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+
+
+class PrepareParameters(_Step, _Preparing):
+    """Of `prepare`."""
+
+
+class _Training(_Registering, _Preparing):
+    family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
+    refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
+
+
+class TrainParameters(Processes, _Training):
+    """Of `train`; the family's own come beside them."""
+
+    params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
+    from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_processes(self, self.family)
+        return self
+
+
+class Tuning(_Training):
+    """Of `tune`, less `register`."""
+
+    trials: int = Field(20, ge=0, description="trials to complete or prune; 0: as many as timeout allows")
+    timeout: OptionalFloat = Field(None, gt=0, description="seconds after which no further trial starts, or none")
+    workers: int = Field(1, ge=1, le=256, description="processes on this machine")
+    metric: Literal["auc", "auc_per_user", "accuracy", "f1_score", "log_loss", "rmse", "mae"] = Field(
+        "auc", description="validation metric to optimise"
+    )
+    direction: Literal["auto", "maximize", "minimize"] = Field("auto", description="auto: as the metric is better")
+    space: str = Field("", description='ranges in place of the family\'s, as JSON: {"embedding_size": [8, 64]}')
+    sampler: Literal["tpe", "random"] = Field("tpe", description="how settings are drawn: Optuna's TPE, or at random")
+    study: str = Field(
+        "auto", min_length=1, max_length=200, description="name of the Optuna study; auto: from family and dataset"
+    )
+    storage: str = Field(
+        "auto",
+        min_length=1,
+        description="database of the studies, an SQLAlchemy URL; auto: RECSYS_STUDY_STORAGE, or else studies.db",
+    )
+    heartbeat: int = Field(
+        10, ge=1, description="seconds between a worker's signs of life; six missed, and its trial is tried again"
+    )
+
+    @property
+    def registers(self) -> bool:
+        """The parameter `register`."""
+        return bool(self.__dict__["register"])
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from recsys.tuning import database_url, search_space
+
+        if self.trials == 0 and self.timeout is None:
+            raise ValueError(
+                "parameter 'trials': at least 1, or a timeout that ends the search, got 0 and timeout=none"
+            )
+        if self.storage != "auto":
+            database_url.check_url(self.storage)
+        if self.family in family_names():
+            search_space.read_ranges(self.space, self.family)
+        return self
+
+
+def _tuning() -> type[Tuning]:
+    field = Field(True, description="train the best settings on all rows that are not test, and register the version")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # every class has a method `register`, by its metaclass
+        return create_model("TuneParameters", __base__=Tuning, register=(bool, field))
+
+
+TuneParameters: type[Tuning] = _tuning()
+"""Of `tune`."""
+
+
+class _Evaluating(_Registering):
+    version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
+
+
+_AS_TRAINED: dict[str, Any] = {
+    name: (str, Field("", description=f"{field.description}; empty: as the version was trained"))
+    for name, field in Preparation.model_fields.items()
+}
+EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __base__=_Evaluating, **_AS_TRAINED)
+"""Of `evaluate`."""
+
+
+class _Promoting(_Registering, Policy):
+    pass
+
+
+class PromoteParameters(_Promoting):
+    """Of `promote`."""
+
+    dataset: str = Field("newest", min_length=1, description="digest of the dataset whose test set decides, or newest")
+    version: OptionalInt = Field(
+        None, ge=1, description="only version that may replace the champion, even one rolled back; none: any"
+    )
+    dry_run: bool = Field(False, description="decide and say so, and move nothing")
+    repair: bool = Field(False, description="only finish what an interrupted promotion left half done; decide nothing")
+    require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
+
+
+class RollbackParameters(_Registering):
+    """Of `rollback`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
+
+
+class HistoryParameters(_Registering):
+    """Of `history`."""
+
+    every: bool = Field(False, description="also the decisions that changed nothing")
+
+
+class MainParameters(_Promoting, _Preparing):
+    """Of `main`."""
+
+    families: Annotated[str, AfterValidator(_check_families)] = Field(
+        "matrix_factorization,random_forest,bayesian_mf", description="families to train, by commas"
+    )
+
+
+class DoctorParameters(_Step):
+    """Of `doctor`."""
+
+
+StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "main", "doctor"]
+STEPS: dict[StepName, type[Settings]] = {
+    "main": MainParameters,
+    "prepare": PrepareParameters,
+    "train": TrainParameters,
+    "tune": TuneParameters,
+    "evaluate": EvaluateParameters,
+    "promote": PromoteParameters,
+    "rollback": RollbackParameters,
+    "history": HistoryParameters,
+    "doctor": DoctorParameters,
+}

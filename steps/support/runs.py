@@ -1,0 +1,24 @@
+"""The runs of the steps: each says who ran which code."""
+
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import TYPE_CHECKING
+
+from recsys.tracking.provenance import provenance
+from steps import PROJECT
+
+if TYPE_CHECKING:
+    from recsys.tracking.runs import Run
+
+
+@cache
+def made_by() -> dict[str, str]:
+    """The tags of the project's checkout and of the person."""
+    return provenance(PROJECT)
+
+
+def open_run(name: str, **tags: str) -> "AbstractContextManager[Run]":
+    """An MLflow run of a step, with these tags and those of `made_by`."""
+    from recsys.tracking import runs
+
+    return runs.run(name, made_by() | tags)

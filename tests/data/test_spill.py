@@ -1,0 +1,304 @@
+"""What goes by way of the disk is, byte for byte, what is made in memory."""
+
+import gzip
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.data import builder, parquet_store, ratings, spill
+from recsys.data import dataset as datasets
+from recsys.data.preparation import Preparation
+from recsys.data.readers import delimited, parquet
+from recsys.errors import InputError
+
+TABLE = np.random.default_rng(5).integers(0, [30, 20, 10, 40], (600, 4))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Runs, blocks, buckets, row groups and files so small that every border is crossed."""
+    for module, name, size in (
+        (delimited, "_BLOCK", 100),
+        (delimited, "_STREAMED_BLOCK", 400),
+        (parquet, "_STREAMED_ROWS", 7),
+        (spill, "_BLOCK", 24),
+        (spill, "_BUCKET", 50),
+        (builder, "_BUCKET", 10),
+        (ratings, "_BLOCK", 11),
+        (parquet_store, "ROW_GROUP", 16),
+        (parquet_store, "FILE_ROWS", 64),
+    ):
+        monkeypatch.setattr(module, name, size)
+
+
+def csv(rows, header="user_id,item_id,rating,timestamp", sign=",") -> str:
+    return "".join(f"{line}\n" for line in [header.replace(",", sign), *(sign.join(map(str, row)) for row in rows)])
+
+
+def half_stars(rows=TABLE):
+    return [(f"u{user}", f"i{item}", rating / 2, moment) for user, item, rating, moment in rows]
+
+
+def dates(rows=TABLE):
+    return [(*row[:3], f"1970-01-{1 + row[3] % 28:02d}") for row in half_stars(rows)]
+
+
+def sparse_times(rows=TABLE):
+    return [(*row[:3], "" if row[3] % 3 else row[3]) for row in half_stars(rows)]
+
+
+def write_parquet(path: Path, rows) -> None:
+    columns = zip(("user_id", "item_id", "rating", "timestamp"), zip(*rows, strict=True), strict=True)
+    pq.write_table(pa.table({name: list(values) for name, values in columns}), path, row_group_size=40)
+
+
+def one(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def several(folder: Path) -> None:
+    """The same pairs in every file: repeats are found across them."""
+    rows = half_stars()
+    one(folder / "a.csv", csv(rows[:200]))
+    one(folder / "b.csv.gz", gzip.compress(csv(rows[200:350], sign="::").encode()))
+    write_parquet(folder / "c.parquet", rows[350:])
+
+
+CASES = {
+    "half stars": lambda folder: one(folder / "ratings.csv", csv(half_stars())),
+    "decimals": lambda folder: one(folder / "ratings.csv", csv([(*row[:2], row[2] / 1.7, row[3]) for row in TABLE])),
+    "text ids": lambda folder: one(folder / "r.csv", csv([(f'"é,{u} 漢"', f" i'{i} ", r, t) for u, i, r, t in TABLE])),
+    "no timestamps": lambda folder: one(
+        folder / "r.csv", csv([row[:3] for row in half_stars()], "user_id,item_id,rating")
+    ),
+    "empty timestamps": lambda folder: one(folder / "r.csv", csv([(*row[:3], "") for row in half_stars()])),
+    "some timestamps": lambda folder: one(folder / "r.csv", csv(sparse_times())),
+    "times late": lambda folder: one(
+        folder / "r.csv", csv([(*row[:3], "") for row in half_stars()[:400]] + half_stars()[400:])
+    ),
+    "dates": lambda folder: one(folder / "r.csv", csv(dates())),
+    "dates with a zone late": lambda folder: one(
+        folder / "r.csv", csv(dates()[:500] + [(*row[:3], f"{row[3]}T00:00:00+02:00") for row in dates()[500:]])
+    ),
+    "blanks late": lambda folder: one(folder / "r.csv", csv(half_stars()).replace("\nu", "\n  \t\nu", 2) + "   \n"),
+    "line breaks late": lambda folder: one(
+        folder / "r.csv", csv([*half_stars(), *((f'"u\n{n}"', "i1", 5, 1) for n in range(9))])
+    ),
+    "missing values": lambda folder: one(
+        folder / "r.csv", csv([("" if row[3] == 3 else row[0], row[1], row[2] or "NA", row[3]) for row in half_stars()])
+    ),
+    "no header": lambda folder: one(folder / "r.tsv", csv(TABLE, sign="\t").split("\n", 1)[1]),
+    "gzip": lambda folder: one(folder / "r.gz", gzip.compress(csv(half_stars(), sign="::").encode())),
+    "parquet": lambda folder: write_parquet(folder / "r.parquet", half_stars()),
+    "several": several,
+}
+
+
+def prepared(source: Path, folder: Path, gigabytes: float, **parameters) -> tuple[datasets.Dataset, dict]:
+    dataset = builder.prepare(source, Preparation(**parameters), folder, gigabytes=gigabytes)
+    manifest = {key: value for key, value in dataset.manifest.items() if key not in ("created", "checksum")}
+    return dataset, manifest
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("split", ["hash", "random", "time"])
+def test_both_ways_write_the_same_files(tiny, tmp_path, name, split):
+    (source := tmp_path / "input").mkdir()
+    CASES[name](source)
+    given = {"split": split, "like_threshold": 2.0}
+    if split == "time" and name in ("no timestamps", "empty timestamps"):
+        for gigabytes in (100, 0):
+            with pytest.raises(InputError, match="parameter 'split': time needs timestamps"):
+                prepared(source, tmp_path / "prepared", gigabytes, **given)
+        assert not (tmp_path / "prepared").exists()
+        return
+    made, expected = prepared(source, tmp_path / "one", 100, **given)
+    streamed, manifest = prepared(source, tmp_path / "other", 0, **given)
+    assert manifest == expected  # it holds the digest of every other file
+    assert sorted(path.name for path in streamed.folder.iterdir()) == sorted(
+        path.name for path in made.folder.iterdir()
+    )
+    assert len(list((streamed.folder / "train").iterdir())) > 1
+    assert streamed.train.ratings.tolist() == made.train.ratings.tolist()
+    assert sum(map(len, streamed.blocks("train"))) == len(streamed.train)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == [streamed.digest]
+
+
+BAD = {
+    "number": (csv(half_stars()).replace("\nu", "\nu7,i7,abc,1\nu", 1) + "u,i,x,1\n", "r.csv:2: column 'rating'"),
+    "number late": (csv(half_stars()) + "u,i,x,1\n", "r.csv:602: column 'rating': expected a number, got 'x'"),
+    "infinite late": (csv(half_stars()) + "u,i,inf,1\n", "r.csv:602: column 'rating': expected a number, got 'inf'"),
+    "fields late": (csv(half_stars()) + "u,i,1,1,1\n", "r.csv:602: expected 4 fields, got 5"),
+    "date after numbers": (
+        csv(half_stars()) + "u,i,1,2024-01-01\n",
+        "r.csv:602: column 'timestamp': expected a number",
+    ),
+    "not UTF-8 late": (csv(half_stars()).encode() + b"\xe9,i,1,1\n", "r.csv:602: expected UTF-8 text, got byte 0xe9"),
+    "NUL": (csv(half_stars()) + "u,i\0,1,1\n", "r.csv:602: expected text, got a NUL byte"),
+    "nothing left": (csv([(*row[:2], 0, 1) for row in half_stars()]), "none of the 600 rows is left after cleaning"),
+    "no rows": (csv([]), "r.csv: the file has a header but no rows"),
+    "broken gzip": (gzip.compress(csv(half_stars()).encode())[:-30], "broken gzip file"),
+    "threshold": (csv([(*row[:2], row[2] + 5, 1) for row in half_stars()]), "parameter 'like_threshold': above"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_both_ways_refuse_with_the_same_words_and_leave_nothing(tiny, tmp_path, name):
+    content, said = BAD[name]
+    one(tmp_path / "r.csv", content)
+    found = []
+    for gigabytes in (100, 0):
+        with pytest.raises(InputError) as caught:
+            prepared(tmp_path / "r.csv", tmp_path / "prepared", gigabytes, min_rating="positive", like_threshold=2.0)
+        found.append(str(caught.value))
+    assert said in found[0]
+    assert found[1] == found[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+def test_the_row_of_a_mistake_in_parquet_is_its_own_in_that_file(tiny, tmp_path):
+    rows = [(*row[:2], str(row[2] + 1), row[3]) for row in half_stars()]
+    write_parquet(tmp_path / "a.parquet", rows)
+    write_parquet(tmp_path / "b.parquet", [*rows[:311], ("u", "i", "x", 1), *rows[311:]])
+    for gigabytes in (100, 0):
+        with pytest.raises(InputError, match=r"b\.parquet: row 312: column 'rating': expected a number, got 'x'"):
+            prepared(tmp_path / "*.parquet", tmp_path / "prepared", gigabytes)
+
+
+def test_too_little_disk_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    one(tmp_path / "r.csv", csv(half_stars()))
+    monkeypatch.setattr(datasets.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"preparing about \d+ ratings.* needs 0\.0 GB of disk there, 0\.0 are free"):
+        prepared(tmp_path / "r.csv", tmp_path / "prepared", 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch):
+    one(tmp_path / "r.csv", csv(half_stars()))
+
+    def fail(self, *arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
+    for gigabytes in (100, 0):
+        with pytest.raises(OSError, match="No space left"):
+            prepared(tmp_path / "r.csv", tmp_path / "prepared", gigabytes, like_threshold=2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize("limit", [2_000, 30_000])
+def test_a_write_that_fails_in_the_middle_leaves_nothing(tiny, tmp_path, limit):
+    """The system refuses to let a file grow beyond the limit: that of a column, or of the pairs, or of neither."""
+    one(tmp_path / "r.csv", csv(half_stars(np.tile(TABLE, (20, 1)))))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            prepared(tmp_path / "r.csv", tmp_path / "prepared", 0, like_threshold=2.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize(("available", "spills"), [(1e9, False), (1e5, True)])
+def test_half_of_the_memory_that_is_free_decides_the_way(tmp_path, monkeypatch, available, spills):
+    one(tmp_path / "r.csv", csv(half_stars()))
+    monkeypatch.setattr("recsys.runtime.memory.available", lambda: available)
+    ways, spill_ratings = [], spill.spill_ratings
+    monkeypatch.setattr(spill, "spill_ratings", lambda *given: ways.append("disk") or spill_ratings(*given))
+    prepared(tmp_path / "r.csv", tmp_path / "prepared", None, like_threshold=2.0)
+    assert bool(ways) == spills
+
+
+def test_a_stop_in_the_middle_leaves_nothing(tiny, tmp_path, monkeypatch):
+    one(tmp_path / "r.csv", csv(half_stars()))
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spill, "_mark", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path / "r.csv", tmp_path / "prepared", 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from recsys import buckets, parts
+from recsys.dataset import Preparation, prepare
+
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+module, name, method = {"pairs": (buckets, "Buckets", "drain"), "parts": (parts, "PartWriter", "finish")}[sys.argv[3]]
+setattr(getattr(module, name), method, die)
+prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]), gigabytes=0)
+"""
+
+
+@pytest.mark.parametrize("place", ["pairs", "parts"])
+def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(tmp_path, place):
+    one(tmp_path / "r.csv", csv(half_stars()))
+    folder = tmp_path / "prepared"
+    done = program(KILLED, tmp_path / "r.csv", folder, place)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = folder.iterdir()
+    assert left.name.startswith(".partial-")
+    with pytest.raises(InputError, match="no dataset is prepared"):
+        datasets.newest_dataset(folder)
+    assert not prepared(tmp_path / "r.csv", folder, 0)[0].reused
+
+
+# The peak of the process's memory is read from the system, since what getrusage tells includes the parent's.
+GROWTH = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from recsys import delimited, parts, spill
+from recsys.dataset import Preparation, prepare
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+
+pa.set_memory_pool(pa.system_memory_pool())
+delimited._STREAMED_BLOCK, spill._BUCKET, parts.ROW_GROUP, parts.FILE_ROWS = 1 << 18, 1 << 16, 1 << 15, 1 << 20
+small, large, folder, gigabytes = *map(Path, sys.argv[1:4]), float(sys.argv[4])
+prepare(small, Preparation(), folder, gigabytes=gigabytes)  # starts the threads, imports what is imported late
+before = peak()
+prepare(large, Preparation(), folder, gigabytes=gigabytes)
+print(peak() - before)
+"""
+
+
+def program(text: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", text, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    project = Path(__file__).parent.parent
+    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """A million and a half rows are 36 MB as bare columns, and three times that in the way that holds them."""
+    rng = np.random.default_rng(0)
+    for name, n in (("small", 200_000), ("large", 1_500_000)):
+        columns = {"user_id": rng.integers(0, 3000, n), "item_id": rng.integers(0, 3000, n)}
+        pa.csv.write_csv(pa.table(columns | {"rating": rng.integers(1, 6, n)}), tmp_path / name)
+    grown = []
+    for gigabytes in (0, 100):
+        done = program(GROWTH, tmp_path / "small", tmp_path / "large", tmp_path / f"to {gigabytes}", gigabytes)
+        assert done.returncode == 0, done.stderr
+        grown.append(float(done.stdout))
+    assert grown[0] < 40 < 80 < grown[1]

@@ -1,7 +1,0 @@
-"""On the path of the processes that the tests start: the families beside this folder are families there too."""
-
-from pathlib import Path
-
-from recsys import families
-
-families.__path__.append(str(Path(__file__).resolve().parents[1] / "families"))

@@ -1,0 +1,32 @@
+import pytest
+
+from recsys.distributed.process_group import connect
+from tests.support.checks import collectives
+from tests.support.processes import everyone, together
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_processes_do_together(size):
+    answers = together(size, collectives)
+    last = size - 1
+    for rank, answer in enumerate(answers):
+        assert answer == {
+            "rank": (rank, size),
+            "agree": [False, True, True],
+            "sum": [size, sum(range(size))],
+            "gather": [0.0, 0.0, 1.0] if size == 3 else [],
+            "gather_table": [sum(range(size)), 3],
+            "texts": ["né" * r for r in range(size)],
+            "broadcast": [last, 7],
+            "sent": 2 * last * 4000 // size,
+        }
+
+
+def test_processes_meet_again_where_the_store_remembers_the_ones_before():
+    assert together(2, everyone, attempts=3) == [True, True]
+
+
+def test_a_process_that_does_not_come_is_named():
+    place = {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    with pytest.raises(TimeoutError, match=r"rank 0 of 3 waited 0.3 s for rank 1, 2"), connect(place, "cpu", 0.3):
+        pass

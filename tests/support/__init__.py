@@ -1,0 +1,1 @@
+"""What the tests share: sample data, stores, servers."""

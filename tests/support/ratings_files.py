@@ -1,0 +1,27 @@
+"""What the tests of ratings files share: one small file, and how to look at what became of it."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys.data.ratings import Ratings, read_ratings
+from recsys.errors import InputError
+
+HEADER = "user_id,item_id,rating,timestamp"
+ROWS = [("u1", "i1", 5.0, 10.0), ("u2", "i1", 3.5, 20.0), ("u1", "i2", 1.0, 30.0)]
+TEXT = f"{HEADER}\nu1,i1,5,10\nu2,i1,3.5,20\nu1,i2,1,30\n"
+
+
+def rows(ratings: Ratings) -> list[tuple]:
+    columns = [ratings.user_ids[ratings.users], ratings.item_ids[ratings.items], ratings.values]
+    if ratings.timestamps is not None:
+        columns.append(ratings.timestamps)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def message(path: Path, *arguments: object, **options: object) -> str:
+    with pytest.raises(InputError) as caught:
+        read_ratings(path, *arguments, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text

@@ -1,0 +1,189 @@
+"""Small trainings of matrix factorization in the processes of a group, and the ratings that they learn from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from recsys.distributed.checkpoints import Checkpoints
+from recsys.distributed.context import Sharding, Team
+from recsys.distributed.process_group import Group
+from recsys.errors import StoppedError
+from recsys.models.matrix_factorization import network
+from recsys.models.matrix_factorization.batches import Shape, filled
+from recsys.models.matrix_factorization.data_parallel import Replicas
+from recsys.models.matrix_factorization.distributed import factorize
+from recsys.models.matrix_factorization.network import as_rows
+from recsys.models.matrix_factorization.row_sharded import Shards
+from recsys.models.matrix_factorization.sampler import Feed
+
+N_USERS, N_ITEMS = 61, 43  # neither table, with its row of zeros, splits evenly over three or four
+# 1 rating in the last batch, which most processes see nothing of; no number of processes divides the others evenly.
+SETTINGS = {
+    "embedding_size": 5,
+    "learning_rate": 0.3,
+    "regularization": 0.03,
+    "batch_size": 251,
+    "epochs": 9,
+    "patience": 3,
+    "seed": 3,
+}
+FEW = {"epochs": 2, "batch_size": 2}  # for 3 rows: some of four processes see none
+HASTY = {"learning_rate": 1.0, "patience": 1}  # the second epoch is worse than the first
+N_TRAIN = 4 * 251 + 1
+SHARDINGS: tuple[Sharding, ...] = ("none", "row")
+
+
+def planted() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Rows to train on and to validate on; user 7 is rated once, user 9 and item 4 never; some ids are unknown."""
+    random = np.random.default_rng(0)
+    pairs = random.choice(N_USERS * N_ITEMS, N_TRAIN + 403, replace=False)
+    users, items = pairs // N_ITEMS, pairs % N_ITEMS
+    users[:N_TRAIN][np.isin(users[:N_TRAIN], (7, 9))] = 8
+    users[5] = 7
+    items[:N_TRAIN][items[:N_TRAIN] == 4] = 3
+    p, q = random.normal(size=(N_USERS, 3)), random.normal(size=(N_ITEMS, 3))
+    ratings = (
+        3 + random.normal(size=N_USERS)[users] + (p[users] * q[items]).sum(1) + 0.3 * random.normal(size=len(users))
+    )
+    held_out = [column[N_TRAIN:].copy() for column in (users, items, ratings)]
+    held_out[0][::20] = held_out[1][::31] = -1
+    return (users[:N_TRAIN], items[:N_TRAIN], ratings[:N_TRAIN]), tuple(held_out)
+
+
+def learn(
+    group: Group,
+    folder: Path,
+    sharding: Sharding,
+    *,
+    every_seconds: float = 0,
+    stop: Callable[[int], bool] = lambda step: False,
+    rows: Any = None,
+    validated: bool = True,
+    **given: Any,
+) -> dict[str, Any]:
+    """A training as plain values; `stop(step)` in any process is its being told to stop after that step."""
+    steps: list[int] = [-1]
+    checkpoints = Checkpoints(folder, "digest", group, every_seconds)
+    team = Team(group, checkpoints, sharding, lambda: stop(steps[-1]), lambda step, waiting: steps.append(step))
+    train, held_out = planted()
+    settings: dict[str, Any] = SETTINGS | given
+    try:
+        factors, history, best = factorize(
+            *(rows or train),
+            N_USERS,
+            N_ITEMS,
+            team=team,
+            validation=held_out if validated else None,
+            like_threshold=4.0,
+            **settings,
+        )
+    except StoppedError as error:
+        return {"stopped": str(error), "steps": steps, "saved": checkpoints.saved}
+    curve = [(e.train_rmse, e.validation_rmse, e.validation_auc) for e in history]
+    arrays = {name: value for name, value in vars(factors).items() if name != "mean"}
+    return {"curve": curve, "best": best, "arrays": arrays, "steps": steps, "loaded": checkpoints.loaded}
+
+
+def learn_both_ways(group: Group, folder: Path) -> dict[str, Any]:
+    few = tuple(column[:3] for column in planted()[0])
+    answers = {}
+    for sharding in SHARDINGS:
+        answers[sharding] = learn(group, folder / sharding, sharding)
+        answers[f"{sharding}, few"] = learn(
+            group, folder / f"{sharding}-few", sharding, rows=few, validated=False, **FEW
+        )
+        answers[f"{sharding}, hasty"] = learn(group, folder / f"{sharding}-hasty", sharding, **HASTY)
+    return answers
+
+
+def learn_and_stop(group: Group, folder: Path, seconds: float, stop_at: int) -> dict[str, Any]:
+    """The last rank alone is told to stop after a step in the middle of an epoch."""
+
+    def stop(step: int) -> bool:
+        return step == stop_at and group.rank == group.size - 1
+
+    return {way: learn(group, folder / way, way, every_seconds=seconds, stop=stop) for way in SHARDINGS}
+
+
+def learn_on(group: Group, folder: Path) -> dict[str, Any]:
+    return {way: learn(group, folder / way, way) for way in SHARDINGS}
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_and_learn_on(group: Group, folder: Path, every_seconds: float, crash_at: int) -> dict[str, Any]:
+    """All processes end without a word after a step; what they do then starts from the last checkpoint."""
+
+    def crash(step: int) -> bool:
+        if step == crash_at:
+            raise Crash
+        return False
+
+    answers = {}
+    for way in SHARDINGS:
+        try:
+            learn(group, folder / way, way, every_seconds=every_seconds, stop=crash)
+        except Crash:
+            answers[way] = learn(group, folder / way, way, every_seconds=every_seconds)
+    return answers
+
+
+class Largest(TorchDispatchMode):
+    """The most rows of a table's width that any tensor in this process had, and the types of the tensors seen."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.rows = width, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            if (
+                isinstance(local, torch.Tensor)
+                and local.ndim == 2
+                and local.shape[1] == self.width
+                and not local.is_meta
+            ):
+                self.rows = max(self.rows, len(local))
+        return made
+
+
+def hold(group: Group, folder: Path) -> dict[str, Any]:
+    """What a process holds of tables of 3,001 and 2,001 rows, and the tallest tensor of their width that it makes."""
+    network.START_CHUNK = 256
+    shape = Shape(3000, 2000, 5, batch_size=60)
+    random = np.random.default_rng(1)
+    rows = random.integers(0, 3000, 300), random.integers(0, 2000, 300), random.normal(size=300)
+    answers: dict[str, Any] = {}
+    for way, engine in (("row", Shards), ("none", Replicas)):
+        with torch.no_grad(), Largest(shape.embedding_size) as largest:
+            trained = engine(group, shape, rows, 0.1)
+            trained.start(seed=0)
+            feed = Feed(300, 60, group, 0)
+            own = feed.rows(1)
+            learnt = as_rows(
+                (rows[0][own], rows[1][own], rows[2][own]), 0, 1, (3000, 2000), group.device, unknown=False
+            )
+            trained.pace(0.1, 300)
+            before = group.traffic.sent
+            trained.step(filled(learnt, feed.part(0), feed.most(0), 60, shape))
+            sent = group.traffic.sent - before
+        answers[way] = {"largest": largest.rows, "counts": (len(trained.counts_u), len(trained.counts_i)), "sent": sent}
+    split, whole = (engine(group, shape, rows, 0.1) for engine in (Shards, Replicas))
+    with torch.no_grad():
+        split.start(seed=7)
+        whole.start(seed=7)
+        answers["tables"] = {name: list(table.shape) for name, table in split.tables().items()}
+        for name, table in split.tables().items():
+            parts = table if name == "weight" else group.gather(table)
+            answers[f"same {name}"] = torch.equal(parts, dict(whole.network.named_parameters())[name])
+    return answers
