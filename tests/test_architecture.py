@@ -17,42 +17,51 @@ CODE = sorted(
 )
 LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 
+# The floors of the house, from the ground up. A room may use the floors below its own, and no other room of its floor.
+FLOORS = (
+    ("recsys.arrays",),
+    ("recsys.errors",),
+    ("recsys.settings", "recsys.metrics", "recsys.runtime"),
+    ("recsys.data", "recsys.distributed"),
+    ("recsys.models",),
+    ("recsys.families", "recsys.training", "recsys.serving"),
+    ("recsys.evaluation", "recsys.tracking"),
+    ("registry", "recsys.tuning"),
+    ("recsys.diagnostics",),
+    ("steps",),
+)
+FORBIDDEN = (("recsys.serving", "recsys.data.readers"), ("recsys.models", "recsys.data.readers"))
+"""What a floor would allow and a room must not use."""
+
 # Each tool has one room; a folder stands for all its files.
 ROOMS = {
-    "mlflow": [
-        *(f"src/recsys/{name}.py" for name in ("tracking", "patience", "study_runs", "model", "probes")),
-        "registry",
-    ],
-    "optuna": ["src/recsys/tuning", "src/recsys/probes.py"],
+    "mlflow": ["src/recsys/tracking", "src/recsys/serving", "src/recsys/diagnostics/probes.py", "registry"],
+    "optuna": ["src/recsys/tuning", "src/recsys/diagnostics/probes.py"],
     "torch": [
-        *(
-            f"src/recsys/{name}.py"
-            for name in (
-                "factorization",
-                "network",
-                "gibbs",
-                "grams",
-                "growing",
-                "sampling",
-                "sharing",
-                "conjugate",
-                "coratings",
-                "run_bias",
-                "workers",
-                "probes",
-            )
-        ),
         "src/recsys/distributed",
+        "src/recsys/models/bayesian_mf",
+        "src/recsys/models/matrix_factorization",
+        "src/recsys/runtime/device.py",
+        "src/recsys/runtime/threads.py",
+        "src/recsys/training/launch",
+        "src/recsys/diagnostics/probes.py",
     ],
-    "torch.distributed": ["src/recsys/distributed"],
-    "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/ledger.py"],
-    "argparse": ["steps/shell.py"],
-    "skops": ["src/recsys/families/random_forest.py"],
-    "platformdirs": ["steps/shell.py"],
+    "torch.distributed": [
+        "src/recsys/distributed",
+        "src/recsys/training/launch",
+        "src/recsys/models/bayesian_mf/distributed.py",
+        *(
+            f"src/recsys/models/matrix_factorization/{name}.py"
+            for name in ("distributed", "data_parallel", "row_sharded", "sampler")
+        ),
+    ],
+    "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/coordination.py"],
+    "argparse": ["steps/support/entrypoint.py"],
+    "skops": ["src/recsys/models/random_forest.py"],
+    "platformdirs": ["steps/support/entrypoint.py"],
 }
 # Programs of their own that stand in the library.
-PROGRAMS = ["src/recsys/distributed/rank.py"]
-NOT_BELOW = {"src": ("registry", "steps"), "registry": ("steps",), "steps": ()}
+PROGRAMS = ["src/recsys/training/launch/rank.py"]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
@@ -81,9 +90,72 @@ def test_there_is_code_to_check():
     assert len(CODE) > 20
 
 
-@pytest.mark.parametrize("path", CODE, ids=str)
-def test_imports_run_from_steps_to_registry_to_recsys_and_never_back(path):
-    assert not tops(path) & set(NOT_BELOW[path.parts[0]])
+def name_of(path: Path) -> str:
+    parts = path.with_suffix("").parts[1 if path.parts[0] == "src" else 0 :]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in CODE}
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of ours that a file imports, wherever in it; a package counts where a name is taken from itself."""
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in MODULES else str(node.module))
+    return {name for name in found if name in MODULES and name != "recsys"}
+
+
+def is_in(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    return next((floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms if is_in(module, room))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "recsys"])
+def test_an_import_stays_in_its_room_or_goes_down(module):
+    floor, room = floor_of(module)
+    wrong = [other for other in ours(MODULES[module]) if floor_of(other)[1] != room and floor_of(other)[0] >= floor]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("room", "other"), FORBIDDEN)
+def test_a_room_leaves_alone_what_it_must_not_use(room, other):
+    wrong = [
+        (module, found)
+        for module in MODULES
+        if is_in(module, room)
+        for found in ours(MODULES[module])
+        if is_in(found, other)
+    ]
+    assert wrong == []
+
+
+def test_a_family_imports_no_other_family():
+    wrong = []
+    for module in MODULES:
+        if is_in(module, "recsys.models") and module.count(".") > 1 and not is_in(module, "recsys.models.base"):
+            family = ".".join(module.split(".")[:3])
+            used = {other for other in ours(MODULES[module]) if is_in(other, "recsys.models")}
+            wrong += [
+                (module, other) for other in used if not any(is_in(other, at) for at in (family, "recsys.models.base"))
+            ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    arrows = {module: ours(path) - {module} for module, path in MODULES.items()}
+    while free := [module for module, targets in arrows.items() if not targets & arrows.keys()]:
+        for module in free:
+            del arrows[module]
+    assert {module: sorted(targets & arrows.keys()) for module, targets in arrows.items()} == {}
 
 
 @pytest.mark.parametrize("tool", ROOMS)
@@ -109,7 +181,7 @@ def test_the_library_neither_reads_the_environment_nor_prints(path):
 @pytest.mark.parametrize("path", CODE, ids=str)
 def test_a_module_does_nothing_when_imported(path):
     """Statements at the top define; one loop sets the path, and one call names the model to MLflow."""
-    allowed = {"steps/__init__.py": ast.For, "src/recsys/model.py": ast.Expr}
+    allowed = {"steps/__init__.py": ast.For, "src/recsys/serving/pyfunc_model.py": ast.Expr}
     definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If)
     for node in tree(path).body:
         documents = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
@@ -121,10 +193,10 @@ PARSES_WRONG_PARAMETERS = """
 import importlib, json, pkgutil, sys
 import steps
 from recsys.errors import InputError
-from recsys.families import family_names
+from recsys.models.base.family import family_names
 for module in pkgutil.iter_modules(steps.__path__):
     importlib.import_module(f"steps.{module.name}")
-from steps.shell import parse
+from steps.support.entrypoint import parse
 refused = 0
 steps = ("main", "prepare", "train", "tune", "evaluate", "promote", "doctor")
 attempts = [(name, ["--no_such_parameter=1"]) for name in steps]

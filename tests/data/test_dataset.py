@@ -323,7 +323,8 @@ KILLED_BETWEEN_FILES = """
 import os, signal, sys
 from pathlib import Path
 import pyarrow.parquet as pq
-from recsys.dataset import Preparation, prepare
+from recsys.data.builder import prepare
+from recsys.data.preparation import Preparation
 
 write, written = pq.write_table, []
 
@@ -340,7 +341,7 @@ prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]))
 
 def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(source, folder):
     command = [sys.executable, "-c", KILLED_BETWEEN_FILES, str(source), str(folder)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, cwd=Path(__file__).parents[2])
     assert done.returncode == -signal.SIGKILL
     left = [path.name for path in folder.iterdir()]
     assert len(left) == 1

@@ -3,6 +3,7 @@
 import gzip
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_the_row_of_a_mistake_in_parquet_is_its_own_in_that_file(tiny, tmp_path)
 
 def test_too_little_disk_is_told_before_anything_is_read(tmp_path, monkeypatch):
     one(tmp_path / "r.csv", csv(half_stars()))
-    monkeypatch.setattr(datasets.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=r"preparing about \d+ ratings.* needs 0\.0 GB of disk there, 0\.0 are free"):
         prepared(tmp_path / "r.csv", tmp_path / "prepared", 0)
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
@@ -235,14 +236,15 @@ def test_a_stop_in_the_middle_leaves_nothing(tiny, tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from recsys import buckets, parts
-from recsys.dataset import Preparation, prepare
+from recsys.data import buckets, parquet_store
+from recsys.data.builder import prepare
+from recsys.data.preparation import Preparation
 
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
-module, name, method = {"pairs": (buckets, "Buckets", "drain"), "parts": (parts, "PartWriter", "finish")}[sys.argv[3]]
-setattr(getattr(module, name), method, die)
+owner, method = {"pairs": (buckets.Buckets, "drain"), "parts": (parquet_store.PartWriter, "finish")}[sys.argv[3]]
+setattr(owner, method, die)
 prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]), gigabytes=0)
 """
 
@@ -265,15 +267,18 @@ GROWTH = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from recsys import delimited, parts, spill
-from recsys.dataset import Preparation, prepare
+from recsys.data import parquet_store, spill
+from recsys.data.builder import prepare
+from recsys.data.preparation import Preparation
+from recsys.data.readers import delimited
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 pa.set_memory_pool(pa.system_memory_pool())
-delimited._STREAMED_BLOCK, spill._BUCKET, parts.ROW_GROUP, parts.FILE_ROWS = 1 << 18, 1 << 16, 1 << 15, 1 << 20
+delimited._STREAMED_BLOCK, spill._BUCKET = 1 << 18, 1 << 16
+parquet_store.ROW_GROUP, parquet_store.FILE_ROWS = 1 << 15, 1 << 20
 small, large, folder, gigabytes = *map(Path, sys.argv[1:4]), float(sys.argv[4])
 prepare(small, Preparation(), folder, gigabytes=gigabytes)  # starts the threads, imports what is imported late
 before = peak()
@@ -285,7 +290,7 @@ print(peak() - before)
 def program(text: str, *arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", text, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": "src"}
-    project = Path(__file__).parent.parent
+    project = Path(__file__).parents[2]
     return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, timeout=300)
 
 
