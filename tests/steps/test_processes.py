@@ -41,7 +41,7 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
     }
     with subprocess.Popen(command(processes=2), **options) as process:
         limit = time.monotonic() + PATIENCE
-        while not list(store.data.glob("jobs/*/lesson-1/checkpoints/[0-9]*")):
+        while not list(store.data.glob("jobs/*/fit-1/checkpoints/[0-9]*")):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < limit, "no checkpoint"
             time.sleep(0.05)
