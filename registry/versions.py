@@ -20,7 +20,7 @@ from recsys.errors import InputError
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.serving.pyfunc_model import ARTIFACT
-from recsys.tracking.retry import patiently
+from recsys.tracking.retry import retry_mlflow
 from recsys.tracking.runs import all_pages
 
 MODEL_DESCRIPTION = (
@@ -90,7 +90,7 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
                 raise
     source = f"models:/{model_id}"
 
-    @patiently
+    @retry_mlflow
     def create() -> Version:
         """Once: where the answer to an earlier try was lost, its version is there."""
         for version in list_versions(name):

@@ -55,7 +55,13 @@ ROOMS = {
             for name in ("distributed", "data_parallel", "row_sharded", "sampler")
         ),
     ],
-    "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/coordination.py"],
+    "sqlalchemy": [
+        "src/recsys/tuning/storage.py",
+        "src/recsys/tuning/coordination.py",
+        "src/recsys/tuning/database.py",
+        "src/recsys/tuning/database_errors.py",
+    ],
+    "tenacity": ["src/recsys/runtime/retry.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
     "platformdirs": ["steps/support/entrypoint.py"],

@@ -10,7 +10,7 @@ from typing import Any, Self
 _ONE_STOP_SECONDS = 2.0  # Ctrl-C under `mlflow run` comes twice: from the terminal, and from MLflow as SIGTERM
 
 
-class GentleStop:
+class GracefulStop:
     """While open, the first signal only sets `asked`; on leaving, or at the second, what was there before is done."""
 
     def __init__(self, message: str) -> None:

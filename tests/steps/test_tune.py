@@ -225,14 +225,14 @@ def test_a_finisher_that_died_after_registering_is_not_followed_by_a_second_vers
 def test_a_finisher_that_was_paused_is_not_followed_by_a_second_version(study, module_store, monkeypatch, capsys):
     """Paused while it trains the best, so long that another worker counts it as dead, takes over and finishes."""
     from recsys.tracking.runs import Run
-    from recsys.tuning.coordination import Ledger
+    from recsys.tuning.coordination import StudyCoordinator
 
     real = Run.log_recommender
 
     def paused(*arguments):
         monkeypatch.setattr(Run, "log_recommender", real)
         with monkeypatch.context() as patch:
-            patch.setattr(Ledger, "alive", lambda self: [])
+            patch.setattr(StudyCoordinator, "alive", lambda self: [])
             study(study="paused")
         return real(*arguments)
 

@@ -12,12 +12,12 @@ from recsys.errors import InputError
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.search import Search
-from recsys.tuning.study import Plan
+from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import DONE
 from tests.support.builders import rated
 from tests.support.services import free_port
 
-PLAN = Plan("bias", trials=3, heartbeat=1)
+CONFIG = SearchConfig("bias", trials=3, heartbeat=1)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def account(mariadb, name, *grants):
 
 
 def opened(dataset, url, **changes):
-    found = Search(replace(PLAN, **changes), dataset, url, "study", "host")
+    found = Search(replace(CONFIG, **changes), dataset, url, "study", "host")
     found.join()
     return found
 
@@ -132,7 +132,7 @@ def test_workers_that_start_together_run_exactly_the_trials_asked_for(restart, m
         into.value, into.metrics = 0.5, {"auc": 0.5}
         return into
 
-    monkeypatch.setattr(searches.Objective, "measure", measure)
+    monkeypatch.setattr(searches.TrialObjective, "measure", measure)
     ended, answers = [], []
     start = threading.Barrier(4)
 

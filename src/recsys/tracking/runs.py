@@ -25,7 +25,7 @@ from recsys.models.base.recommender import Recommender
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
 from recsys.settings import Settings, to_text
-from recsys.tracking.retry import patiently
+from recsys.tracking.retry import retry_mlflow
 
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
@@ -99,7 +99,7 @@ class Run:
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
         # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
-        patiently(mlflow.log_input)(_input(dataset), context=context)
+        retry_mlflow(mlflow.log_input)(_input(dataset), context=context)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags on the run."""
