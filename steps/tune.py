@@ -14,11 +14,10 @@ from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import database_url, search_space
 from steps.prepare import prepare_once
-from steps.support.entrypoint import STORAGE, TICKET, run_step
-from steps.support.parameters import TrainParameters, Tuning
+from steps.support.entrypoint import TICKET, run_step
+from steps.support.parameters import STORAGE, TrainParameters, Tuning
 from steps.support.progress import ProgressDisplay
 from steps.support.runs import made_by, open_run
-from steps.support.secrets import conceal_refused, concealed, hide_password
 from steps.support.signals import GracefulStop
 from steps.train import train
 
@@ -45,19 +44,19 @@ def tune(parameters: Tuning) -> "Version | None":
     if ticket := os.environ.get(TICKET):
         _help_out(parameters, url, **json.loads(ticket))
         return None
-    with concealed(url), open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
-        run.log_parameters(parameters.model_copy(update={"storage": database_url.masked(parameters.storage)}))
+    with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
+        run.log_parameters(parameters)
         dataset = prepare_once(parameters, parameters.folder, parameters.memory)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
-        plan = _plan(parameters)
-        search = Search(plan, dataset, url, _study_name(parameters, plan, dataset), platform.node() or "localhost")
+        config = _search_config(parameters)
+        search = Search(config, dataset, url, _study_name(parameters, config, dataset), platform.node() or "localhost")
         search.join(works=parameters.workers == 1)
         parent = _parent(search, parameters, dataset)
         studies.adopt(parent)
         run.set_tags({"study": search.name, studies.WORKER: search.worker})
         until = None if parameters.timeout is None else time.time() + parameters.timeout
-        display = ProgressDisplay(plan.metric, until)
+        display = ProgressDisplay(config.metric, until)
         _announce(search)
         with _taking_part(search, parent):
             if parameters.workers == 1:
@@ -74,23 +73,20 @@ def storage_url(parameters: Tuning) -> str:
         InputError: if the environment's is no URL.
     """
     folder = Path(parameters.folder).absolute()
-    given = os.environ.get(STORAGE, "")
-    if parameters.storage == "auto":
-        url = given or f"sqlite:///{folder / 'studies.db'}"
+    url = str(parameters.storage)
+    if url == "auto":
+        url = os.environ.get(STORAGE) or f"sqlite:///{folder / 'studies.db'}"
         try:
             database_url.check_url(url)
         except InputError as error:
             raise InputError(f"{STORAGE}: {error}") from None
-    else:
-        hidden = database_url.masked(given) == parameters.storage  # see steps.concealment
-        url = given if hidden else parameters.storage
     if database_url.is_sqlite(url):
         file = database_url.sqlite_path(url)
         url = url.replace(f"/{file}", f"/{folder / file}", 1) if not Path(file).is_absolute() else url
     return url
 
 
-def _plan(parameters: Tuning) -> "SearchConfig":
+def _search_config(parameters: Tuning) -> "SearchConfig":
     from recsys.tuning.objective import LOWER_IS_BETTER
     from recsys.tuning.study import SearchConfig
 
@@ -108,14 +104,14 @@ def _plan(parameters: Tuning) -> "SearchConfig":
     )
 
 
-def _study_name(parameters: Tuning, plan: "SearchConfig", dataset: Dataset) -> str:
+def _study_name(parameters: Tuning, config: "SearchConfig", dataset: Dataset) -> str:
     """As given, or one that a search of something else does not have."""
     if parameters.study != "auto":
         return str(parameters.study)
-    name = f"{plan.family}-{dataset.digest[:12]}"
-    if (plan.metric, plan.direction) != ("auc", "maximize"):
-        name += f"-{plan.direction}-{plan.metric}"
-    return name + (f"-{search_space.digest_ranges(plan.ranges)}" if plan.ranges else "")
+    name = f"{config.family}-{dataset.digest[:12]}"
+    if (config.metric, config.direction) != ("auc", "maximize"):
+        name += f"-{config.direction}-{config.metric}"
+    return name + (f"-{search_space.digest_ranges(config.ranges)}" if config.ranges else "")
 
 
 def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
@@ -124,7 +120,8 @@ def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
 
     here = database_url.masked(studies.tracking_uri())
     about = {"family": parameters.family, "study": search.name, "metric": search.config.metric}
-    about |= {"direction": search.config.direction, "sampler": parameters.sampler, "space": parameters.space or "default"}
+    about |= {"direction": search.config.direction, "sampler": parameters.sampler}
+    about |= {"space": parameters.space or "default"}
 
     def find(state: dict[str, Any]) -> str:
         run_id = state.get("run")
@@ -173,7 +170,9 @@ def _taking_part(search: "Search", parent: str) -> Any:
             studies.end(parent, status)
 
 
-def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, display: ProgressDisplay) -> dict[str, Any]:
+def _work(
+    search: "Search", parent: str, parameters: Tuning, dataset: Dataset, display: ProgressDisplay
+) -> dict[str, Any]:
     """Run trials, then see the search to its end."""
     from recsys.tracking import studies
     from recsys.tuning.search import SupersededError
@@ -298,7 +297,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
 
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = prepare_once(parameters, parameters.folder, parameters.memory)
-    search = Search(_plan(parameters), dataset, url, parameters.study, platform.node() or "localhost")
+    search = Search(_search_config(parameters), dataset, url, parameters.study, platform.node() or "localhost")
     if not search.join(number, until):
         return
     with search.at_work():
@@ -329,8 +328,4 @@ def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> 
 
 
 if __name__ == "__main__":
-    hide_password()
-    try:
-        run_step("tune", tune)
-    finally:
-        conceal_refused()
+    run_step("tune", tune)
