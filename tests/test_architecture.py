@@ -172,6 +172,16 @@ def test_a_tool_stays_in_its_room(tool):
     ] == []
 
 
+def test_optuna_s_private_names_are_used_in_one_module():
+    room = [path for path in CODE if path.parts[:3] == ("src", "recsys", "tuning") and path.name != "storage.py"]
+    wrong = [f"{path}: {name}" for path in room for name in imports(path) if re.match(r"optuna\..*\b_", name)]
+    for path in room:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and ast.unparse(node.value) != "self":
+                wrong.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert wrong == []
+
+
 @pytest.mark.parametrize("path", [path for path in LIBRARY if path.as_posix() not in PROGRAMS], ids=str)
 def test_the_library_neither_reads_the_environment_nor_prints(path):
     wrong = []

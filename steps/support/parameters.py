@@ -85,10 +85,10 @@ class Tuning(_Training):
     storage: str = Field(
         "auto",
         min_length=1,
-        description="database of the studies, an SQLAlchemy URL; auto: RECSYS_STUDY_STORAGE, or else studies.db",
+        description="database of the studies, a URL without a password; auto: RECSYS_STUDY_STORAGE, or else studies.db",
     )
     heartbeat: int = Field(
-        10, ge=1, description="seconds between a worker's signs of life; six missed, and its trial is tried again"
+        10, ge=1, description="seconds between a worker's heartbeats; six missed, and its trial is tried again"
     )
 
     @property

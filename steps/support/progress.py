@@ -1,4 +1,8 @@
-"""What a person sees of a search: a line a trial, or on a terminal one line that changes."""
+"""What a person sees of a search: a line a trial, and on a terminal one line that changes.
+
+tqdm is not used: it cannot clear its line for what another process of the search writes, estimates the time left
+without the search's time limit, and does not show that it has cut a line. It would save one call of `print`.
+"""
 
 import shutil
 import sys

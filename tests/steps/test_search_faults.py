@@ -38,7 +38,7 @@ def measure(self, config, report, into):
     return into
 
 TrialObjective.measure = measure
-from steps.shell import run_step
+from steps.support.entrypoint import run_step
 from steps.tune import tune
 run_step("tune", tune, sys.argv[2:])
 """

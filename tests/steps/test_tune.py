@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from recsys.errors import InputError
 from recsys.tuning import plots as study_plots
 from steps import tune as tuning
 from steps.support.entrypoint import parse
-from tests.support.pipeline import COLUMNS, PROJECT, write_sample
+from tests.support.pipeline import COLUMNS, PROJECT, Store, write_sample
 
 TRIALS = 3
 SECRET = "s3cret"
@@ -269,7 +270,7 @@ def test_workers_share_a_study_and_the_password_is_nowhere(store, mariadb, monke
     place = mariadb.address.rpartition("@")[2]
     url = f"mysql+pymysql://anna:{SECRET}@{place}/typed"
     parameters = {"family": "bias", "trials": 4, "workers": 2, "ratings": "my.csv", **COLUMNS}
-    monkeypatch.setenv(tuning.STORAGE, url)
+    monkeypatch.setattr(Store, "environment", partialmethod(Store.environment, RECSYS_STUDY_STORAGE=url))
     done = store.mlflow_run(str(PROJECT), "tune", study="spring", **parameters)
     assert "best of 4 trials" in done.stdout
     assert SECRET not in done.stdout

@@ -103,7 +103,7 @@ def test_a_host_of_no_such_name_is_told(dataset):
         opened(dataset, "mysql+pymysql://anna:s3cret@no.such.host.invalid/optuna")
 
 
-def test_two_may_give_a_trial_its_first_sign_of_life(mariadb, dataset, monkeypatch):
+def test_two_may_record_the_first_heartbeat_of_a_trial(mariadb, dataset, monkeypatch):
     """Its worker, and one that sees it under the lock before the worker got so far."""
     found = opened(dataset, mariadb.new_database("first"))
     trial_id = found.study.ask()._trial_id

@@ -12,7 +12,6 @@ from recsys.models import bias
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.database_errors import retry_database
-from recsys.tuning.plots import study_figures
 from recsys.tuning.search import Search
 from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import STOPPED, counts, note_of, share_saved
@@ -243,7 +242,7 @@ def test_a_trial_whose_worker_died_is_tried_again_by_another(beats, dataset, sto
     dead = opened(dataset, storage)
     trial = dead.study.ask()
     bias.Config(damping=trial.suggest_float("damping", 0.5, 50, log=True))
-    if beats:  # else it died before its first sign of life
+    if beats:  # else it died before its first heartbeat
         dead.storage.record_heartbeat(trial._trial_id)
     found = run(dataset, storage)
     assert states(found) == [TrialState.FAIL] + [TrialState.COMPLETE] * 3
@@ -302,7 +301,7 @@ def test_the_finishing_passes_on_when_its_worker_dies(dataset, storage, monkeypa
     second.coordinator.record_heartbeat(second.worker, None)
     assert [first.contend(), second.contend(), first.contend()] == ["finish", "wait", "finish"]
     limit = time.monotonic() + 20
-    while second.contend() == "wait":  # the first gives no more signs of life
+    while second.contend() == "wait":  # the first has no more heartbeats
         assert time.monotonic() < limit
         time.sleep(0.2)
     first.close({"trial": 1})  # too late
@@ -369,33 +368,3 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_raised():
     with pytest.raises(OperationalError):
         retry_database(denied)()
     assert len(calls) == 1
-
-
-def test_figures_of_a_study_say_what_they_show(dataset, storage, monkeypatch):
-    def measure(call, report):
-        for step in range(1, 4):
-            report(step, 0.7 + call / 100 + step / 1000)
-        return 0.7 + call / 100
-
-    measuring(monkeypatch, measure)
-    found = run(dataset, storage, replace(CONFIG, trials=7))
-    figures = study_figures(found.study, "auc")
-    assert figures.keys() == {
-        "optimisation_history.png",
-        "parameter_importances.png",
-        "slice.png",
-        "parallel_coordinates.png",
-        "intermediate_values.png",
-        "timeline.png",
-    }
-    for name, figure in figures.items():
-        axes = figure.axes[0]
-        assert axes.get_title() or figure.get_suptitle(), name
-        assert axes.get_xlabel() or name == "parallel_coordinates.png", name
-        assert axes.get_ylabel() or name == "parallel_coordinates.png", name
-        figure.canvas.draw()
-
-
-def test_a_study_with_one_trial_has_its_figures(dataset, storage):
-    found = run(dataset, storage, replace(CONFIG, trials=1))
-    assert study_figures(found.study, "auc").keys() == {"optimisation_history.png", "timeline.png"}

@@ -1,1 +1,1 @@
-"""What machine this is, what may be used of it (devices, threads, memory, files), and how calls are stopped or retried."""
+"""What machine this is and what may be used of it (devices, threads, memory, files); stops and retries of calls."""

@@ -115,7 +115,7 @@ class RetryingStorage(RDBStorage):
         return read
 
     def fail_stale_trials(self, study: optuna.Study) -> bool:
-        """Fail the trials without a sign of life and queue their settings again; whether there were any."""
+        """Fail the trials without a heartbeat and queue their settings again; whether there were any."""
         if not self._get_stale_trial_ids(study._study_id):
             return False
         with warnings.catch_warnings():
@@ -193,7 +193,7 @@ class RetryingStorage(RDBStorage):
         end()
 
     def begin(self, trial_id: int) -> int:
-        """Give a new trial's first sign of life; how many of its study were made before it and have not failed."""
+        """Record a new trial's first heartbeat; how many of its study were made before it and have not failed."""
         table = models.TrialModel
         study = sqlalchemy.select(table.study_id).where(table.trial_id == trial_id).scalar_subquery()
         before = table.study_id == study, table.trial_id < trial_id, table.state != TrialState.FAIL
@@ -216,7 +216,7 @@ class RetryingStorage(RDBStorage):
         self.check_trial_is_updatable(trial_id, connection.execute(query.with_for_update()).scalar_one())
 
     def has_heartbeat(self, trial_id: int) -> bool:
-        """Whether anybody ever gave a sign of life for a trial."""
+        """Whether a trial ever had a heartbeat."""
         query = sqlalchemy.select(models.TrialHeartbeatModel).where(models.TrialHeartbeatModel.trial_id == trial_id)
 
         @retry_database
@@ -263,7 +263,7 @@ def open_storage(url: str, *, heartbeat: int, grace: int) -> RetryingStorage:
     """The storage behind an SQLAlchemy URL; database and tables are made where they are not there.
 
     Args:
-        heartbeat: seconds between the signs of life of a running trial.
+        heartbeat: seconds between the heartbeats of a running trial.
         grace: seconds without one after which a trial counts as abandoned and is tried again.
 
     Raises:

@@ -254,6 +254,7 @@ def test_no_statement_of_a_step_can_be_cut_off(in_process, step, store):
         step("promote")
         step("rollback", version=1)
         step("history")
+        step("doctor")
     finally:
         event.remove(Engine, "before_cursor_execute", watch)
     assert len(seen) > 100
