@@ -10,7 +10,7 @@ from sqlalchemy import exc
 from recsys.errors import InputError
 from recsys.runtime.retry import retry_on
 from recsys.tuning.database_errors import error_number, is_transient
-from recsys.tuning.database_url import is_sqlite, place, port
+from recsys.tuning.database_url import is_sqlite, location, port
 
 CONNECT_SECONDS = 4
 _ANSWER_SECONDS = 60
@@ -60,8 +60,8 @@ def _make_database(url: str) -> None:
         if error_number(error) not in (1044, 1227):
             raise
         raise InputError(
-            f"parameter 'storage': {place(url)} has no database {made.database!r} that the account {made.username!r} "
-            f"may use, and the account may not make it; have it made: CREATE DATABASE `{name}`; "
+            f"parameter 'storage': {location(url)} has no database {made.database!r} that the account "
+            f"{made.username!r} may use, and the account may not make it; have it made: CREATE DATABASE `{name}`; "
             f"GRANT ALL ON `{name}`.* TO '{made.username}'@'%'"
         ) from None
     finally:

@@ -11,7 +11,7 @@ from sqlalchemy import exc
 
 from recsys.errors import InputError
 from recsys.runtime.retry import retry_on
-from recsys.tuning.database_url import is_sqlite, place, scrubbed
+from recsys.tuning.database_url import is_sqlite, location, scrubbed
 
 RETRY_SECONDS = 90.0  # a database that restarts is back by then
 # MySQL's and MariaDB's: record changed, too many connections, shutting down, lock wait, deadlock; then PyMySQL's
@@ -52,7 +52,7 @@ def explained(url: str) -> Iterator[None]:
 def _explanation(url: str, error: BaseException) -> str:
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    where = place(url)
+    where = location(url)
     reason = str(getattr(error, "orig", None) or error)
     if isinstance(error, socket.gaierror):
         return f"there is no host of the name in {where} ({error.strerror}); correct the URL"

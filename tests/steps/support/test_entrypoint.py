@@ -152,6 +152,7 @@ def told_to_stop() -> None:
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_stop_waits_for_what_must_not_be_cut_off(nested, in_process):
+    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 600.0)  # beyond what a busy machine can take
     stopped, written = entrypoint._stop_on_signals(), []
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # it comes at the end of the outermost block
         with uninterrupted():
@@ -166,6 +167,7 @@ def test_a_stop_waits_for_what_must_not_be_cut_off(nested, in_process):
 
 
 def test_a_stop_in_a_decorated_function_waits_for_its_end(in_process):
+    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 600.0)
     written = []
 
     @uninterrupted()
@@ -209,6 +211,7 @@ def test_a_run_that_a_stop_meets_at_its_beginning_or_end_is_ended(in_process, st
 
     from recsys.tracking import runs
 
+    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 600.0)
     mlflow.set_tracking_uri(store.uri)
     real = mlflow.MlflowClient
     for moment in ("create_run", "log_batch", "set_terminated"):
