@@ -45,8 +45,11 @@ def test_a_study_with_one_trial_has_its_figures():
 @pytest.mark.filterwarnings("error:.*layout not applied")
 def test_figures_of_many_trials_and_settings_of_every_kind_are_drawn():
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.RandomSampler(seed=1))
+    study.enqueue_trial({}, user_attrs={"default": True})
 
     def objective(trial):
+        if trial.number == 0:  # defaults that lie outside the space
+            return 3.0
         size = trial.suggest_int("size", 8, 64, log=True)
         rate = trial.suggest_float("learning_rate", 1e-3, 0.1, log=True)
         depth = trial.suggest_categorical("max_depth", [8, 16, None])
