@@ -27,7 +27,7 @@ PATIENCE = 300
 SLEEPS = """
 import sys, time
 import steps
-from recsys.tuning.objective import Objective
+from recsys.tuning.objective import TrialObjective
 
 def measure(self, config, report, into):
     for step in range(1, 5):
@@ -37,8 +37,8 @@ def measure(self, config, report, into):
     into.value, into.metrics = config.damping, {"auc": config.damping}
     return into
 
-Objective.measure = measure
-from steps.shell import run_step
+TrialObjective.measure = measure
+from steps.support.entrypoint import run_step
 from steps.tune import tune
 run_step("tune", tune, sys.argv[2:])
 """
