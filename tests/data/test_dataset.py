@@ -366,11 +366,15 @@ def _prepare_at_once(barrier, source, folder, answers):
     publish = builder._publish
 
     def publish_together(*arguments):
-        barrier.wait(60)
+        barrier.wait()
         publish(*arguments)
 
     builder._publish = publish_together
-    answers.put(builder.prepare(source, Preparation(), folder).digest)
+    try:
+        answers.put(builder.prepare(source, Preparation(), folder).digest)
+    except BaseException:
+        barrier.abort()  # or the other would wait for ever
+        raise
 
 
 def test_two_processes_that_prepare_at_once_both_succeed(source, folder):
@@ -379,10 +383,10 @@ def test_two_processes_that_prepare_at_once_both_succeed(source, folder):
     workers = [context.Process(target=_prepare_at_once, args=(barrier, source, folder, answers)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    digests = {answers.get(timeout=60) for _ in workers}
     for worker in workers:
-        worker.join(60)
+        worker.join()  # an answer is so short that the pipe takes it
     assert [worker.exitcode for worker in workers] == [0, 0]
+    digests = {answers.get() for _ in workers}
     assert [path.name for path in folder.iterdir()] == list(digests)
     assert prepare(source, folder).reused
 

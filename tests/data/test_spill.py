@@ -291,7 +291,7 @@ def program(text: str, *arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", text, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": "src"}
     project = Path(__file__).parents[2]
-    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")

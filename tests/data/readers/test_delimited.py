@@ -143,7 +143,11 @@ class TestErrors:
     def test_empty_directory(self, tmp_path) -> None:
         assert f"{tmp_path}: the folder has no ratings files in it" in message(tmp_path)
 
-    @pytest.mark.parametrize("content", [b"", b"\n \n", gzip.compress(b""), b"\xef\xbb\xbf"])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"\n \n", gzip.compress(b"", mtime=0), b"\xef\xbb\xbf"],
+        ids=["no byte", "blank lines", "gzip of nothing", "byte order mark"],
+    )
     def test_empty(self, write, content) -> None:
         assert "the file is empty" in message(write(content))
 
