@@ -55,7 +55,7 @@ def split(name: str) -> Split:
     rows = ratings.load()
     columns = rows.users, rows.items, rows.values, rows.timestamps
     train, test = train_test_split(np.arange(len(ratings)), test_size=0.2, random_state=42)
-    sizes = len(ratings.user_ids), len(ratings.item_ids)
+    sizes = len(ratings.users), len(ratings.items)
     return Split(tuple(c[train] for c in columns), tuple(c[test] for c in columns), sizes)
 
 

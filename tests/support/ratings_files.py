@@ -30,7 +30,8 @@ def read_ratings(path: Path, *arguments: object, **options: object) -> Loaded:
     with ratings.read_ratings(path, *arguments, **options) as read:
         rows = read.load()
         assert len(rows) == len(read)
-        return Loaded(**vars(rows), **{name: getattr(read, name) for name in Loaded.__annotations__})
+        known = {name: getattr(read, name) for name in ("rows_read", "dropped", "notes")}
+        return Loaded(**vars(rows), user_ids=read.users.ids, item_ids=read.items.ids, **known)
 
 
 def rows(ratings: Loaded) -> list[tuple]:

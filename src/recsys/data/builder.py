@@ -56,8 +56,8 @@ def build(
     """
     scale = _check(ratings, preparation, source)
     assign = _assign(ratings, preparation)
-    hashes = splits.PairHashes(ratings.user_ids, ratings.item_ids)
-    learner = Learner(len(ratings.user_ids), len(ratings.item_ids))
+    hashes = splits.PairHashes(ratings.users.ids, ratings.items.ids)
+    learner = Learner(len(ratings.users), len(ratings.items))
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))  # Parquet is written beside the work of this thread
         writers = [stack.enter_context(PartWriter(folder / name, pool)) for name in PARTS]
@@ -91,8 +91,8 @@ def build(
     return {
         "test_digest": test_digest,
         "ratings": len(ratings),
-        "users": len(ratings.user_ids),
-        "items": len(ratings.item_ids),
+        "users": len(ratings.users),
+        "items": len(ratings.items),
         "scale": list(scale),
         "sizes": sizes,
         "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
@@ -111,8 +111,8 @@ def _check(ratings: Ratings, preparation: Preparation, source: Path) -> tuple[fl
     for block in ratings.blocks():
         low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
     for ids, column, kind in (
-        (ratings.user_ids, preparation.user_column, "users"),
-        (ratings.item_ids, preparation.item_column, "items"),
+        (ratings.users.ids, preparation.user_column, "users"),
+        (ratings.items.ids, preparation.item_column, "items"),
     ):
         if len(ids) < 2:
             raise InputError(
@@ -174,7 +174,7 @@ def _known(timestamps: Floats | None) -> Floats:
 
 
 def _write_sides(ratings: Ratings, features: Features, folder: Path) -> None:
-    for side, ids in (("user", ratings.user_ids), ("item", ratings.item_ids)):
+    for side, ids in (("user", ratings.users.ids), ("item", ratings.items.ids)):
         statistics: Statistics = getattr(features, side)
         columns = (
             statistics.average,
@@ -191,7 +191,7 @@ def _write_sides(ratings: Ratings, features: Features, folder: Path) -> None:
 _STALE_SECONDS = 24 * 3600
 
 
-_MEMORY_A_ROW = 170  # bytes at the most, measured, while ratings are prepared in memory
+_MEMORY_A_ROW = 100  # bytes at the most, measured, where all of them are held in memory
 
 
 def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: float | None = None) -> Dataset:

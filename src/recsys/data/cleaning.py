@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recsys.arrays import Codes, Flags, Floats
 from recsys.data.readers.delimited import MISSING_NUMBERS
 from recsys.data.readers.source import ColumnNames, RawBlock, shorten
-from recsys.data.vocabulary import Codebook, codes_of, texts_of
+from recsys.data.vocabulary import VocabularyBuilder, codes_of, texts_of
 from recsys.errors import InputError
 
 Bar = float | Literal["positive"] | None
@@ -58,15 +58,15 @@ class _Tally:
 
 @dataclass
 class Cleaner:
-    """Cleans the rows of an input, run by run, and counts what it drops.
+    """Cleans the rows of an input, block by block, and counts what it drops.
 
     Rows without a timestamp go only where another row has one, which is known at the end: until then they are kept.
     """
 
     columns: ColumnNames
     bar: Bar
-    users: Codebook = field(default_factory=Codebook)
-    items: Codebook = field(default_factory=Codebook)
+    users: VocabularyBuilder = field(default_factory=VocabularyBuilder)
+    items: VocabularyBuilder = field(default_factory=VocabularyBuilder)
     rows_read: int = 0
     timed: bool = False  # whether any row has a timestamp
     _any_time: _Tally = field(default_factory=_Tally)

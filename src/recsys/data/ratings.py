@@ -16,12 +16,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import Array, Codes, Floats, Ids
+from recsys.arrays import Array, Codes, Floats
 from recsys.data.buckets import Buckets, bits_for, read_array, scratch_file, write_array
 from recsys.data.cleaning import Bar, Block, Cleaner
 from recsys.data.readers.files import estimate_rows, find_files, open_files
 from recsys.data.readers.source import ColumnNames, Source, check_names
 from recsys.data.splits import mix
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 
 BYTES_A_ROW = 48
@@ -41,15 +42,15 @@ _BUCKET = 1 << 21  # records in a bucket
 class Ratings:
     """The cleaned ratings of one input, in its order: each (user, item) pair once. To be closed after use."""
 
-    user_ids: Ids  # text, in codepoint order, each used by a row
-    item_ids: Ids  # likewise
+    users: Vocabulary  # in codepoint order, each id used by a row
+    items: Vocabulary  # likewise
     timed: bool  # whether every rating has a timestamp; else none has
     rows_read: int
     dropped: dict[str, int]  # reason -> rows: "missing_value", "below_min_rating", "repeated_pair"
     notes: tuple[str, ...]  # one sentence each, for the user
     _rows: "_Rows"
     _size: int
-    _user_codes: Codes  # from the codes in `_rows` to positions in user_ids
+    _user_codes: Codes  # from the codes in `_rows` to those of `users`
     _item_codes: Codes
 
     def __len__(self) -> int:
@@ -120,12 +121,12 @@ def read_ratings(
         used_users, used_items = np.zeros(len(cleaner.users), bool), np.zeros(len(cleaner.items), bool)
         for block in rows.blocks(timed=False):
             used_users[block.users] = used_items[block.items] = True
-        user_codes, user_ids = cleaner.users.sorted(used_users)
-        item_codes, item_ids = cleaner.items.sorted(used_items)
+        users, user_codes = cleaner.users.finish(used_users)
+        items, item_codes = cleaner.items.finish(used_items)
         stack.pop_all()  # the ratings close them
     return Ratings(
-        user_ids=user_ids,
-        item_ids=item_ids,
+        users=users,
+        items=items,
         timed=cleaner.timed,
         rows_read=cleaner.rows_read,
         dropped=dropped,
