@@ -54,7 +54,7 @@ def build(
     Raises:
         InputError: if these ratings and parameters make no dataset.
     """
-    scale = _check(ratings, preparation, source)
+    _check(ratings, preparation, source)
     assign = _assign(ratings, preparation)
     hashes = splits.PairHashes(ratings.users.ids, ratings.items.ids)
     learner = Learner(len(ratings.users), len(ratings.items))
@@ -63,6 +63,7 @@ def build(
         writers = [stack.enter_context(PartWriter(folder / name, pool)) for name in PARTS]
         bits = bits_for(round(len(ratings) * preparation.test_size), _BUCKET)
         tested = stack.enter_context(Buckets(scratch, [("row", "u8")], bits))
+        low, high = np.inf, -np.inf  # of the rows learnt from: models must not know how the test rows are rated
         for block in ratings.blocks():
             rows = Interactions(block.users, block.items, block.values, block.timestamps)
             hashed = hashes.of(block.users, block.items)
@@ -70,18 +71,14 @@ def build(
             for part, writer in enumerate(writers):
                 chosen = np.flatnonzero(parts == part)
                 writer.add(some := rows[chosen])
+                if part == splits.TEST:
+                    tested.add(row := splits.mix_rows(hashed[chosen], some.ratings, some.timestamps), row=row)
+                else:
+                    low, high = some.ratings.min(initial=low), some.ratings.max(initial=high)
                 if part == splits.TRAIN:
                     learner.add(some.users, some.items, some.ratings)
-                elif part == splits.TEST:
-                    tested.add(row := splits.mix_ratings(hashed[chosen], some.ratings), row=row)
         sizes = {name: writer.rows for name, writer in zip(PARTS, writers, strict=True)}
-        for name, size in sizes.items():
-            if size == 0:
-                raise InputError(
-                    f"{source.name}: at least one {name} rating is needed, but split={preparation.split} with "
-                    f"test_size={preparation.test_size:g} and validation_size={preparation.validation_size:g} leaves "
-                    f"none of {len(ratings)}; pass more ratings or other sizes"
-                )
+        _check_parts(sizes, low, high, preparation, source)
         for writer in writers:
             writer.finish()
         test_digest = splits.digest_ascending(
@@ -93,7 +90,7 @@ def build(
         "ratings": len(ratings),
         "users": len(ratings.users),
         "items": len(ratings.items),
-        "scale": list(scale),
+        "scale": [float(low), float(high)],
         "sizes": sizes,
         "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
     }
@@ -104,8 +101,27 @@ def feature_names(side: str) -> tuple[str, ...]:
     return "average_rating", "rating_std", "rating_count", SIDES[side]
 
 
-def _check(ratings: Ratings, preparation: Preparation, source: Path) -> tuple[float, float]:
-    """Refuse ratings of which no dataset can be made; returns the lowest and the highest."""
+def _check_parts(sizes: dict[str, int], low: float, high: float, preparation: Preparation, source: Path) -> None:
+    """Refuse a part without ratings, and rows to learn from that are all rated alike, from `low` to `high`."""
+    sentence = (
+        f"split={preparation.split} with test_size={preparation.test_size:g} and "
+        f"validation_size={preparation.validation_size:g} leaves"
+    )
+    for name, size in sizes.items():
+        if size == 0:
+            raise InputError(
+                f"{source.name}: at least one {name} rating is needed, but {sentence} none of {sum(sizes.values())}; "
+                "pass more ratings or other sizes"
+            )
+    if low == high:
+        raise InputError(
+            f"{source.name}: column {preparation.rating_column!r}: ratings that differ are needed to learn from, but "
+            f"{sentence} only ratings of {low:g} for train and validation; pass more ratings or other sizes"
+        )
+
+
+def _check(ratings: Ratings, preparation: Preparation, source: Path) -> None:
+    """Refuse ratings of which no dataset can be made."""
     place = source.name
     low, high = np.inf, -np.inf
     for block in ratings.blocks():
@@ -142,7 +158,6 @@ def _check(ratings: Ratings, preparation: Preparation, source: Path) -> tuple[fl
             f"parameter 'split': time needs timestamps, and {place} has no column "
             f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
         )
-    return low, high
 
 
 def _assign(ratings: Ratings, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
@@ -227,6 +242,8 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
         options: dict[str, Any] = {"separator": preparation.separator, "min_rating": bar, "scratch": scratch}
         with read_ratings(source, columns, **options) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
+        if digest_source(find_files(source), preparation) != digest:
+            raise InputError(f"{source}: changed while it was read; run prepare again when nothing writes to it")
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "digest": digest,
