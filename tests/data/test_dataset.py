@@ -222,6 +222,69 @@ def test_datasets_of_another_format_are_passed_over(source, folder):
     assert datasets.newest_dataset(folder).digest == dataset.digest
 
 
+def test_the_timestamps_of_test_rows_count_for_the_test_set(tmp_path, folder):
+    def digest(rows):
+        return prepare(write_rows(tmp_path / "timed.csv", rows), folder).test_digest
+
+    dataset = prepare(write_rows(tmp_path / "timed.csv", TIMED), folder)
+    tested = {
+        (dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(dataset.test.users, dataset.test.items, strict=True)
+    }
+    later = {
+        is_tested: [(*row[:3], row[3] + ((row[:2] in tested) == is_tested)) for row in TIMED]
+        for is_tested in (True, False)
+    }
+    assert digest(later[True]) != dataset.test_digest
+    assert digest(later[False]) == dataset.test_digest
+
+
+def test_the_scale_is_that_of_the_rows_learnt_from(source, folder, tmp_path):
+    dataset = prepare(source, folder)
+
+    def scale(part):
+        pair = dataset.user_ids[part.users[0]], dataset.item_ids[part.items[0]]
+        rows = [(*row[:2], 10) if row[:2] == pair else row for row in ROWS]
+        return prepare(write_rows(tmp_path / "other.csv", rows), folder).scale
+
+    assert scale(dataset.test) == (1, 5)
+    assert scale(dataset.validation) == (1, 10)
+
+
+def test_rows_to_learn_from_that_are_rated_alike_are_refused(source, folder, tmp_path):
+    dataset = prepare(source, folder)
+    tested = {
+        (dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(dataset.test.users, dataset.test.items, strict=True)
+    }
+    rows = [(*row[:2], 5 if row[:2] in tested else 3) for row in ROWS]
+    with pytest.raises(InputError) as caught:
+        prepare(write_rows(tmp_path / "alike.csv", rows), folder)
+    assert str(caught.value) == (
+        "alike.csv: column 'rating': ratings that differ are needed to learn from, but split=hash with test_size=0.2 "
+        "and validation_size=0.1 leaves only ratings of 3 for train and validation; pass more ratings or other sizes"
+    )
+
+
+@pytest.mark.parametrize("change", ["another rating", "a row more", "another file"])
+def test_a_file_that_changes_while_it_is_read_is_refused_and_leaves_nothing(tmp_path, folder, monkeypatch, change):
+    (given := tmp_path / "given").mkdir()
+    path = write_rows(given / "a.csv", ROWS)
+    read_ratings = builder.read_ratings
+
+    def read_changed(*arguments, **options):
+        if change == "another file":
+            write_rows(given / "b.csv", ROWS)
+        else:
+            write_rows(path, [*ROWS[:-1], (*ROWS[-1][:2], 5)] if change == "another rating" else [*ROWS, ("u", "i", 1)])
+        return read_ratings(*arguments, **options)
+
+    monkeypatch.setattr(builder, "read_ratings", read_changed)
+    with pytest.raises(InputError, match="given: changed while it was read; run prepare again"):
+        prepare(given, folder)
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert not prepare(given, folder).reused
+
+
 SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
 
 
@@ -366,11 +429,15 @@ def _prepare_at_once(barrier, source, folder, answers):
     publish = builder._publish
 
     def publish_together(*arguments):
-        barrier.wait(60)
+        barrier.wait()
         publish(*arguments)
 
     builder._publish = publish_together
-    answers.put(builder.prepare(source, Preparation(), folder).digest)
+    try:
+        answers.put(builder.prepare(source, Preparation(), folder).digest)
+    except BaseException:
+        barrier.abort()  # or the other would wait for ever
+        raise
 
 
 def test_two_processes_that_prepare_at_once_both_succeed(source, folder):
@@ -379,10 +446,10 @@ def test_two_processes_that_prepare_at_once_both_succeed(source, folder):
     workers = [context.Process(target=_prepare_at_once, args=(barrier, source, folder, answers)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    digests = {answers.get(timeout=60) for _ in workers}
     for worker in workers:
-        worker.join(60)
+        worker.join()  # an answer is so short that the pipe takes it
     assert [worker.exitcode for worker in workers] == [0, 0]
+    digests = {answers.get() for _ in workers}
     assert [path.name for path in folder.iterdir()] == list(digests)
     assert prepare(source, folder).reused
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from recsys.data import movielens
-from recsys.data.ratings import read_ratings
 from recsys.errors import InputError
+from tests.support.ratings_files import read_ratings
 
 NAME = "movielens-100k"
 ROWS = np.array([[1, 9, 3, 77], [1, 10, 5, 70], [2, 9, 4, 71]])

@@ -67,6 +67,16 @@ def test_the_histogram_counts_every_rating(measured):
     assert sum(bar.get_height() for bar in bars) == dataset.manifest["ratings"]
 
 
+def test_the_histogram_counts_test_ratings_outside_the_scale(tmp_path):
+    rows = rated(20, 20, 1, 5)  # no two alike
+    tested = prepared(tmp_path, rows).test.ratings
+    moved = {tested.min(): -9, tested.max(): 19}
+    dataset = prepared(tmp_path, [(user, item, moved.get(rating, rating)) for user, item, rating in rows])
+    assert -9 < dataset.scale[0] < dataset.scale[1] < 19
+    bars = plots.rating_histogram(dataset).axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == dataset.manifest["ratings"]
+
+
 def test_the_roc_curve_without_two_classes_says_why(measured):
     dataset, evaluation = measured
     rows = np.flatnonzero(evaluation.liked)

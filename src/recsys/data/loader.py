@@ -4,7 +4,6 @@ The first shuffle is needed: files are often sorted by user. Batches of neighbou
 times, and steps that are small enough for a random batch no longer converge.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.data import parquet_store
-from recsys.data.buckets import Buckets, bits_for, write_array
+from recsys.data.buckets import Buckets, bits_for, read_array, scratch_file, write_array
 from recsys.data.interactions import Interactions
 from recsys.data.parquet_store import files_of
 
@@ -90,25 +89,21 @@ class ShuffledRows:
 
     def __init__(self, stream: RowStream, folder: Path, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        kinds = [("user", "i4"), ("item", "i4"), ("rating", "f8")]
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # it has no name
+        fields = [("user", "i4"), ("item", "i4"), ("rating", "f8")]
+        self._file = scratch_file(folder)
         self.sizes: list[int] = []
-        with (
-            tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name,
-            Buckets(Path(name) / "rows", kinds, bits_for(len(stream), parquet_store.ROW_GROUP)) as buckets,
-        ):
+        with Buckets(folder, fields, bits_for(len(stream), parquet_store.ROW_GROUP)) as buckets:
             for block in stream.blocks():
                 keys = rng.integers(0, 2**64, len(block), np.uint64)
                 buckets.add(keys, user=block.users, item=block.items, rating=block.ratings)
             for records in buckets.drain():
                 write_array(self._file, rng.permutation(records))
                 self.sizes.append(len(records))
-        self._kind = np.dtype(kinds)
+        self._dtype = np.dtype(fields)
 
     def read(self, block: int) -> Batch:
         """The rows of one block."""
-        self._file.seek(sum(self.sizes[:block]) * self._kind.itemsize)
-        records = np.fromfile(self._file, self._kind, self.sizes[block])
+        records = read_array(self._file, self._dtype, sum(self.sizes[:block]), self.sizes[block])
         return records["user"], records["item"], records["rating"]
 
 
