@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tests.support.chains import fit_both, share
-from tests.support.processes import together
+from tests.support.bayesian_mf_fits import fit_both, share
+from tests.support.process_groups import together
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ import pytest
 from recsys.distributed.process_group import Group
 from recsys.models.matrix_factorization import sgd
 from recsys.models.matrix_factorization.sampler import Feed
-from tests.support.processes import together
-from tests.support.trainings import (
+from tests.support.matrix_factorization_fits import (
     FEW,
     HASTY,
     N_ITEMS,
@@ -20,6 +19,7 @@ from tests.support.trainings import (
     learn_on,
     planted,
 )
+from tests.support.process_groups import together
 
 BATCHES = 5  # an epoch
 

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.support.processes import together
-from tests.support.trainings import hold
+from tests.support.matrix_factorization_fits import hold
+from tests.support.process_groups import together
 
 SIZE = 3
 
