@@ -7,7 +7,7 @@ PORT ?= 5000
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test check format docs ui server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
+.PHONY: help env run test test-unit check format docs ui server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -25,6 +25,9 @@ run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, pro
 
 test: env  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
+
+test-unit: env  ## the tests that need nothing but their own process: under a minute on two cores
+	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
 
 check: env  ## lint, types, documentation and architecture
 	ruff check .

@@ -15,14 +15,21 @@ from tests.support.services import GIVEN, DatabaseServer, database_server
 tiers.watch()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=["unit", "all"], default="all", help="unit: what needs only its own process")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give every test its tier before `-m` chooses, and leave out what would stop somebody else's database."""
+    """Mark every test by its fixtures before `-m` chooses; leave out other tiers, and what stops a foreign database."""
+    kept, left_out = [], []
     for item in items:
         tiers.mark(item)
-    if os.environ.get(GIVEN):
-        left_out = [item for item in items if item.get_closest_marker("stops_database")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        foreign = os.environ.get(GIVEN) and item.get_closest_marker("stops_database")
+        wanted = not foreign and (config.getoption("--tier") == "all" or tiers.is_unit(item))
+        (kept if wanted else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)

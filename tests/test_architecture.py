@@ -119,6 +119,12 @@ def floor_of(module: str) -> tuple[int, str]:
     return next((floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms if is_in(module, room))
 
 
+def arrows(room: str) -> set[str]:
+    """The other rooms that a room's modules import from."""
+    used = {found for module in MODULES if is_in(module, room) for found in ours(MODULES[module])}
+    return {floor_of(module)[1] for module in used} - {room}
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "recsys"])
 def test_an_import_stays_in_its_room_or_goes_down(module):
     floor, room = floor_of(module)
@@ -211,6 +217,7 @@ print(json.dumps([refused, len(attempts), sorted(sys.modules)]))
 """
 
 
+@pytest.mark.process
 def test_a_wrong_parameter_is_told_before_a_heavy_library_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", PARSES_WRONG_PARAMETERS], cwd=PROJECT, capture_output=True, text=True, check=True

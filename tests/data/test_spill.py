@@ -249,6 +249,7 @@ prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]), gigabytes=0)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", ["pairs", "parts"])
 def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(tmp_path, place):
     one(tmp_path / "r.csv", csv(half_stars()))
@@ -294,6 +295,7 @@ def program(text: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """A million and a half rows are 36 MB as bare columns, and three times that in the way that holds them."""

@@ -5,6 +5,8 @@ import pytest
 from tests.support.group_functions import die_while_saving, load_newest, save_on_a_full_disk, save_some
 from tests.support.process_groups import DIED, together
 
+pytestmark = pytest.mark.process
+
 
 def expected(value):
     return [value] + [value + n for n in range(10)]

@@ -4,6 +4,8 @@ from recsys.distributed.process_group import connect
 from tests.support.group_functions import collectives
 from tests.support.process_groups import everyone, together
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_what_processes_do_together(size):

@@ -1,5 +1,4 @@
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -37,8 +36,3 @@ def step(team: TeamServer, user: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
     }
     with restored(monkeypatch):
         yield stepper(user.home, monkeypatch, **variables)
-
-
-def read_all(folder: Path) -> bytes:
-    """The content of every file in a folder."""
-    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

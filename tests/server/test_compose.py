@@ -27,6 +27,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([BIN / program, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.process
 def test_the_file_is_valid_by_the_compose_specification(tmp_path):
     done = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     assert done.returncode == 0, done.stdout
@@ -132,6 +133,7 @@ def test_make_up_makes_env_once_with_random_secrets_for_its_owner_alone(tmp_path
         make_env.main()
 
 
+@pytest.mark.process
 def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path):
     make = shutil.which("make")
     assert make
@@ -147,6 +149,7 @@ def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile"])
 def test_a_dockerfile_passes_the_linter(name):
     done = run("hadolint", "--format", "json", f"server/{name}")
@@ -154,6 +157,7 @@ def test_a_dockerfile_passes_the_linter(name):
     assert done.returncode == 0
 
 
+@pytest.mark.process
 def test_the_linter_would_notice(tmp_path):
     (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN apt-get install git\n")
     assert {

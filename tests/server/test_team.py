@@ -14,14 +14,13 @@ import mlflow
 import pandas as pd
 import pytest
 import requests
-from conftest import read_all
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from bench.server import log_at_once, lost
 from server.backup import BackupError, direct, restore, save
 from tests.support.pipeline import COLUMNS, PROJECT, mlflow_command
-from tests.support.team_server import compose
+from tests.support.team_server import compose, read_all
 from tests.support.waiting import Background, wait
 
 pytestmark = pytest.mark.e2e

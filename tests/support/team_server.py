@@ -148,6 +148,11 @@ class TeamServer:
         return kept | self.environment
 
 
+def read_all(folder: Path) -> bytes:
+    """The content of every file in a folder."""
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 @contextmanager
 def team_server(
     database: DatabaseServer, folder: Path, service: str = "mlflow", **variables: str

@@ -13,9 +13,14 @@ from typing import Any
 
 import pytest
 
-SERVICE_FIXTURES = {"mariadb"}
-BROWSER_FIXTURES = {"chromium"}
-ABOVE_UNIT = ("process", "service", "browser", "e2e")
+MARKS_OF_FIXTURES = {
+    "store": "store",
+    "module_store": "store",
+    "registry": "store",
+    "mariadb": "service",
+    "chromium": "browser",
+}
+ABOVE_UNIT = ("simulation", "store", "process", "service", "browser", "e2e")
 """Marks of the tests that `make test-unit` leaves out."""
 TOOLS = {"git", "uname", "lscpu", "ldconfig", "gcc", "cc"}
 """Programs of the system, done in milliseconds, that the library and its packages ask for facts."""
@@ -25,11 +30,9 @@ _started: list[str] = []
 
 def mark(item: pytest.Item) -> None:
     """Give a test the marks that follow from the fixtures it uses, by way of others too."""
-    fixtures = set(getattr(item, "fixturenames", ()))
-    if fixtures & BROWSER_FIXTURES:
-        item.add_marker("browser")
-    if fixtures & SERVICE_FIXTURES:
-        item.add_marker("service")
+    for fixture in getattr(item, "fixturenames", ()):
+        if fixture in MARKS_OF_FIXTURES:
+            item.add_marker(MARKS_OF_FIXTURES[fixture])
 
 
 def is_unit(item: pytest.Item) -> bool:

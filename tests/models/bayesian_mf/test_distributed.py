@@ -4,6 +4,8 @@ import pytest
 from tests.support.bayesian_mf_fits import fit_both, share
 from tests.support.process_groups import together
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def alone():

@@ -3,6 +3,8 @@ import pytest
 from tests.support.matrix_factorization_fits import hold
 from tests.support.process_groups import together
 
+pytestmark = pytest.mark.process
+
 SIZE = 3
 
 
