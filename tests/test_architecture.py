@@ -1,6 +1,7 @@
 """The rules of docs/decisions and of this tree that a test can hold."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -65,10 +66,12 @@ PROGRAMS = ["src/recsys/training/launch/rank.py"]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse((PROJECT / path).read_text(encoding="utf-8"))
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it, by its full name."""
     found: set[str] = set()
@@ -98,6 +101,7 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in CODE}
 
 
+@functools.cache
 def ours(path: Path) -> set[str]:
     """The modules of ours that a file imports, wherever in it; a package counts where a name is taken from itself."""
     found: set[str] = set()
