@@ -57,7 +57,7 @@ def socket_bytes() -> int:
 def rank(folder: Path) -> None:
     """One process of a training: what it saw goes to a file."""
     from recsys.distributed.checkpoints import Checkpoints
-    from recsys.distributed.context import Team
+    from recsys.distributed.context import Context
     from recsys.distributed.process_group import connect
     from recsys.models.matrix_factorization.distributed import factorize
 
@@ -72,10 +72,10 @@ def rank(folder: Path) -> None:
 
         few = [column[:2] % 100 for column in columns]
         checkpoints = Checkpoints(folder / "checkpoints", "", group, 1e9)
-        team = Team(group, checkpoints, job["sharding"])
-        factorize(*few, 100, 100, team=team, **job["settings"])  # PyTorch imports much only when it is used
-        team, before = Team(group, checkpoints, job["sharding"], beat=beat), forget_peak()
-        _, history, _ = factorize(*columns, *job["sizes"], team=team, **job["settings"])
+        context = Context(group, checkpoints, job["sharding"])
+        factorize(*few, 100, 100, context=context, **job["settings"])  # PyTorch imports much only when it is used
+        context, before = Context(group, checkpoints, job["sharding"], beat=beat), forget_peak()
+        _, history, _ = factorize(*columns, *job["sizes"], context=context, **job["settings"])
         steps = seen[-1][0] - seen[0][0]
         answer = {
             "seconds": [epoch.seconds for epoch in history],

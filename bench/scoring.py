@@ -13,7 +13,8 @@ from bench.measure import heading, table
 from recsys.data.builder import prepare
 from recsys.data.movielens import obtain
 from recsys.data.preparation import Preparation
-from recsys.models.base.family import family_module, family_names
+from recsys.models.base.capabilities import family_names
+from recsys.models.base.family import family_module
 from recsys.training.trainer import train
 from steps.support.entrypoint import data_folder
 

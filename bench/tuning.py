@@ -22,7 +22,8 @@ from recsys.data.dataset import Dataset
 from recsys.data.movielens import obtain
 from recsys.data.preparation import Preparation
 from recsys.evaluation.evaluator import evaluate
-from recsys.models.base.family import family_module, family_names
+from recsys.models.base.capabilities import family_names
+from recsys.models.base.family import family_module
 from recsys.training.trainer import train
 from recsys.tuning.search import Search
 from recsys.tuning.study import Plan

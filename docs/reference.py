@@ -10,7 +10,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "src")]
 
-from recsys.models.base.family import family_module, family_names  # noqa: E402
+from recsys.models.base.capabilities import family_names  # noqa: E402
+from recsys.models.base.family import family_module  # noqa: E402
 from recsys.settings import Settings, to_text  # noqa: E402
 from steps.support.parameters import STEPS  # noqa: E402
 from tests.test_architecture import FLOORS, FORBIDDEN, MODULES, arrows, tree  # noqa: E402

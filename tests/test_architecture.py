@@ -203,7 +203,7 @@ PARSES_WRONG_PARAMETERS = """
 import importlib, json, pkgutil, sys
 import steps
 from recsys.errors import InputError
-from recsys.models.base.family import family_names
+from recsys.models.base.capabilities import family_names
 for module in pkgutil.iter_modules(steps.__path__):
     importlib.import_module(f"steps.{module.name}")
 from steps.support.entrypoint import parse

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from platformdirs import user_data_path
 
 from recsys.errors import InputError, JoinedError, RankError
-from recsys.models.base.family import family_module, family_names
+from recsys.models.base.capabilities import family_names
+from recsys.models.base.family import family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.support.parameters import STEPS, StepName

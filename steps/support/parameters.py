@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
-from recsys.models.base.family import family_names
+from recsys.models.base.capabilities import family_names
 from recsys.settings import OptionalFloat, OptionalInt, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy

@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from recsys import models
-from recsys.models.base import family as families
+from recsys.models.base.capabilities import family_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-family.md"
 EXAMPLE = "item_mean"
 """The family that docs/adding-a-family.md shows; it meets the contract as it stands there."""
 
 
-@pytest.fixture(scope="module", params=[*families.family_names(), EXAMPLE])
+@pytest.fixture(scope="module", params=[*family_names(), EXAMPLE])
 def family(request, tmp_path_factory):
     """The name of every family in turn."""
     with pytest.MonkeyPatch.context() as patch:

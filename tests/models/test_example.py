@@ -8,7 +8,8 @@ import pytest
 from recsys import models
 from recsys.data.builder import prepare
 from recsys.data.preparation import Preparation
-from recsys.models.base.family import family_module, family_names
+from recsys.models.base.capabilities import family_names
+from recsys.models.base.family import family_module
 from recsys.models.base.loading import load_recommender
 from recsys.training.trainer import train
 

@@ -11,7 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from recsys.models.base.family import family_names
+from recsys.models.base.capabilities import family_names
 from tests.support.pipeline import COLUMNS, PROJECT, Store, mlflow_command, new_store, write_sample
 
 pytestmark = pytest.mark.e2e

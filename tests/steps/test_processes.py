@@ -41,7 +41,7 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
 
         def has_checkpoint() -> bool:
             assert process.poll() is None, process.stdout.read()
-            return bool(list(store.data.glob("jobs/*/lesson-1/checkpoints/[0-9]*")))
+            return bool(list(store.data.glob("jobs/*/fit-1/checkpoints/[0-9]*")))
 
         wait(has_checkpoint, "a checkpoint")
         family = psutil.Process(process.pid).children(recursive=True)

@@ -7,11 +7,12 @@ import numpy as np
 
 from recsys.data.interactions import Interactions
 from recsys.distributed.checkpoints import Checkpoints
-from recsys.distributed.context import Team
+from recsys.distributed.context import Context
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.models.base.biases import learn_biases
 from recsys.models.base.calibration import LikeCalibration
+from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf import family
 
@@ -37,8 +38,8 @@ def _knowledge(rows: Interactions) -> Knowledge:
     return Knowledge(*ids, np.zeros((0, 2), np.int32), (0.0, 6.0), 3.5, biases, LikeCalibration(1.0, -3.5))
 
 
-def fit_both(team: Team | None = None, seen: list[float] | None = None) -> dict[str, Any]:
-    """What validation chooses, and the refit that it guides, as arrays."""
+def fit_both(context: Context | None = None, seen: list[float] | None = None) -> dict[str, Any]:
+    """What validation chooses, and the refit that it starts, as arrays."""
     rows = planted()
     held_out = np.arange(len(rows)) % 6 == 0
     first, validation = rows[np.flatnonzero(~held_out)], rows[np.flatnonzero(held_out)]
@@ -47,13 +48,12 @@ def fit_both(team: Team | None = None, seen: list[float] | None = None) -> dict[
         if seen is not None:
             seen.append(metrics["validation_rmse"])
 
-    options: dict[str, Any] = {"seed": 2, "team": team}
-    chosen = family.fit(_knowledge(first), first, CONFIG, validation=validation, report=report, **options)
-    if team is not None:  # as a rank does: each fit has checkpoints of its own
-        kept = team.checkpoints
+    chosen = family.fit(_knowledge(first), first, CONFIG, FitOptions(2, validation, None, report, context))
+    if context is not None:  # as a rank does: each fit has checkpoints of its own
+        kept = context.checkpoints
         folder = kept.folder.parent / f"{kept.folder.name}-2"
-        options["team"] = Team(team.group, Checkpoints(folder, "2", team.group, kept.every_seconds))
-    final = family.fit(_knowledge(rows), rows, CONFIG, guide=chosen, **options)
+        context = Context(context.group, Checkpoints(folder, "2", context.group, kept.every_seconds))
+    final = family.fit(_knowledge(rows), rows, CONFIG, FitOptions(2, warm_start=chosen, context=context))
     arrays = {}
     for name, fitted in (("chosen", chosen), ("final", final)):
         arrays |= {f"{name} users": fitted.samples.users, f"{name} items": fitted.samples.items}
@@ -70,9 +70,11 @@ def share(group: Group, folder: Path, stop_at: int | None = None) -> dict[str, A
         return stop_at is not None and group.rank == group.size - 1 and len(seen) >= stop_at
 
     checkpoints = Checkpoints(folder, "1", group, 1e-9)  # after every sweep
-    team = Team(group, checkpoints, is_told_to_stop=told, beat=lambda step, waiting: beats.append((step, waiting)))
+    context = Context(
+        group, checkpoints, is_told_to_stop=told, beat=lambda step, waiting: beats.append((step, waiting))
+    )
     try:
-        answer = fit_both(team, seen)
+        answer = fit_both(context, seen)
     except StoppedError:
         return {"stopped": len(seen), "saved": checkpoints.saved}
     waits = sum(waiting for _, waiting in beats)

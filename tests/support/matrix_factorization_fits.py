@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from recsys.distributed.checkpoints import Checkpoints
-from recsys.distributed.context import Sharding, Team
+from recsys.distributed.context import Context, Sharding
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.models.matrix_factorization import network
@@ -70,7 +70,7 @@ def learn(
     """A training as plain values; `stop(step)` in any process is its being told to stop after that step."""
     steps: list[int] = [-1]
     checkpoints = Checkpoints(folder, "digest", group, every_seconds)
-    team = Team(group, checkpoints, sharding, lambda: stop(steps[-1]), lambda step, waiting: steps.append(step))
+    context = Context(group, checkpoints, sharding, lambda: stop(steps[-1]), lambda step, waiting: steps.append(step))
     train, held_out = planted()
     settings: dict[str, Any] = SETTINGS | given
     try:
@@ -78,7 +78,7 @@ def learn(
             *(rows or train),
             N_USERS,
             N_ITEMS,
-            team=team,
+            context=context,
             validation=held_out if validated else None,
             like_threshold=4.0,
             **settings,

@@ -201,7 +201,7 @@ def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage,
         return -float(call)
 
     measuring(monkeypatch, measure)
-    monkeypatch.setattr(bias, "SPARED_STEPS", spared, raising=False)
+    monkeypatch.setattr(bias, "CAPABILITIES", bias.Capabilities(spared_reports=spared))
     found = run(dataset, storage, replace(PLAN, trials=7))
     assert states(found) == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED] * 2
     assert found.trials()[6].intermediate_values == dict.fromkeys(range(1, spared + 1), -7.0)

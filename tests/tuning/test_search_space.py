@@ -4,7 +4,8 @@ import optuna
 import pytest
 
 from recsys.errors import InputError
-from recsys.models.base.family import family_module, family_names
+from recsys.models.base.capabilities import family_names
+from recsys.models.base.family import family_module
 from recsys.tuning.search_space import Ranged, digest, dimensions, read_ranges
 
 

@@ -10,9 +10,13 @@ from recsys.arrays import Codes
 from recsys.data.interactions import Interactions
 from recsys.models.base.biases import DAMPING, learn_biases
 from recsys.models.base.calibration import calibrate
+from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.settings import Settings
+
+CAPABILITIES = Capabilities()
 
 
 class Config(Settings):
@@ -35,21 +39,17 @@ def fit(
     knowledge: Knowledge,
     rows: Interactions,
     config: Config,
-    *,
-    seed: int,
-    validation: Interactions | None = None,
-    guide: Recommender | None = None,
-    report: object = None,
+    options: FitOptions,
 ) -> BiasRecommender:
     """Solve for the biases; nothing is random and there are no epochs to report."""
     biases = learn_biases(
         rows.users, rows.items, rows.ratings, len(knowledge.user_ids), len(knowledge.item_ids), config.damping
     )
-    if validation is not None:
+    if (validation := options.validation) is not None:
         predicted = biases.rating(validation.users, validation.items)
         calibration = calibrate(predicted, validation.ratings >= knowledge.like_threshold)
     else:
-        calibration = (guide.knowledge if guide else knowledge).calibration
+        calibration = (options.warm_start.knowledge if options.warm_start else knowledge).calibration
     return BiasRecommender(replace(knowledge, biases=biases, calibration=calibration), config)
 
 

@@ -16,6 +16,8 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.data.features import FEATURES, Features, Statistics, learn_features, out_of_fold_table
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays, save_arrays
@@ -24,7 +26,8 @@ from recsys.settings import OptionalInt, Settings
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
-CROSS_VALIDATION_FOLDS = 5  # it chooses nothing by the validation rows, so all training rows may measure its settings
+# It chooses nothing by the validation rows, so all training rows may measure its settings.
+CAPABILITIES = Capabilities(cross_validation_folds=5)
 _MOST_LEVELS = 20  # a scale with more distinct ratings is cut into _BINS levels of equally many ratings
 _BINS = 10
 _THREADS = 4
@@ -113,20 +116,16 @@ def fit(
     knowledge: Knowledge,
     rows: Interactions,
     config: Config,
-    *,
-    seed: int,
-    validation: Interactions | None = None,
-    guide: Recommender | None = None,
-    report: object = None,
+    options: FitOptions,
 ) -> ForestRecommender:
     """Grow the forest. Nothing is chosen on validation rows: probabilities come from the leaves."""
     from sklearn.ensemble import RandomForestClassifier
 
     sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-    table = out_of_fold_table(rows.users, rows.items, rows.ratings, *sizes, seed=seed)
+    table = out_of_fold_table(rows.users, rows.items, rows.ratings, *sizes, seed=options.seed)
     levels, level_ratings, level_liked = _levels(rows.ratings, knowledge.like_threshold)
     settings = config.model_dump() | {"max_features": None if config.max_features == "none" else config.max_features}
-    forest = RandomForestClassifier(**settings, random_state=seed, n_jobs=-1)
+    forest = RandomForestClassifier(**settings, random_state=options.seed, n_jobs=-1)
     forest.fit(table[:, _COLUMNS].astype(np.float32), levels)
     forest.set_params(n_jobs=1)
     features = learn_features(rows.users, rows.items, rows.ratings, *sizes)

@@ -136,7 +136,7 @@ class Run:
 
 
 @contextmanager
-def run(name: str, tags: Mapping[str, str] | None = None, run_id: str | None = None) -> Iterator[Run]:
+def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | None = None) -> Iterator[Run]:
     """Open an MLflow run: the one that `mlflow run` made for this process, a child of the active one, or a new one.
 
     It ends FINISHED, FAILED with the message in the tag `error`, or KILLED where the process was told to stop.

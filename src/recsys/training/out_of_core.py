@@ -6,7 +6,6 @@ Memory grows with users and items, and not with the rows. What a model has seen 
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +16,12 @@ from recsys.data.interactions import Interactions, join
 from recsys.data.loader import RowStream
 from recsys.models.base.biases import learn_biases_from
 from recsys.models.base.calibration import calibrate
-from recsys.models.base.family import family_module
+from recsys.models.base.capabilities import capabilities
+from recsys.models.base.family import Family, FitOptions, Report
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
 from recsys.settings import Settings
-
-if TYPE_CHECKING:
-    from recsys.training.trainer import Report
 
 MOST_VALIDATED = 1 << 20
 """Validation rows by which epochs are chosen; of more, every so-manyth."""
@@ -39,7 +36,7 @@ def is_needed(family: str, dataset: Dataset, gigabytes: float | None) -> bool:
     Raises:
         InputError: if it cannot, and they do not fit in what is available.
     """
-    if getattr(family_module(family), "STREAMS", False) and not dataset.held:
+    if capabilities(family).streams and not dataset.held:
         allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
         return _rows(dataset) * _MEMORY_A_ROW > allowed
     remedy = "use a machine with more, fewer ratings, or family=matrix_factorization, which reads them from disk"
@@ -58,19 +55,19 @@ def _rows(dataset: Dataset) -> int:
 
 
 def train(
-    module: Any, dataset: Dataset, config: Settings, *, seed: int, refit: bool, report: "Report | None"
+    family: Family, dataset: Dataset, config: Settings, *, seed: int, refit: bool, report: Report | None
 ) -> tuple[Recommender, Recommender]:
     """The recommender that chose on the validation rows, and the one to use: see `recsys.training.Training`."""
     knowledge, stream, validation = _learn_knowledge(dataset, ("train",), None)
-    chosen = module.fit(knowledge, stream, config, seed=seed, validation=validation, report=report)
+    chosen = family.fit(knowledge, stream, config, FitOptions(seed, validation=validation, report=report))
     if not refit:
         return chosen, chosen
     both, stream, _ = _learn_knowledge(dataset, ("train", "validation"), knowledge)
-    return chosen, module.fit(both, stream, config, seed=seed, guide=chosen)
+    return chosen, family.fit(both, stream, config, FitOptions(seed, warm_start=chosen))
 
 
 def _learn_knowledge(
-    dataset: Dataset, parts: tuple[str, ...], guide: Knowledge | None
+    dataset: Dataset, parts: tuple[str, ...], first: Knowledge | None
 ) -> tuple[Knowledge, RowStream, Interactions]:
     """Knowledge of the users and items in these parts only, their rows, and validation rows in its codes."""
     present = np.zeros(len(dataset.user_ids), bool), np.zeros(len(dataset.item_ids), bool)
@@ -83,11 +80,11 @@ def _learn_knowledge(
     sizes = len(user_ids), len(item_ids)
     biases = learn_biases_from(lambda: (stream.read(group) for group in range(len(stream.groups))), *sizes)
     validation = _sample(dataset, user_codes, item_codes)
-    if guide is None:
+    if first is None:
         predicted = biases.rating(validation.users, validation.items)
         calibration = calibrate(predicted, dataset.likes(validation))
     else:
-        calibration = guide.calibration
+        calibration = first.calibration
     seen = sort_pairs(stream.blocks, len(stream), sizes[0], dataset.folder.parent)
     knowledge = Knowledge(user_ids, item_ids, seen, dataset.scale, dataset.like_threshold, biases, calibration)
     return knowledge, stream, validation

@@ -9,20 +9,17 @@ from recsys.arrays import Codes, Ids
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base import family as families
 from recsys.models.base.biases import learn_biases
 from recsys.models.base.calibration import calibrate
+from recsys.models.base.family import FitOptions, Report, family_module
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
 from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training import out_of_core
 
-Report = Callable[[int, dict[str, float]], None]
-"""Told after every epoch (or whatever a family's unit of progress is): its number and its metrics."""
-
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class FitTask:
     """One fit: what to learn from, in the codes of `knowledge`, and, in the first of two, rows to choose by."""
 
     knowledge: Knowledge
@@ -30,8 +27,8 @@ class Lesson:
     validation: Interactions | None
 
 
-FitAll = Callable[[Iterable[Lesson], Report | None], list[Recommender]]
-"""Fits lesson after lesson, each guided by the first's recommender; the first is reported."""
+FitAll = Callable[[Iterable[FitTask], Report | None], list[Recommender]]
+"""Fits one task after the other, each with the first's recommender as its warm start; the first is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,30 +71,27 @@ def train(
                 f"parameter 'processes': a training from disk is one of a single process, and all "
                 f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
             )
-        fitted = fit_all(_lessons(dataset, refit), report)
+        fitted = fit_all(_fit_tasks(dataset, refit), report)
         return Training(fitted[0], fitted[-1])
-    module = families.family_module(family)
+    module = family_module(family)
     if streamed:
         return Training(*out_of_core.train(module, dataset, config, seed=seed, refit=refit, report=report))
-    chosen = None
-    for lesson in _lessons(dataset, refit):
-        if chosen is None:
-            chosen = final = module.fit(
-                lesson.knowledge, lesson.rows, config, seed=seed, validation=lesson.validation, report=report
-            )
-        else:
-            final = module.fit(lesson.knowledge, lesson.rows, config, seed=seed, guide=chosen)
+    chosen: Recommender | None = None
+    for task in _fit_tasks(dataset, refit):
+        options = FitOptions(seed, task.validation, chosen, report if chosen is None else None)
+        final = module.fit(task.knowledge, task.rows, config, options)
+        chosen = chosen or final
     assert chosen is not None
     return Training(chosen, final)
 
 
-def _lessons(dataset: Dataset, refit: bool) -> Iterator[Lesson]:
+def _fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask]:
     """The training rows, with those to choose by; then both together."""
     knowledge, rows, validation = _learn_knowledge(dataset, dataset.train, None)
-    yield Lesson(knowledge, rows, validation)
+    yield FitTask(knowledge, rows, validation)
     if refit:
         both, rows, _ = _learn_knowledge(dataset, dataset.train.joined(dataset.validation), knowledge)
-        yield Lesson(both, rows, None)
+        yield FitTask(both, rows, None)
 
 
 def learn_knowledge(dataset: Dataset) -> tuple[Knowledge, Interactions]:
@@ -113,11 +107,11 @@ def learn_knowledge(dataset: Dataset) -> tuple[Knowledge, Interactions]:
 
 
 def _learn_knowledge(
-    dataset: Dataset, rows: Interactions, guide: Knowledge | None
+    dataset: Dataset, rows: Interactions, first: Knowledge | None
 ) -> tuple[Knowledge, Interactions, Interactions]:
     """Knowledge of the users and items in `rows` only, then `rows` and the validation rows in its codes.
 
-    Probabilities are calibrated on the validation rows, or, where `rows` hold those, as in `guide`.
+    Probabilities are calibrated on the validation rows, or, where `rows` hold those, as in `first`.
     """
     user_ids, user_codes = _present(dataset.user_ids, rows.users)
     item_ids, item_codes = _present(dataset.item_ids, rows.items)
@@ -127,11 +121,11 @@ def _learn_knowledge(
 
     rows, validation = recoded(rows), recoded(dataset.validation)
     biases = learn_biases(rows.users, rows.items, rows.ratings, len(user_ids), len(item_ids))
-    if guide is None:
+    if first is None:
         predicted = biases.rating(validation.users, validation.items)
         calibration = calibrate(predicted, dataset.likes(validation))
     else:
-        calibration = guide.calibration
+        calibration = first.calibration
     knowledge = Knowledge(
         user_ids, item_ids, sorted_pairs(rows), dataset.scale, dataset.like_threshold, biases, calibration
     )

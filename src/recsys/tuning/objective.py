@@ -10,7 +10,7 @@ from recsys.data.dataset import Dataset
 from recsys.data.splits import hash_pairs
 from recsys.errors import InputError
 from recsys.evaluation.evaluator import evaluate
-from recsys.models.base.family import cross_validation_folds
+from recsys.models.base.capabilities import capabilities
 from recsys.settings import Settings
 from recsys.training.trainer import train
 
@@ -49,7 +49,7 @@ class Measured:
 class Objective:
     """Measures configurations of one family on one dataset; the test rows are never looked at.
 
-    A family that declares CROSS_VALIDATION_FOLDS is measured by the mean over so many folds of the training rows, each
+    A family that asks for cross-validation is measured by the mean over so many folds of the training rows, each
     predicted by what learnt from the others; the rest are learnt from the training rows and measured on the
     validation rows.
     """
@@ -66,7 +66,7 @@ class Objective:
         Raises:
             InputError: where the metric is undefined on these rows; DivergedError where the training diverges.
         """
-        folds = cross_validation_folds(self.family)
+        folds = capabilities(self.family).cross_validation_folds
         if folds:
             return self._cross_validate(config, folds, report, into)
 

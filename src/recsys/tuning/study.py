@@ -7,7 +7,8 @@ from typing import Any, Literal
 import optuna
 
 from recsys.errors import InputError
-from recsys.models.base.family import family_module, spared_steps
+from recsys.models.base.capabilities import capabilities
+from recsys.models.base.family import family_module
 from recsys.settings import Settings
 from recsys.tuning import search_space
 from recsys.tuning.search_space import Ranged, Ranges
@@ -54,7 +55,7 @@ class Subject:
             direction=optuna.study.StudyDirection[plan.direction.upper()],
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=_SPARED_TRIALS, n_warmup_steps=spared_steps(plan.family)
+                n_startup_trials=_SPARED_TRIALS, n_warmup_steps=capabilities(plan.family).spared_reports
             ),
         )
         self._check(study)

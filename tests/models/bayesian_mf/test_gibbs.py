@@ -4,8 +4,8 @@ import torch
 
 from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
-from recsys.models.bayesian_mf.growing import fork
 from recsys.models.bayesian_mf.priors import draw_normal_wishart, draw_spread, draw_stretch
+from recsys.models.bayesian_mf.warm_start import fork
 from recsys.runtime.threads import workers
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from recsys.errors import InputError
-from recsys.models.base.family import family_names
+from recsys.models.base.capabilities import family_names
 from steps.support import entrypoint
 from steps.support.entrypoint import data_folder, parse
 from steps.support.parameters import STEPS

@@ -6,10 +6,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from recsys.errors import DivergedError, InputError, StoppedError
+from recsys.models.base.capabilities import Capabilities
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.settings import Settings
 
-DISTRIBUTED = ("none",)
+CAPABILITIES = Capabilities(shardings=("none",))
 EPOCH = 5  # steps
 
 
@@ -34,32 +35,33 @@ class CountingRecommender(Recommender):
         return {"total": self.total}
 
 
-def fit(knowledge, rows, config, *, seed, validation=None, guide=None, report=None, team=None):
+def fit(knowledge, rows, config, options):
     """The sum over all steps s and rows of s times the rating."""
     import torch
 
-    assert (guide is None) == (validation is not None)
-    assert guide is None or guide.total > 0
-    if team is None:
+    context, report = options.context, options.report
+    assert (options.warm_start is None) == (options.validation is not None)
+    assert options.warm_start is None or options.warm_start.total > 0
+    if context is None:
         total = sum(range(config.steps + 1)) * float(rows.ratings.sum())
         return CountingRecommender(knowledge, config, total)
-    group = team.group
+    group = context.group
     state = {"step": torch.zeros((), dtype=torch.int64), "total": torch.zeros((), dtype=torch.float64)}
-    state = team.checkpoints.load(state) or state
+    state = context.checkpoints.load(state) or state
     share = rows.ratings[group.rank :: group.size]
     for step in range(int(state["step"]) + 1, config.steps + 1):
         time.sleep(config.pause)
         if step == 7 and group.rank == group.size - 1:
             _fail(config.fault)
-        team.beat(step, True)
-        stopped = group.agree(team.is_told_to_stop())
+        context.beat(step, True)
+        stopped = group.agree(context.is_told_to_stop())
         state["total"] += group.sum(torch.tensor(step * float(share.sum()), dtype=torch.float64))
-        team.beat(step, False)
+        context.beat(step, False)
         state["step"].fill_(step)
         if step % EPOCH == 0 and report:
             report(step // EPOCH, {"train_rmse": 1.0 / step, "seconds": EPOCH * config.pause})
-        if stopped or team.checkpoints.is_due(at_epoch_end=step % EPOCH == 0):
-            team.checkpoints.save(state)
+        if stopped or context.checkpoints.is_due(at_epoch_end=step % EPOCH == 0):
+            context.checkpoints.save(state)
         if stopped:
             raise StoppedError
     return CountingRecommender(knowledge, config, float(state["total"]))

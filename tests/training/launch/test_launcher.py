@@ -14,7 +14,7 @@ import pytest
 
 from recsys import models
 from recsys.errors import InputError, RankError
-from recsys.models.base import family as families
+from recsys.models.base.family import family_module
 from recsys.training import trainer
 from recsys.training.launch.heartbeat import read_lives
 from recsys.training.launch.job import Plan
@@ -50,7 +50,7 @@ class Together:
     def __init__(self, dataset, folder, *, settings=None, **config):
         self.dataset, self.folder, self.said = dataset, folder, []
         self.settings = Processes(**{"processes": 2, **(settings or {})})
-        self.config = families.family_module("counting").Config(**config)
+        self.config = family_module("counting").Config(**config)
         self.plan = Plan("counting", self.config.model_dump(), 1, dataset.digest, True, "none")
         self.epochs = []
         self.figures = {}
@@ -60,7 +60,7 @@ class Together:
             self.epochs.append(epoch)
             on_epoch(epoch)
 
-        environment = {**os.environ, "PYTHONPATH": str(HERE / "site")}
+        environment = {**os.environ, "PYTHONPATH": str(FAMILIES.with_name("site"))}
         self.launcher = Launcher(
             self.folder,
             self.plan,
@@ -192,7 +192,7 @@ def test_a_training_whose_every_process_is_lost_goes_on_later(dataset, tmp_path)
         first.keep_run("r1")
         lose(dataset, first.folder)
         raise RankError
-    assert not list(first.folder.glob("lesson-*/rows"))
+    assert not list(first.folder.glob("fit-*/rows"))
 
     trained = Together(dataset, first.folder, settings={"processes": 1, "resume": "auto"}, pause=0)
     trained.plan = Plan("counting", {**trained.plan.config, "pause": 0.2}, 1, dataset.digest, True, "none")

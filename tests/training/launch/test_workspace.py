@@ -12,7 +12,7 @@ from recsys.errors import DivergedError, InputError
 from recsys.training import trainer
 from recsys.training.launch import rendezvous
 from recsys.training.launch.heartbeat import Life, Pulse, Tail, append_event, find_hung, read_lives
-from recsys.training.launch.job import Plan, read_job, read_lesson, write_job
+from recsys.training.launch.job import Plan, read_job, read_task, write_job
 from recsys.training.launch.settings import Processes, split_address
 from recsys.training.launch.workspace import job_place
 from tests.support.builders import prepared
@@ -117,8 +117,8 @@ def free_port():
 
 
 def keep(place):
-    (place.folder / "lesson-1" / "checkpoints" / "1").mkdir(parents=True)
-    (place.folder / "lesson-1" / "rows").mkdir()
+    (place.folder / "fit-1" / "checkpoints" / "1").mkdir(parents=True)
+    (place.folder / "fit-1" / "rows").mkdir()
 
 
 def test_a_place_is_kept_where_there_is_something_to_go_on_with(tmp_path):
@@ -140,7 +140,7 @@ def test_a_place_is_kept_where_there_is_something_to_go_on_with(tmp_path):
         lost.keep_run("r3")
         keep(lost)
         raise KeyboardInterrupt
-    assert not (lost.folder / "lesson-1" / "rows").exists()
+    assert not (lost.folder / "fit-1" / "rows").exists()
     assert said == []
     with suppress(DivergedError), place(resume=True) as again:
         assert again.interrupted_run == "r3"
@@ -184,16 +184,16 @@ def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
     rows = [(f"u{u}", f"i{i}", 1 + (3 * u + i) % 5, 10 * u + i) for u in range(12) for i in range(12)]
     dataset = prepared(tmp_path, rows)
     plan = Plan("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none")
-    lessons = list(trainer._lessons(dataset, True))
-    knowledges = write_job(tmp_path / "job", plan, lessons, Processes(checkpoint_minutes=2), "r1")
+    tasks = list(trainer._fit_tasks(dataset, True))
+    knowledges = write_job(tmp_path / "job", plan, tasks, Processes(checkpoint_minutes=2), "r1")
     job = read_job(tmp_path / "job")
-    assert (job.family, job.config.epochs, job.seed, job.lessons, job.run_id) == (plan.family, 3, 7, 2, "r1")
+    assert (job.family, job.config.epochs, job.seed, job.tasks, job.run_id) == (plan.family, 3, 7, 2, "r1")
     assert job.checkpoint_seconds == 120
-    for number, (lesson, knowledge) in enumerate(zip(lessons, knowledges, strict=True)):
-        found = read_lesson(job, number)
+    for number, (task, knowledge) in enumerate(zip(tasks, knowledges, strict=True)):
+        found = read_task(job, number)
         assert isinstance(found.rows.users, np.memmap)
         for part in ("rows", "validation"):
-            ours, theirs = getattr(lesson, part), getattr(found, part)
+            ours, theirs = getattr(task, part), getattr(found, part)
             assert (ours is None) == (theirs is None) == (part == "validation" and number == 1)
             for name in ("users", "items", "ratings", "timestamps") if ours else ():
                 np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
@@ -201,7 +201,7 @@ def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
         assert found.knowledge.scale == knowledge.scale
         assert found.knowledge.calibration == knowledge.calibration
         np.testing.assert_array_equal(found.knowledge.biases.item, knowledge.biases.item)
-        last = read_lesson(job, 1).knowledge  # where the rows of a guide are looked for
+        last = read_task(job, 1).knowledge  # where the rows of a warm start are looked for
         np.testing.assert_array_equal(
             last.user_codes(found.knowledge.user_ids), knowledges[1].user_codes(knowledge.user_ids)
         )
@@ -224,7 +224,7 @@ def test_a_plan_s_digest_names_all_that_decides_the_result_and_not_the_processes
     assert len({plan.digest, *(other.digest for other in others)}) == 7
 
     def rows_digest(folder, settings):
-        write_job(folder, plan, trainer._lessons(dataset, True), settings, "r")
+        write_job(folder, plan, trainer._fit_tasks(dataset, True), settings, "r")
         return json.loads((folder / "job.json").read_text())["rows_digest"]
 
     assert rows_digest(tmp_path / "a", Processes()) == rows_digest(tmp_path / "b", Processes(processes=2))

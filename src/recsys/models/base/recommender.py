@@ -11,6 +11,7 @@ import numpy as np
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.models.base.capabilities import capabilities, family_names
 from recsys.models.base.fold_in import check_ratings, fold_into_knowledge, newest_of_known_items
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.storage import DESCRIPTION, FORMAT, save_knowledge
@@ -84,9 +85,10 @@ class Recommender(ABC):
             InputError: if the family cannot do it, or a rating is outside the scale.
         """
         if type(self)._fold_in is Recommender._fold_in:
+            able = [name for name in family_names() if capabilities(name).folds_in]
             raise InputError(
-                f"family {self.family!r}: it cannot fold in ratings; train again with the ratings, or train a family "
-                "that can (docs/families.md)"
+                f"family {self.family!r}: it cannot fold in ratings, {', '.join(able)} can; train one of these, or "
+                "train again with the ratings"
             )
         ratings = np.asarray(ratings, np.float64)
         check_ratings(user_ids, item_ids, ratings, self.knowledge.scale)

@@ -1,13 +1,5 @@
 """The family bayesian_mf."""
 
-from recsys.models.bayesian_mf.family import (
-    DISTRIBUTED,
-    SPARED_STEPS,
-    BayesianRecommender,
-    Config,
-    fit,
-    load,
-    suggest,
-)
+from recsys.models.bayesian_mf.family import CAPABILITIES, BayesianRecommender, Config, fit, load, suggest
 
-__all__ = ["DISTRIBUTED", "SPARED_STEPS", "BayesianRecommender", "Config", "fit", "load", "suggest"]
+__all__ = ["CAPABILITIES", "BayesianRecommender", "Config", "fit", "load", "suggest"]

@@ -1,4 +1,4 @@
-"""What a Gibbs chain needs of a team: exchanges that show where the process is, and a keeper of its state."""
+"""What a Gibbs chain needs of a context: exchanges that show where the process is, and a keeper of its state."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys.arrays import Array
-from recsys.distributed.context import Team
+from recsys.distributed.context import Context
 from recsys.errors import StoppedError
 from recsys.models.bayesian_mf.checkpoint import SECONDS
 from recsys.models.bayesian_mf.gibbs import Chain
@@ -18,46 +18,46 @@ from recsys.models.bayesian_mf.posterior import Sample
 
 
 class Exchanges:
-    """The exchanges of recsys.sharing over a team's group; each is a step that a hang can be named by."""
+    """The exchanges of recsys.sharing over a context's group; each is a step that a hang can be named by."""
 
-    def __init__(self, team: Team) -> None:
-        self.team = team
+    def __init__(self, context: Context) -> None:
+        self.context = context
         self._steps = 0
-        self.rank, self.size, self.device = team.group.rank, team.group.size, team.group.device
+        self.rank, self.size, self.device = context.group.rank, context.group.size, context.group.device
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The (n_r, ...) of every rank, concatenated by rank."""
         self._wait(True)
-        found = self.team.group.gather(tensor)
+        found = self.context.group.gather(tensor)
         self._wait(False)
         return found
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
         self._wait(True)
-        total = self.team.group.sum(tensor)
+        total = self.context.group.sum(tensor)
         self._wait(False)
         return total
 
     def check(self) -> None:
         """End all processes where one of them was told to stop; raises StoppedError."""
         self._wait(True)
-        if self.team.group.agree(self.team.is_told_to_stop()):
+        if self.context.group.agree(self.context.is_told_to_stop()):
             raise StoppedError
         self._wait(False)
 
     def _wait(self, waiting: bool) -> None:
         self._steps += not waiting
-        self.team.beat(self._steps, waiting)
+        self.context.beat(self._steps, waiting)
 
 
-class TeamKeeper:
-    """Keeps a shared chain in the checkpoints of its team, as recsys.resuming.Keeper does in a file."""
+class ContextKeeper:
+    """Keeps a shared chain in the checkpoints of its context, as recsys.resuming.Keeper does in a file."""
 
     def __init__(self, exchanges: Exchanges, samples: int) -> None:
         """Say how many draws there will be at most: a checkpoint has room for all of them."""
         self._exchanges, self._samples = exchanges, samples
-        self._checkpoints = exchanges.team.checkpoints
+        self._checkpoints = exchanges.context.checkpoints
         self._stopping = False
         self._saved = time.monotonic()
 
@@ -83,7 +83,7 @@ class TeamKeeper:
             self._exchanges.check()
         except StoppedError:
             self._stopping = True
-        group = self._exchanges.team.group
+        group = self._exchanges.context.group
         late = group.agree(group.rank == 0 and time.monotonic() - self._saved >= SECONDS)
         return self._stopping or self._checkpoints.is_due(at_epoch_end=late)
 

@@ -14,6 +14,8 @@ from pydantic import AfterValidator, Field
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays, save_arrays
@@ -26,14 +28,13 @@ from recsys.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recsys.distributed.context import Team
+    from recsys.distributed.context import Context
     from recsys.models.bayesian_mf.distributed import Exchanges
     from recsys.models.bayesian_mf.gibbs import Chain
     from recsys.models.bayesian_mf.mcmc import HeldOut, Keeping, Progress
-    from recsys.training.trainer import Report
 
-DISTRIBUTED = ("none",)  # the shardings of a training in several processes
-SPARED_STEPS = 30  # the start, the burn-in, and some draws to average
+# Spared are the start, the burn-in, and some draws to average.
+CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=30)
 # By how many standard errors a term has to help on the validation rows. Sittings that tell nothing are shrunk to none
 # by their own precision; who rated what costs accuracy where it tells nothing.
 _IMPLICIT_CLEAR, _TIME_CLEAR = 2.0, 1.0
@@ -155,53 +156,51 @@ def fit(
     knowledge: Knowledge,
     rows: Interactions,
     config: Config,
-    *,
-    seed: int,
-    validation: Interactions | None = None,
-    guide: Recommender | None = None,
-    report: "Report | None" = None,
-    team: "Team | None" = None,
+    options: FitOptions,
 ) -> BayesianRecommender:
-    """Sample until the validation rows gain nothing, or as many draws as `guide` kept, with its choices.
+    """Sample until the validation rows gain nothing, or as many draws as the first fit kept, with its choices.
 
-    The processes of a team share one chain and call this alike.
+    Processes that train together share one chain.
 
     Raises:
-        InputError: if a GPU is asked for and there is none; StoppedError where the team was told to stop.
+        InputError: if a GPU is asked for and there is none; StoppedError where the context was told to stop.
     """
     from recsys.models.bayesian_mf.mcmc import BURN_IN, run_chain  # PyTorch takes seconds to import
 
-    guided = guide if isinstance(guide, BayesianRecommender) else None
+    validation, context = options.validation, options.context
+    first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None
     known_time = rows.timestamps is not None and (validation is None or validation.timestamps is not None)
-    _check(config, known_time, team)
+    _check(config, known_time, context)
     runs, run_of = (
         cut_runs(rows.users, rows.timestamps) if known_time and rows.timestamps is not None else (_NO_RUNS, None)
     )
     held_out = _held_out(knowledge, validation, runs) if validation is not None else None
-    exchanges = _exchanges(team)
+    exchanges = _exchanges(context)
 
     def on_sweep(progress: "Progress") -> None:
-        if report is not None and validation is not None:
-            report(progress.sweep, _measured(progress))
+        if options.report is not None and validation is not None:
+            options.report(progress.sweep, _measured(progress))
 
     moods = (runs.users, run_of) if run_of is not None else None
-    chain = _new_chain(knowledge, rows, config, guided, moods, seed, exchanges)
-    if guided:
-        _go_on_from(chain, guided, knowledge)
+    chain = _new_chain(knowledge, rows, config, first, moods, options.seed, exchanges)
+    if first:
+        _go_on_from(chain, first, knowledge)
     elif held_out is not None:
         chain = _try_terms(chain, config, moods, held_out, on_sweep, exchanges)
-    most = len(guided.samples) if guided else config.samples
+    most = len(first.samples) if first else config.samples
     kept = run_chain(
         chain,
         most,
-        stop_early=guided is None,
+        stop_early=first is None,
         held_out=held_out,
         on_sweep=on_sweep,
-        keeper=_keeper(config, chain, seed, [rows] if validation is None else [rows, validation], exchanges, most),
-        burn_in=_GUIDED_BURN_IN if guided else BURN_IN,
+        keeper=_keeper(
+            config, chain, options.seed, [rows] if validation is None else [rows, validation], exchanges, most
+        ),
+        burn_in=_GUIDED_BURN_IN if first else BURN_IN,
     )
     low, high = around_threshold(rows.ratings, knowledge.like_threshold)
-    border = guided.border if guided else (low + high) / 2
+    border = first.border if first else (low + high) / 2
     projection = None if chain.projection is None else chain.projection.cpu().numpy()
     timed = (runs, chain.runs.counts.cpu().numpy()) if chain.runs else (_NO_RUNS, np.zeros(0))
     samples = pack_samples(kept, projection, *timed)
@@ -215,10 +214,10 @@ def fit(
     return fitted
 
 
-def _check(config: Config, known_time: bool, team: "Team | None") -> None:
+def _check(config: Config, known_time: bool, context: "Context | None") -> None:
     from recsys.runtime.device import has_gpu
 
-    if team is not None and config.chain != "none":
+    if context is not None and config.chain != "none":
         raise InputError(
             f"parameter 'chain': none where a training keeps checkpoints of its own (as with processes, nodes and "
             f"resume), got {config.chain!r}"
@@ -232,19 +231,19 @@ def _check(config: Config, known_time: bool, team: "Team | None") -> None:
         )
 
 
-def _exchanges(team: "Team | None") -> "Exchanges | None":
-    if team is None:
+def _exchanges(context: "Context | None") -> "Exchanges | None":
+    if context is None:
         return None
     from recsys.models.bayesian_mf.distributed import Exchanges
 
-    return Exchanges(team)
+    return Exchanges(context)
 
 
 def _new_chain(
     knowledge: Knowledge,
     rows: Interactions,
     config: Config,
-    guided: BayesianRecommender | None,
+    first: BayesianRecommender | None,
     moods: tuple[Codes, Codes] | None,
     seed: int,
     exchanges: "Exchanges | None",
@@ -253,7 +252,7 @@ def _new_chain(
     from recsys.models.bayesian_mf.gibbs import Chain
     from recsys.runtime.device import find_device
 
-    time = guided.time if guided else config.time == "true"
+    time = first.time if first else config.time == "true"
     return Chain(
         rows.users,
         rows.items,
@@ -261,7 +260,7 @@ def _new_chain(
         len(knowledge.user_ids),
         len(knowledge.item_ids),
         embedding_size=config.embedding_size,
-        implicit=guided.implicit if guided else config.implicit == "true",
+        implicit=first.implicit if first else config.implicit == "true",
         runs=moods if time else None,
         seed=seed,
         device=str(exchanges.device) if exchanges else find_device(config.device),
@@ -278,7 +277,7 @@ def _try_terms(
     exchanges: "Exchanges | None",
 ) -> "Chain":
     """The chain with those of the open terms that help on the validation rows."""
-    from recsys.models.bayesian_mf.growing import add_implicit, add_runs
+    from recsys.models.bayesian_mf.gibbs import Chain
     from recsys.models.bayesian_mf.mcmc import Term, try_terms
 
     def on_trial(progress: "Progress") -> None:
@@ -286,9 +285,9 @@ def _try_terms(
         if exchanges is not None:
             exchanges.check()
 
-    terms = [Term(add_implicit, _IMPLICIT_CLEAR)] if config.implicit == "auto" else []
+    terms = [Term(Chain.add_implicit, _IMPLICIT_CLEAR)] if config.implicit == "auto" else []
     if config.time == "auto" and moods:
-        terms.append(Term(lambda chain: add_runs(chain, *moods), _TIME_CLEAR))
+        terms.append(Term(lambda chain: chain.add_runs(*moods), _TIME_CLEAR))
     return try_terms(chain, terms, held_out, on_trial)
 
 
@@ -302,9 +301,9 @@ def _keeper(
 ) -> "Keeping | None":
     """Where the chain's state is kept, if anywhere."""
     if exchanges is not None:
-        from recsys.models.bayesian_mf.distributed import TeamKeeper
+        from recsys.models.bayesian_mf.distributed import ContextKeeper
 
-        return TeamKeeper(exchanges, samples)
+        return ContextKeeper(exchanges, samples)
     if config.chain == "none":
         return None
     made_by = {
@@ -317,14 +316,14 @@ def _keeper(
     return Keeper(Path(config.chain), made_by, *parts)
 
 
-def _go_on_from(chain: "Chain", guide: BayesianRecommender, knowledge: Knowledge) -> None:
-    """Put a chain where the guide's ended: most of its ratings are the same, so that it has little to find."""
+def _go_on_from(chain: "Chain", first: BayesianRecommender, knowledge: Knowledge) -> None:
+    """Put a chain where the first fit's ended: most of its ratings are the same, so that it has little to find."""
     from recsys.models.bayesian_mf.gibbs import START_SWEEPS
-    from recsys.models.bayesian_mf.growing import go_on_from
+    from recsys.models.bayesian_mf.warm_start import go_on_from
 
-    users, items = knowledge.user_codes(guide.knowledge.user_ids), knowledge.item_codes(guide.knowledge.item_ids)
-    user_factors = guide.samples.users[:, -1, :-1]
-    item_factors = np.delete(guide.samples.items[:, -1], -2, axis=1)
+    users, items = knowledge.user_codes(first.knowledge.user_ids), knowledge.item_codes(first.knowledge.item_ids)
+    user_factors = first.samples.users[:, -1, :-1]
+    item_factors = np.delete(first.samples.items[:, -1], -2, axis=1)
     known = users >= 0, items >= 0
     go_on_from(
         chain,

@@ -25,12 +25,12 @@ from torch import Tensor
 from recsys.arrays import Array, Codes, Floats
 from recsys.models.base.padding import cut
 from recsys.models.bayesian_mf.gram import Gathered, gather, make_grams, make_table
-from recsys.models.bayesian_mf.growing import add_implicit, add_runs
+from recsys.models.bayesian_mf.implicit_features import learn_coratings
 from recsys.models.bayesian_mf.partition import Exchange, Share
 from recsys.models.bayesian_mf.posterior import Sample
 from recsys.models.bayesian_mf.priors import draw_gamma, draw_normal_wishart, draw_spread, draw_stretch, draw_width
-from recsys.models.bayesian_mf.session_bias import RunBias
-from recsys.runtime.threads import Each
+from recsys.models.bayesian_mf.session_bias import RunBias, start_run_bias
+from recsys.runtime.threads import Each, one_thread
 
 # The chain starts from alternating ridge regressions with this penalty (in standardised ratings). With a weaker one the
 # start is over-fitted and takes tens of sweeps to recover; with a stronger one weak factors shrink to nothing, from
@@ -117,9 +117,23 @@ class Chain:
         self.rest = self.target  # of each rating less all but its run's bias, where there are runs; the last: padding
         self.projection: Tensor | None = None
         if runs:
-            add_runs(self, *runs)
+            self.add_runs(*runs)
         if implicit:
-            add_implicit(self)
+            self.add_implicit()
+
+    def add_implicit(self) -> None:
+        """Learn from who rated what, too; the link is drawn in the next sweep."""
+        with one_thread(self.device):
+            learnt = learn_coratings(self.users, self.items, self.noise_generator)
+        self.users.features, self.items.features, self.projection = learnt
+        for side in (self.users, self.items):
+            assert side.features is not None
+            side.link = torch.zeros(side.features.shape[1], self.size + 1, device=self.device)
+
+    def add_runs(self, users: Codes, of_rating: Codes) -> None:
+        """Learn a bias of every run, too, given the user of each, (m,), and the run of every rating, (n,)."""
+        self.runs = start_run_bias(users, of_rating, self.device)
+        self.rest = torch.zeros_like(self.target)
 
     def _side(self, own: Codes, other: Codes, n: int, n_other: int) -> Side:
         on_cpu = self.device.type == "cpu"

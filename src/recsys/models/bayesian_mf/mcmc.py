@@ -13,8 +13,8 @@ from torch import Tensor
 from recsys.arrays import Codes, Flags, Floats
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
-from recsys.models.bayesian_mf.growing import fork
 from recsys.models.bayesian_mf.posterior import Sample
+from recsys.models.bayesian_mf.warm_start import fork
 from recsys.runtime.threads import Each, workers
 
 BURN_IN = 10  # sweeps after the start that are not kept

@@ -1,4 +1,4 @@
-"""Matrix factorization over a team: the same training as `recsys.factorization.factorize`, in several processes."""
+"""Matrix factorization over a context: the same training as `recsys.factorization.factorize`, in several processes."""
 
 import math
 import time
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.distributed.context import Team
+from recsys.distributed.context import Context
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.metrics import auc_by_ranks
@@ -38,7 +38,7 @@ def factorize(
     n_users: int,
     n_items: int,
     *,
-    team: Team,
+    context: Context,
     embedding_size: int,
     learning_rate: float,
     regularization: float,
@@ -52,24 +52,24 @@ def factorize(
 ) -> tuple[Factors, list[Epoch], int]:
     """Trains as the function of the same name does, to the same numbers but for the order of sums.
 
-    All processes of the team call it with the same arguments, which are described there; the columns may be mapped
-    from files, of which each process reads its share. It goes on from the team's newest checkpoint. The factors are
+    All processes of the context call it with the same arguments, which are described there; the columns may be mapped
+    from files, of which each process reads its share. It goes on from the context's newest checkpoint. The factors are
     rank 0's; where tables are split, the arrays of the others have no rows. `on_epoch` and `like_threshold` count in
     rank 0.
 
     Raises:
         ValueError: there are no ratings to train on or to validate on, or a code is outside its table.
         DivergedError: the loss is no longer finite.
-        StoppedError: the team was told to stop, and has saved a checkpoint.
+        StoppedError: the context was told to stop, and has saved a checkpoint.
     """
     need_ratings(ratings, validation)
-    group, shape = team.group, Shape(n_users, n_items, embedding_size, batch_size)
+    group, shape = context.group, Shape(n_users, n_items, embedding_size, batch_size)
     columns = users, items, ratings
     with torch.no_grad(), steady(group.device):
         mean, scale = _standard(group, ratings)
-        engine = (Shards if team.sharding == "row" else Replicas)(group, shape, columns, regularization)
+        engine = (Shards if context.sharding == "row" else Replicas)(group, shape, columns, regularization)
         course = Course(epochs, patience, learning_rate, scale)
-        trained = Training(team, engine, course, Feed(len(ratings), batch_size, group, seed), validation is not None)
+        trained = Training(context, engine, course, Feed(len(ratings), batch_size, group, seed), validation is not None)
         trained.begin(seed)
         exam = validation and Exam(group, engine, shape, validation, (mean, scale), like_threshold)
         while not course.ended:
@@ -79,7 +79,7 @@ def factorize(
                 (users[own], items[own], ratings[own]), mean, scale, (n_users, n_items), group.device, unknown=False
             )
             train_mse = trained.epoch(rows)
-            team.beat(course.number * trained.feed.batches, True)
+            context.beat(course.number * trained.feed.batches, True)
             validation_mse, auc = exam.mark() if exam else (None, None)
             epoch = Epoch(
                 course.number,
@@ -97,32 +97,34 @@ def factorize(
 class Training:
     """A training under way: its engine, where it stands, and its checkpoints."""
 
-    def __init__(self, team: Team, engine: Replicas | Shards, course: Course, feed: Feed, keeps_best: bool) -> None:
-        self.team, self.engine, self.course, self.feed = team, engine, course, feed
+    def __init__(
+        self, context: Context, engine: Replicas | Shards, course: Course, feed: Feed, keeps_best: bool
+    ) -> None:
+        self.context, self.engine, self.course, self.feed = context, engine, course, feed
         self.batch = 0  # of the epoch, the one that is next
         self.total = 0.0  # square errors of the epoch so far
         self.kept = [torch.empty_like(p.detach()) for p in engine.network.parameters()] if keeps_best else []
 
     def epoch(self, rows: Rows) -> float:
         """The batches of an epoch that are left; returns its mean square error. `rows` are this process's."""
-        team, feed = self.team, self.feed
+        context, feed = self.context, self.feed
         self.engine.pace(self.course.rate, feed.n_rows)
         while self.batch < feed.batches:
             number = self.batch
             step = (self.course.number - 1) * feed.batches + number
-            team.beat(step, False)
+            context.beat(step, False)
             batch = filled(rows, feed.part(number), feed.most(number), feed.rows_in(number), self.engine.shape)
-            team.beat(step, True)
+            context.beat(step, True)
             squares = self.engine.step(batch)
             # One message for both: the sum is then the same number in all processes, after a restart too.
-            news = torch.stack([squares.double(), squares.new_tensor(team.is_told_to_stop(), dtype=torch.float64)])
-            errors, stop = team.group.sum(news).tolist()
+            news = torch.stack([squares.double(), squares.new_tensor(context.is_told_to_stop(), dtype=torch.float64)])
+            errors, stop = context.group.sum(news).tolist()
             self.total += errors
             self.batch += 1
             if stop:
                 self.save()
                 raise StoppedError(f"stopped in epoch {self.course.number} after batch {self.batch} of {feed.batches}")
-            if team.checkpoints.is_due(at_epoch_end=False):
+            if context.checkpoints.is_due(at_epoch_end=False):
                 self.save()
         return self.total / feed.n_rows
 
@@ -131,19 +133,19 @@ class Training:
         if self.course.add(epoch) and self.kept:
             copy(self.engine.network.parameters(), self.kept)
         self.batch, self.total = 0, 0.0
-        if on_epoch and not self.team.group.rank:
+        if on_epoch and not self.context.group.rank:
             on_epoch(epoch)
-        if self.team.checkpoints.is_due(at_epoch_end=True):
+        if self.context.checkpoints.is_due(at_epoch_end=True):
             self.save()
 
     def save(self) -> None:
         """A checkpoint of all that the next step depends on."""
-        self.team.checkpoints.save(self._state())
+        self.context.checkpoints.save(self._state())
 
     def begin(self, seed: int) -> None:
         """Goes on from the newest checkpoint, or starts where there is none."""
         state = self._state()
-        if self.team.checkpoints.load(state) is None:
+        if self.context.checkpoints.load(state) is None:
             self.engine.start(seed)
             return
         epochs, batch, self.total = state["place"].tolist()

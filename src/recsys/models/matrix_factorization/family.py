@@ -14,9 +14,10 @@ from pydantic import Field
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.data.interactions import NO_ROWS, Interactions
-from recsys.data.loader import BlockFeed, RowStream
 from recsys.errors import InputError
 from recsys.models.base.calibration import LikeCalibration, calibrate
+from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.ridge import ridge_systems
@@ -24,15 +25,17 @@ from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys.distributed.context import Team
+    from recsys.data.loader import RowStream
     from recsys.models.matrix_factorization.sgd import Epoch
-    from recsys.training.trainer import Report
 
-STREAMS = True  # it can learn from rows that do not fit in memory
-DISTRIBUTED = ("none", "row")  # the shardings of a training in several processes
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
-# For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
-SPARED_STEPS = 20
+CAPABILITIES = Capabilities(
+    shardings=("none", "row"),
+    streams=True,
+    folds_in=True,
+    # For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
+    spared_reports=20,
+)
 _LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
 
 
@@ -110,23 +113,18 @@ class FactorRecommender(Recommender):
 
 def fit(
     knowledge: Knowledge,
-    rows: Interactions | RowStream,
+    rows: "Interactions | RowStream",
     config: Config,
-    *,
-    seed: int,
-    validation: Interactions | None = None,
-    guide: Recommender | None = None,
-    report: "Report | None" = None,
-    team: "Team | None" = None,
+    options: FitOptions,
 ) -> FactorRecommender:
-    """Train with early stopping on `validation`, or for exactly the epochs that `guide` kept.
+    """Train with early stopping on the validation rows, or for exactly the epochs that the first fit kept.
 
-    Rows of a stream are read anew in every epoch, in another order. In each process of a team, it is called alike;
-    what it returns counts in rank 0 alone.
+    Rows of a stream are read anew in every epoch, in another order.
 
     Raises:
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
     """
+    from recsys.data.loader import BlockFeed, RowStream
     from recsys.models.matrix_factorization.sgd import factorize  # PyTorch takes seconds to import
     from recsys.runtime.device import has_gpu
 
@@ -134,26 +132,27 @@ def fit(
         raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
 
     def on_epoch(epoch: "Epoch") -> None:
-        if report is not None:
+        if options.report is not None:
             measured = {"train_rmse": epoch.train_rmse, "seconds": epoch.seconds}
             if epoch.validation_rmse is not None:
                 measured["validation_rmse"] = epoch.validation_rmse
             if epoch.validation_auc is not None and math.isfinite(epoch.validation_auc):
                 measured["validation_auc"] = epoch.validation_auc
-            report(epoch.number, measured)
+            options.report(epoch.number, measured)
 
-    guided = guide if isinstance(guide, FactorRecommender) else None
+    validation, context = options.validation, options.context
+    first = options.warm_start if isinstance(options.warm_start, FactorRecommender) else None
     if isinstance(rows, RowStream):
         sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-        feed = BlockFeed(rows, *sizes, config.batch_size, seed)
+        feed = BlockFeed(rows, *sizes, config.batch_size, options.seed)
         train = partial(factorize, device=config.device, progress=True, feed=feed)
         rows = NO_ROWS
-    elif team is None:
+    elif context is None:
         train = partial(factorize, device=config.device, progress=True)
     else:
         from recsys.models.matrix_factorization import distributed
 
-        train = partial(distributed.factorize, team=team)
+        train = partial(distributed.factorize, context=context)
     factors, _, best = train(
         rows.users,
         rows.items,
@@ -164,11 +163,11 @@ def fit(
         learning_rate=config.learning_rate,
         regularization=config.regularization,
         batch_size=config.batch_size,
-        epochs=guided.epochs if guided else config.epochs,
+        epochs=first.epochs if first else config.epochs,
         patience=config.patience,
-        seed=seed,
+        seed=options.seed,
         validation=(validation.users, validation.items, validation.ratings) if validation else None,
-        like_threshold=None if report is None else knowledge.like_threshold,
+        like_threshold=None if options.report is None else knowledge.like_threshold,
         on_epoch=on_epoch,
     )
     arrays = {
@@ -177,9 +176,9 @@ def fit(
         "user_factors": factors.user_factors,
         "item_factors": factors.item_factors,
     }
-    likes = guided.likes if guided else knowledge.calibration
+    likes = first.likes if first else knowledge.calibration
     fitted = FactorRecommender(knowledge, config, arrays, factors.mean, best, likes)
-    if validation is not None and (team is None or team.group.rank == 0):
+    if validation is not None and (context is None or context.group.rank == 0):
         known = np.flatnonzero((validation.users >= 0) & (validation.items >= 0))
         predicted = fitted._rating(validation.users[known], validation.items[known])
         fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)

@@ -1,7 +1,7 @@
 """The folder through which the process that runs a step and the ranks that compute speak.
 
 job.json           what to compute; written last, so that a folder with it is whole
-lesson-1/          one fit each: first that which validation chooses by, then that of all rows
+fit-1/          one fit each: first that which validation chooses by, then that of all rows
     rows/          columns of the training rows, one .npy file each, which every rank maps into memory
     validation/    likewise
     ids/, biases/  what the knowledge of every recommender holds; an id is a number here
@@ -31,9 +31,9 @@ from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training.launch.heartbeat import write_json
 from recsys.training.launch.settings import Processes
-from recsys.training.trainer import Lesson
+from recsys.training.trainer import FitTask
 
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK = 1 << 22  # bytes digested at a time
 _COLUMNS = ("users", "items", "ratings", "timestamps")
 
@@ -67,29 +67,29 @@ class Job:
     config: Settings
     seed: int
     sharding: str
-    lessons: int
+    tasks: int
     checkpoint_seconds: float
     rank_timeout: float
     run_id: str
 
-    def lesson_folder(self, number: int) -> Path:
-        """Of a lesson, counted from 0."""
-        return self.folder / f"lesson-{number + 1}"
+    def task_folder(self, number: int) -> Path:
+        """Of a task, counted from 0."""
+        return self.folder / f"fit-{number + 1}"
 
 
-def write_job(folder: Path, plan: Plan, lessons: Iterable[Lesson], settings: Processes, run_id: str) -> list[Knowledge]:
-    """Write a job for the ranks; checkpoints and results that are there stay. Returns each lesson's knowledge."""
+def write_job(folder: Path, plan: Plan, tasks: Iterable[FitTask], settings: Processes, run_id: str) -> list[Knowledge]:
+    """Write a job for the ranks; checkpoints and results that are there stay. Returns each task's knowledge."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").unlink(missing_ok=True)
     knowledges: list[Knowledge] = []
     described: list[dict[str, Any]] = []
     digest = hashlib.blake2b(digest_size=16)
-    for number, lesson in enumerate(lessons):
-        knowledge = lesson.knowledge
-        place = folder / f"lesson-{number + 1}"
-        _write_rows(place / "rows", lesson.rows, digest)
-        if lesson.validation is not None:
-            _write_rows(place / "validation", lesson.validation, digest)
+    for number, task in enumerate(tasks):
+        knowledge = task.knowledge
+        place = folder / f"fit-{number + 1}"
+        _write_rows(place / "rows", task.rows, digest)
+        if task.validation is not None:
+            _write_rows(place / "validation", task.validation, digest)
         biases = knowledge.biases
         _write_arrays(place / "biases", {"user": biases.user, "item": biases.item}, digest)
         about = {
@@ -97,19 +97,19 @@ def write_job(folder: Path, plan: Plan, lessons: Iterable[Lesson], settings: Pro
             "like_threshold": knowledge.like_threshold,
             "mean": biases.mean,
             "calibration": [knowledge.calibration.slope, knowledge.calibration.intercept],
-            "validation": lesson.validation is not None,
+            "validation": task.validation is not None,
         }
         digest.update(json.dumps(about, sort_keys=True).encode())
         knowledges.append(knowledge)
         described.append(about)
     for number, knowledge in enumerate(knowledges):
         codes = knowledges[-1].user_codes(knowledge.user_ids), knowledges[-1].item_codes(knowledge.item_ids)
-        _write_arrays(folder / f"lesson-{number + 1}" / "ids", dict(zip(("user", "item"), codes, strict=True)), digest)
+        _write_arrays(folder / f"fit-{number + 1}" / "ids", dict(zip(("user", "item"), codes, strict=True)), digest)
     content = {
         **asdict(plan),
         "digest": plan.digest,
         "rows_digest": digest.hexdigest(),
-        "lessons": described,
+        "tasks": described,
         "checkpoint_seconds": settings.checkpoint_minutes * 60,
         "rank_timeout": settings.rank_timeout,
         "run_id": run_id,
@@ -126,16 +126,16 @@ def read_job(folder: Path) -> Job:
     module = family_module(content["family"])
     kept = {name: content[name] for name in ("digest", "rows_digest", "family", "seed", "sharding", "run_id")}
     kept |= {name: content[name] for name in ("checkpoint_seconds", "rank_timeout")}
-    return Job(folder, config=module.Config(**content["config"]), lessons=len(content["lessons"]), **kept)
+    return Job(folder, config=module.Config(**content["config"]), tasks=len(content["tasks"]), **kept)
 
 
-def read_lesson(job: Job, number: int) -> Lesson:
-    """A lesson with its columns mapped into memory, and no seen items.
+def read_task(job: Job, number: int) -> FitTask:
+    """A task with its columns mapped into memory, and no seen items.
 
-    An id is a number, the code that it has in the last lesson: so a guide's users and items are found again.
+    An id is a number, the code that it has in the last task: so the users and items of a warm start are found again.
     """
-    about = json.loads((job.folder / "job.json").read_text(encoding="utf-8"))["lessons"][number]
-    place = job.lesson_folder(number)
+    about = json.loads((job.folder / "job.json").read_text(encoding="utf-8"))["tasks"][number]
+    place = job.task_folder(number)
     biases = Biases(about["mean"], *(_map(place / "biases" / f"{side}.npy") for side in ("user", "item")))
     low, high = about["scale"]
     knowledge = Knowledge(
@@ -147,14 +147,14 @@ def read_lesson(job: Job, number: int) -> Lesson:
         biases,
         LikeCalibration(*about["calibration"]),
     )
-    return Lesson(
+    return FitTask(
         knowledge, _read_rows(place / "rows"), _read_rows(place / "validation") if about["validation"] else None
     )
 
 
 def write_fitted(job: Job, number: int, fitted: Recommender) -> None:
-    """Write a lesson's result beside its place, then put it there: it is there whole or not at all."""
-    target = job.lesson_folder(number) / "fitted"
+    """Write a task's result beside its place, then put it there: it is there whole or not at all."""
+    target = job.task_folder(number) / "fitted"
     partial = target.with_name("fitted-partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -19,13 +19,14 @@ from typing import Any, BinaryIO
 
 from recsys import errors
 from recsys.errors import InputError, JoinedError, RankError
+from recsys.models.base.family import Report
 from recsys.models.base.recommender import Recommender
 from recsys.training.launch import rendezvous
 from recsys.training.launch.heartbeat import LastWords, Life, Tail, find_hung, read_last_words, read_lives
 from recsys.training.launch.job import Plan, read_fitted, write_job
 from recsys.training.launch.settings import Processes
 from recsys.training.launch.workspace import has_state
-from recsys.training.trainer import Lesson, Report
+from recsys.training.trainer import FitTask
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
@@ -74,8 +75,8 @@ class Launcher:
         self._epoch_at = 0.0
         self._rows = 0
 
-    def fit_all(self, lessons: Iterable[Lesson], report: Report | None) -> list[Recommender]:
-        """Fit the lessons in the ranks and read what they leave.
+    def fit_all(self, tasks: Iterable[FitTask], report: Report | None) -> list[Recommender]:
+        """Fit the tasks in the ranks and read what they leave.
 
         Raises:
             InputError: what a rank refused, as it said it; RankError if the ranks were lost; JoinedError where another
@@ -89,7 +90,7 @@ class Launcher:
         for event in self._tail.read():  # of the interrupted training
             self._hear(event, past=True)
         self.place.mkdir(parents=True, exist_ok=True)
-        knowledges = write_job(self.place, self.plan, lessons, self.settings, self.run_id)
+        knowledges = write_job(self.place, self.plan, tasks, self.settings, self.run_id)
         self._rows = len(knowledges[0].seen)
         failure = self._run()
         if (
@@ -107,7 +108,7 @@ class Launcher:
             leader = json.loads(joined.read_text(encoding="utf-8"))
             raise JoinedError(leader["run_id"], leader["host"])
         return [
-            read_fitted(self.place / f"lesson-{number}" / "fitted", self.plan.family, knowledge)
+            read_fitted(self.place / f"fit-{number}" / "fitted", self.plan.family, knowledge)
             for number, knowledge in enumerate(knowledges, 1)
         ]
 
@@ -207,7 +208,7 @@ class Launcher:
         elif kind == "resumed":
             self.resumed += 1
             if not past:
-                which = " of the second fit" if event["lesson"] else ""
+                which = " of the second fit" if event["task"] else ""
                 self.say(f"goes on from checkpoint {event['number']}{which}")
         elif kind == "note" and not past:
             self.say(f"note: {event['text']}")

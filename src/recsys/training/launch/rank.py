@@ -57,7 +57,7 @@ class Stop:
 
 
 def run(folder: Path, environment: Mapping[str, str], stop: Stop, pulse: Pulse) -> None:
-    """Fit every lesson that is not fitted yet; rank 0 leaves the results in the folder.
+    """Fit every task that is not fitted yet; rank 0 leaves the results in the folder.
 
     Raises:
         InputError: if the ranks were given different data or settings, or what the family raises.
@@ -74,7 +74,7 @@ def run(folder: Path, environment: Mapping[str, str], stop: Stop, pulse: Pulse) 
         if group.rank == 0:
             append_event(folder / "progress.jsonl", "start", attempt=pulse.life.attempt, size=group.size)
         chosen: Recommender | None = None
-        for number in range(job.lessons):
+        for number in range(job.tasks):
             chosen = _fit(job, number, group, Path(leader["folder"]), chosen, stop, pulse)
         pulse.end("done")
 
@@ -82,37 +82,33 @@ def run(folder: Path, environment: Mapping[str, str], stop: Stop, pulse: Pulse) 
 def _fit(
     job: "Job", number: int, group: "Group", shared: Path, chosen: "Recommender | None", stop: Stop, pulse: Pulse
 ) -> "Recommender | None":
-    """Fit one lesson; returns the recommender that guides the next."""
+    """Fit one task; returns what the next starts from."""
     from recsys.distributed.checkpoints import Checkpoints
-    from recsys.distributed.context import Team
-    from recsys.models.base.family import family_module
-    from recsys.training.launch.job import read_fitted, read_lesson, write_fitted
+    from recsys.distributed.context import Context
+    from recsys.models.base.family import FitOptions, family_module
+    from recsys.training.launch.job import read_fitted, read_task, write_fitted
 
     progress = job.folder / "progress.jsonl"
-    fitted_folder = job.lesson_folder(number) / "fitted"
-    lesson = read_lesson(job, number)
+    fitted_folder = job.task_folder(number) / "fitted"
+    task = read_task(job, number)
     if group.agree(group.rank == 0 and fitted_folder.exists()):
         _share(fitted_folder, group)
-        return chosen or read_fitted(fitted_folder, job.family, lesson.knowledge)
+        return chosen or read_fitted(fitted_folder, job.family, task.knowledge)
 
     def say(text: str) -> None:
         append_event(progress, "note", text=text)
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
         if group.rank == 0:
-            append_event(progress, "report", lesson=number, epoch=epoch, metrics=metrics)
+            append_event(progress, "report", task=number, epoch=epoch, metrics=metrics)
 
     folder = shared / fitted_folder.parent.name / "checkpoints"
     checkpoints = _telling(
-        Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, lesson=number, **content)
+        Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, task=number, **content)
     )(folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say)
-    team = Team(group, checkpoints, job.sharding, stop.asked, pulse.beat)  # type: ignore[arg-type]
-    options: dict[str, Any] = {"guide": chosen}
-    if lesson.validation is not None:
-        options = {"validation": lesson.validation, "report": report}
-    fitted = family_module(job.family).fit(
-        lesson.knowledge, lesson.rows, job.config, seed=job.seed, team=team, **options
-    )
+    context = Context(group, checkpoints, job.sharding, stop.asked, pulse.beat)  # type: ignore[arg-type]
+    options = FitOptions(job.seed, task.validation, chosen, None if chosen else report, context)
+    fitted = family_module(job.family).fit(task.knowledge, task.rows, job.config, options)
     if group.rank == 0:
         write_fitted(job, number, fitted)
     return chosen or fitted

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from recsys.errors import InputError
-from recsys.models.base.family import family_names, shardings
+from recsys.models.base.capabilities import capabilities, family_names
 from recsys.settings import Settings
 
 MOST = 4096
@@ -56,9 +56,9 @@ def check_processes(settings: Processes, family: str) -> None:
         )
     if not settings.together or family not in family_names():
         return
-    known = shardings(family)
+    known = capabilities(family).shardings
     if settings.sharding not in known:
-        able = [name for name in family_names() if settings.sharding in shardings(name)]
+        able = [name for name in family_names() if settings.sharding in capabilities(name).shardings]
         which = next(
             f"{name}={value}"
             for name, value, plain in (

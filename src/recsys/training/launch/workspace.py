@@ -76,7 +76,7 @@ def job_place(
 
 def has_state(folder: Path) -> bool:
     """Whether there is anything to go on with."""
-    return any(folder.glob("lesson-*/checkpoints/[0-9]*")) or any(folder.glob("lesson-*/fitted"))
+    return any(folder.glob("fit-*/checkpoints/[0-9]*")) or any(folder.glob("fit-*/fitted"))
 
 
 def _take_up(place: Place, resume: bool, say: Callable[[str], None]) -> None:
@@ -101,5 +101,5 @@ def _leave(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     for part in ("rows", "validation", "biases"):
-        for path in folder.glob(f"lesson-*/{part}"):
+        for path in folder.glob(f"fit-*/{part}"):
             shutil.rmtree(path, ignore_errors=True)
