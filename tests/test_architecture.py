@@ -1,6 +1,7 @@
 """The rules of docs/decisions and of this tree that a test can hold."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -71,10 +72,12 @@ PROGRAMS = ["src/recsys/training/launch/rank.py"]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse((PROJECT / path).read_text(encoding="utf-8"))
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it, by its full name."""
     found: set[str] = set()
@@ -104,6 +107,7 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in CODE}
 
 
+@functools.cache
 def ours(path: Path) -> set[str]:
     """The modules of ours that a file imports, wherever in it; a package counts where a name is taken from itself."""
     found: set[str] = set()
@@ -123,6 +127,12 @@ def is_in(module: str, room: str) -> bool:
 
 def floor_of(module: str) -> tuple[int, str]:
     return next((floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms if is_in(module, room))
+
+
+def arrows(room: str) -> set[str]:
+    """The other rooms that a room's modules import from."""
+    used = {found for module in MODULES if is_in(module, room) for found in ours(MODULES[module])}
+    return {floor_of(module)[1] for module in used} - {room}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "recsys"])
@@ -227,6 +237,7 @@ print(json.dumps([refused, len(attempts), sorted(sys.modules)]))
 """
 
 
+@pytest.mark.process
 def test_a_wrong_parameter_is_told_before_a_heavy_library_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", PARSES_WRONG_PARAMETERS], cwd=PROJECT, capture_output=True, text=True, check=True

@@ -266,6 +266,7 @@ prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]), gigabytes=0)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", ["pairs", "parts"])
 def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(tmp_path, place):
     one(tmp_path / "r.csv", csv(half_stars()))
@@ -311,6 +312,7 @@ def program(text: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_memory_does_not_grow_with_rows_on_disk(tmp_path):
     """Two and a half million rows are 60 MB as bare columns, and more than that where they are held."""

@@ -402,6 +402,7 @@ prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.process
 def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(source, folder):
     command = [sys.executable, "-c", KILLED_BETWEEN_FILES, str(source), str(folder)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, cwd=Path(__file__).parents[2])
@@ -440,6 +441,7 @@ def _prepare_at_once(barrier, source, folder, answers):
         raise
 
 
+@pytest.mark.process
 def test_two_processes_that_prepare_at_once_both_succeed(source, folder):
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(2), context.Queue()

@@ -158,6 +158,7 @@ print(json.dumps([values.tolist() for values in loaded.predict(users, items)]))
 """
 
 
+@pytest.mark.process
 def test_another_process_predicts_the_same_without_what_training_needed(recommender, pairs, tmp_path):
     from recsys import models
 

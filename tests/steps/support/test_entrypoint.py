@@ -115,6 +115,7 @@ def test_help_of_train_lists_the_parameters_of_every_family(capsys):
     assert shown.count("--embedding_size VALUE") == 2
 
 
+@pytest.mark.process
 def test_a_wrong_parameter_is_told_before_anything_slow_is_imported():
     code = """
 import sys
