@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.dataset import Dataset
+from recsys.testing.datasets import prepared
 from tests.support import tiers
-from tests.support.builders import prepared
 from tests.support.services import GIVEN, DatabaseServer, database_server
 
+pytest.register_assert_rewrite("recsys.testing")
 tiers.watch()
 
 
