@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytest.register_assert_rewrite("recsys.testing")
+
 from recsys.data.dataset import Dataset
+from recsys.testing.datasets import prepared
 from tests.support import tiers
-from tests.support.builders import prepared
 from tests.support.services import GIVEN, DatabaseServer, database_server
 
 tiers.watch()

@@ -27,7 +27,7 @@ FLOORS = (
     ("recsys.models",),
     ("recsys.families", "recsys.training", "recsys.serving"),
     ("recsys.evaluation", "recsys.tracking"),
-    ("registry", "recsys.tuning"),
+    ("registry", "recsys.tuning", "recsys.testing"),
     ("recsys.diagnostics",),
     ("steps",),
 )
@@ -37,7 +37,7 @@ FORBIDDEN = (("recsys.serving", "recsys.data.readers"), ("recsys.models", "recsy
 # Each tool has one room; a folder stands for all its files.
 ROOMS = {
     "mlflow": ["src/recsys/tracking", "src/recsys/serving", "src/recsys/diagnostics/probes.py", "registry"],
-    "optuna": ["src/recsys/tuning", "src/recsys/diagnostics/probes.py"],
+    "optuna": ["src/recsys/tuning", "src/recsys/testing", "src/recsys/diagnostics/probes.py"],
     "torch": [
         "src/recsys/distributed",
         "src/recsys/models/bayesian_mf",
@@ -253,16 +253,20 @@ def test_no_file_is_longer_than_400_lines(folder):
     assert {str(path): length for path, length in lengths.items() if length > 400} == {}
 
 
-def required() -> set[str]:
-    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def required(name: str = "requirements.txt") -> set[str]:
+    lines = (PROJECT / name).read_text(encoding="utf-8").splitlines()
     found = [line.split("#")[0].strip() for line in lines]
     return {re.split(r"[=<>\[]", line)[0].lower() for line in found if line}
 
 
 def test_every_package_that_is_imported_is_pinned_in_requirements():
     ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
-    imported = {PACKAGE_OF.get(name, name) for path in CODE for name in tops(path)} - ours
-    assert imported <= required()
+    testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
+    for paths, pinned in (
+        (set(CODE) - set(testing), required()),
+        (testing, required() | required("requirements-dev.txt")),
+    ):
+        assert {PACKAGE_OF.get(name, name) for path in paths for name in tops(path)} - ours <= pinned
 
 
 def test_every_requirement_has_a_version():

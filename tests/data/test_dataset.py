@@ -17,7 +17,7 @@ from recsys.data import dataset as datasets
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
-from tests.support.builders import write_rows
+from recsys.testing.datasets import write_rows
 
 ROWS = [(f"u{u}", f"i{i}", 1 + (u * i) % 5) for u in range(10) for i in range(10)]
 TIMED = [(*row, moment) for moment, row in enumerate(ROWS)]

@@ -7,7 +7,7 @@ from recsys.data.dataset import Dataset
 from recsys.evaluation import plots
 from recsys.evaluation.baselines import baseline_recommenders
 from recsys.evaluation.evaluator import Evaluation, evaluate
-from tests.support.builders import prepared, rated
+from recsys.testing.datasets import prepared, rated
 
 SCALES = {"1 to 5": (1, 5, 1, 4.0), "-10 to 10, continuous": (-10, 10, 0, 3.0), "0.5 to 5": (0.5, 5, 0.5, 3.5)}
 

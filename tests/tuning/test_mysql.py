@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy
 
 from recsys.errors import InputError
+from recsys.testing.datasets import rated
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.search import Search
 from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import DONE
-from tests.support.builders import rated
 from tests.support.services import free_port
 
 CONFIG = SearchConfig("bias", trials=3, heartbeat=1)

@@ -3,9 +3,9 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.bias import Config
+from recsys.testing.datasets import rated
 from recsys.tuning import objective as objectives
 from recsys.tuning.objective import TrialObjective, TrialResult
-from tests.support.builders import rated
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from sqlalchemy import event
 
 from recsys.errors import DivergedError, InputError
 from recsys.models import bias
+from recsys.testing.datasets import rated
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.database_errors import retry_database
 from recsys.tuning.search import Search
 from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import STOPPED, counts, note_of, share_saved
-from tests.support.builders import rated
 
 CONFIG = SearchConfig("bias", trials=3, heartbeat=1)
 

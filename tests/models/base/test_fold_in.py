@@ -3,8 +3,8 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.base.family import family_module
+from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
-from tests.support.builders import prepared, rated
 
 ROWS = rated(60, 40, 1, 5, step=1)
 SETTINGS = {

@@ -10,8 +10,8 @@ from recsys.models.bayesian_mf.family import Config
 from recsys.models.bayesian_mf.mcmc import rank_auc, standard_errors
 from recsys.models.bayesian_mf.threshold import around_threshold
 from recsys.settings import parse_settings
+from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
-from tests.support.builders import prepared, rated
 
 
 def factor_rows(users, items, share, noise=0.6, seed=0, sittings=False):

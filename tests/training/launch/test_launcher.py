@@ -15,13 +15,13 @@ import pytest
 from recsys import models
 from recsys.errors import InputError, RankError
 from recsys.models.base.family import family_module
+from recsys.testing.datasets import prepared
 from recsys.training import trainer
 from recsys.training.launch.heartbeat import read_lives
 from recsys.training.launch.job import Plan
 from recsys.training.launch.launcher import Launcher
 from recsys.training.launch.settings import Processes
 from recsys.training.launch.workspace import has_state, job_place
-from tests.support.builders import prepared
 from tests.support.services import free_port
 from tests.support.waiting import wait
 
