@@ -2,9 +2,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -370,48 +367,6 @@ def test_the_threshold_that_is_proposed_can_be_prepared(tmp_path, folder):
         prepare(source, folder, like_threshold=6.0)
     proposed = float(str(caught.value).split("like_threshold=")[1])
     assert prepare(source, folder, like_threshold=proposed).like_threshold == proposed
-
-
-def test_a_failing_write_leaves_no_file(source, folder, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(pq, "write_table", fail)
-    with pytest.raises(OSError, match="no space left"):
-        prepare(source, folder)
-    assert list(folder.rglob("*")) == []
-
-
-KILLED_BETWEEN_FILES = """
-import os, signal, sys
-from pathlib import Path
-import pyarrow.parquet as pq
-from recsys.data.builder import prepare
-from recsys.data.preparation import Preparation
-
-write, written = pq.write_table, []
-
-def write_some(table, path, **options):
-    if written:  # the parts and the users are there, the items are not
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(table, path, **options)
-    written.append(path)
-
-pq.write_table = write_some
-prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]))
-"""
-
-
-def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(source, folder):
-    command = [sys.executable, "-c", KILLED_BETWEEN_FILES, str(source), str(folder)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, cwd=Path(__file__).parents[2])
-    assert done.returncode == -signal.SIGKILL
-    left = [path.name for path in folder.iterdir()]
-    assert len(left) == 1
-    assert left[0].startswith(".partial-")
-    with pytest.raises(InputError, match="no dataset is prepared"):
-        datasets.newest_dataset(folder)
-    assert not prepare(source, folder).reused
 
 
 def test_what_a_killed_prepare_left_is_removed_after_a_day(source, folder):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.data.interactions import NO_ROWS, Interactions
-from recsys.data.loader import BlockFeed, RowStream
+from recsys.data.loader import BlockLoader, RowStream
 from recsys.errors import InputError
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.knowledge import Knowledge
@@ -145,7 +145,7 @@ def fit(
     guided = guide if isinstance(guide, FactorRecommender) else None
     if isinstance(rows, RowStream):
         sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-        feed = BlockFeed(rows, *sizes, config.batch_size, seed)
+        feed = BlockLoader(rows, *sizes, config.batch_size, seed)
         train = partial(factorize, device=config.device, progress=True, feed=feed)
         rows = NO_ROWS
     elif team is None:
