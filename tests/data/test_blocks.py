@@ -198,13 +198,14 @@ def test_too_little_disk_is_told_before_anything_is_read(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
-def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("writer", [pq.ParquetWriter, pq], ids=["of parts", "of users"])
+def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch, writer):
     one(tmp_path / "r.csv", csv(half_stars()))
 
     def fail(self, *arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
+    monkeypatch.setattr(writer, "write_table", fail)
     tiny()
     for gigabytes in (IN_MEMORY, ON_DISK):
         with pytest.raises(OSError, match="No space left"):
@@ -253,21 +254,24 @@ def test_a_stop_in_the_middle_leaves_nothing(tiny, tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import pyarrow.parquet as pq
 from recsys.data import buckets, parquet_store
 from recsys.data.builder import prepare
 from recsys.data.preparation import Preparation
 
-def die(*arguments):
+def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-owner, method = {"pairs": (buckets.Buckets, "drain"), "parts": (parquet_store.PartWriter, "finish")}[sys.argv[3]]
+owner, method = {
+    "pairs": (buckets.Buckets, "drain"), "parts": (parquet_store.PartWriter, "finish"), "users": (pq, "write_table")
+}[sys.argv[3]]
 setattr(owner, method, die)
 prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]), gigabytes=0)
 """
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("place", ["pairs", "parts"])
+@pytest.mark.parametrize("place", ["pairs", "parts", "users"])
 def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(tmp_path, place):
     one(tmp_path / "r.csv", csv(half_stars()))
     folder = tmp_path / "prepared"

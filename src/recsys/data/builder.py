@@ -214,8 +214,8 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
 
     Args:
         source: a file, a folder of files or a pattern.
-        gigabytes: memory to use, in 10^9 bytes; what needs more goes by way of the disk, with the same result. None:
-            half of what is available.
+        gigabytes: memory to use, in 10^9 bytes; rows that need more are kept on disk meanwhile, with the same result.
+            None: half of what is available.
 
     Raises:
         InputError: if the input or a parameter cannot be used. Nothing is left behind then.
@@ -231,7 +231,7 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
         preparation.rating_column,
         preparation.timestamp_column,
     )
-    bar = None if preparation.min_rating == "none" else preparation.min_rating
+    lowest = None if preparation.min_rating == "none" else preparation.min_rating
     rows = estimate_rows(files)
     allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
     with _partial(folder) as partial:
@@ -239,8 +239,9 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
         if rows * _MEMORY_A_ROW > allowed:
             _check_disk(rows, folder)
             scratch = partial
-        options: dict[str, Any] = {"separator": preparation.separator, "min_rating": bar, "scratch": scratch}
-        with read_ratings(source, columns, **options) as ratings:
+        with read_ratings(
+            source, columns, separator=preparation.separator, min_rating=lowest, scratch=scratch
+        ) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
         if digest_source(find_files(source), preparation) != digest:
             raise InputError(f"{source}: changed while it was read; run prepare again when nothing writes to it")
