@@ -91,7 +91,7 @@ def _run_of(interrupted: str, name: str, opened: "Run") -> Iterator["Run"]:
         return
     _say(f"goes on with the interrupted training of run {interrupted}")
     opened.set_tags({"continued_run": interrupted})
-    with runs.run(name, {"continued_by": opened.run_id}, interrupted) as run:
+    with runs.start_run(name, {"continued_by": opened.run_id}, interrupted) as run:
         yield run
 
 

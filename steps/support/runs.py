@@ -21,4 +21,4 @@ def open_run(name: str, **tags: str) -> "AbstractContextManager[Run]":
     """An MLflow run of a step, with these tags and those of `made_by`."""
     from recsys.tracking import runs
 
-    return runs.run(name, made_by() | tags)
+    return runs.start_run(name, made_by() | tags)

@@ -1,23 +1,11 @@
-"""Measures of predictions: arrays in, a float out.
+"""How well scores or probabilities tell likes from other ratings.
 
-Every function is defined on at least one row; where a measure does not exist (no like, only likes), it says
-so with NaN, which callers report as "undefined" and never log. A like is a rating of at least the threshold.
 Scikit-learn is imported where it is used: it takes a second, and a training in several processes needs none of it.
 """
 
 import numpy as np
 
 from recsys.arrays import Array, Codes, Flags, Floats
-
-
-def rmse(ratings: Floats, predicted: Floats) -> float:
-    """Root mean squared error over all rows."""
-    return float(np.sqrt(np.mean((ratings - predicted) ** 2)))
-
-
-def mae(ratings: Floats, predicted: Floats) -> float:
-    """Mean absolute error over all rows."""
-    return float(np.mean(np.abs(ratings - predicted)))
 
 
 def auc(liked: Flags, score: Floats) -> float:
@@ -38,25 +26,6 @@ def auc_by_ranks(liked: Flags, score: Array) -> float:
     rank = np.repeat(first + (sizes + 1) / 2, sizes)  # tied rows share their mean rank
     p = int(liked.sum())
     return float((rank[liked[order]].sum() - p * (p + 1) / 2) / (p * (len(liked) - p)))
-
-
-def accuracy(liked: Flags, probability: Floats) -> float:
-    """The share of rows where `probability >= 0.5` says what was true."""
-    return float(np.mean(liked == (probability >= 0.5)))
-
-
-def f1_score(liked: Flags, probability: Floats) -> float:
-    """Harmonic mean of precision and recall of `probability >= 0.5`; 0 where nothing is liked or said to be."""
-    from sklearn import metrics as sk
-
-    return float(sk.f1_score(liked, probability >= 0.5, zero_division=0))
-
-
-def log_loss(liked: Flags, probability: Floats) -> float:
-    """Mean negative log-likelihood in nats, of probabilities kept a millionth away from 0 and 1."""
-    from sklearn import metrics as sk
-
-    return float(sk.log_loss(liked, np.clip(probability, 1e-6, 1 - 1e-6), labels=[False, True]))
 
 
 def user_aucs(users: Codes, liked: Flags, score: Floats) -> tuple[Codes, Floats]:
@@ -80,27 +49,23 @@ def user_aucs(users: Codes, liked: Flags, score: Floats) -> tuple[Codes, Floats]
     return users[first[both]], (rank_sums[both] - p * (p + 1) / 2) / (p * n)
 
 
-def ndcg(relevant: Flags, relevant_counts: Array) -> Floats:
-    """Normalised discounted cumulative gain per user (Järvelin and Kekäläinen 2002), binary relevance.
-
-    Args:
-        relevant: (users, k), whether the item at each rank of a user's list is relevant.
-        relevant_counts: (users,), how many relevant items each user has, at least 1.
-    """
-    k = relevant.shape[1]
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discounts)[np.minimum(relevant_counts, k) - 1]
-    return np.asarray((relevant @ discounts) / ideal, np.float64)
+def accuracy(liked: Flags, probability: Floats) -> float:
+    """The share of rows where `probability >= 0.5` says what was true."""
+    return float(np.mean(liked == (probability >= 0.5)))
 
 
-def recall(relevant: Flags, relevant_counts: Array) -> Floats:
-    """The share of a user's relevant items that are in the list; arguments as for `ndcg`."""
-    return np.asarray(relevant.sum(axis=1) / relevant_counts, np.float64)
+def f1_score(liked: Flags, probability: Floats) -> float:
+    """Harmonic mean of precision and recall of `probability >= 0.5`; 0 where nothing is liked or said to be."""
+    from sklearn import metrics as sk
+
+    return float(sk.f1_score(liked, probability >= 0.5, zero_division=0))
 
 
-def coverage(recommended: Array, n_items: int) -> float:
-    """The share of the catalogue that is recommended to anyone; `recommended` holds item codes, any shape."""
-    return len(np.unique(recommended)) / n_items
+def log_loss(liked: Flags, probability: Floats) -> float:
+    """Mean negative log-likelihood in nats, of probabilities kept a millionth away from 0 and 1."""
+    from sklearn import metrics as sk
+
+    return float(sk.log_loss(liked, np.clip(probability, 1e-6, 1 - 1e-6), labels=[False, True]))
 
 
 def _both(liked: Flags) -> bool:

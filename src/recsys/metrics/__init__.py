@@ -1,0 +1,23 @@
+"""Measures of predictions: arrays in, a float or one value a user out.
+
+Every function is defined on at least one row; where a measure does not exist (no like, only likes), it says
+so with NaN, which callers report as "undefined" and never log. A like is a rating of at least the threshold.
+"""
+
+from recsys.metrics.classification import accuracy, auc, auc_by_ranks, f1_score, log_loss, user_aucs
+from recsys.metrics.ranking import coverage, ndcg, recall
+from recsys.metrics.regression import mae, rmse
+
+__all__ = [
+    "accuracy",
+    "auc",
+    "auc_by_ranks",
+    "coverage",
+    "f1_score",
+    "log_loss",
+    "mae",
+    "ndcg",
+    "recall",
+    "rmse",
+    "user_aucs",
+]
