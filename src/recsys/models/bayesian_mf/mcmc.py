@@ -20,8 +20,8 @@ from recsys.runtime.threads import Each, workers
 BURN_IN = 10  # sweeps after the start that are not kept
 THINNING = 2  # every second sweep is kept: two draws in a row are too similar to be worth their memory
 # A model term is tried on a chain TRIAL_AFTER sweeps after its start. The first TRIAL_BURN_IN sweeps with the term do
-# not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further look
-# is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
+# not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further
+# look is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
 TRIAL_AFTER, TRIAL_BURN_IN, TRIAL_LOOKS = 4, 3, (8, 16, 32)
 PATIENCE = 12  # kept draws without a gain before the chain ends
 _ROWS = 1 << 14  # held-out rows gathered at a time, which bounds the memory

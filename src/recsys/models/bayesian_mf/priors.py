@@ -95,7 +95,7 @@ def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> f
 def _draw_wishart(scale: Tensor, freedom: int, generator: torch.Generator) -> Tensor:
     """A Wishart matrix by Bartlett's decomposition.
 
-    With scale = L L' it is L A A' L', where the triangular A has chi variates on the diagonal and normal variates below.
+    With scale = L L' it is L A A' L', where the triangular A has chi variates on its diagonal and normal ones below.
     """
     d = len(scale)
     lower = torch.tril(torch.randn(d, d, generator=generator, dtype=torch.float64), -1)
