@@ -28,6 +28,9 @@ class Config(Settings):
     time: Literal["auto", "true", "false"] = Field(
         "auto", description="learn how a user's ratings go up and down with time; auto: where that helps"
     )
+    user_noise: Literal["auto", "true", "false"] = Field(
+        "auto", description="weigh a user's ratings by how consistent they are; auto: if validation says it helps"
+    )
     chain: Annotated[str, AfterValidator(_check_folder)] = Field(
         "none", description="folder, by its absolute path, where a stopped training is kept and goes on; none: nowhere"
     )

@@ -97,7 +97,9 @@ class Chain:
         self.n = len(rows)
         self.noise = _START_NOISE
         self.spread = _START_SPREAD
-        self.weighted = True  # whether a rating counts by its user's precision
+        self.weighted = (
+            True  # whether a rating counts by its user's precision; if not, that says how sure a prediction is
+        )
         self.sweeps = 0
         self.residual = math.nan  # root mean square error of the last draw on the ratings
         self.users = self._make_entity(rows.users, rows.items, *sizes)
@@ -121,7 +123,7 @@ class Chain:
 
         Args:
             users: the user of each session, shape (m,).
-            of_rating: the session of each rating, shape (n,).
+            of_rating: the session of each rating, shape (n,); m for none.
         """
         self.sessions = start_session_bias(users, of_rating, self.device)
         self.rest = torch.zeros_like(self.target)
@@ -297,7 +299,7 @@ class Chain:
         """Draw the biases of the sessions, given what all else leaves of the ratings, and then their precision."""
         of_rating = sessions.of_rating
         weight = (self.noise * self._weight(self.users)).index_select(0, sessions.users)  # (m,) of one rating
-        left = torch.zeros_like(sessions.value).index_add_(0, of_rating, self.rest[:-1])
+        left = self.rest.new_zeros(len(sessions.value) + 1).index_add_(0, of_rating, self.rest[:-1])[:-1]
         left = self.users.partition.sum(left) + sessions.counts * sessions.value
         precision = weight * sessions.counts + sessions.precision
         sessions.value = sessions.expected = weight * left / precision
@@ -310,7 +312,8 @@ class Chain:
 
     def _subtract_sessions(self, sessions: SessionBias) -> None:
         self.target = self.ratings.clone()
-        self.target[:-1] -= sessions.value.index_select(0, sessions.of_rating)
+        value = torch.cat((sessions.value, sessions.value.new_zeros(1)))
+        self.target[:-1] -= value.index_select(0, sessions.of_rating)
 
     def state(self) -> dict[str, Array]:
         """Everything that a sweep changes; with what the chain was made of, it determines all later sweeps."""

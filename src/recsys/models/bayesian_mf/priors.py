@@ -83,7 +83,8 @@ def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> f
 
     def density(steps: Tensor) -> Tensor:
         by = steps.exp()
-        return 2 * steps + products * by - (squares / 2 + width) * by.square()
+        found: Tensor = 2 * steps + products * by - (squares / 2 + width) * by.square()
+        return found
 
     return _draw_scale(density, generator)
 
@@ -104,12 +105,14 @@ def draw_bias_stretch(moments: Tensor, precision: float, d: int, generator: torc
 
     def density(steps: Tensor) -> Tensor:
         by = steps.exp()
-        return products * by - squares / 2 * by.square() - d * steps - precision / 2 / by.square()
+        found: Tensor = products * by - squares / 2 * by.square() - d * steps - precision / 2 / by.square()
+        return found
 
     return _draw_scale(density, generator)
 
 
 def _draw_scale(density: Callable[[Tensor], Tensor], generator: torch.Generator) -> float:
+    """A draw of s from the log density of log s."""
     middle, reach = 0.0, 5.0
     for _ in range(4):
         steps = torch.linspace(middle - reach, middle + reach, 201, dtype=torch.float64)
