@@ -106,7 +106,7 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
-    """Seconds from nothing to a test RMSE, and the RMSE and AUC of the mean of so many kept draws, asked without times."""
+    """Seconds from nothing to a test RMSE; RMSE and AUC of the mean of so many kept draws, asked without times."""
     from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, _HeldOutPredictions
 
     users, items, ratings, timestamps = data.test

@@ -1,10 +1,14 @@
 """On few ratings a user, many of them at the top, it is no worse than biases."""
 
+import json
+
 import numpy as np
 import pytest
 
 from recsys.models.base.family import family_module
+from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions
+from recsys.models.base.storage import DESCRIPTION
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, standard_errors
 from recsys.testing.datasets import prepared, sparse_ratings
@@ -62,3 +66,26 @@ def test_the_knobs_turn_what_they_name():
     same = [len(set(ratings[number == user])) == 1 for user in np.flatnonzero(counts >= 8)]
     assert np.mean(same) == pytest.approx(0.6, abs=0.1)
     assert rows == sparse_ratings(2000, 300, median=3, constant=0.6, top=0.5, levels=(-10, 0, 10))
+
+
+def test_a_version_that_predicts_by_biases_is_saved_and_versions_without_a_word_of_it_load(tmp_path):
+    data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
+    sampled = train("bayesian_mf", data, Config(embedding_size=2, samples=2), seed=0).final
+    sampled.is_plain = True
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+    plain = sampled.predict(*ids)
+    knowledge = sampled.knowledge
+    rating = knowledge.biases.rating(knowledge.user_codes(ids[0]), knowledge.item_codes(ids[1]))
+    assert plain.rating == pytest.approx(np.clip(rating, 1, 5))
+    sampled.save(tmp_path / "saved")
+    loaded = load_recommender(tmp_path / "saved").predict(*ids)
+    assert loaded.like_probability.tolist() == plain.like_probability.tolist()
+    path = tmp_path / "saved" / DESCRIPTION
+    description = json.loads(path.read_text())
+    for key in ("plain", "user_noise"):
+        del description["weights"][key]
+    del description["config"]["user_noise"]
+    path.write_text(json.dumps(description))
+    earlier = load_recommender(tmp_path / "saved")
+    assert earlier.user_noise
+    assert not earlier.is_plain

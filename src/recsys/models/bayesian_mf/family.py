@@ -7,6 +7,7 @@ the posterior predictive distribution; from it come the probability of a like an
 A session is cut in sessions.py. The like threshold is learnt in threshold.py.
 """
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,13 +84,18 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     middle = first.threshold if first else (low + high) / 2
     sampled = _pack(knowledge, config, chain, kept, sessions, middle)
     if held_out is None:
+        sampled.is_plain = first is not None and first.is_plain
         return sampled
     _learn_threshold(sampled, held_out, low, high)
     if first or _has_set_terms(config):
         return sampled
     biases = _sample_biases(knowledge, rows, config, options.seed, held_out, collective, middle)
     _learn_threshold(biases, held_out, low, high)
-    return sampled if _is_clearly_better(sampled, biases, held_out) else biases
+    if _is_clearly_better(sampled, biases, held_out):
+        return sampled
+    plain = copy.copy(biases)
+    plain.is_plain = True
+    return biases if _is_clearly_better(biases, plain, held_out) else plain
 
 
 def _pack(

@@ -16,7 +16,11 @@ from recsys.models.bayesian_mf.sessions import Sessions
 
 
 class BayesianRecommender(Recommender):
-    """Draws from the posterior, for ratings less `centre` over `unit`; a rating above `threshold` counts as a like."""
+    """Draws from the posterior, for ratings less `centre` over `unit`; a rating above `threshold` counts as a like.
+
+    If it `is_plain`, it predicts by the damped biases of its knowledge, and the draws, of biases alone, are for the
+    standard deviation.
+    """
 
     family = "bayesian_mf"
     config: Config
@@ -30,6 +34,7 @@ class BayesianRecommender(Recommender):
         unit: float,
         threshold: float,
         user_noise: bool,
+        is_plain: bool = False,
     ) -> None:
         super().__init__(knowledge, config)
         self.draws = draws
@@ -37,6 +42,7 @@ class BayesianRecommender(Recommender):
         self.unit = unit
         self.threshold = threshold
         self.user_noise = user_noise
+        self.is_plain = is_plain
 
     @property
     def factors(self) -> int:
@@ -54,9 +60,15 @@ class BayesianRecommender(Recommender):
         return len(self.draws.sessions) > 0
 
     def choices(self) -> dict[str, object]:
-        """Which terms the validation rows were for, and how many draws were kept."""
-        terms: dict[str, object] = {"factors": self.factors, "user_noise": self.user_noise, "implicit": self.implicit}
-        return terms | {"time": self.time, "samples": len(self.draws)}
+        """Which terms the validation rows were for, how many factors there are, and how many draws were kept."""
+        return {
+            "sampled": not self.is_plain,
+            "factors": self.factors,
+            "user_noise": self.user_noise,
+            "implicit": self.implicit,
+            "time": self.time,
+            "samples": len(self.draws),
+        }
 
     def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
         """Standard deviation of the rating that each pair of raw ids would give, shape (n,).
@@ -71,10 +83,18 @@ class BayesianRecommender(Recommender):
         return spread
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
+        if self.is_plain:
+            return self._score_plainly(users, items)
         return self._predictions(*self.draws.predict(users, items))
 
     def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
+        if self.is_plain:
+            return self._score_plainly(users, items)
         return self._predictions(*self.draws.predict(users, items, timestamps))
+
+    def _score_plainly(self, users: Codes, items: Codes) -> Predictions:
+        rating = self.knowledge.biases.rating(users, items)
+        return Predictions(rating, self.knowledge.calibration.probability(rating))
 
     def _predictions(self, mean: Floats, variance: Floats) -> Predictions:
         rating = self.centre + self.unit * mean
@@ -85,7 +105,7 @@ class BayesianRecommender(Recommender):
         ratings = (rows.ratings - self.centre) / self.unit
         draws = self.draws.fold_in(rows, len(knowledge.user_ids), ratings)
         return BayesianRecommender(
-            knowledge, self.config, draws, self.centre, self.unit, self.threshold, self.user_noise
+            knowledge, self.config, draws, self.centre, self.unit, self.threshold, self.user_noise, self.is_plain
         )
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:
@@ -98,7 +118,7 @@ class BayesianRecommender(Recommender):
             **{f"run_{name}": getattr(draws.sessions, name) for name in _SESSIONS},
         )
         numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
-        return numbers | {"user_noise": self.user_noise}
+        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain}
 
 
 _SMALL = (
@@ -135,4 +155,5 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
         float(weights["unit"]),
         float(weights["border"]),
         bool(weights.get("user_noise", True)),  # versions of earlier releases all had it
+        bool(weights.get("plain", False)),
     )
