@@ -68,3 +68,20 @@ def test_the_width_moves_along_with_the_stretch():
     assert entity.mean.numpy() == pytest.approx((mean * scales).numpy(), rel=1e-5)
     assert entity.inverse.numpy() == pytest.approx((inverse / scales / scales[:, None]).numpy(), rel=1e-5)
     assert entity.width == pytest.approx(width * by**2, rel=1e-5)
+
+
+def test_the_spread_of_biases_settles_in_a_few_sweeps_where_users_have_two_ratings():
+    """Without the step that multiplies all biases, it is less than half of the truth after these sweeps."""
+    random = np.random.default_rng(0)
+    users = np.repeat(np.arange(3000, dtype=np.int32), 2)
+    items = (random.permutation(6000) % 100).astype(np.int32)
+    ratings = (random.normal(size=3000) * 0.5)[users] + (random.normal(size=100) * 0.5)[items]
+    rows = Interactions(users, items, ratings + random.normal(size=6000) * 0.8)
+    chain = Chain(rows, (3000, 100), Config(device="cpu").model_copy(update={"embedding_size": 0}), 0)
+    chain.weighted = False
+    spreads = []
+    with workers(chain.device) as each:
+        for _ in range(START_SWEEPS + 14):
+            chain.sweep(each)
+            spreads.append(chain.scale / float(chain.users.inverse[-1, -1]) ** 0.5)
+    assert np.mean(spreads[-10:]) == pytest.approx(0.5, rel=0.15)
