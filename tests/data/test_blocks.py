@@ -259,7 +259,7 @@ from recsys.data import buckets, parquet_store
 from recsys.data.builder import prepare
 from recsys.data.preparation import Preparation
 
-def die(*arguments):
+def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
 owner, method = {
