@@ -63,12 +63,12 @@ def run(folder: Path, environment: Mapping[str, str], stop: Stop, pulse: Pulse) 
         InputError: if the ranks were given different data or settings, or what the family raises.
         StoppedError: after a checkpoint, where any rank was asked to stop.
     """
-    from recsys.distributed.process_group import connect
+    from recsys.distributed.process_group import join_group
     from recsys.training.launch.job import read_job
 
     job = read_job(folder)
     device = str(getattr(job.config, "device", "auto"))
-    with connect(environment, device, job.rank_timeout + MARGIN_SECONDS) as group:
+    with join_group(environment, device, job.rank_timeout + MARGIN_SECONDS) as group:
         pulse.count_sent = lambda: group.traffic.sent
         leader = _agree_on(job, group)
         if group.rank == 0:
