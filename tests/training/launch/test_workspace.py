@@ -184,7 +184,7 @@ def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
     rows = [(f"u{u}", f"i{i}", 1 + (3 * u + i) % 5, 10 * u + i) for u in range(12) for i in range(12)]
     dataset = prepared(tmp_path, rows)
     plan = Plan("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none")
-    tasks = list(trainer._fit_tasks(dataset, True))
+    tasks = list(trainer.fit_tasks(dataset, True))
     knowledges = write_job(tmp_path / "job", plan, tasks, Processes(checkpoint_minutes=2), "r1")
     job = read_job(tmp_path / "job")
     assert (job.family, job.config.epochs, job.seed, job.tasks, job.run_id) == (plan.family, 3, 7, 2, "r1")
@@ -224,7 +224,7 @@ def test_a_plan_s_digest_names_all_that_decides_the_result_and_not_the_processes
     assert len({plan.digest, *(other.digest for other in others)}) == 7
 
     def rows_digest(folder, settings):
-        write_job(folder, plan, trainer._fit_tasks(dataset, True), settings, "r")
+        write_job(folder, plan, trainer.fit_tasks(dataset, True), settings, "r")
         return json.loads((folder / "job.json").read_text())["rows_digest"]
 
     assert rows_digest(tmp_path / "a", Processes()) == rows_digest(tmp_path / "b", Processes(processes=2))

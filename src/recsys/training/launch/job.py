@@ -29,9 +29,9 @@ from recsys.models.base.calibration import LikeCalibration
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
+from recsys.training.fit_task import FitTask
 from recsys.training.launch.heartbeat import write_json
 from recsys.training.launch.settings import Processes
-from recsys.training.trainer import FitTask
 
 _FORMAT = 2
 _BLOCK = 1 << 22  # bytes digested at a time
@@ -77,7 +77,9 @@ class Job:
         return self.folder / f"fit-{number + 1}"
 
 
-def write_job(folder: Path, plan: Plan, tasks: Iterable[FitTask], settings: Processes, run_id: str) -> list[Knowledge]:
+def write_job(
+    folder: Path, plan: Plan, tasks: Iterable[FitTask[Interactions]], settings: Processes, run_id: str
+) -> list[Knowledge]:
     """Write a job for the ranks; checkpoints and results that are there stay. Returns each task's knowledge."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").unlink(missing_ok=True)
@@ -129,7 +131,7 @@ def read_job(folder: Path) -> Job:
     return Job(folder, config=module.Config(**content["config"]), tasks=len(content["tasks"]), **kept)
 
 
-def read_task(job: Job, number: int) -> FitTask:
+def read_task(job: Job, number: int) -> FitTask[Interactions]:
     """A task with its columns mapped into memory, and no seen items.
 
     An id is a number, the code that it has in the last task: so the users and items of a warm start are found again.

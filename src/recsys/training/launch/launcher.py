@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from recsys import errors
+from recsys.data.interactions import Interactions
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.family import Report
 from recsys.models.base.recommender import Recommender
+from recsys.training.fit_task import FitTask
 from recsys.training.launch import rendezvous
 from recsys.training.launch.heartbeat import LastWords, Life, Tail, find_hung, read_last_words, read_lives
 from recsys.training.launch.job import Plan, read_fitted, write_job
 from recsys.training.launch.settings import Processes
 from recsys.training.launch.workspace import has_state
-from recsys.training.trainer import FitTask
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
@@ -75,7 +76,7 @@ class Launcher:
         self._epoch_at = 0.0
         self._rows = 0
 
-    def fit_all(self, tasks: Iterable[FitTask], report: Report | None) -> list[Recommender]:
+    def fit_all(self, tasks: Iterable[FitTask[Interactions]], report: Report | None) -> list[Recommender]:
         """Fit the tasks in the ranks and read what they leave.
 
         Raises:
