@@ -86,8 +86,13 @@ def make_fit_task(
         assert first is not None
         calibration = first.calibration
     knowledge = Knowledge(
-        *(recoding.user_ids, recoding.item_ids, recoded.seen),
-        *(dataset.scale, dataset.like_threshold, biases, calibration),
+        user_ids=recoding.user_ids,
+        item_ids=recoding.item_ids,
+        seen=recoded.seen,
+        scale=dataset.scale,
+        like_threshold=dataset.like_threshold,
+        biases=biases,
+        calibration=calibration,
     )
     return FitTask(knowledge, recoded.rows, validation)
 
