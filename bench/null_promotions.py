@@ -16,7 +16,7 @@ from recsys.evaluation import bootstrap
 from registry.policy import Candidate, Decision, Policy, decide
 
 _SWAPS = 600
-_SEQUENCES = 20
+_SEQUENCES = 10
 _VERSIONS = 100
 _USERS = 150
 _ROWS = 2_000
@@ -74,9 +74,9 @@ def corrected(candidates: list[Candidate], champion: int) -> int:
 
 def uncorrected(candidates: list[Candidate], champion: int) -> int:
     """The highest AUC whose interval is above zero, each as if it was the only one."""
-    holder = next(c for c in candidates if c.number == champion)
-    alone = [c for c in candidates if c is not holder and _decide([holder, c], champion, _SURE).winner == c.number]
-    return max(alone, key=lambda c: c.metrics["auc"]).number if alone else champion
+    assessed = _decide(candidates, champion, _DEFAULT).assessments
+    sure = [a.candidate for a in assessed if a.comparison is not None and a.comparison.low > 0]
+    return max(sure, key=lambda c: c.metrics["auc"]).number if sure else champion
 
 
 RULES: dict[str, Rule] = {
