@@ -62,8 +62,10 @@ class Record:
 
     def _earlier_promotions(self, test_digest: str) -> int:
         """How many promotions were decided on a test set before this one."""
+        from recsys.tracking.retry import retry_mlflow
+
         wanted = {"outcome": "promoted", "test_digest": test_digest}
-        found = [record for record in find_decisions(self.model_name) if wanted.items() <= record.items()]
+        found = [record for record in retry_mlflow(find_decisions)(self.model_name) if wanted.items() <= record.items()]
         return sum(record["run_id"] != self.run.run_id for record in found)
 
     def _tag(self, decision: Decision, outcome: str) -> None:
