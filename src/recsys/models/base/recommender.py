@@ -42,6 +42,18 @@ class Recommender(ABC):
         """As `_score_known`, for moments (n,), NaN where unknown; a family that knows no time ignores them."""
         return self._score_known(users, items)
 
+    @property
+    def uses_time(self) -> bool:
+        """Whether predictions for given moments can differ from those without."""
+        return type(self)._score_known_at is not Recommender._score_known_at
+
+    def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats | None:
+        """Standard deviation of the rating that each pair of raw ids would give, shape (n,), where the family has it.
+
+        Served predictions are for no given moment, and so is this without `timestamps`.
+        """
+        return None
+
     def importances(self) -> dict[str, float]:
         """How much each input feature counts, where the family has input features."""
         return {}

@@ -26,7 +26,7 @@ class Config(Settings):
         description="learn from which items a user rated, whatever the rating; auto: if validation says it helps",
     )
     time: Literal["auto", "true", "false"] = Field(
-        "auto", description="learn how a user's ratings go up and down with time; auto: where that helps"
+        "auto", description="learn how a user's ratings go up and down with time; auto: where that helps as served"
     )
     chain: Annotated[str, AfterValidator(_check_folder)] = Field(
         "none", description="folder, by its absolute path, where a stopped training is kept and goes on; none: nowhere"

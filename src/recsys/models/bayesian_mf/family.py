@@ -61,6 +61,11 @@ class BayesianRecommender(Recommender):
         return bool(self.draws.projection.shape[1])
 
     @property
+    def uses_time(self) -> bool:
+        """Whether predictions for given moments differ from those without."""
+        return self.time
+
+    @property
     def time(self) -> bool:
         """Whether it learnt from time."""
         return len(self.draws.sessions) > 0
@@ -138,7 +143,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None
     sessions, of_rating = _cut_sessions(rows, validation)
     _check(config, options, of_rating is not None)
-    held_out = None if validation is None else _held_out(knowledge, validation, sessions)
+    held_out = None if validation is None else _held_out(knowledge, validation)
     collective = _collective(options)
 
     def on_sweep(progress: "SweepProgress") -> None:
@@ -171,8 +176,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     threshold = first.threshold if first else (low + high) / 2
     if held_out is not None:
         known = held_out.known
-        times = None if held_out.rows.timestamps is None else held_out.rows.timestamps[known]
-        mean, variance = draws.predict(held_out.rows.users[known], held_out.rows.items[known], times)
+        mean, variance = draws.predict(held_out.rows.users[known], held_out.rows.items[known])
         rating, spread = chain.centre + chain.scale * mean, chain.scale * np.sqrt(variance)
         threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
     return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold)
@@ -315,7 +319,8 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     )
 
 
-def _held_out(knowledge: Knowledge, validation: Interactions, sessions: Sessions) -> "HeldOut":
+def _held_out(knowledge: Knowledge, validation: Interactions) -> "HeldOut":
+    """The validation rows, predicted as a server is asked: their timestamps are not looked at."""
     from recsys.models.bayesian_mf.mcmc import HeldOut
 
     return HeldOut(
@@ -324,7 +329,7 @@ def _held_out(knowledge: Knowledge, validation: Interactions, sessions: Sessions
         knowledge.biases.rating(validation.users, validation.items),
         validation.ratings >= knowledge.like_threshold,
         knowledge.scale,
-        None if validation.timestamps is None else sessions.find(validation.users, validation.timestamps),
+        sessions=None,
     )
 
 
