@@ -15,6 +15,7 @@ from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.factors import RatingFactors
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
@@ -107,6 +108,23 @@ class BayesianRecommender(Recommender):
         times = None if timestamps is None else timestamps[known]
         spread[known] = self.unit * np.sqrt(self.samples.predict(users[known], items[known], times)[1])
         return spread
+
+    def rating_factors(self) -> RatingFactors:
+        """All draws side by side: their mean is one inner product. The spread between them is told by user and item."""
+        samples = self.samples
+        user_part, item_part = samples.spread_parts()
+        rest = samples.variance + samples.noise + samples.run_variance[-1]
+        return RatingFactors(
+            users=samples.users.reshape(len(samples.users), -1),
+            items=samples.items.reshape(len(samples.items), -1),
+            constant=self.centre,
+            scale=self.unit / len(samples),
+            user_variance=self.unit**2 * (rest + user_part),
+            item_variance=self.unit**2 * item_part,
+            slope=1.0,
+            threshold=self.border,
+            link="probit",
+        )
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         return self._predictions(*self.samples.predict(users, items))

@@ -1,6 +1,6 @@
 """Kept draws of a Bayesian factorization, and what they predict. NumPy only: serving needs no PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,8 @@ from recsys.models.base.ridge import ridge_systems
 from recsys.models.bayesian_mf.sessions import Runs
 
 _BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for the processor's cache
+_SPREAD_SAMPLE = 128  # users or items over which a variance is averaged
+_SPREAD_BLOCK = 1 << 13
 _DENSE_SHARE = 0.5  # of a grid of users by items that must be asked for, for the whole grid to be multiplied
 
 
@@ -74,6 +76,24 @@ class Samples:
         between = np.maximum(square / len(self) - mean**2, 0)
         run = -1 if timestamps is None else self.runs.find(users, timestamps)
         return mean + self.run_bias[run], between + self.run_variance[run] + self.variance[users] + self.noise[users]
+
+    def spread_parts(self) -> tuple[Floats, Floats]:
+        """The variance between the draws of a rating, about, as a part of the user (n_users,) and one of the item."""
+        n_users, n_items = len(self.users), len(self.items)
+        some_users = np.unique(np.linspace(0, n_users - 1, _SPREAD_SAMPLE).astype(np.int32))
+        some_items = np.unique(np.linspace(0, n_items - 1, _SPREAD_SAMPLE).astype(np.int32))
+        by_user = np.concatenate([self._variances(rows, some_items).mean(1) for rows in _in_turn(n_users)])
+        by_item = np.concatenate([self._variances(some_users, rows).mean(0) for rows in _in_turn(n_items)])
+        return by_user, by_item - by_item[some_items].mean()
+
+    def _variances(self, users: Codes, items: Codes) -> Floats:
+        """The variance between the draws of every user's ratings (u,) of every item (i,): (u, i)."""
+        total, square = np.zeros((len(users), len(items))), np.zeros((len(users), len(items)))
+        for draw in range(len(self)):
+            rating = self.users[users, draw] @ self.items[items, draw].T
+            total += rating
+            square += rating * rating
+        return np.maximum(square / len(self) - (total / len(self)) ** 2, 0)
 
     def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
         """Sum and square sum over the draws, pair by pair."""
@@ -139,6 +159,11 @@ class Samples:
             run_bias=self.run_bias[np.append(kept, True)],
             run_variance=self.run_variance[np.append(kept, True)],
         )
+
+
+def _in_turn(n: int) -> Iterator[Codes]:
+    for start in range(0, n, _SPREAD_BLOCK):
+        yield np.arange(start, min(start + _SPREAD_BLOCK, n), dtype=np.int32)
 
 
 def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
