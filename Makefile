@@ -7,7 +7,7 @@ PORT ?= 5000
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test check format docs ui server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
+.PHONY: help env run test test-unit check format docs transcripts ui server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -26,18 +26,25 @@ run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, pro
 test: env  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
 
-check: env  ## lint, types, documentation and architecture
+test-unit: env  ## the tests that need nothing but their own process: under a minute on two cores
+	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
+
+check: env  ## lint, types, architecture, and the documentation with what it shows
 	ruff check .
 	ruff format --check .
 	mypy
 	python -m pytest tests/test_architecture.py tests/test_reference.py
+	python docs/transcripts.py --check
 
 format: env  ## let ruff put the code in order
 	ruff check --fix .
 	ruff format .
 
-docs: env  ## write MLproject and the tables of docs/steps.md from the code
+docs: env  ## write MLproject, the tables of docs/steps.md and the drawing of docs/architecture.md from the code
 	python docs/reference.py
+
+transcripts: env  ## run the commands whose output the documentation shows, and write what they print
+	python docs/transcripts.py
 
 ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -52,9 +52,10 @@ class Split:
 def split(name: str) -> Split:
     """The rows of a data set, 80 to 20."""
     ratings = read_ratings(obtain(name, data_folder() / "downloads"))
-    columns = ratings.users, ratings.items, ratings.values, ratings.timestamps
+    rows = ratings.load()
+    columns = rows.users, rows.items, rows.values, rows.timestamps
     train, test = train_test_split(np.arange(len(ratings)), test_size=0.2, random_state=42)
-    sizes = len(ratings.user_ids), len(ratings.item_ids)
+    sizes = len(ratings.users), len(ratings.items)
     return Split(tuple(c[train] for c in columns), tuple(c[test] for c in columns), sizes)
 
 

@@ -1,4 +1,4 @@
-"""Prepare 1, 10 and 100 million ratings in memory and by way of the disk, against a bare pandas read and group-by."""
+"""Prepare 1, 10 and 100 million ratings, kept in memory and on disk, against a bare pandas read and group-by."""
 
 import argparse
 import tempfile
@@ -52,7 +52,7 @@ def bare_pandas(path: Path) -> Callable[[], int]:
 
 
 def recsys_prepare(path: Path, folder: Path, gigabytes: float) -> Callable[[], int]:
-    """Read, check, clean, split, compute features and write the dataset; with 0 gigabytes by way of the disk."""
+    """Read, check, clean, split, compute features and write the dataset; with 0 gigabytes the rows are kept on disk."""
     from recsys.data.builder import prepare
     from recsys.data.preparation import Preparation
 
@@ -81,8 +81,8 @@ def main(sizes: Sequence[int], rounds: int, folder: Path | None) -> None:
             make_ratings(path, rows)
             if rows <= MOST_IN_MEMORY:
                 add(rows, "pandas: read_csv and group-by", fastest(bare_pandas, path, rounds=times))
-                add(rows, "prepare, in memory", fastest(recsys_prepare, path, Path(name), 1e3, rounds=times))
-            add(rows, "prepare, by way of the disk", fastest(recsys_prepare, path, Path(name), 0.0, rounds=times))
+                add(rows, "prepare, rows in memory", fastest(recsys_prepare, path, Path(name), 1e3, rounds=times))
+            add(rows, "prepare, rows on disk", fastest(recsys_prepare, path, Path(name), 0.0, rounds=times))
     print(heading("Preparing", ["pandas", "pyarrow"]))
     print(table(["rows", "", "seconds", "µs a row", "to the fewest rows", "peak GB"], lines))
 

@@ -132,18 +132,18 @@ def register(name: str, aucs: list[float]) -> int:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    from recsys.tracking.retry import patiently
+    from recsys.tracking.retry import retry_mlflow
 
     client = MlflowClient()
     try:
-        patiently(client.create_registered_model)(name)
+        retry_mlflow(client.create_registered_model)(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     for auc in aucs:
         metrics = json.dumps({"auc": auc, "rmse": 0.9, "seen_rows": 0})
         tags = {"family": "bias", "data_version": "x", "validation": "{}", f"evaluation.{DIGEST}": metrics}
-        made = patiently(client.create_model_version)(name, "s3://nowhere/model", tags=_MODEL | tags)
+        made = retry_mlflow(client.create_model_version)(name, "s3://nowhere/model", tags=_MODEL | tags)
     return int(made.version)
 
 

@@ -189,7 +189,8 @@ def main(given: argparse.Namespace) -> None:
     from steps.support.entrypoint import data_folder
 
     ratings = read_ratings(obtain(given.ratings, data_folder() / "downloads"))
-    columns = ratings.users.astype(np.int64), ratings.items.astype(np.int64), ratings.values
+    rows = ratings.load()
+    columns = rows.users.astype(np.int64), rows.items.astype(np.int64), rows.values
     print(heading(f"Processes, {given.ratings}, {given.embedding_size} factors", ["torch", "numpy"]))
     speed(columns, given.embedding_size, given.epochs, given.processes)
     memory(given.users, given.items, 64, given.processes)

@@ -94,7 +94,8 @@ def factorize_speed(columns: Columns, embedding_size: int, epochs: int) -> float
 def main(name: str, embedding_size: int, epochs: int, batches: int, rounds: int) -> None:
     """Measure the loops turn by turn, the best of some rounds each, and print the table."""
     ratings = read_ratings(obtain(name, data_folder() / "downloads"))
-    columns = ratings.users.astype(np.int64), ratings.items.astype(np.int64), ratings.values
+    rows = ratings.load()
+    columns = rows.users.astype(np.int64), rows.items.astype(np.int64), rows.values
     loops: dict[str, Callable[[], float]] = {
         "factorize, with validation": lambda: factorize_speed(columns, embedding_size, epochs),
         "classic loop over rows of tensors": lambda: classic_speed(columns, embedding_size, batches, tensors=True),

@@ -26,7 +26,7 @@ from recsys.models.base.capabilities import family_names
 from recsys.models.base.family import family_module
 from recsys.training.trainer import train
 from recsys.tuning.search import Search
-from recsys.tuning.study import Plan
+from recsys.tuning.study import SearchConfig
 from steps.support.entrypoint import data_folder
 from tests.support.services import database_server
 
@@ -39,9 +39,9 @@ def movielens(folder: Path) -> Dataset:
     return prepare(obtain("movielens-100k", data_folder() / "downloads"), Preparation(), folder)
 
 
-def searched(dataset: Dataset, plan: Plan, url: str) -> Search:
+def searched(dataset: Dataset, wanted: SearchConfig, url: str) -> Search:
     """A search of one worker, run to its end; nothing goes to MLflow."""
-    search = Search(plan, dataset, url, f"{plan.family}-{plan.sampler}-{plan.seed}", "here")
+    search = Search(wanted, dataset, url, f"{wanted.family}-{wanted.sampler}-{wanted.seed}", "here")
     search.join()
     with search.at_work():
         search.run(lambda trial, curves: None)
@@ -68,8 +68,8 @@ def accuracy(trials: int, seeds: Sequence[int]) -> None:
                 found.setdefault("default settings", []).append(measured(family, config, seed))
                 for sampler in ("random", "tpe"):
                     began = time.perf_counter()
-                    plan = Plan(family, trials=trials, seed=seed, sampler=sampler)
-                    config = searched(dataset, plan, f"sqlite:///{folder}/studies.db").best()[1]
+                    wanted = SearchConfig(family, trials=trials, seed=seed, sampler=sampler)
+                    config = searched(dataset, wanted, f"sqlite:///{folder}/studies.db").best()[1]
                     seconds.setdefault(sampler, []).append(time.perf_counter() - began)
                     found.setdefault(sampler, []).append(measured(family, config, seed))
             for name, pairs in found.items():
@@ -147,7 +147,7 @@ def coordination(count: int, trials: int, seconds: float) -> None:
 
 def _sleeper(url: str, folder: str, trials: int, seconds: float, ready: Any, spent: Any) -> None:
     dataset = movielens(Path(folder))
-    search = Search(Plan("bias", trials=trials), dataset, url, "sleep", "here")
+    search = Search(SearchConfig("bias", trials=trials), dataset, url, "sleep", "here")
 
     def measure(config: Any, report: Callable[[int, float], None], into: Any) -> Any:
         for step in range(1, 11):

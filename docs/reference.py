@@ -1,8 +1,9 @@
-"""Write what follows from the code's parameters: MLproject and the tables of docs/steps.md.
+"""Write what follows from the code: MLproject, the tables of docs/steps.md, and the floors of docs/architecture.md.
 
 Run by `make docs`; tests/test_reference.py holds the files to it.
 """
 
+import ast
 import sys
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from recsys.models.base.capabilities import family_names  # noqa: E402
 from recsys.models.base.family import family_module  # noqa: E402
 from recsys.settings import Settings, to_text  # noqa: E402
 from steps.support.parameters import STEPS  # noqa: E402
+from tests.test_architecture import FLOORS, FORBIDDEN, MODULES, arrows, tree  # noqa: E402
 
 BEGIN, END = "<!-- parameters of {} -->", "<!-- end -->"
+FLOORS_BEGIN = "<!-- floors -->"
 
 
 def mlproject() -> str:
     """The text of MLproject."""
     lines = [
-        "# Written by `make docs` from steps/parameters.py.",
+        "# Written by `make docs` from steps/support/parameters.py.",
         "name: recsys",
         "",
         "python_env: python_env.yaml",
@@ -65,7 +68,36 @@ def filled(text: str) -> str:
     return text
 
 
+def floors() -> str:
+    """The rooms, the highest floor first, what each is for and which others it uses today."""
+    width = max(len(room) for rooms in FLOORS for room in rooms)
+    lines = ["```"]
+    for number, rooms in reversed(list(enumerate(FLOORS))):
+        for room in rooms:
+            used = ", ".join(name.removeprefix("recsys.") for name in sorted(arrows(room)))
+            lines.append(f"{number:>2}  {room:<{width}}  {f'→ {used}' if used else ''}".rstrip())
+    lines += ["```", "", "| room | holds |", "|---|---|"]
+    for rooms in reversed(FLOORS):
+        for room in rooms:
+            document = ast.get_docstring(tree(MODULES[room])) or ""
+            forbidden = [f"`{other}`" for one, other in FORBIDDEN if one == room]
+            lines.append(
+                f"| `{room}` | {document.splitlines()[0]}{' Not ' + ', '.join(forbidden) + '.' if forbidden else ''} |"
+            )
+    return "\n".join(lines)
+
+
+def with_floors(text: str) -> str:
+    """The page of the architecture with its drawing made anew."""
+    before, mark, rest = text.partition(FLOORS_BEGIN)
+    if not mark:
+        raise SystemExit(f"docs/architecture.md has no line {FLOORS_BEGIN}")
+    return f"{before}{mark}\n\n{floors()}\n\n{END}{rest.partition(END)[2]}"
+
+
 if __name__ == "__main__":
     (PROJECT / "MLproject").write_text(mlproject(), encoding="utf-8")
     page = PROJECT / "docs" / "steps.md"
     page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    page = PROJECT / "docs" / "architecture.md"
+    page.write_text(with_floors(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from mlflow.tracking import MlflowClient
 
 from recsys.errors import InputError
-from recsys.tracking.retry import patiently
+from recsys.tracking.retry import retry_mlflow
 from registry.policy import PRODUCTION, Decision
 from registry.versions import MODEL_DESCRIPTION, ROLLED_BACK, Version, describe, find_model, list_versions
 
@@ -76,7 +76,7 @@ class State:
         return self._key() == other._key()
 
 
-@patiently
+@retry_mlflow
 def read_state(name: str) -> State:
     """The registry as it stands; raises InputError if there is no version, or a foreign one is in Production."""
     model = find_model(name)  # before the versions, so that the one it points at is among them
@@ -198,7 +198,7 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
     _set_tag(version, ROLLED_BACK, None)
     client = MlflowClient()
     if state.alias != version.number:
-        patiently(client.set_registered_model_alias)(version.name, CHAMPION, str(version.number))
+        retry_mlflow(client.set_registered_model_alias)(version.name, CHAMPION, str(version.number))
     _set_stage(version, PRODUCTION)
     others = [v for v in state.versions if v is not version and v.family is not None]
     for other in others:
@@ -211,13 +211,13 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
     if not version.tags.get(STANDING, "").startswith(_IN_PRODUCTION):
         _say(version, f"{_IN_PRODUCTION}{today}, put there by {by}: {reason}")
         note = f"{MODEL_DESCRIPTION}\n\nIn Production since {today}: {reason}."
-        patiently(client.update_registered_model)(version.name, note)
+        retry_mlflow(client.update_registered_model)(version.name, note)
 
 
 def _say(version: Version, standing: str) -> None:
     """What a version is, in its description and in a tag that can be filtered by; the tag last, as it ends the work."""
     tags = {**version.tags, STANDING: standing}
-    patiently(MlflowClient().update_model_version)(version.name, str(version.number), describe(tags))
+    retry_mlflow(MlflowClient().update_model_version)(version.name, str(version.number), describe(tags))
     _set_tag(version, STANDING, standing)
 
 
@@ -227,7 +227,7 @@ def _set_stage(version: Version, stage: str) -> None:
     with warnings.catch_warnings():
         # Stages are deprecated since MLflow 2.9 and still what people ask for; the alias says the same.
         warnings.simplefilter("ignore", FutureWarning)
-        patiently(MlflowClient().transition_model_version_stage)(version.name, str(version.number), stage)
+        retry_mlflow(MlflowClient().transition_model_version_stage)(version.name, str(version.number), stage)
 
 
 def _set_tag(version: Version, key: str, value: str | None) -> None:
@@ -235,9 +235,9 @@ def _set_tag(version: Version, key: str, value: str | None) -> None:
         return
     client, number = MlflowClient(), str(version.number)
     if value is None:
-        patiently(client.delete_model_version_tag)(version.name, number, key)
+        retry_mlflow(client.delete_model_version_tag)(version.name, number, key)
     else:
-        patiently(client.set_model_version_tag)(version.name, number, key, value)
+        retry_mlflow(client.set_model_version_tag)(version.name, number, key, value)
 
 
 def _now() -> str:

@@ -19,8 +19,9 @@ from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
+from recsys.runtime.interruption import uninterrupted
 from recsys.serving.pyfunc_model import ARTIFACT
-from recsys.tracking.retry import patiently
+from recsys.tracking.retry import retry_mlflow
 from recsys.tracking.runs import all_pages
 
 MODEL_DESCRIPTION = (
@@ -79,6 +80,7 @@ class Version:
         return metrics["auc"] + deviations.astype(np.float64)
 
 
+@uninterrupted()
 def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> Version:
     """Register a logged model, made by a run, as a new version; raises InputError as `find_model` does."""
     client = MlflowClient()
@@ -90,7 +92,7 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
                 raise
     source = f"models:/{model_id}"
 
-    @patiently
+    @retry_mlflow
     def create() -> Version:
         """Once: where the answer to an earlier try was lost, its version is there."""
         for version in list_versions(name):
@@ -109,6 +111,7 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
     return created
 
 
+@uninterrupted()
 def find_model(name: str) -> RegisteredModel | None:
     """The registered model; raises InputError if there is one whose name differs by case only.
 
@@ -125,6 +128,7 @@ def find_model(name: str) -> RegisteredModel | None:
     return None
 
 
+@uninterrupted()
 def list_versions(name: str) -> list[Version]:
     """All versions by number; an empty list where no such model is registered."""
     found = all_pages(MlflowClient().search_model_versions, filter_string=f"name = '{name}'")
@@ -152,6 +156,7 @@ def find_tagged(name: str, tags: Mapping[str, str]) -> Version | None:
     return next((version for version in list_versions(name) if tags.items() <= version.tags.items()), None)
 
 
+@uninterrupted()
 def load_version(version: Version) -> Recommender:
     """Load a version's recommender; raises InputError if it is not one of ours or is damaged."""
     if version.family is None:
@@ -173,6 +178,7 @@ def load_version(version: Version) -> Recommender:
             ) from error
 
 
+@uninterrupted()
 def record_metrics(
     version: Version, test_digest: str, metrics: Mapping[str, float], replicates: Floats | None = None
 ) -> Version:

@@ -2,9 +2,10 @@
 
     python server/migrate.py [mlflow.db]
 
-MLflow can export no registry, so the tables are copied row by row: both databases have the tables of the same MLflow
-version, and ids, times and stages stay as they are. Only the places of artifacts change. The artifacts are copied
-first, the rows in one transaction after them: whatever fails, the server shows nothing of it.
+The tables are copied row by row, since what moves a registry by MLflow's API (mlflow-export-import) gives runs and
+versions new ids and numbers: both databases have the tables of the same MLflow version, and ids, times and stages stay.
+Only the places of artifacts change. The artifacts are copied first, the rows in one transaction after them: whatever
+fails, the server shows nothing of it.
 """
 
 import os

@@ -14,19 +14,18 @@ from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import database_url, search_space
 from steps.prepare import prepare_once
-from steps.support.entrypoint import STORAGE, TICKET, run_step
-from steps.support.parameters import TrainParameters, Tuning
-from steps.support.progress import Board
+from steps.support.entrypoint import TICKET, run_step
+from steps.support.parameters import STORAGE, TrainParameters, Tuning
+from steps.support.progress import ProgressDisplay
 from steps.support.runs import made_by, open_run
-from steps.support.secrets import conceal_refused, concealed, hide_password
-from steps.support.signals import GentleStop
+from steps.support.signals import GracefulStop
 from steps.train import train
 
 if TYPE_CHECKING:
     from recsys.tracking.studies import TrialRecord
     from recsys.tuning.objective import Curves
     from recsys.tuning.search import Search
-    from recsys.tuning.study import Plan
+    from recsys.tuning.study import SearchConfig
     from recsys.tuning.trials import EndedTrial
     from registry.versions import Version
 
@@ -45,25 +44,25 @@ def tune(parameters: Tuning) -> "Version | None":
     if ticket := os.environ.get(TICKET):
         _help_out(parameters, url, **json.loads(ticket))
         return None
-    with concealed(url), open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
-        run.log_parameters(parameters.model_copy(update={"storage": database_url.masked(parameters.storage)}))
+    with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
+        run.log_parameters(parameters)
         dataset = prepare_once(parameters, parameters.folder, parameters.memory)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
-        plan = _plan(parameters)
-        search = Search(plan, dataset, url, _study_name(parameters, plan, dataset), platform.node() or "localhost")
+        config = _search_config(parameters)
+        search = Search(config, dataset, url, _study_name(parameters, config, dataset), platform.node() or "localhost")
         search.join(works=parameters.workers == 1)
         parent = _parent(search, parameters, dataset)
         studies.adopt(parent)
         run.set_tags({"study": search.name, studies.WORKER: search.worker})
         until = None if parameters.timeout is None else time.time() + parameters.timeout
-        board = Board(plan.metric, until)
+        display = ProgressDisplay(config.metric, until)
         _announce(search)
         with _taking_part(search, parent):
             if parameters.workers == 1:
-                outcome: dict[str, Any] | None = _work(search, parent, parameters, dataset, board)
+                outcome: dict[str, Any] | None = _work(search, parent, parameters, dataset, display)
             else:
-                outcome = _employ(search, parent, parameters, url, until, board)
+                outcome = _employ(search, parent, parameters, url, until, display)
         return _conclude(search, outcome, parameters, run.set_tags)
 
 
@@ -74,28 +73,25 @@ def storage_url(parameters: Tuning) -> str:
         InputError: if the environment's is no URL.
     """
     folder = Path(parameters.folder).absolute()
-    given = os.environ.get(STORAGE, "")
-    if parameters.storage == "auto":
-        url = given or f"sqlite:///{folder / 'studies.db'}"
+    url = str(parameters.storage)
+    if url == "auto":
+        url = os.environ.get(STORAGE) or f"sqlite:///{folder / 'studies.db'}"
         try:
             database_url.check_url(url)
         except InputError as error:
             raise InputError(f"{STORAGE}: {error}") from None
-    else:
-        hidden = database_url.masked(given) == parameters.storage  # see steps.concealment
-        url = given if hidden else parameters.storage
     if database_url.is_sqlite(url):
         file = database_url.sqlite_path(url)
         url = url.replace(f"/{file}", f"/{folder / file}", 1) if not Path(file).is_absolute() else url
     return url
 
 
-def _plan(parameters: Tuning) -> "Plan":
+def _search_config(parameters: Tuning) -> "SearchConfig":
     from recsys.tuning.objective import LOWER_IS_BETTER
-    from recsys.tuning.study import Plan
+    from recsys.tuning.study import SearchConfig
 
     direction = "minimize" if parameters.metric in LOWER_IS_BETTER else "maximize"
-    return Plan(
+    return SearchConfig(
         family=parameters.family,
         metric=parameters.metric,
         direction=direction if parameters.direction == "auto" else parameters.direction,
@@ -108,14 +104,14 @@ def _plan(parameters: Tuning) -> "Plan":
     )
 
 
-def _study_name(parameters: Tuning, plan: "Plan", dataset: Dataset) -> str:
+def _study_name(parameters: Tuning, config: "SearchConfig", dataset: Dataset) -> str:
     """As given, or one that a search of something else does not have."""
     if parameters.study != "auto":
         return str(parameters.study)
-    name = f"{plan.family}-{dataset.digest[:12]}"
-    if (plan.metric, plan.direction) != ("auc", "maximize"):
-        name += f"-{plan.direction}-{plan.metric}"
-    return name + (f"-{search_space.digest_ranges(plan.ranges)}" if plan.ranges else "")
+    name = f"{config.family}-{dataset.digest[:12]}"
+    if (config.metric, config.direction) != ("auc", "maximize"):
+        name += f"-{config.direction}-{config.metric}"
+    return name + (f"-{search_space.digest_ranges(config.ranges)}" if config.ranges else "")
 
 
 def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
@@ -123,8 +119,9 @@ def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
     from recsys.tracking import studies
 
     here = database_url.masked(studies.tracking_uri())
-    about = {"family": parameters.family, "study": search.name, "metric": search.plan.metric}
-    about |= {"direction": search.plan.direction, "sampler": parameters.sampler, "space": parameters.space or "default"}
+    about = {"family": parameters.family, "study": search.name, "metric": search.config.metric}
+    about |= {"direction": search.config.direction, "sampler": parameters.sampler}
+    about |= {"space": parameters.space or "default"}
 
     def find(state: dict[str, Any]) -> str:
         run_id = state.get("run")
@@ -142,7 +139,7 @@ def _parent(search: "Search", parameters: Tuning, dataset: Dataset) -> str:
         state |= {"run": run_id, "tracking": here}
         return str(run_id)
 
-    parent = search.ledger.transact(find)
+    parent = search.coordinator.transact(find)
     studies.resume_status(parent)
     return parent
 
@@ -173,7 +170,9 @@ def _taking_part(search: "Search", parent: str) -> Any:
             studies.end(parent, status)
 
 
-def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, board: Board) -> dict[str, Any]:
+def _work(
+    search: "Search", parent: str, parameters: Tuning, dataset: Dataset, display: ProgressDisplay
+) -> dict[str, Any]:
     """Run trials, then see the search to its end."""
     from recsys.tracking import studies
     from recsys.tuning.search import SupersededError
@@ -181,13 +180,13 @@ def _work(search: "Search", parent: str, parameters: Tuning, dataset: Dataset, b
     def ended(trial: "EndedTrial", curves: "Curves") -> None:
         record = _record(trial, search.name, curves)
         studies.record_trial(parent, record)
-        board.trial(trial, record.tags.get("error"), record.metrics["seconds"])
-        board.status(search.progress)
+        display.trial(trial, record.tags.get("error"), record.metrics["seconds"])
+        display.status(search.progress)
 
     alone = TICKET not in os.environ  # else the process that started this one says so for all
-    with GentleStop("stopping after the running trial; once more to stop at once" if alone else "") as stop:
-        search.run(ended, stop.stopped, lambda: board.status(search.progress))
-    board.end()
+    with GracefulStop("stopping after the running trial; once more to stop at once" if alone else "") as stop:
+        search.run(ended, stop.stopped, lambda: display.status(search.progress))
+    display.end()
     superseded = False
     while (answer := search.contend()) != "over":
         if answer == "wait":
@@ -221,7 +220,7 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
         parent, [_record(trial, search.name) for trial in trials], [search.worker, *search.others_alive()]
     )
     best, config = search.best()
-    metric, saved = search.plan.metric, share_saved(trials)
+    metric, saved = search.config.metric, share_saved(trials)
     with studies.resumed(parent) as run:
         run.log_metrics({f"best_validation_{metric}": value_of(best), "pruning_saved": saved, **counts(trials)})
         run.set_tags({"best_trial": str(best.number)})
@@ -266,27 +265,27 @@ def _conclude(
 
 
 def _employ(
-    search: "Search", parent: str, parameters: Tuning, url: str, until: float | None, board: Board
+    search: "Search", parent: str, parameters: Tuning, url: str, until: float | None, display: ProgressDisplay
 ) -> dict[str, Any] | None:
     """Have so many processes of this machine do the work, and watch over them."""
-    from steps.support.worker_pool import Team
+    from steps.support.worker_pool import WorkerPool
 
     ticket = {"number": search.number, "until": until, "parent": parent}
     changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
     given = parameters.model_dump() | changes | {"workers": 1}
     environment = {TICKET: json.dumps(ticket), STORAGE: url}
-    with GentleStop("stopping after the running trials; once more to stop at once") as stop:
-        with Team(parameters.workers, given, environment) as team:
-            while team.at_work():
+    with GracefulStop("stopping after the running trials; once more to stop at once") as stop:
+        with WorkerPool(parameters.workers, given, environment) as pool:
+            while pool.at_work():
                 if stop.asked:
-                    team.ask_to_stop()
-                board.status(search.progress)
+                    pool.ask_to_stop()
+                display.status(search.progress)
                 time.sleep(_POLL_SECONDS)
-        board.end()
+        display.end()
     outcome = search.outcome()
     if outcome is None and not search.others_alive():
         raise InputError(
-            f"study {search.name!r}: all {parameters.workers} workers ended before the search did ({team.ends()}); "
+            f"study {search.name!r}: all {parameters.workers} workers ended before the search did ({pool.ends()}); "
             "run the same line again to go on"
         )
     return outcome
@@ -298,11 +297,11 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
 
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = prepare_once(parameters, parameters.folder, parameters.memory)
-    search = Search(_plan(parameters), dataset, url, parameters.study, platform.node() or "localhost")
+    search = Search(_search_config(parameters), dataset, url, parameters.study, platform.node() or "localhost")
     if not search.join(number, until):
         return
     with search.at_work():
-        _work(search, parent, parameters, dataset, Board(parameters.metric, until, shared=True))
+        _work(search, parent, parameters, dataset, ProgressDisplay(parameters.metric, until, shared=True))
 
 
 def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":
@@ -329,8 +328,4 @@ def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> 
 
 
 if __name__ == "__main__":
-    hide_password()
-    try:
-        run_step("tune", tune)
-    finally:
-        conceal_refused()
+    run_step("tune", tune)

@@ -7,9 +7,50 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytest.register_assert_rewrite("recsys.testing")
+
 from recsys.data.dataset import Dataset
-from tests.support.builders import prepared
-from tests.support.services import DatabaseServer, database_server
+from recsys.testing.datasets import prepared
+from tests.support import tiers
+from tests.support.services import GIVEN, DatabaseServer, database_server
+
+tiers.watch()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=["unit", "all"], default="all", help="unit: what needs only its own process")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test by its fixtures before `-m` chooses; leave out other tiers, and what stops a foreign database."""
+    kept, left_out = [], []
+    for item in items:
+        tiers.mark(item)
+        foreign = os.environ.get(GIVEN) and item.get_closest_marker("stops_database")
+        wanted = not foreign and (config.getoption("--tier") == "all" or tiers.is_unit(item))
+        (kept if wanted else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    tiers.begin()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Fail a unit test that starts what no unit test may, and in CI a test that is skipped."""
+    report = yield
+    if call.when == "call" and report.passed and tiers.is_unit(item) and (found := tiers.started()):
+        report.outcome = "failed"
+        report.longrepr = f"a unit test started {', '.join(found)}: mark it `process`, or do without"
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"in CI no test is skipped; install what is missing: {call.excinfo and call.excinfo.value}"
+    return report
 
 
 @pytest.fixture
@@ -59,12 +100,10 @@ def movielens_100k() -> Path:
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
-    """A real MariaDB or MySQL; where there is none the test is skipped, but not in CI."""
+    """A real MariaDB or MySQL; where there is none the test is skipped."""
     with ExitStack() as stack:
         try:
             server = stack.enter_context(database_server(tmp_path_factory.mktemp("mariadb")))
         except FileNotFoundError as error:
-            if os.environ.get("CI"):
-                raise
             pytest.skip(str(error))
         yield server

@@ -1,6 +1,7 @@
 """The rules of docs/decisions and of this tree that a test can hold."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -26,7 +27,7 @@ FLOORS = (
     ("recsys.models",),
     ("recsys.families", "recsys.training", "recsys.serving"),
     ("recsys.evaluation", "recsys.tracking"),
-    ("registry", "recsys.tuning"),
+    ("registry", "recsys.tuning", "recsys.testing"),
     ("recsys.diagnostics",),
     ("steps",),
 )
@@ -36,7 +37,7 @@ FORBIDDEN = (("recsys.serving", "recsys.data.readers"), ("recsys.models", "recsy
 # Each tool has one room; a folder stands for all its files.
 ROOMS = {
     "mlflow": ["src/recsys/tracking", "src/recsys/serving", "src/recsys/diagnostics/probes.py", "registry"],
-    "optuna": ["src/recsys/tuning", "src/recsys/diagnostics/probes.py"],
+    "optuna": ["src/recsys/tuning", "src/recsys/testing", "src/recsys/diagnostics/probes.py"],
     "torch": [
         "src/recsys/distributed",
         "src/recsys/models/bayesian_mf",
@@ -55,7 +56,13 @@ ROOMS = {
             for name in ("distributed", "data_parallel", "row_sharded", "sampler")
         ),
     ],
-    "sqlalchemy": ["src/recsys/tuning/storage.py", "src/recsys/tuning/coordination.py"],
+    "sqlalchemy": [
+        "src/recsys/tuning/storage.py",
+        "src/recsys/tuning/coordination.py",
+        "src/recsys/tuning/database.py",
+        "src/recsys/tuning/database_errors.py",
+    ],
+    "tenacity": ["src/recsys/runtime/retry.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
     "platformdirs": ["steps/support/entrypoint.py"],
@@ -65,10 +72,12 @@ PROGRAMS = ["src/recsys/training/launch/rank.py"]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse((PROJECT / path).read_text(encoding="utf-8"))
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it, by its full name."""
     found: set[str] = set()
@@ -98,6 +107,7 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in CODE}
 
 
+@functools.cache
 def ours(path: Path) -> set[str]:
     """The modules of ours that a file imports, wherever in it; a package counts where a name is taken from itself."""
     found: set[str] = set()
@@ -117,6 +127,12 @@ def is_in(module: str, room: str) -> bool:
 
 def floor_of(module: str) -> tuple[int, str]:
     return next((floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms if is_in(module, room))
+
+
+def arrows(room: str) -> set[str]:
+    """The other rooms that a room's modules import from."""
+    used = {found for module in MODULES if is_in(module, room) for found in ours(MODULES[module])}
+    return {floor_of(module)[1] for module in used} - {room}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "recsys"])
@@ -166,6 +182,16 @@ def test_a_tool_stays_in_its_room(tool):
     ] == []
 
 
+def test_optuna_s_private_names_are_used_in_one_module():
+    room = [path for path in CODE if path.parts[:3] == ("src", "recsys", "tuning") and path.name != "storage.py"]
+    wrong = [f"{path}: {name}" for path in room for name in imports(path) if re.match(r"optuna\..*\b_", name)]
+    for path in room:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and ast.unparse(node.value) != "self":
+                wrong.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert wrong == []
+
+
 @pytest.mark.parametrize("path", [path for path in LIBRARY if path.as_posix() not in PROGRAMS], ids=str)
 def test_the_library_neither_reads_the_environment_nor_prints(path):
     wrong = []
@@ -211,6 +237,7 @@ print(json.dumps([refused, len(attempts), sorted(sys.modules)]))
 """
 
 
+@pytest.mark.process
 def test_a_wrong_parameter_is_told_before_a_heavy_library_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", PARSES_WRONG_PARAMETERS], cwd=PROJECT, capture_output=True, text=True, check=True
@@ -226,16 +253,20 @@ def test_no_file_is_longer_than_400_lines(folder):
     assert {str(path): length for path, length in lengths.items() if length > 400} == {}
 
 
-def required() -> set[str]:
-    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def required(name: str = "requirements.txt") -> set[str]:
+    lines = (PROJECT / name).read_text(encoding="utf-8").splitlines()
     found = [line.split("#")[0].strip() for line in lines]
     return {re.split(r"[=<>\[]", line)[0].lower() for line in found if line}
 
 
 def test_every_package_that_is_imported_is_pinned_in_requirements():
     ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
-    imported = {PACKAGE_OF.get(name, name) for path in CODE for name in tops(path)} - ours
-    assert imported <= required()
+    testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
+    for paths, pinned in (
+        (set(CODE) - set(testing), required()),
+        (testing, required() | required("requirements-dev.txt")),
+    ):
+        assert {PACKAGE_OF.get(name, name) for path in paths for name in tops(path)} - ours <= pinned
 
 
 def test_every_requirement_has_a_version():

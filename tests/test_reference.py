@@ -31,6 +31,46 @@ def test_the_tables_of_the_steps_are_what_make_docs_writes():
     assert read("docs/steps.md") == REFERENCE["filled"](read("docs/steps.md")), "run `make docs`"
 
 
+def test_the_floors_are_what_make_docs_writes():
+    page = read("docs/architecture.md")
+    assert page == REFERENCE["with_floors"](page), "run `make docs`"
+
+
+PAGES = ["README.md", *sorted(str(path.relative_to(PROJECT)) for path in PROJECT.glob("docs/**/*.md"))]
+# A path below a folder of the project, or a module of ours with what is in it.
+PATH = re.compile(r"(?<![\w/.])(?:src/recsys|steps|registry|server|tests|bench|docs)/[\w./*-]*[\w*/]")
+MODULE = re.compile(r"(?<![\w/.])(?:recsys|registry|steps|bench)(?:\.[a-z_0-9]+)+(?!\w|\()")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_and_module_that_a_page_names_is_there(page):
+    text = read(page)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    wrong = [link for link in links if not (PROJECT / page).parent.joinpath(link).exists()]
+    made = ("bench/results/",)  # by running, and not kept
+    wrong += [path for path in PATH.findall(text) if path not in made and not list(PROJECT.glob(path.rstrip("/")))]
+    modules = [name for name in MODULE.findall(text) if not name.endswith((".md", ".py"))]
+    wrong += [name for name in modules if not is_module(name)]
+    assert wrong == []
+
+
+def is_module(name: str) -> bool:
+    """Whether there is a module of that name, or one that has such a name in it."""
+    *parts, last = name.split(".")
+    roots = [PROJECT / "src", PROJECT]
+    whole = [root.joinpath(*parts, last) for root in roots]
+    holder = [root.joinpath(*parts) for root in roots]
+    if any(path.with_suffix(".py").exists() or path.is_dir() for path in whole):
+        return True
+    files = [path.with_suffix(".py") for path in holder] + [path / "__init__.py" for path in holder]
+    return any(re.search(rf"^(?:def|class) {last}\b|^{last}\b", f.read_text(), re.M) for f in files if f.exists())
+
+
+def test_the_readme_has_a_line_for_every_room():
+    folders = [path.name for path in (PROJECT / "src" / "recsys").iterdir() if (path / "__init__.py").exists()]
+    assert [name for name in folders if not re.search(rf"^ +{name}/ +\w", read("README.md"), re.M)] == []
+
+
 def test_every_step_is_an_entry_point():
     assert list(MLPROJECT["entry_points"]) == list(STEPS)
     modules = {path.stem for path in (PROJECT / "steps").glob("*.py")}

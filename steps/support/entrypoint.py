@@ -17,16 +17,16 @@ from platformdirs import user_data_path
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.capabilities import family_names
 from recsys.models.base.family import family_module
+from recsys.runtime import interruption
 from recsys.settings import Settings, parse_settings, to_text
+from recsys.tuning.database_url import masked
 from steps import PROJECT
 from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
-STORAGE = "RECSYS_STUDY_STORAGE"
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
 _ORPHAN_POLL_SECONDS = 1.0
-_RECORDING_POLL_SECONDS = 0.05
-_RECORDING_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
+_GUARDED_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
 
 
 class NotPromotedError(Exception):
@@ -123,13 +123,14 @@ def _read(name: StepName, model: type[Settings], arguments: Sequence[str]) -> di
         argument = rest.pop(0)
         key, given, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
-            raise InputError(f"parameters are written --name=value, got {argument!r}; see --help")
+            raise InputError(f"parameters are written --name=value, got {masked(argument)!r}; see --help")
         if not given:
             if not rest:
                 raise InputError(f"parameter {key!r}: a value is needed behind its name; write --{key}=value")
             value = rest.pop(0)
         if key in values:
-            raise InputError(f"parameter {key!r}: given twice, {values[key]!r} and {value!r}; give it once")
+            both = f"{masked(values[key])!r} and {masked(value)!r}"
+            raise InputError(f"parameter {key!r}: given twice, {both}; give it once")
         values[key] = value
     return values
 
@@ -195,41 +196,36 @@ def _is_refusal(error: Exception) -> bool:
 def _stop_on_signals() -> list[int]:
     """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
 
-    A record that is being written is finished first. A step whose `mlflow run` has died stops too.
+    Code that says so is finished first (recsys.runtime.interruption), for seconds at most. A step whose `mlflow run`
+    has died stops too.
     """
     received: list[int] = []
-    since: list[float] = []
+    overdue = threading.Event()
+    reminders: list[threading.Timer] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        since.append(time.monotonic())
-        if _is_recording(frame) and since[-1] - since[0] < _RECORDING_SECONDS:
-            again = (threading.main_thread().ident, number)
-            threading.Timer(_RECORDING_POLL_SECONDS, signal.pthread_kill, again).start()
-            return
-        received.append(number)
-        for other in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def remind(number: int) -> None:
+        overdue.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        def stop_now() -> NoReturn:
+            received.append(number)
+            for other in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(other, signal.SIG_IGN)
+            for reminder in reminders:
+                reminder.cancel()
+            raise KeyboardInterrupt
+
+        if not interruption.interrupt(stop_now, waits=not overdue.is_set()) and not reminders:
+            reminders.append(threading.Timer(_GUARDED_SECONDS, remind, [number]))
+            reminders[0].daemon = True
+            reminders[0].start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     return received
-
-
-def _is_recording(frame: FrameType | None) -> bool:
-    """Whether the code is in MLflow or a database.
-
-    An exception there can leave a transaction open, whose lock keeps the run's end from being written, or a run
-    that nobody knows of.
-    """
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__"))
-        if name == "recsys.tracking.runs" or name.partition(".")[0] in ("mlflow", "sqlalchemy"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _watch_parent(parent: int) -> None:

@@ -1,5 +1,6 @@
 """The parameters of every step. MLproject and docs/steps.md say the same; tests hold the three together."""
 
+import os
 import warnings
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +11,9 @@ from recsys.models.base.capabilities import family_names
 from recsys.settings import OptionalFloat, OptionalInt, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+
+STORAGE = "RECSYS_STUDY_STORAGE"
+"""The environment variable that holds the URL of the database of studies."""
 
 
 def _check_model_name(name: str) -> str:
@@ -81,10 +85,10 @@ class Tuning(_Training):
     storage: str = Field(
         "auto",
         min_length=1,
-        description="database of the studies, an SQLAlchemy URL; auto: RECSYS_STUDY_STORAGE, or else studies.db",
+        description="database of the studies, a URL without a password; auto: RECSYS_STUDY_STORAGE, or else studies.db",
     )
     heartbeat: int = Field(
-        10, ge=1, description="seconds between a worker's signs of life; six missed, and its trial is tried again"
+        10, ge=1, description="seconds between a worker's heartbeats; six missed, and its trial is tried again"
     )
 
     @property
@@ -102,9 +106,20 @@ class Tuning(_Training):
             )
         if self.storage != "auto":
             database_url.check_url(self.storage)
+            if database_url.has_password(self.storage):
+                raise ValueError(_password_refused(database_url.masked(self.storage)))
         if self.family in family_names():
             search_space.read_ranges(self.space, self.family)
         return self
+
+
+def _password_refused(shown: str) -> str:
+    launched = os.environ.get("MLFLOW_RUN_ID")  # set by `mlflow run`, which logs the parameters before it starts a step
+    logged = f"; mlflow run has logged the password on run {launched}: change it at the database" if launched else ""
+    return (
+        f"parameter 'storage': a password on a command line can be read by every user of the machine, got {shown!r}; "
+        f"pass the URL in the environment variable {STORAGE} instead{logged}"
+    )
 
 
 def _tuning() -> type[Tuning]:

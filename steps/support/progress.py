@@ -1,4 +1,8 @@
-"""What a person sees of a search: a line a trial, or on a terminal one line that changes."""
+"""What a person sees of a search: a line a trial, and on a terminal one line that changes.
+
+tqdm is not used: it cannot clear its line for what another process of the search writes, estimates the time left
+without the search's time limit, and does not show that it has cut a line. It would save one call of `print`.
+"""
 
 import shutil
 import sys
@@ -9,14 +13,14 @@ from typing import TYPE_CHECKING
 from recsys.settings import to_text
 
 if TYPE_CHECKING:
-    from recsys.tuning.search import Progress
+    from recsys.tuning.search import SearchProgress
     from recsys.tuning.trials import EndedTrial
 
 _CLEAR = "\r\x1b[K"
 _RENEW_SECONDS = 0.5
 
 
-class Board:
+class ProgressDisplay:
     """Prints the progress of a search whose value is `metric`.
 
     A worker that shares the terminal with the process that started it leaves the line that changes to that one.
@@ -40,7 +44,7 @@ class Board:
         clear = _CLEAR if self._terminal else ""
         print(f"{clear}trial {trial.number}: {value} ({seconds:.1f} s; {tried}){reason}", flush=True)
 
-    def status(self, progress: "Callable[[], Progress]") -> None:
+    def status(self, progress: "Callable[[], SearchProgress]") -> None:
         """Renew the line of a terminal, not too often; elsewhere do not even ask where the search stands."""
         if not self._terminal or self._shared or time.monotonic() - self._shown < _RENEW_SECONDS:
             return
@@ -53,7 +57,7 @@ class Board:
         if self._terminal and not self._shared:
             print(_CLEAR, end="", flush=True)
 
-    def line(self, progress: "Progress") -> str:
+    def line(self, progress: "SearchProgress") -> str:
         """Where the search stands, in one line."""
         done = progress.done + progress.pruned
         of = f" of {progress.target}" if progress.target is not None else ""

@@ -1,4 +1,4 @@
-"""Stopping a search gently: the first Ctrl-C or SIGTERM lets the running trial end, the next one does not."""
+"""Graceful stop of a search: the first Ctrl-C or SIGTERM lets the running trial end, the next one does not."""
 
 import os
 import signal
@@ -10,8 +10,11 @@ from typing import Any, Self
 _ONE_STOP_SECONDS = 2.0  # Ctrl-C under `mlflow run` comes twice: from the terminal, and from MLflow as SIGTERM
 
 
-class GentleStop:
-    """While open, the first signal only sets `asked`; on leaving, or at the second, what was there before is done."""
+class GracefulStop:
+    """While open, the first signal only sets `asked`; the second does what the signal did before.
+
+    Where a signal came, that is done at the end of the block too.
+    """
 
     def __init__(self, message: str) -> None:
         self.asked = 0

@@ -15,7 +15,7 @@ _STOP_SECONDS = 10.0
 _AGAIN_SECONDS = 3.0
 
 
-class Team:
+class WorkerPool:
     """So many workers; none is left when the block is."""
 
     def __init__(self, workers: int, parameters: Mapping[str, object], environment: Mapping[str, str]) -> None:

@@ -69,6 +69,7 @@ def toy(monkeypatch, tmp_path):
     return toy
 
 
+@pytest.mark.process
 def test_all_get_the_same_rows_and_none_the_ratings_of_the_test(contestant, toy, tmp_path):
     logs = [tmp_path / name for name in ("one.log", "other.log")]
     toy(*(contestant(TELLS, log.stem, first={"says": [3, 3, 3, 3], "log": str(log)}) for log in logs))
@@ -79,6 +80,7 @@ def test_all_get_the_same_rows_and_none_the_ratings_of_the_test(contestant, toy,
     assert one["test"] == [["a", "b", "new", "b"], ["x", "y", "x", "new"], None]
 
 
+@pytest.mark.process
 def test_predictions_are_clipped_and_the_missing_filled_and_counted(contestant, arena, tmp_path):
     peer = contestant(TELLS, first={"says": [9, -9, None, None], "log": str(tmp_path / "log")})
     fit = arena.fit(peer, peer.first, 0)
@@ -107,6 +109,7 @@ def test_scores_worked_by_hand():
     assert with_likes["auc_per_user_of_rating"] == 1.0
 
 
+@pytest.mark.process
 def test_who_fails_is_reported_and_the_rest_goes_on(contestant, toy, tmp_path):
     fine = {"says": [4, 2, 5, 4], "log": str(tmp_path / "log")}
     absent = contestant(TELLS, "absent", pins=("no-such-package==0",), first=fine)
@@ -126,6 +129,7 @@ def test_who_fails_is_reported_and_the_rest_goes_on(contestant, toy, tmp_path):
     assert "| works |" in text
 
 
+@pytest.mark.process
 def test_an_environment_whose_making_failed_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(environments, "_VENV", ("-m", "venv", "--without-pip"))
     monkeypatch.setattr(environments, "_PIP", ("-c", "import sys; sys.exit('no network')"))
@@ -139,6 +143,7 @@ def test_an_environment_whose_making_failed_is_made_again(tmp_path, monkeypatch)
     assert environments.environment(["toy==2"], tmp_path) != made
 
 
+@pytest.mark.process
 def test_a_process_that_takes_too_long_is_ended_with_what_it_started(tmp_path):
     child = "import time, pathlib; time.sleep(1.5); pathlib.Path('alive').touch()"
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
@@ -150,6 +155,7 @@ def test_a_process_that_takes_too_long_is_ended_with_what_it_started(tmp_path):
     assert not (tmp_path / "alive").exists()
 
 
+@pytest.mark.process
 def test_a_search_chooses_by_the_held_out_rows_and_starts_from_what_is_named_first(contestant, tmp_path):
     """The model predicts a constant, its setting; the best one is the mean of the held-out ratings."""
     code = "def load(rows):\n    pass\ndef fit(data, settings, seed):\n"
@@ -169,11 +175,13 @@ def test_a_search_chooses_by_the_held_out_rows_and_starts_from_what_is_named_fir
     assert (best.trials, tried(8, seconds=0).trials) == (8, 1)
 
 
+@pytest.mark.process
 def test_a_search_in_which_nothing_ran_says_why(contestant, arena):
     with pytest.raises(UnavailableError, match="the library broke"):
         search(contestant(FAILS), arena, trials=2, seconds=60, seed=0)
 
 
+@pytest.mark.process
 def test_settings_are_kept_read_and_used(contestant, toy, tmp_path):
     peer = contestant(TELLS, first={"says": [1, 1, 1, 1], "log": str(tmp_path / "log")})
     found = Found({"says": [4, 2, 5, 4], "log": str(tmp_path / "log")}, 0.25, 7, 0, 1.0, "2026-01-01")
@@ -207,6 +215,7 @@ def test_the_kept_settings_are_within_what_the_contestants_search():
         assert one is None or set(one.settings) == set(peer.space)
 
 
+@pytest.mark.process
 def test_fast_fits_are_repeated(contestant, toy, tmp_path):
     log = tmp_path / "log"
     peer = contestant(TELLS, first={"says": [3, 3, 3, 3], "log": str(log)})
@@ -214,6 +223,7 @@ def test_fast_fits_are_repeated(contestant, toy, tmp_path):
     assert len(log.read_text().splitlines()) == 3
 
 
+@pytest.mark.process
 def test_slow_fits_are_not_repeated(contestant, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(comparing, "REPEATED_BELOW", 0.0)
     log = tmp_path / "log"
@@ -228,6 +238,7 @@ def test_a_curve_is_good_enough_at_the_first_step_that_is():
     assert reached(curve, 0.7) is None
 
 
+@pytest.mark.process
 def test_ours_goes_through_the_same_door(tmp_path, monkeypatch):
     """Text ids, ids that only the test has, a probability beside the rating, and a curve."""
     small = synthetic(n_users=60, n_items=40, drawn=1500)
@@ -250,6 +261,7 @@ def test_ours_goes_through_the_same_door(tmp_path, monkeypatch):
     plot(done).savefig(tmp_path / "plot.png")
 
 
+@pytest.mark.process
 def test_settings_that_are_part_of_a_line_are_not_searched(contestant, arena, tmp_path):
     assert dict(ours("bias damping=1").fixed) == {"family": "bias", "damping": "1"}
     peer = contestant(TELLS, fixed={"says": [4, 2, 5, 4], "log": str(tmp_path / "log")})

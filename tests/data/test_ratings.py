@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data.ratings import read_ratings
-from tests.support.ratings_files import HEADER, message, rows
+from tests.support.ratings_files import HEADER, message, read_ratings, rows
 
 
 class TestValues:

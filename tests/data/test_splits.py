@@ -59,7 +59,9 @@ def test_the_part_of_a_pair_is_frozen():
 
 def test_the_digest_of_a_test_set_is_frozen():
     hashes = hash_of([(user, item) for user, item, _, _ in FROZEN[:3]])
-    assert digest_rows(hashes, np.array([1.0, 2.5, 5.0]), 4.0) == "f9568f7165aae377f98144fe1965f7cb"
+    assert digest_rows(hashes, np.array([1.0, 2.5, 5.0]), None, 4.0) == "f9568f7165aae377f98144fe1965f7cb"
+    timed = digest_rows(hashes, np.array([1.0, 2.5, 5.0]), np.array([0.0, 1.5, 1e9]), 4.0)
+    assert timed == "0b446f237766e040eac822b8ec029d82"
 
 
 def test_user_5_on_item_7_is_another_pair_than_user_7_on_item_5():
@@ -153,9 +155,10 @@ def test_ratings_of_one_moment_stay_together():
 
 
 def test_a_digest_does_not_depend_on_the_order_of_the_rows():
-    hashes, ratings = hash_of(grid(3, 2)), np.array([1.0, 2, 3, 4, 5, 1])
+    hashes, ratings, times = hash_of(grid(3, 2)), np.array([1.0, 2, 3, 4, 5, 1]), np.arange(6.0)
     order = [3, 1, 5, 0, 2, 4]
-    assert digest_rows(hashes, ratings, 4.0) == digest_rows(hashes[order], ratings[order], 4.0)
+    assert digest_rows(hashes, ratings, None, 4.0) == digest_rows(hashes[order], ratings[order], None, 4.0)
+    assert digest_rows(hashes, ratings, times, 4.0) == digest_rows(hashes[order], ratings[order], times[order], 4.0)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +172,19 @@ def test_a_digest_does_not_depend_on_the_order_of_the_rows():
     ],
 )
 def test_a_digest_changes_with_what_is_tested(pairs, ratings, like_threshold):
-    before = digest_rows(hash_of(grid(3, 2)), np.array([1.0, 2, 3, 4, 5, 1]), 4.0)
-    assert digest_rows(hash_of(pairs), np.array(ratings, np.float64), like_threshold) != before
+    before = digest_rows(hash_of(grid(3, 2)), np.array([1.0, 2, 3, 4, 5, 1]), None, 4.0)
+    assert digest_rows(hash_of(pairs), np.array(ratings, np.float64), None, like_threshold) != before
+
+
+def test_a_digest_changes_with_the_timestamps_alone():
+    hashes, ratings = hash_of(grid(3, 2)), np.array([1.0, 2, 3, 4, 5, 1])
+    times = [None, *np.array([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7], [2, 1, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]], float)]
+    assert len({digest_rows(hashes, ratings, some, 4.0) for some in times}) == 5
 
 
 def test_a_digest_takes_0_and_minus_0_for_the_same_rating():
     hashes = hash_of(grid(2, 1))
-    assert digest_rows(hashes, np.array([0.0, 1]), 1.0) == digest_rows(hashes, np.array([-0.0, 1]), 1.0)
+    assert digest_rows(hashes, np.array([0.0, 1]), None, 1.0) == digest_rows(hashes, np.array([-0.0, 1]), None, 1.0)
 
 
 def test_sizes_that_leave_nothing_to_learn_from_are_refused():

@@ -2,8 +2,10 @@ import json
 
 import pytest
 
-from tests.support.checks import die_while_saving, load_newest, save_on_a_full_disk, save_some
-from tests.support.processes import DIED, together
+from tests.support.group_functions import die_while_saving, load_newest, save_on_a_full_disk, save_some
+from tests.support.process_groups import DIED, together
+
+pytestmark = pytest.mark.process
 
 
 def expected(value):

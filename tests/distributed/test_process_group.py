@@ -1,8 +1,10 @@
 import pytest
 
 from recsys.distributed.process_group import connect
-from tests.support.checks import collectives
-from tests.support.processes import everyone, together
+from tests.support.group_functions import collectives
+from tests.support.process_groups import everyone, together
+
+pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize("size", [1, 3])

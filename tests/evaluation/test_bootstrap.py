@@ -69,6 +69,7 @@ def test_the_intervals_are_those_of_a_plain_bootstrap_that_sorts_every_time():
         assert np.quantile(ours, quantile) == pytest.approx(np.quantile(plain, quantile), abs=0.25 * spread)
 
 
+@pytest.mark.simulation
 def test_the_interval_of_two_equal_models_holds_zero_as_often_as_it_says():
     """A shorter form of `python -m bench.promotion`: at 120 pairs, 95% give or take three standard errors."""
     held = 0

@@ -7,7 +7,7 @@ from recsys.data.dataset import Dataset
 from recsys.evaluation import plots
 from recsys.evaluation.baselines import baseline_recommenders
 from recsys.evaluation.evaluator import Evaluation, evaluate
-from tests.support.builders import prepared, rated
+from recsys.testing.datasets import prepared, rated
 
 SCALES = {"1 to 5": (1, 5, 1, 4.0), "-10 to 10, continuous": (-10, 10, 0, 3.0), "0.5 to 5": (0.5, 5, 0.5, 3.5)}
 
@@ -63,6 +63,16 @@ def test_of_many_versions_the_best_are_compared():
 
 def test_the_histogram_counts_every_rating(measured):
     dataset, _ = measured
+    bars = plots.rating_histogram(dataset).axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == dataset.manifest["ratings"]
+
+
+def test_the_histogram_counts_test_ratings_outside_the_scale(tmp_path):
+    rows = rated(20, 20, 1, 5)  # no two alike
+    tested = prepared(tmp_path, rows).test.ratings
+    moved = {tested.min(): -9, tested.max(): 19}
+    dataset = prepared(tmp_path, [(user, item, moved.get(rating, rating)) for user, item, rating in rows])
+    assert -9 < dataset.scale[0] < dataset.scale[1] < 19
     bars = plots.rating_histogram(dataset).axes[0].patches
     assert sum(bar.get_height() for bar in bars) == dataset.manifest["ratings"]
 

@@ -1,7 +1,12 @@
+import zipfile
+
 import numpy as np
+import optuna
 import pytest
+import skops.io
 
 from recsys.models import random_forest
+from recsys.models.base.loading import load_recommender
 from recsys.training.trainer import train
 
 
@@ -42,3 +47,56 @@ def test_a_coarse_scale_has_a_level_for_every_rating():
     assert levels.tolist() == [2, 0, 1, 0]
     assert level_ratings.tolist() == [1, 3, 5]
     assert level_liked.tolist() == [0, 1, 1]
+
+
+@pytest.fixture
+def grow(prepare_rows):
+    dataset = prepare_rows(noise())
+    config = random_forest.Config(n_estimators=4, max_depth=None, min_samples_leaf=1)
+    return lambda: train("random_forest", dataset, config, seed=7, refit=False).chosen
+
+
+def test_the_same_data_and_seed_give_the_same_bytes(grow, tmp_path):
+    one, other = grow(), grow()
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert "forest.skops" in names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
+    with zipfile.ZipFile(tmp_path / "one" / "forest.skops") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_unused_bytes_of_nodes_are_not_saved(grow, tmp_path):
+    recommender = grow()
+    state = recommender.forest.estimators_[0].tree_.__getstate__()
+    raw = state["nodes"].view(np.uint8).reshape(len(state["nodes"]), -1)
+    used = np.zeros(raw.shape[1], bool)
+    for kind, offset in state["nodes"].dtype.fields.values():
+        used[offset : offset + kind.itemsize] = True
+    assert not used.all()
+    recommender.save(tmp_path / "one")
+    raw[:, ~used] = 77
+    recommender.forest.estimators_[0].tree_.__setstate__(state)
+    recommender.save(tmp_path / "other")
+    assert (tmp_path / "one/forest.skops").read_bytes() == (tmp_path / "other/forest.skops").read_bytes()
+
+
+@pytest.mark.parametrize("written", ["by us", "by skops itself, as versions before 2026-12 were"])
+def test_a_saved_forest_predicts_as_before(grow, tmp_path, written):
+    recommender = grow()
+    recommender.save(tmp_path)
+    if written != "by us":
+        skops.io.dump(recommender.forest, tmp_path / "forest.skops", compression=zipfile.ZIP_DEFLATED, compresslevel=3)
+    pairs = np.repeat(np.arange(400, dtype=np.int32), 40), np.tile(np.arange(40, dtype=np.int32), 400)
+    expected, found = recommender.score(*pairs), load_recommender(tmp_path).score(*pairs)
+    assert [values.tolist() for values in found] == [values.tolist() for values in expected]
+
+
+@pytest.mark.filterwarnings("error")  # Optuna warns where a given value is outside its range
+def test_the_default_settings_lie_in_the_search_space():
+    default = random_forest.Config().model_dump()
+    study = optuna.create_study()
+    study.enqueue_trial(default)
+    assert random_forest.suggest(study.ask()).model_dump() == default

@@ -45,9 +45,8 @@ def test_over_a_server_on_mariadb_one_champion_is_left_the_right_one(mariadb_sto
         check(races.race(address, mariadb_store, rounds=3, seed=4), 3)
 
 
+@pytest.mark.stops_database
 def test_a_database_that_restarts_in_a_promotion_leaves_the_next_one_right(mariadb, mariadb_store):
-    if not mariadb.is_private:
-        pytest.skip("the database is somebody's, and is not restarted")
     with races.workers(mariadb_store) as pool:
         worker = pool[0]
         worker.order(races.register, "restart", [0.7, 0.8])

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from server import make_env
+from steps.support.parameters import STEPS
 from tests.support.team_server import compose, secrets
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -26,6 +27,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([BIN / program, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.process
 def test_the_file_is_valid_by_the_compose_specification(tmp_path):
     done = run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     assert done.returncode == 0, done.stdout
@@ -131,6 +133,7 @@ def test_make_up_makes_env_once_with_random_secrets_for_its_owner_alone(tmp_path
         make_env.main()
 
 
+@pytest.mark.process
 def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path):
     make = shutil.which("make")
     assert make
@@ -146,6 +149,7 @@ def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile"])
 def test_a_dockerfile_passes_the_linter(name):
     done = run("hadolint", "--format", "json", f"server/{name}")
@@ -153,6 +157,7 @@ def test_a_dockerfile_passes_the_linter(name):
     assert done.returncode == 0
 
 
+@pytest.mark.process
 def test_the_linter_would_notice(tmp_path):
     (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN apt-get install git\n")
     assert {
@@ -174,18 +179,87 @@ def test_what_a_dockerfile_copies_is_there_and_reaches_the_builder(name):
         assert any(line in (f"!{source}", f"!{source}/**", f"!{Path(source).parent}/*.py") for line in allowed), source
 
 
-@pytest.mark.skipif(not shutil.which("buildah") and not shutil.which("podman"), reason="neither buildah nor podman")
-def test_the_server_s_image_builds():
-    program = shutil.which("buildah") or shutil.which("podman")
-    assert program
+# Imports in a folder that holds what an image holds, as if nothing were installed but what the image installs.
+IN_AN_IMAGE = """
+import importlib, json, re, sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from packaging.requirements import Requirement
+
+def named(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+listed, modules = json.loads(sys.argv[1])
+installed, found = set(), [Requirement(line) for line in listed]
+while found:
+    wanted = found.pop()
+    extras = {named(wanted.name)} | {f"{named(wanted.name)}[{extra}]" for extra in wanted.extras}
+    if extras <= installed:
+        continue
+    installed |= extras
+    try:
+        needed = [Requirement(line) for line in requires(wanted.name) or []]
+    except PackageNotFoundError:  # for another system or Python
+        continue
+    found += [
+        one for one in needed
+        if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras))
+    ]
+owners = {module: {named(owner) for owner in names} for module, names in packages_distributions().items()}
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if "." not in name and name in owners and not owners[name] & installed:
+            raise ModuleNotFoundError(f"the image does not install {sorted(owners[name])}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+sys.path[:0] = ["", "src"]
+for module in modules:
+    importlib.import_module(module)
+"""
+IMPORTED = {
+    # What server/start.py and the `mlflow server` that it becomes import, with a login and artifacts in S3
+    "Dockerfile": (
+        "server/requirements.txt",
+        ["server.start", "mlflow.server.auth", "pymysql", "cryptography", "boto3"],
+    ),
+    "pipeline.Dockerfile": ("requirements.txt", [f"steps.{step}" for step in STEPS]),
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", IMPORTED)
+def test_an_image_holds_and_installs_what_its_program_imports(name, tmp_path):
+    """Without a container engine and its registry: what is copied and installed is read from the Dockerfile."""
+    text = (PROJECT / "server" / name).read_text(encoding="utf-8")
+    for line in re.findall(r"^COPY (.*)", text, re.MULTILINE):
+        *sources, into = line.split()
+        for path in [found for source in sources for found in PROJECT.glob(source)]:
+            if path.is_dir():
+                shutil.copytree(path, tmp_path / into, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                (tmp_path / into).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / into)
+    requirements, modules = IMPORTED[name]
+    assert f"pip install -r {requirements}" in text
+    lines = [line.split("#")[0].strip() for line in (tmp_path / requirements).read_text().splitlines()]
     done = subprocess.run(
-        [program, "build", "--isolation", "chroot", "-f", "server/Dockerfile", "."],
-        cwd=PROJECT,
+        [sys.executable, "-c", IN_AN_IMAGE, json.dumps([[line for line in lines if line], modules])],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.process
+def test_what_an_image_installs_can_be_installed_together():
+    """Every environment of ours, this one too, has both lists: pip found versions for them, and they still agree."""
+    assert {"-r requirements.txt", "-r server/requirements.txt"} <= set(
+        (PROJECT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+    )
+    done = run("python", "-m", "pip", "check")
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_server_s_packages_have_one_pin():

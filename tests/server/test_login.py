@@ -23,7 +23,7 @@ from tests.support.pipeline import COLUMNS, PROJECT
 from tests.support.services import free_port
 from tests.support.team_server import team_server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.e2e
 
 ADMIN = ("admin", "a long password of mine")
 ROLES = {"reader": "a password to read", "member": "a password to work"}

@@ -16,7 +16,7 @@ from server.backup import BackupError, direct
 from steps.support.entrypoint import run_step
 from tests.support.pipeline import COLUMNS, new_store, options, step_function, write_sample
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 PAIRS = pd.DataFrame({"user_id": ["größe 001", "nobody"], "item_id": ["SKU-1", 7]})
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 PROJECT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("versions_before_rooms.zip")
 FAMILIES = ("bias", "bayesian_mf", "matrix_factorization", "random_forest")

@@ -1,19 +1,9 @@
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-import mlflow
 import pytest
 
-from steps.support.entrypoint import run_step
-from tests.support.pipeline import Store, new_store, options, step_function, write_sample
-
-
-class Stepper(Protocol):
-    """Runs a step in this process, as its command line would."""
-
-    def __call__(self, step: str, **parameters: object) -> None: ...
+from tests.support.pipeline import Store, new_store, restored, stepper, write_sample
 
 
 @pytest.fixture(scope="session")
@@ -38,32 +28,19 @@ def module_store(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Stor
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Puts back what a step changes in its process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    yield monkeypatch
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    assert mlflow.active_run() is None
-
-
-def stepper(store: Store, monkeypatch: pytest.MonkeyPatch) -> Stepper:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    monkeypatch.setenv("RECSYS_DATA", str(store.data))
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-    def run(step: str, **parameters: object) -> None:
-        run_step(step, step_function(step), options(folder=store.home, **parameters))
-
-    return run
+    with restored(monkeypatch):
+        yield monkeypatch
 
 
 @pytest.fixture
-def step(store: Store, in_process: pytest.MonkeyPatch) -> Stepper:
+def step(store: Store, in_process: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a step on the test's own store."""
-    return stepper(store, in_process)
+    return stepper(store.home, in_process, MLFLOW_TRACKING_URI=store.uri, RECSYS_DATA=str(store.data))
 
 
 @pytest.fixture
-def module_step(module_store: Store, in_process: pytest.MonkeyPatch) -> Stepper:
+def module_step(module_store: Store, in_process: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs a step on the module's store."""
-    return stepper(module_store, in_process)
+    return stepper(
+        module_store.home, in_process, MLFLOW_TRACKING_URI=module_store.uri, RECSYS_DATA=str(module_store.data)
+    )

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -12,9 +11,9 @@ import pytest
 from recsys.errors import InputError
 from steps.support.entrypoint import parse
 from tests.support.pipeline import PROJECT, grid, step_command, write_csv
+from tests.support.waiting import wait
 
 SITE = Path(__file__).resolve().parents[1] / "support" / "site"  # makes the family `counting` known
-PATIENCE = 90
 
 
 def last_line(text: str) -> str:
@@ -22,7 +21,6 @@ def last_line(text: str) -> str:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(250)
 def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes(store):
     write_csv(store.home / "my.csv", grid())
 
@@ -40,15 +38,16 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
         "text": True,
     }
     with subprocess.Popen(command(processes=2), **options) as process:
-        limit = time.monotonic() + PATIENCE
-        while not list(store.data.glob("jobs/*/fit-1/checkpoints/[0-9]*")):
+
+        def has_checkpoint() -> bool:
             assert process.poll() is None, process.stdout.read()
-            assert time.monotonic() < limit, "no checkpoint"
-            time.sleep(0.05)
+            return bool(list(store.data.glob("jobs/*/fit-1/checkpoints/[0-9]*")))
+
+        wait(has_checkpoint, "a checkpoint")
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) == 3  # PyTorch's launcher and two ranks
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=PATIENCE)
+        said, _ = process.communicate()
     assert process.returncode == 143, said
     assert last_line(said) == "train: stopped by SIGTERM"
     assert "the same line with -P resume=auto goes on from it" in said
@@ -58,7 +57,7 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
     assert stopped.info.status == "KILLED"
     assert not store.client.search_registered_models()
 
-    done = subprocess.run(command(processes=1), **options, timeout=PATIENCE, check=False)
+    done = subprocess.run(command(processes=1), **options, check=False)
     assert done.returncode == 0, done.stdout
     assert f"goes on with the interrupted training of run {stopped.info.run_id}" in done.stdout
     assert "goes on from checkpoint" in done.stdout

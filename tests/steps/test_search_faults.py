@@ -16,18 +16,18 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.support.pipeline import COLUMNS, PROJECT, options, write_sample
+from tests.support.waiting import wait
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.e2e
 
 # RECSYS_FAULTS=long kills as long and as much as the figures of docs/benchmarks.md were taken with.
 LONG = os.environ.get("RECSYS_FAULTS") == "long"
 WORKERS, TRIALS, SECONDS, KILLS = (4, 60, 1.0, 12) if LONG else (3, 24, 0.4, 2)
-PATIENCE = 300
 
 SLEEPS = """
 import sys, time
 import steps
-from recsys.tuning.objective import Objective
+from recsys.tuning.objective import TrialObjective
 
 def measure(self, config, report, into):
     for step in range(1, 5):
@@ -37,8 +37,8 @@ def measure(self, config, report, into):
     into.value, into.metrics = config.damping, {"auc": config.damping}
     return into
 
-Objective.measure = measure
-from steps.shell import run_step
+TrialObjective.measure = measure
+from steps.support.entrypoint import run_step
 from steps.tune import tune
 run_step("tune", tune, sys.argv[2:])
 """
@@ -86,11 +86,9 @@ def workers(store, url, folder):
             worker.process.wait()
 
 
-def wait(happened, worker_logs):
-    limit = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < limit, "\n".join(worker.said() for worker in worker_logs)
-        time.sleep(0.1)
+def said_by(started):
+    """What all workers said."""
+    return "\n".join(worker.said() for worker in started)
 
 
 def states(path: Path) -> list[str]:
@@ -135,8 +133,8 @@ def test_workers_that_are_killed_and_a_database_that_restarts(ready, url, mariad
                 killed, last = killed + 1, time.monotonic()
             return all(worker.process.poll() is not None for worker in started)
 
-        wait(done, started)
-        shown = "\n".join(worker.said() for worker in started)
+        wait(done, lambda: said_by(started))
+        shown = said_by(started)
         assert Counter(worker.process.returncode for worker in started) == {-signal.SIGKILL: killed, 0: WORKERS}, shown
         assert restarted
         assert killed >= KILLS - 1
@@ -169,10 +167,10 @@ def test_ctrl_c_lets_the_running_trial_end_and_leaves_what_can_be_gone_on_with(r
     url = f"sqlite:///{tmp_path}/studies.db"
     with workers(ready, url, tmp_path) as (started, start):
         worker = start(seconds=2, trials=2)
-        wait(lambda: "search 1 of study spring: to 2" in worker.said(), started)
-        wait(lambda: states(tmp_path / "studies.db")[0] == "RUNNING", started)
+        wait(lambda: "search 1 of study spring: to 2" in worker.said(), lambda: said_by(started))
+        wait(lambda: states(tmp_path / "studies.db")[0] == "RUNNING", lambda: said_by(started))
         worker.process.send_signal(signal.SIGINT)
-        wait(lambda: worker.process.poll() is not None, started)
+        wait(lambda: worker.process.poll() is not None, lambda: said_by(started))
         assert worker.process.returncode == 130
         said = worker.said()
         assert "stopping after the running trial; once more to stop at once" in said
@@ -185,16 +183,16 @@ def test_ctrl_c_lets_the_running_trial_end_and_leaves_what_can_be_gone_on_with(r
 
         # Twice stops at once, and what was cut off is tried again.
         worker = start(seconds=30, trials=2)
-        wait(lambda: len(states(tmp_path / "studies.db")) == 2, started)
+        wait(lambda: len(states(tmp_path / "studies.db")) == 2, lambda: said_by(started))
         worker.process.send_signal(signal.SIGTERM)
         time.sleep(2.5)
         worker.process.send_signal(signal.SIGTERM)
-        wait(lambda: worker.process.poll() is not None, started)
+        wait(lambda: worker.process.poll() is not None, lambda: said_by(started))
         assert worker.process.returncode == 143, worker.said()
         assert trials_of(url)[1].state is TrialState.FAIL
 
         worker = start(seconds=0.1, trials=2)
-        wait(lambda: worker.process.poll() is not None, started)
+        wait(lambda: worker.process.poll() is not None, lambda: said_by(started))
         assert "best of 3 trials" in worker.said()
     trials = trials_of(url)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]

@@ -4,26 +4,30 @@ import csv
 import importlib
 import os
 import shutil
-import socket
+import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import psutil
+import pytest
 import requests
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from steps.support.entrypoint import run_step
+from tests.support.services import free_port
+from tests.support.waiting import wait
+
 PROJECT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 90
 COLUMNS = {
     "user_column": "Kundin / Nr.",
     "item_column": "sku",
@@ -120,7 +124,6 @@ class Store:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=280,
             check=False,
         )
         if check:
@@ -195,10 +198,31 @@ def step_function(name: str) -> Callable[..., Any]:
 
 
 @contextmanager
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Puts back what steps change in the process that they run in."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    yield monkeypatch
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert mlflow.active_run() is None
+
+
+def stepper(folder: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -> Callable[..., None]:
+    """Runs a step in this process, as its command line would in `folder`, with these variables set."""
+    for name, value in {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", **environment}.items():
+        monkeypatch.setenv(name, value)
+
+    def step(name: str, **parameters: object) -> None:
+        run_step(name, step_function(name), options(**{"folder": folder, **parameters}))
+
+    return step
+
+
+@contextmanager
 def serving(store: Store, command: str, *options: str, uri: str = "") -> Iterator[str]:
     """The address of an `mlflow ui` or `mlflow server` over a store, or the database `uri`, while it is needed."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     mlflow = str(Path(sys.executable).parent / "mlflow")
     started = [mlflow, command, "--backend-store-uri", uri or store.uri, "--host", "127.0.0.1", "--port", str(port)]
@@ -213,7 +237,7 @@ def serving(store: Store, command: str, *options: str, uri: str = "") -> Iterato
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait(address, server, log)
+            wait(lambda: _answers(address, server, log), lambda: f"the server's start ({log.read_text()})")
             yield address
         finally:
             top = psutil.Process(server.pid)
@@ -226,13 +250,8 @@ def serving(store: Store, command: str, *options: str, uri: str = "") -> Iterato
             server.wait()
 
 
-def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
-    limit = time.monotonic() + _START_SECONDS
-    while time.monotonic() < limit:
-        assert server.poll() is None, log.read_text()
-        try:
-            if requests.get(f"{address}/health", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server does not answer after {_START_SECONDS} s: {log.read_text()}")
+def _answers(address: str, server: subprocess.Popen, log: Path) -> bool:
+    assert server.poll() is None, log.read_text()
+    with suppress(requests.RequestException):
+        return requests.get(f"{address}/health", timeout=5).ok
+    return False

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
+from tests.support.waiting import wait
+
 GIVEN = "RECSYS_TEST_MYSQL_URL"
-_START_SECONDS = 60
 
 
 class DatabaseServer:
@@ -40,15 +40,18 @@ class DatabaseServer:
             self.process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        limit = time.monotonic() + _START_SECONDS
-        while time.monotonic() < limit:
-            if self.process.poll() is not None:
-                break
-            with suppress(pymysql.Error):
-                self.execute("select 1")
-                return
-            time.sleep(0.1)
-        raise RuntimeError(f"the database does not start: {self._log.read_text(errors='replace')[-3000:]}")
+        wait(self._answers, lambda: f"the database's start ({self._said()})")
+
+    def _answers(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"the database does not start: {self._said()}")
+        with suppress(pymysql.Error):
+            self.execute("select 1")
+            return True
+        return False
+
+    def _said(self) -> str:
+        return self._log.read_text(errors="replace")[-3000:] if self._log else ""
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the private server: SIGTERM as at a restart, SIGKILL as at a power cut."""

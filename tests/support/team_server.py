@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +16,10 @@ import yaml
 
 from server.make_env import filled
 from tests.support.services import DatabaseServer, free_port
+from tests.support.waiting import wait
 
 PROJECT = Path(__file__).resolve().parents[2]
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<rule>:?[-?])(?P<other>[^}]*))?\}")
-_PATIENCE_SECONDS = 120
 
 
 def secrets() -> dict[str, str]:
@@ -96,11 +95,15 @@ class TeamServer:
                 stderr=log,
                 start_new_session=True,
             )
-        limit = time.monotonic() + _PATIENCE_SECONDS
-        while not (self._listens() and self.is_healthy()):
-            if self.process.poll() is not None or time.monotonic() > limit:
-                raise RuntimeError(f"the server does not start: {self.log.read_text(errors='replace')[-3000:]}")
-            time.sleep(0.1)
+        wait(self._has_started, lambda: f"the server's start ({self._said()})")
+
+    def _has_started(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"the server does not start: {self._said()}")
+        return self._listens() and self.is_healthy()
+
+    def _said(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
 
     def is_healthy(self) -> bool:
         """What the service's health check says."""
@@ -143,6 +146,11 @@ class TeamServer:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RECSYS_"))}
         return kept | self.environment
+
+
+def read_all(folder: Path) -> bytes:
+    """The content of every file in a folder."""
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_what_is_no_url_of_a_database_is_refused_without_its_password(url):
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "location"),
     [
         ("mysql+pymysql://anna:s3cret@db/optuna", "db:3306"),
         ("mysql+pymysql://db:3307/optuna", "db:3307"),
@@ -58,6 +58,6 @@ def test_what_is_no_url_of_a_database_is_refused_without_its_password(url):
         ("sqlite:////folder/studies.db?timeout=3", "/folder/studies.db"),
     ],
 )
-def test_where_a_database_is(url, place):
+def test_where_a_database_is(url, location):
     database_url.check_url(url)
-    assert database_url.place(url) == place
+    assert database_url.location(url) == location

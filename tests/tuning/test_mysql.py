@@ -9,15 +9,15 @@ import pytest
 import sqlalchemy
 
 from recsys.errors import InputError
+from recsys.testing.datasets import rated
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
 from recsys.tuning.search import Search
-from recsys.tuning.study import Plan
+from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import DONE
-from tests.support.builders import rated
 from tests.support.services import free_port
 
-PLAN = Plan("bias", trials=3, heartbeat=1)
+CONFIG = SearchConfig("bias", trials=3, heartbeat=1)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def account(mariadb, name, *grants):
 
 
 def opened(dataset, url, **changes):
-    found = Search(replace(PLAN, **changes), dataset, url, "study", "host")
+    found = Search(replace(CONFIG, **changes), dataset, url, "study", "host")
     found.join()
     return found
 
@@ -103,7 +103,7 @@ def test_a_host_of_no_such_name_is_told(dataset):
         opened(dataset, "mysql+pymysql://anna:s3cret@no.such.host.invalid/optuna")
 
 
-def test_two_may_give_a_trial_its_first_sign_of_life(mariadb, dataset, monkeypatch):
+def test_two_may_record_the_first_heartbeat_of_a_trial(mariadb, dataset, monkeypatch):
     """Its worker, and one that sees it under the lock before the worker got so far."""
     found = opened(dataset, mariadb.new_database("first"))
     trial_id = found.study.ask()._trial_id
@@ -132,7 +132,7 @@ def test_workers_that_start_together_run_exactly_the_trials_asked_for(restart, m
         into.value, into.metrics = 0.5, {"auc": 0.5}
         return into
 
-    monkeypatch.setattr(searches.Objective, "measure", measure)
+    monkeypatch.setattr(searches.TrialObjective, "measure", measure)
     ended, answers = [], []
     start = threading.Barrier(4)
 

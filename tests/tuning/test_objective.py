@@ -3,9 +3,9 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.bias import Config
+from recsys.testing.datasets import rated
 from recsys.tuning import objective as objectives
-from recsys.tuning.objective import Measured, Objective
-from tests.support.builders import rated
+from recsys.tuning.objective import TrialObjective, TrialResult
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def dataset(prepare_rows):
 
 
 def test_the_folds_cover_the_training_rows_once_and_nothing_else(dataset):
-    objective = Objective("random_forest", dataset, "auc", "maximize", seed=3)
+    objective = TrialObjective("random_forest", dataset, "auc", "maximize", seed=3)
     folds = list(objective._folds(5))
     pairs = [set(zip(fold.validation.users, fold.validation.items, strict=True)) for fold in folds]
     every = set(zip(dataset.train.users, dataset.train.items, strict=True))
@@ -29,7 +29,7 @@ def test_the_folds_cover_the_training_rows_once_and_nothing_else(dataset):
 
 def test_another_seed_makes_other_folds_and_the_order_of_rows_none(dataset):
     def held_out(rows, seed):
-        first = next(Objective("random_forest", dataset.holding(train=rows), "auc", "maximize", seed)._folds(5))
+        first = next(TrialObjective("random_forest", dataset.holding(train=rows), "auc", "maximize", seed)._folds(5))
         return set(zip(first.validation.users, first.validation.items, strict=True))
 
     backwards = dataset.train[np.arange(len(dataset.train))[::-1]]
@@ -39,10 +39,10 @@ def test_another_seed_makes_other_folds_and_the_order_of_rows_none(dataset):
 
 def test_the_value_is_the_mean_of_the_folds_and_each_is_reported(dataset, monkeypatch):
     aucs = iter([0.5, 0.7, 0.6, 0.8, 0.9])
-    monkeypatch.setattr(Objective, "_fit", lambda *_: {"auc": next(aucs), "rmse": 1.0})
+    monkeypatch.setattr(TrialObjective, "_fit", lambda *_: {"auc": next(aucs), "rmse": 1.0})
     told = []
-    objective = Objective("random_forest", dataset, "auc", "maximize", seed=3)
-    measured = objective.measure(Config(), lambda step, value: told.append((step, value)), Measured())
+    objective = TrialObjective("random_forest", dataset, "auc", "maximize", seed=3)
+    measured = objective.measure(Config(), lambda step, value: told.append((step, value)), TrialResult())
     assert [step for step, _ in told] == [1, 2, 3, 4, 5]
     assert [value for _, value in told] == pytest.approx([0.5, 0.6, 0.6, 0.65, 0.7])
     assert measured.value == pytest.approx(0.7)
@@ -63,8 +63,8 @@ def test_the_pruner_gets_the_metric_or_else_the_error_that_stands_in(metric, dir
 
     monkeypatch.setattr(objectives, "train", train)
     heard = []
-    objective = Objective("bias", dataset, metric, direction, seed=0)
-    measured = objective.measure(Config(), lambda step, value: heard.append((step, value)), Measured())
+    objective = TrialObjective("bias", dataset, metric, direction, seed=0)
+    measured = objective.measure(Config(), lambda step, value: heard.append((step, value)), TrialResult())
     assert heard == [(1, told)]
     assert measured.value == measured.metrics[metric]
     assert measured.curves["epoch_validation_auc"] == [(1, 0.7)]
@@ -87,8 +87,8 @@ def test_the_pruner_hears_of_one_measure_only(reports, told, dataset, monkeypatc
 
     monkeypatch.setattr(objectives, "train", train)
     heard = []
-    objective = Objective("bias", dataset, "auc", "maximize", seed=0)
-    objective.measure(Config(), lambda step, value: heard.append((step, value)), Measured())
+    objective = TrialObjective("bias", dataset, "auc", "maximize", seed=0)
+    objective.measure(Config(), lambda step, value: heard.append((step, value)), TrialResult())
     assert heard == told
 
 
@@ -96,11 +96,11 @@ def test_a_metric_that_is_undefined_is_told(prepare_rows):
     rows = [(u, i, 1 + (u + i) % 5 if u * 10 + i < 70 else 5, u * 10 + i) for u in range(10) for i in range(10)]
     dataset = prepare_rows(rows, split="time")  # the last thirty ratings are all likes
     with pytest.raises(InputError, match="metric 'auc' is undefined on the validation rows: all 10 rows are likes"):
-        Objective("bias", dataset, "auc", "maximize", 0).measure(Config(), lambda *_: None, Measured())
+        TrialObjective("bias", dataset, "auc", "maximize", 0).measure(Config(), lambda *_: None, TrialResult())
 
 
 def test_a_long_curve_is_thinned_for_the_study():
-    measured = Measured()
+    measured = TrialResult()
     for step in range(1000):
         measured.add(step, {"loss": 1.0})
     assert len(measured.curves["loss"]) == 1000

@@ -9,15 +9,15 @@ from sqlalchemy import event
 
 from recsys.errors import DivergedError, InputError
 from recsys.models import bias
+from recsys.testing.datasets import rated
 from recsys.tuning import search as searches
 from recsys.tuning import storage as storages
-from recsys.tuning.plots import study_figures
+from recsys.tuning.database_errors import retry_database
 from recsys.tuning.search import Search
-from recsys.tuning.study import Plan
+from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import STOPPED, counts, note_of, share_saved
-from tests.support.builders import rated
 
-PLAN = Plan("bias", trials=3, heartbeat=1)
+CONFIG = SearchConfig("bias", trials=3, heartbeat=1)
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def new_storage(folder, empty, name="studies"):
     return f"sqlite:///{folder / name}.db"
 
 
-def opened(dataset, storage, plan=PLAN, name="study"):
-    found = Search(plan, dataset, storage, name, "host")
+def opened(dataset, storage, config=CONFIG, name="study"):
+    found = Search(config, dataset, storage, name, "host")
     found.join()
     return found
 
 
-def run(dataset, storage, plan=PLAN, on_trial=lambda trial, curves: None, **named):
+def run(dataset, storage, config=CONFIG, on_trial=lambda trial, curves: None, **named):
     """A worker's search, finished as a step would."""
-    found = opened(dataset, storage, plan)
+    found = opened(dataset, storage, config)
     with found.at_work():
         found.run(on_trial, **named)
         assert found.contend() == "finish"
@@ -69,7 +69,7 @@ def measuring(monkeypatch, measure):
         into.metrics = {"auc": into.value}
         return into
 
-    monkeypatch.setattr(searches.Objective, "measure", measured)
+    monkeypatch.setattr(searches.TrialObjective, "measure", measured)
 
 
 def states(found):
@@ -90,7 +90,7 @@ def test_the_best_trial_is_found_and_trial_0_is_the_default(dataset, storage):
 def test_the_default_is_a_point_of_the_space_where_it_lies_in_it(dataset, storage):
     run(dataset, storage)
     assert opened(dataset, storage).trials()[0].params == {"damping": 5.0}
-    outside = replace(PLAN, ranges={"damping": [6, 7]})
+    outside = replace(CONFIG, ranges={"damping": [6, 7]})
     found = opened(dataset, storage, outside, "other")
     with found.at_work():
         found.run(lambda trial, curves: None)
@@ -98,18 +98,18 @@ def test_the_default_is_a_point_of_the_space_where_it_lies_in_it(dataset, storag
 
 
 def test_the_lowest_is_best_where_less_is_better(dataset, storage):
-    found = run(dataset, storage, replace(PLAN, metric="rmse", direction="minimize"))
+    found = run(dataset, storage, replace(CONFIG, metric="rmse", direction="minimize"))
     assert found.best()[0].value == min(trial.value for trial in found.trials())
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_the_same_seed_tries_the_same_and_the_next_search_something_else(sampler, dataset, tmp_path, empty):
-    plan = replace(PLAN, sampler=sampler)
+    config = replace(CONFIG, sampler=sampler)
 
     def tried(name):
         storage = new_storage(tmp_path, empty, name)
-        run(dataset, storage, plan)
-        return [trial.user_attrs["config"]["damping"] for trial in run(dataset, storage, plan).trials()]
+        run(dataset, storage, config)
+        return [trial.user_attrs["config"]["damping"] for trial in run(dataset, storage, config).trials()]
 
     first = tried("one")
     assert first == tried("other")
@@ -118,7 +118,7 @@ def test_the_same_seed_tries_the_same_and_the_next_search_something_else(sampler
 
 def test_a_search_that_is_over_is_followed_by_as_many_trials_again(dataset, storage):
     run(dataset, storage)
-    found = run(dataset, storage, replace(PLAN, trials=2))
+    found = run(dataset, storage, replace(CONFIG, trials=2))
     assert (found.number, len(found.trials())) == (2, 5)
     assert [bool(trial.user_attrs.get("default")) for trial in found.trials()] == [True, False, False, False, False]
 
@@ -135,10 +135,10 @@ def test_a_search_that_was_left_is_gone_on_with(dataset, storage):
 
 def test_who_joins_and_wants_more_gets_more(dataset, storage):
     opened(dataset, storage)
-    joined = opened(dataset, storage, replace(PLAN, trials=5))
+    joined = opened(dataset, storage, replace(CONFIG, trials=5))
     assert (joined.number, joined.target) == (1, 5)
-    assert opened(dataset, storage, replace(PLAN, trials=4)).target == 5
-    endless = opened(dataset, storage, replace(PLAN, trials=0, timeout=60))
+    assert opened(dataset, storage, replace(CONFIG, trials=4)).target == 5
+    endless = opened(dataset, storage, replace(CONFIG, trials=0, timeout=60))
     assert (endless.number, endless.target) == (1, None)
 
 
@@ -154,7 +154,7 @@ def test_who_joins_and_wants_more_gets_more(dataset, storage):
 def test_a_study_of_something_else_is_refused(changes, message, dataset, storage):
     run(dataset, storage)
     with pytest.raises(InputError, match=message):
-        opened(dataset, storage, replace(PLAN, **changes))
+        opened(dataset, storage, replace(CONFIG, **changes))
 
 
 def test_a_study_of_other_data_is_refused_with_both_digests(dataset, storage, prepare_rows):
@@ -166,8 +166,8 @@ def test_a_study_of_other_data_is_refused_with_both_digests(dataset, storage, pr
 
 def test_time_ends_a_search(dataset, storage):
     with pytest.raises(InputError, match="study 'study': no trial completed; pass more trials or a longer timeout"):
-        run(dataset, storage, replace(PLAN, timeout=1e-9)).best()
-    found = run(dataset, storage, replace(PLAN, trials=0, timeout=0.5))
+        run(dataset, storage, replace(CONFIG, timeout=1e-9)).best()
+    found = run(dataset, storage, replace(CONFIG, trials=0, timeout=0.5))
     assert found.trials()[0].user_attrs["config"] == bias.Config().model_dump()
 
 
@@ -202,7 +202,7 @@ def test_hopeless_trials_are_pruned_but_none_of_the_first_five(dataset, storage,
 
     measuring(monkeypatch, measure)
     monkeypatch.setattr(bias, "CAPABILITIES", bias.Capabilities(spared_reports=spared))
-    found = run(dataset, storage, replace(PLAN, trials=7))
+    found = run(dataset, storage, replace(CONFIG, trials=7))
     assert states(found) == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED] * 2
     assert found.trials()[6].intermediate_values == dict.fromkeys(range(1, spared + 1), -7.0)
     assert 0 < share_saved(found.trials()) < 1
@@ -242,7 +242,7 @@ def test_a_trial_whose_worker_died_is_tried_again_by_another(beats, dataset, sto
     dead = opened(dataset, storage)
     trial = dead.study.ask()
     bias.Config(damping=trial.suggest_float("damping", 0.5, 50, log=True))
-    if beats:  # else it died before its first sign of life
+    if beats:  # else it died before its first heartbeat
         dead.storage.record_heartbeat(trial._trial_id)
     found = run(dataset, storage)
     assert states(found) == [TrialState.FAIL] + [TrialState.COMPLETE] * 3
@@ -269,8 +269,8 @@ def test_a_worker_that_was_taken_for_dead_has_no_say(dataset, storage, monkeypat
 
 def test_two_workers_share_the_trials_and_one_finishes(dataset, storage, monkeypatch):
     measuring(monkeypatch, lambda call, report: time.sleep(0.05) or call / 100)
-    plan = replace(PLAN, trials=10)
-    workers = [opened(dataset, storage, plan) for _ in range(2)]
+    config = replace(CONFIG, trials=10)
+    workers = [opened(dataset, storage, config) for _ in range(2)]
     answers, told = [], []
 
     def work(worker):
@@ -297,11 +297,11 @@ def test_two_workers_share_the_trials_and_one_finishes(dataset, storage, monkeyp
 def test_the_finishing_passes_on_when_its_worker_dies(dataset, storage, monkeypatch):
     monkeypatch.setattr(searches, "_GRACE", 2)
     first, second = opened(dataset, storage), opened(dataset, storage)
-    first.ledger.beat(first.worker, None)
-    second.ledger.beat(second.worker, None)
+    first.coordinator.record_heartbeat(first.worker, None)
+    second.coordinator.record_heartbeat(second.worker, None)
     assert [first.contend(), second.contend(), first.contend()] == ["finish", "wait", "finish"]
     limit = time.monotonic() + 20
-    while second.contend() == "wait":  # the first gives no more signs of life
+    while second.contend() == "wait":  # the first has no more heartbeats
         assert time.monotonic() < limit
         time.sleep(0.2)
     first.close({"trial": 1})  # too late
@@ -312,13 +312,13 @@ def test_the_finishing_passes_on_when_its_worker_dies(dataset, storage, monkeypa
 
 def test_a_worker_for_a_search_that_is_over_is_not_let_in(dataset, storage):
     run(dataset, storage)
-    late = Search(PLAN, dataset, storage, "study", "host")
+    late = Search(CONFIG, dataset, storage, "study", "host")
     assert not late.join(1)
     assert late.join(None)
 
 
 def test_a_full_disk_is_told(dataset, storage):
-    found = opened(dataset, storage, replace(PLAN, trials=50))
+    found = opened(dataset, storage, replace(CONFIG, trials=50))
 
     def limit(connection, _record):
         connection.execute(f"pragma max_page_count = {connection.execute('pragma page_count').fetchone()[0]}")
@@ -358,7 +358,7 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_raised():
             raise OperationalError("update", {}, Exception(1213, "Deadlock found"))
         return "done"
 
-    assert storages.patiently(deadlocked) == "done"
+    assert retry_database(deadlocked)() == "done"
     calls.clear()
 
     def denied():
@@ -366,35 +366,5 @@ def test_what_may_pass_is_tried_again_and_what_may_not_is_raised():
         raise OperationalError("update", {}, Exception(1045, "Access denied"))
 
     with pytest.raises(OperationalError):
-        storages.patiently(denied)
+        retry_database(denied)()
     assert len(calls) == 1
-
-
-def test_figures_of_a_study_say_what_they_show(dataset, storage, monkeypatch):
-    def measure(call, report):
-        for step in range(1, 4):
-            report(step, 0.7 + call / 100 + step / 1000)
-        return 0.7 + call / 100
-
-    measuring(monkeypatch, measure)
-    found = run(dataset, storage, replace(PLAN, trials=7))
-    figures = study_figures(found.study, "auc")
-    assert figures.keys() == {
-        "optimisation_history.png",
-        "parameter_importances.png",
-        "slice.png",
-        "parallel_coordinates.png",
-        "intermediate_values.png",
-        "timeline.png",
-    }
-    for name, figure in figures.items():
-        axes = figure.axes[0]
-        assert axes.get_title() or figure.get_suptitle(), name
-        assert axes.get_xlabel() or name == "parallel_coordinates.png", name
-        assert axes.get_ylabel() or name == "parallel_coordinates.png", name
-        figure.canvas.draw()
-
-
-def test_a_study_with_one_trial_has_its_figures(dataset, storage):
-    found = run(dataset, storage, replace(PLAN, trials=1))
-    assert study_figures(found.study, "auc").keys() == {"optimisation_history.png", "timeline.png"}

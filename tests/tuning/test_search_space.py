@@ -19,7 +19,7 @@ def test_the_forest_s_space_is_the_one_that_was_asked_for():
         "n_estimators": ("int", (50, 500)),
         "max_depth": ("int", (2, 32)),
         "min_samples_split": ("int", (2, 20)),
-        "min_samples_leaf": ("int", (1, 10)),
+        "min_samples_leaf": ("int", (1, 50)),
         "max_features": ("choice", ("sqrt", "log2", "none")),
         "bootstrap": ("choice", (True, False)),
     }

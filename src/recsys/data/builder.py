@@ -1,25 +1,25 @@
 """From cleaned ratings to a dataset's files: who is learnt from, who tests, and what is known of users and items.
 
-Ratings come some at a time, from memory or from disk, and every number is gathered in their order. So both give the
-same files, byte for byte.
+Ratings come some at a time, and every number is gathered in their order. So the files are the same, byte for byte,
+however the ratings are cut and wherever they are kept.
 """
 
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.arrays import Floats, Ids
-from recsys.data import spill, splits
+from recsys.arrays import Floats
+from recsys.data import splits
 from recsys.data.buckets import Buckets, bits_for
 from recsys.data.cleaning import Block
 from recsys.data.dataset import Dataset, digest_source, find_prepared, open_prepared
@@ -28,9 +28,10 @@ from recsys.data.interactions import Interactions
 from recsys.data.manifest import FORMAT, write_manifest
 from recsys.data.parquet_store import PARTS, SIDES, PartWriter
 from recsys.data.preparation import Preparation
-from recsys.data.ratings import read_ratings
-from recsys.data.readers.files import estimate_rows, find_files, open_files
-from recsys.data.readers.source import Columns
+from recsys.data.ratings import BYTES_A_ROW as SCRATCH_A_ROW
+from recsys.data.ratings import Ratings, read_ratings
+from recsys.data.readers.files import estimate_rows, find_files
+from recsys.data.readers.source import ColumnNames
 from recsys.errors import InputError
 from recsys.runtime import memory
 from recsys.runtime.files import sync
@@ -38,62 +39,31 @@ from recsys.runtime.files import sync
 BYTES_A_ROW = 24
 """On disk, at most: what is written of a rating."""
 
-_BUCKET = 1 << 22  # test rows sorted at a time, where they come from disk
-
-
-class Cleaned(Protocol):
-    """Cleaned ratings, in memory or on disk: `Ratings` or `SpilledRatings`."""
-
-    @property
-    def user_ids(self) -> Ids:
-        """In codepoint order, each used by a row."""
-
-    @property
-    def item_ids(self) -> Ids:
-        """Likewise."""
-
-    @property
-    def timed(self) -> bool:
-        """Whether every rating has a timestamp; else none has."""
-
-    @property
-    def rows_read(self) -> int:
-        """Rows of the input."""
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Of those, how many were dropped for which reason."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """One sentence each, for the user."""
-
-    def __len__(self) -> int: ...
-
-    def blocks(self) -> Iterator[Block]:
-        """The ratings in the input's order, some at a time; may be asked for again."""
+_BUCKET = 1 << 22  # test rows sorted at a time
 
 
 def build(
-    ratings: Cleaned, preparation: Preparation, folder: Path, source: Path, scratch: Path | None = None
+    ratings: Ratings, preparation: Preparation, folder: Path, source: Path, scratch: Path | None = None
 ) -> dict[str, Any]:
     """Write a dataset's tables into a folder; returns what the manifest says of them.
 
     Args:
         source: the input, for messages.
-        scratch: a folder for what is not to be held in memory; None: there is memory enough.
+        scratch: a folder on disk for the hashes of the test rows; None: they are held in memory.
 
     Raises:
         InputError: if these ratings and parameters make no dataset.
     """
-    scale = _check(ratings, preparation, source)
+    _check(ratings, preparation, source)
     assign = _assign(ratings, preparation)
-    hashes = splits.PairHashes(ratings.user_ids, ratings.item_ids)
-    learner = Learner(len(ratings.user_ids), len(ratings.item_ids))
+    hashes = splits.PairHashes(ratings.users.ids, ratings.items.ids)
+    learner = Learner(len(ratings.users), len(ratings.items))
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1))  # Parquet is written beside the work of this thread
         writers = [stack.enter_context(PartWriter(folder / name, pool)) for name in PARTS]
-        tested = stack.enter_context(_Tested(scratch, round(len(ratings) * preparation.test_size)))
+        bits = bits_for(round(len(ratings) * preparation.test_size), _BUCKET)
+        tested = stack.enter_context(Buckets(scratch, [("row", "u8")], bits))
+        low, high = np.inf, -np.inf  # of the rows learnt from: models must not know how the test rows are rated
         for block in ratings.blocks():
             rows = Interactions(block.users, block.items, block.values, block.timestamps)
             hashed = hashes.of(block.users, block.items)
@@ -101,28 +71,26 @@ def build(
             for part, writer in enumerate(writers):
                 chosen = np.flatnonzero(parts == part)
                 writer.add(some := rows[chosen])
+                if part == splits.TEST:
+                    tested.add(row := splits.mix_rows(hashed[chosen], some.ratings, some.timestamps), row=row)
+                else:
+                    low, high = some.ratings.min(initial=low), some.ratings.max(initial=high)
                 if part == splits.TRAIN:
                     learner.add(some.users, some.items, some.ratings)
-                elif part == splits.TEST:
-                    tested.add(splits.mix_ratings(hashed[chosen], some.ratings))
         sizes = {name: writer.rows for name, writer in zip(PARTS, writers, strict=True)}
-        for name, size in sizes.items():
-            if size == 0:
-                raise InputError(
-                    f"{source.name}: at least one {name} rating is needed, but split={preparation.split} with "
-                    f"test_size={preparation.test_size:g} and validation_size={preparation.validation_size:g} leaves "
-                    f"none of {len(ratings)}; pass more ratings or other sizes"
-                )
+        _check_parts(sizes, low, high, preparation, source)
         for writer in writers:
             writer.finish()
-        test_digest = splits.digest_ascending(tested.ascending(), preparation.like_threshold)
+        test_digest = splits.digest_ascending(
+            (np.sort(records["row"]) for records in tested.drain()), preparation.like_threshold
+        )
     _write_sides(ratings, learner.features(), folder)
     return {
         "test_digest": test_digest,
         "ratings": len(ratings),
-        "users": len(ratings.user_ids),
-        "items": len(ratings.item_ids),
-        "scale": list(scale),
+        "users": len(ratings.users),
+        "items": len(ratings.items),
+        "scale": [float(low), float(high)],
         "sizes": sizes,
         "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
     }
@@ -133,44 +101,34 @@ def feature_names(side: str) -> tuple[str, ...]:
     return "average_rating", "rating_std", "rating_count", SIDES[side]
 
 
-class _Tested:
-    """The hashes of the test rows, sorted in memory, or by buckets on disk."""
-
-    def __init__(self, scratch: Path | None, rows: int) -> None:
-        self._held: list[splits.Hashes] = []
-        self._buckets = None
-        if scratch is not None:
-            self._buckets = Buckets(scratch / "tested", [("row", "u8")], bits_for(rows, _BUCKET))
-
-    def __enter__(self) -> "_Tested":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._buckets:
-            self._buckets.close()
-
-    def add(self, rows: splits.Hashes) -> None:
-        if self._buckets:
-            self._buckets.add(rows, row=rows)
-        else:
-            self._held.append(rows)
-
-    def ascending(self) -> Iterable[splits.Hashes]:
-        drained = (
-            (records["row"] for records in self._buckets.drain()) if self._buckets else [np.concatenate(self._held)]
+def _check_parts(sizes: dict[str, int], low: float, high: float, preparation: Preparation, source: Path) -> None:
+    """Refuse a part without ratings, and rows to learn from that are all rated alike, from `low` to `high`."""
+    sentence = (
+        f"split={preparation.split} with test_size={preparation.test_size:g} and "
+        f"validation_size={preparation.validation_size:g} leaves"
+    )
+    for name, size in sizes.items():
+        if size == 0:
+            raise InputError(
+                f"{source.name}: at least one {name} rating is needed, but {sentence} none of {sum(sizes.values())}; "
+                "pass more ratings or other sizes"
+            )
+    if low == high:
+        raise InputError(
+            f"{source.name}: column {preparation.rating_column!r}: ratings that differ are needed to learn from, but "
+            f"{sentence} only ratings of {low:g} for train and validation; pass more ratings or other sizes"
         )
-        return (np.sort(rows) for rows in drained)
 
 
-def _check(ratings: Cleaned, preparation: Preparation, source: Path) -> tuple[float, float]:
-    """Refuse ratings of which no dataset can be made; returns the lowest and the highest."""
+def _check(ratings: Ratings, preparation: Preparation, source: Path) -> None:
+    """Refuse ratings of which no dataset can be made."""
     place = source.name
     low, high = np.inf, -np.inf
     for block in ratings.blocks():
         low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
     for ids, column, kind in (
-        (ratings.user_ids, preparation.user_column, "users"),
-        (ratings.item_ids, preparation.item_column, "items"),
+        (ratings.users.ids, preparation.user_column, "users"),
+        (ratings.items.ids, preparation.item_column, "items"),
     ):
         if len(ids) < 2:
             raise InputError(
@@ -200,10 +158,9 @@ def _check(ratings: Cleaned, preparation: Preparation, source: Path) -> tuple[fl
             f"parameter 'split': time needs timestamps, and {place} has no column "
             f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
         )
-    return low, high
 
 
-def _assign(ratings: Cleaned, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
+def _assign(ratings: Ratings, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
     """What gives every row of a block its part; to be asked once for every block, in order."""
     sizes = preparation.test_size, preparation.validation_size
     if preparation.split == "hash":
@@ -231,8 +188,8 @@ def _known(timestamps: Floats | None) -> Floats:
     return timestamps
 
 
-def _write_sides(ratings: Cleaned, features: Features, folder: Path) -> None:
-    for side, ids in (("user", ratings.user_ids), ("item", ratings.item_ids)):
+def _write_sides(ratings: Ratings, features: Features, folder: Path) -> None:
+    for side, ids in (("user", ratings.users.ids), ("item", ratings.items.ids)):
         statistics: Statistics = getattr(features, side)
         columns = (
             statistics.average,
@@ -249,7 +206,7 @@ def _write_sides(ratings: Cleaned, features: Features, folder: Path) -> None:
 _STALE_SECONDS = 24 * 3600
 
 
-_MEMORY_A_ROW = 170  # bytes at the most, measured, while ratings are prepared in memory
+_MEMORY_A_ROW = 100  # bytes at the most, measured, where all of them are held in memory
 
 
 def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: float | None = None) -> Dataset:
@@ -257,8 +214,8 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
 
     Args:
         source: a file, a folder of files or a pattern.
-        gigabytes: memory to use, in 10^9 bytes; what needs more goes by way of the disk, with the same result. None:
-            half of what is available.
+        gigabytes: memory to use, in 10^9 bytes; rows that need more are kept on disk meanwhile, with the same result.
+            None: half of what is available.
 
     Raises:
         InputError: if the input or a parameter cannot be used. Nothing is left behind then.
@@ -268,27 +225,26 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
     digest = digest_source(files, preparation)
     if found := find_prepared(digest, folder):
         return found
-    columns = Columns(
+    columns = ColumnNames(
         preparation.user_column,
         preparation.item_column,
         preparation.rating_column,
         preparation.timestamp_column,
     )
-    bar = None if preparation.min_rating == "none" else preparation.min_rating
+    lowest = None if preparation.min_rating == "none" else preparation.min_rating
     rows = estimate_rows(files)
     allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
     with _partial(folder) as partial:
-        if rows * _MEMORY_A_ROW <= allowed:
-            ratings: Cleaned = read_ratings(source, columns, separator=preparation.separator, min_rating=bar)
-            content = build(ratings, preparation, partial, source)
-        else:
-            sources = open_files(files, columns, preparation.separator)
+        scratch = None
+        if rows * _MEMORY_A_ROW > allowed:
             _check_disk(rows, folder)
-            scratch = partial / "spill"
-            scratch.mkdir()
-            ratings = spill.spill_ratings(source, sources, columns, bar, scratch, rows)
+            scratch = partial
+        with read_ratings(
+            source, columns, separator=preparation.separator, min_rating=lowest, scratch=scratch
+        ) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
-            shutil.rmtree(scratch)
+        if digest_source(find_files(source), preparation) != digest:
+            raise InputError(f"{source}: changed while it was read; run prepare again when nothing writes to it")
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "digest": digest,
@@ -300,7 +256,6 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
             "notes": list(ratings.notes),
             **content,
         }
-        del ratings
         _publish(partial, folder / digest, manifest)
     return open_prepared(folder / digest, manifest)
 
@@ -336,7 +291,7 @@ def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_disk(rows: int, folder: Path) -> None:
-    needed, free = rows * (spill.BYTES_A_ROW + BYTES_A_ROW), shutil.disk_usage(folder).free
+    needed, free = rows * (SCRATCH_A_ROW + BYTES_A_ROW), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
             f"{folder}: preparing about {rows:,} ratings, which do not fit in memory, needs {needed / 1e9:.1f} GB of "

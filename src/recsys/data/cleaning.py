@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from recsys.arrays import Codes, Flags, Floats
 from recsys.data.readers.delimited import MISSING_NUMBERS
-from recsys.data.readers.source import Columns, RawColumns, shorten
-from recsys.data.vocabulary import Codebook, codes_of, texts_of
+from recsys.data.readers.source import ColumnNames, RawBlock, shorten
+from recsys.data.vocabulary import VocabularyBuilder, codes_of, texts_of
 from recsys.errors import InputError
 
 Bar = float | Literal["positive"] | None
@@ -58,22 +58,22 @@ class _Tally:
 
 @dataclass
 class Cleaner:
-    """Cleans the rows of an input, run by run, and counts what it drops.
+    """Cleans the rows of an input, block by block, and counts what it drops.
 
     Rows without a timestamp go only where another row has one, which is known at the end: until then they are kept.
     """
 
-    columns: Columns
+    columns: ColumnNames
     bar: Bar
-    users: Codebook = field(default_factory=Codebook)
-    items: Codebook = field(default_factory=Codebook)
+    users: VocabularyBuilder = field(default_factory=VocabularyBuilder)
+    items: VocabularyBuilder = field(default_factory=VocabularyBuilder)
     rows_read: int = 0
     timed: bool = False  # whether any row has a timestamp
     _any_time: _Tally = field(default_factory=_Tally)
     _with_time: _Tally = field(default_factory=_Tally)
     _dated: bool | None = None  # whether timestamps are dates, from the first one on
 
-    def clean(self, raw: RawColumns) -> Block:
+    def clean(self, raw: RawBlock) -> Block:
         """The rows kept; raises InputError where a value is no number."""
         users, items = self.users.encode(raw.users), self.items.encode(raw.items)
         values = self._numbers(raw, raw.ratings, self.columns.rating, dates=False)
@@ -117,7 +117,7 @@ class Cleaner:
     def _tally(self) -> _Tally:
         return self._with_time if self.timed else self._any_time
 
-    def _numbers(self, raw: RawColumns, column: pa.Array, name: str, *, dates: bool) -> Floats:
+    def _numbers(self, raw: RawBlock, column: pa.Array, name: str, *, dates: bool) -> Floats:
         """The column as float64, NaN where missing."""
         values: Floats
         if not pa.types.is_dictionary(column.type):
@@ -142,7 +142,7 @@ class Cleaner:
             self._check_kind(raw, parsed["dated"][codes], ~np.isnan(values), name, column)
         return values
 
-    def _check_kind(self, raw: RawColumns, dated: Flags, known: Flags, name: str, column: pa.Array) -> None:
+    def _check_kind(self, raw: RawBlock, dated: Flags, known: Flags, name: str, column: pa.Array) -> None:
         """Numbers and dates do not compare: together they would put the rows in a senseless order."""
         if not known.any():
             return

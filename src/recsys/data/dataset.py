@@ -103,7 +103,7 @@ class Dataset:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating."""
+        """The lowest and the highest rating of the rows to learn from: training and validation."""
         low, high = self.manifest["scale"]
         return float(low), float(high)
 

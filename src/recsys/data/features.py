@@ -53,7 +53,7 @@ class Features:
 
 
 class Learner:
-    """Gathers the statistics of rows that come in any number of runs; how they are cut changes no bit."""
+    """Gathers the statistics of rows that come in any number of blocks; how they are cut changes no bit."""
 
     def __init__(self, n_users: int, n_items: int) -> None:
         self._user, self._item = (_Sums(np.zeros(n), np.zeros(n), np.zeros(n)) for n in (n_users, n_items))

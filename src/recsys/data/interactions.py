@@ -32,12 +32,12 @@ class Interactions:
 NO_ROWS = Interactions(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
 
 
-def join(runs: Sequence[Interactions]) -> Interactions:
-    """The rows of all, one run after the other; of at least one."""
-    times = [run.timestamps for run in runs if run.timestamps is not None]
+def join(pieces: Sequence[Interactions]) -> Interactions:
+    """The rows of all, one piece after the other; of at least one."""
+    times = [piece.timestamps for piece in pieces if piece.timestamps is not None]
     return Interactions(
-        np.concatenate([run.users for run in runs]),
-        np.concatenate([run.items for run in runs]),
-        np.concatenate([run.ratings for run in runs]),
-        np.concatenate(times) if len(times) == len(runs) else None,
+        np.concatenate([piece.users for piece in pieces]),
+        np.concatenate([piece.items for piece in pieces]),
+        np.concatenate([piece.ratings for piece in pieces]),
+        np.concatenate(times) if len(times) == len(pieces) else None,
     )

@@ -4,38 +4,21 @@ The first shuffle is needed: files are often sorted by user. Batches of neighbou
 times, and steps that are small enough for a random batch no longer converge.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.data import parquet_store
-from recsys.data.buckets import Buckets, bits_for, write_array
+from recsys.data.buckets import Buckets, bits_for, read_array, scratch_file, write_array
 from recsys.data.interactions import Interactions
 from recsys.data.parquet_store import files_of
 
-LANES = 8
-"""Blocks read side by side. Fixed, since it decides the batches, whatever the number of processes."""
-
-Batch = tuple[Codes, Codes, Floats]
-"""Users, items and ratings, each of shape (n,)."""
-
-
-class Feed(Protocol):
-    """Batches of rows to learn from, and what has to be known of all rows beforehand."""
-
-    n: int  # rows
-    mean: float  # of the ratings
-    scale: float  # their standard deviation
-    counts: tuple[Array, Array]  # how often each user and each item is rated
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """All rows once, in an order that follows from the number."""
+Triples = tuple[Codes, Codes, Floats]
+"""Users, items and ratings of some rows, each of shape (n,)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +51,7 @@ class RowStream:
     def __len__(self) -> int:
         return sum(group.rows for group in self.groups)
 
-    def read(self, group: int) -> Batch:
+    def read(self, group: int) -> Triples:
         """The rows of one row group."""
         chosen = self.groups[group]
         with pq.ParquetFile(chosen.path) as file:
@@ -90,47 +73,29 @@ class ShuffledRows:
 
     def __init__(self, stream: RowStream, folder: Path, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        kinds = [("user", "i4"), ("item", "i4"), ("rating", "f8")]
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # it has no name
+        fields = [("user", "i4"), ("item", "i4"), ("rating", "f8")]
+        self._file = scratch_file(folder)
         self.sizes: list[int] = []
-        with (
-            tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name,
-            Buckets(Path(name) / "rows", kinds, bits_for(len(stream), parquet_store.ROW_GROUP)) as buckets,
-        ):
+        with Buckets(folder, fields, bits_for(len(stream), parquet_store.ROW_GROUP)) as buckets:
             for block in stream.blocks():
                 keys = rng.integers(0, 2**64, len(block), np.uint64)
                 buckets.add(keys, user=block.users, item=block.items, rating=block.ratings)
             for records in buckets.drain():
                 write_array(self._file, rng.permutation(records))
                 self.sizes.append(len(records))
-        self._kind = np.dtype(kinds)
+        self._dtype = np.dtype(fields)
 
-    def read(self, block: int) -> Batch:
+    def read(self, block: int) -> Triples:
         """The rows of one block."""
-        self._file.seek(sum(self.sizes[:block]) * self._kind.itemsize)
-        records = np.fromfile(self._file, self._kind, self.sizes[block])
+        records = read_array(self._file, self._dtype, sum(self.sizes[:block]), self.sizes[block])
         return records["user"], records["item"], records["rating"]
 
 
-class BlockFeed:
-    """A block shuffle: blocks in random order over LANES lanes, the rows of each in random order.
+class BlockLoader:
+    """A block shuffle: in every epoch the blocks in another order, and the rows of each in another order."""
 
-    A batch takes from every lane in proportion to what that has left. So it mixes rows of LANES blocks, and rows of one
-    block meet each other more often than others. Process r of w has the lanes r, r + w and so on.
-    """
-
-    def __init__(
-        self,
-        stream: RowStream,
-        n_users: int,
-        n_items: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.rows, self.batch_size, self.seed = ShuffledRows(stream, stream.scratch, seed), batch_size, seed
-        self.lanes = range(rank, LANES, processes)
+    def __init__(self, stream: RowStream, n_users: int, n_items: int, batch_size: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed = ShuffledRows(stream, stream.scratch, seed), batch_size, seed
         self.n = len(stream)
         counts = np.zeros(n_users, np.int64), np.zeros(n_items, np.int64)
         total = squares = 0.0
@@ -143,57 +108,26 @@ class BlockFeed:
         self.mean = total / self.n
         self.scale = float(np.sqrt(max(0.0, squares / self.n - self.mean**2))) or 1.0
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """All rows of this process once; the same set of batches for every number of processes."""
-        order = np.random.default_rng([self.seed, number]).permutation(len(self.rows.sizes))
-        lanes = [_Lane(self.rows, order[lane::LANES], [self.seed, number]) for lane in range(LANES)]
-        while left := sum(lane.left for lane in lanes):
-            shares = _shares(min(self.batch_size, left), [lane.left for lane in lanes])
-            taken = []
-            for number_of_lane, (lane, share) in enumerate(zip(lanes, shares, strict=True)):
-                lane.left -= share
-                if number_of_lane in self.lanes:
-                    taken += lane.take(share)
-            yield _joined(taken)
+    def epoch(self, number: int) -> Iterator[Triples]:
+        """All rows once, `batch_size` at a time, in an order that follows from seed and number."""
+        rng = np.random.default_rng([self._seed, number])
+        left: list[Triples] = []  # of the blocks before: less than a batch
+        for block in rng.permutation(len(self._rows.sizes)):
+            order = rng.permutation(self._rows.sizes[block])
+            users, items, ratings = _joined([*left, _taken(self._rows.read(block), order)])
+            whole = len(users) - len(users) % self._batch_size
+            for start in range(0, whole, self._batch_size):
+                yield _taken((users, items, ratings), slice(start, start + self._batch_size))
+            left = [_taken((users, items, ratings), slice(whole, None))]
+        if len(left[0][0]):
+            yield left[0]
 
 
-class _Lane:
-    """Blocks read one after the other, of each the rows in random order."""
-
-    def __init__(self, rows: ShuffledRows, blocks: Array, seed: list[int]) -> None:
-        self.left = sum(rows.sizes[block] for block in blocks)  # counted down by who shares out
-        self._rows, self._blocks, self._seed = rows, list(blocks), seed
-        self._held: Batch = _joined([])
-        self._at = 0
-
-    def take(self, n: int) -> list[Batch]:
-        """The next n rows, in pieces."""
-        taken = []
-        while n:
-            if self._at == len(self._held[0]):
-                block = int(self._blocks.pop(0))
-                columns = self._rows.read(block)
-                order = np.random.default_rng([*self._seed, block]).permutation(len(columns[0]))
-                self._held = columns[0][order], columns[1][order], columns[2][order]
-                self._at = 0
-            piece = slice(self._at, min(self._at + n, len(self._held[0])))
-            taken.append((self._held[0][piece], self._held[1][piece], self._held[2][piece]))
-            n -= piece.stop - piece.start
-            self._at = piece.stop
-        return taken
+def _taken(rows: Triples, some: Array | slice) -> Triples:
+    users, items, ratings = rows
+    return users[some], items[some], ratings[some]
 
 
-def _shares(n: int, left: list[int]) -> list[int]:
-    """Rows shared out in proportion to what each has left, which is n at least in all."""
-    until, whole, shares = 0, sum(left), []
-    for own in left:
-        shares.append(n * (until + own) // whole - n * until // whole)
-        until += own
-    return shares
-
-
-def _joined(pieces: list[Batch]) -> Batch:
-    if not pieces:
-        return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)
+def _joined(pieces: list[Triples]) -> Triples:
     users, items, ratings = (np.concatenate(column) for column in zip(*pieces, strict=True))
     return users, items, ratings

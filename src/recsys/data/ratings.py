@@ -1,61 +1,92 @@
-"""Ratings: read from files, checked and cleaned."""
+"""Ratings: read from files some at a time, checked, cleaned, and kept in memory or on disk.
 
+However many rows there are, they go the same way. The cleaned columns lie one after the other in scratch files, in the
+order of the input; where there is memory enough, these files are buffers in memory. What always stays in memory are the
+ids, one bit a row, and a block of rows. Repeated pairs are found bucket by bucket, each of which holds all rows of its
+pairs.
+"""
+
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import Codes, Floats, Ids
+from recsys.arrays import Array, Codes, Floats
+from recsys.data.buckets import Buckets, bits_for, read_array, scratch_file, write_array
 from recsys.data.cleaning import Bar, Block, Cleaner
-from recsys.data.readers.files import find_files, open_files
-from recsys.data.readers.source import Columns, Source, check_names
+from recsys.data.readers.files import estimate_rows, find_files, open_files
+from recsys.data.readers.source import ColumnNames, Source, check_names
+from recsys.data.splits import mix
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
 
-__all__ = ["Columns", "Ratings", "read_ratings"]
+BYTES_A_ROW = 48
+"""In scratch files: the columns (24) and, until repeats are found, a record of the pair (24)."""
 
-_BLOCK = 1 << 18  # rows handed on at a time, so that what is made of them stays in the processor's cache
+_TYPES: dict[str, np.dtype[Any]] = {
+    "users": np.dtype("i4"),
+    "items": np.dtype("i4"),
+    "values": np.dtype("f8"),
+    "timestamps": np.dtype("f8"),
+}
+_BLOCK = 1 << 18  # rows given out at a time, so that they stay in the processor's cache; a multiple of 8
+_BUCKET = 1 << 21  # records in a bucket
 
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
-    """The cleaned ratings of one input, in its order: each (user, item) pair once."""
+    """The cleaned ratings of one input, in its order: each (user, item) pair once. To be closed after use."""
 
-    users: Codes  # (n,) index into user_ids
-    items: Codes  # (n,) index into item_ids
-    values: Floats  # (n,) the ratings
-    timestamps: Floats | None  # (n,) seconds since 1970 for dates, else the file's own numbers
-    user_ids: Ids  # text, in codepoint order, each used by a row
-    item_ids: Ids  # likewise
+    users: Vocabulary  # in codepoint order, each id used by a row
+    items: Vocabulary  # likewise
+    timed: bool  # whether every rating has a timestamp; else none has
     rows_read: int
     dropped: dict[str, int]  # reason -> rows: "missing_value", "below_min_rating", "repeated_pair"
     notes: tuple[str, ...]  # one sentence each, for the user
+    _rows: "_Rows"
+    _size: int
+    _user_codes: Codes  # from the codes in `_rows` to those of `users`
+    _item_codes: Codes
 
     def __len__(self) -> int:
-        return len(self.users)
+        return self._size
 
-    @property
-    def timed(self) -> bool:
-        """Whether every rating has a timestamp; else none has."""
-        return self.timestamps is not None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.close()
 
     def blocks(self) -> Iterator[Block]:
-        """The ratings, some at a time."""
-        for start in range(0, len(self), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            times = None if self.timestamps is None else self.timestamps[part]
-            yield Block(self.users[part], self.items[part], self.values[part], times)
+        """The ratings in the input's order, some at a time; may be asked for again."""
+        for block in self._rows.blocks(timed=self.timed):
+            yield Block(self._user_codes[block.users], self._item_codes[block.items], block.values, block.timestamps)
+
+    def load(self) -> Block:
+        """All ratings at once, in memory; timestamps are seconds since 1970 for dates, else the file's own numbers."""
+        blocks = list(self.blocks())
+        return Block(
+            np.concatenate([block.users for block in blocks]),
+            np.concatenate([block.items for block in blocks]),
+            np.concatenate([block.values for block in blocks]),
+            np.concatenate([block.timestamps for block in blocks]) if self.timed else None,
+        )
 
 
 def read_ratings(
     path: Path,
-    columns: Columns = Columns(),  # noqa: B008  # frozen, so sharing it is safe
+    columns: ColumnNames = ColumnNames(),  # noqa: B008  # frozen, so sharing it is safe
     *,
     separator: str = "auto",
     min_rating: Bar = "positive",
+    scratch: Path | None = None,
 ) -> Ratings:
-    """Read ratings (delimited text, gzipped or not, or Parquet) into memory and clean them.
+    """Read ratings (delimited text, gzipped or not, or Parquet) and clean them.
 
     Rows are dropped, in this order: those with a missing value, those rated below `min_rating`, and of
     a repeated (user, item) pair all but the newest (by timestamp; without one, or among equals, the
@@ -67,88 +98,116 @@ def read_ratings(
             position.
         separator: between the fields of a text file: the characters, "tab", "comma", or "auto".
         min_rating: "positive" keeps ratings above zero, a number keeps those not below it, None all.
+        scratch: a folder on a disk with BYTES_A_ROW bytes of room a row; None: the rows are held in memory.
 
     Raises:
         InputError: the input cannot be used.
     """
     check_names(columns)
-    sources = open_files(find_files(path), columns, separator)
+    files = find_files(path)
+    sources = open_files(files, columns, separator)
     cleaner = Cleaner(columns, min_rating)
-    block = _joined([cleaner.clean(raw) for source in sources if (raw := source.read()) is not None])
-    check_rows(path, sources, cleaner.rows_read)
-    if block.timestamps is not None and cleaner.timed and np.isnan(block.timestamps).any():
-        block = block.select(~np.isnan(block.timestamps))
-    stamps = block.timestamps if cleaner.timed else None
-    repeats = older_repeats(number_pairs(block), np.arange(len(block)), stamps)
-    dropped = cleaner.dropped() | {"repeated_pair": len(repeats)}
-    check_left(path, cleaner, dropped)
-    if len(repeats):
-        kept = np.ones(len(block), bool)
-        kept[repeats] = False
-        block = block.select(kept)
-    user_codes, user_ids = cleaner.users.sorted(np.bincount(block.users, minlength=len(cleaner.users)) > 0)
-    item_codes, item_ids = cleaner.items.sorted(np.bincount(block.items, minlength=len(cleaner.items)) > 0)
+    timed = "timestamp" in sources[0].found
+    record = [("pair", "u8"), ("row", "i8"), *([("moment", "f8")] if timed else [])]
+    with ExitStack() as stack:
+        rows = stack.enter_context(_Rows(scratch, timed))
+        with Buckets(scratch, record, bits_for(estimate_rows(files), _BUCKET)) as pairs:
+            _clean(cleaner, sources, rows, pairs, scratch)
+            _check_rows(path, sources, cleaner.rows_read)
+            rows.left_out = np.zeros((rows.count + 7) // 8, np.uint8)
+            repeated = sum(_leave_out(records, rows.left_out, cleaner.timed) for records in pairs.drain())
+        dropped = cleaner.dropped() | {"repeated_pair": repeated}
+        _check_left(path, cleaner, dropped)
+        used_users, used_items = np.zeros(len(cleaner.users), bool), np.zeros(len(cleaner.items), bool)
+        for block in rows.blocks(timed=False):
+            used_users[block.users] = used_items[block.items] = True
+        users, user_codes = cleaner.users.finish(used_users)
+        items, item_codes = cleaner.items.finish(used_items)
+        stack.pop_all()  # the ratings close them
     return Ratings(
-        users=user_codes[block.users],
-        items=item_codes[block.items],
-        values=block.values,
-        timestamps=block.timestamps if cleaner.timed else None,
-        user_ids=user_ids,
-        item_ids=item_ids,
+        users=users,
+        items=items,
+        timed=cleaner.timed,
         rows_read=cleaner.rows_read,
         dropped=dropped,
-        notes=notes_of(sources) + cleaner.notes(),
+        notes=_notes(sources) + cleaner.notes(),
+        _rows=rows,
+        _size=cleaner.kept - repeated,
+        _user_codes=user_codes,
+        _item_codes=item_codes,
     )
 
 
-def number_pairs(block: Block) -> NDArray[np.int64]:
-    """A number for each row's (user, item) pair: shape (n,)."""
-    pairs = block.users.astype(np.int64)
-    pairs *= int(block.items.max(initial=0)) + 1
-    pairs += block.items
-    return pairs
+class _Rows:
+    """Cleaned rows, each column in a scratch file, in the codes they were read with."""
+
+    def __init__(self, scratch: Path | None, timed: bool) -> None:
+        self.count = 0
+        self.left_out = np.zeros(0, np.uint8)  # a bit for every row: whether it is left out
+        names = [name for name in _TYPES if timed or name != "timestamps"]
+        self._files = {name: scratch_file(scratch) for name in names}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; their content is gone."""
+        for file in self._files.values():
+            file.close()
+
+    def add(self, block: Block) -> None:
+        for name, file in self._files.items():
+            write_array(file, getattr(block, name))
+        self.count += len(block)
+
+    def blocks(self, *, timed: bool) -> Iterator[Block]:
+        """The rows that are not left out, some at a time, with their timestamps if `timed`."""
+        files = {name: file for name, file in self._files.items() if timed or name != "timestamps"}
+        for start in range(0, self.count, _BLOCK):
+            n = min(_BLOCK, self.count - start)
+            columns = {name: read_array(file, _TYPES[name], start, n) for name, file in files.items()}
+            block = Block(columns["users"], columns["items"], columns["values"], columns.get("timestamps"))
+            out = np.unpackbits(self.left_out[start // 8 : (start + n + 7) // 8], count=n, bitorder="little")
+            if not out.all():
+                yield block.select(out == 0) if out.any() else block
 
 
-def check_rows(path: Path, sources: Sequence[Source], rows: int) -> None:
-    """Refuse an input without rows."""
-    if rows == 0:
-        if len(sources) > 1:
-            raise InputError(f"{path}: {len(sources)} files have columns but no rows; give files with ratings")
-        raise InputError(f"{sources[0].path}: the file has a header but no rows; give a file with ratings")
+def _clean(cleaner: Cleaner, sources: Sequence[Source], rows: _Rows, pairs: Buckets, scratch: Path | None) -> None:
+    """Clean all rows, and sort their pairs into buckets."""
+    for source in sources:
+        for raw in source.blocks():
+            block = cleaner.clean(raw)
+            pair = mix((block.users.astype(np.uint64) << np.uint64(32)) | block.items.astype(np.uint64))
+            columns: dict[str, Array] = {"pair": pair, "row": np.arange(rows.count, rows.count + len(block))}
+            if block.timestamps is not None:
+                columns["moment"] = block.timestamps
+            pairs.add(pair, **columns)
+            rows.add(block)
+            if scratch:
+                os.utime(scratch)  # it is not left behind by a killed process
 
 
-def check_left(path: Path, cleaner: Cleaner, dropped: dict[str, int]) -> None:
-    """Refuse an input of which cleaning leaves nothing."""
-    if cleaner.kept == 0:
-        counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
-        raise InputError(
-            f"{path}: none of the {cleaner.rows_read} rows is left after cleaning ({counts}); check the columns, "
-            "or lower the bar with -P min_rating=<lowest rating>"
-        )
+def _leave_out(records: Array, left_out: NDArray[np.uint8], timed: bool) -> int:
+    """Set the bits of rows without the timestamp that others have, and of older repeats; returns how many repeat."""
+    pairs, rows, stamps = records["pair"], records["row"], None
+    if timed:
+        stamps = records["moment"]
+        if (missing := np.isnan(stamps)).any():
+            _set(left_out, rows[missing])
+            pairs, rows, stamps = (column[~missing] for column in (pairs, rows, stamps))
+    repeats = _older_repeats(np.ascontiguousarray(pairs), rows, stamps)
+    _set(left_out, repeats)
+    return len(repeats)
 
 
-def notes_of(sources: Sequence[Source]) -> tuple[str, ...]:
-    """What the user should know of the files: of several, what is said of the first holds for all."""
-    if len(sources) == 1:
-        return sources[0].notes
-    return tuple(f"{note} (and {len(sources) - 1} more files)" for note in sources[0].notes)
+def _set(bits: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+    np.bitwise_or.at(bits, rows >> 3, np.left_shift(1, rows & 7).astype(np.uint8))
 
 
-def _joined(blocks: Sequence[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    if not blocks:
-        return Block(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0), None)
-    stamps = [block.timestamps for block in blocks if block.timestamps is not None]
-    return Block(
-        np.concatenate([block.users for block in blocks]),
-        np.concatenate([block.items for block in blocks]),
-        np.concatenate([block.values for block in blocks]),
-        np.concatenate(stamps) if stamps else None,
-    )
-
-
-def older_repeats(pairs: NDArray[np.integer], rows: NDArray[np.int64], stamps: Floats | None) -> NDArray[np.int64]:
+def _older_repeats(pairs: NDArray[np.integer], rows: NDArray[np.int64], stamps: Floats | None) -> NDArray[np.int64]:
     """Of `rows`, those whose pair stands in a newer one too.
 
     Args:
@@ -169,3 +228,28 @@ def older_repeats(pairs: NDArray[np.integer], rows: NDArray[np.int64], stamps: F
     pairs, rows = pairs[order], rows[order]
     older: NDArray[np.int64] = rows[:-1][pairs[:-1] == pairs[1:]]
     return older
+
+
+def _check_rows(path: Path, sources: Sequence[Source], rows: int) -> None:
+    """Refuse an input without rows."""
+    if rows == 0:
+        if len(sources) > 1:
+            raise InputError(f"{path}: {len(sources)} files have columns but no rows; give files with ratings")
+        raise InputError(f"{sources[0].path}: the file has a header but no rows; give a file with ratings")
+
+
+def _check_left(path: Path, cleaner: Cleaner, dropped: dict[str, int]) -> None:
+    """Refuse an input of which cleaning leaves nothing."""
+    if cleaner.kept == 0:
+        counts = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+        raise InputError(
+            f"{path}: none of the {cleaner.rows_read} rows is left after cleaning ({counts}); check the columns, "
+            "or lower the bar with -P min_rating=<lowest rating>"
+        )
+
+
+def _notes(sources: Sequence[Source]) -> tuple[str, ...]:
+    """What the user should know of the files: of several, what is said of the first holds for all."""
+    if len(sources) == 1:
+        return sources[0].notes
+    return tuple(f"{note} (and {len(sources) - 1} more files)" for note in sources[0].notes)

@@ -133,21 +133,22 @@ def find_ranked(values: Callable[[], Iterable[Floats]], ranks: Sequence[int]) ->
     return [float((number ^ sign if number & sign else ~number).view(np.float64)) for number in known]
 
 
-def digest_rows(hashes: Hashes, ratings: Floats, like_threshold: float) -> str:
-    """What identifies a test set: its pairs, their ratings and what counts as a like, in any order.
+def digest_rows(hashes: Hashes, ratings: Floats, timestamps: Floats | None, like_threshold: float) -> str:
+    """What identifies a test set: its pairs, their ratings and times, and what counts as a like, in any order.
 
     Two versions' metrics may be compared where this is the same.
     """
-    return digest_ascending([np.sort(mix_ratings(hashes, ratings))], like_threshold)
+    return digest_ascending([np.sort(mix_rows(hashes, ratings, timestamps))], like_threshold)
 
 
-def mix_ratings(hashes: Hashes, ratings: Floats) -> Hashes:
-    """A hash of every pair and its rating: shape (n,)."""
-    return mix(hashes ^ (ratings + 0.0).view(np.uint64))  # + 0.0 makes one of 0.0 and -0.0
+def mix_rows(hashes: Hashes, ratings: Floats, timestamps: Floats | None) -> Hashes:
+    """A hash of every pair, its rating and, where there is one, its timestamp: shape (n,)."""
+    rows = mix(hashes ^ (ratings + 0.0).view(np.uint64))  # + 0.0 makes one of 0.0 and -0.0
+    return rows if timestamps is None else mix(rows ^ (timestamps + 0.0).view(np.uint64))
 
 
 def digest_ascending(rows: Iterable[Hashes], like_threshold: float) -> str:
-    """The digest of rows hashed by `mix_ratings`, some at a time, in ascending order over all."""
+    """The digest of rows hashed by `mix_rows`, some at a time, in ascending order over all."""
     digest = hashlib.blake2b(digest_size=16, key=_KEY)
     for some in rows:
         digest.update(some.tobytes())

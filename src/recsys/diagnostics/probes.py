@@ -12,6 +12,8 @@ from mlflow.entities import Metric
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
+from recsys.runtime.interruption import uninterrupted
+
 _NAME = "recsys-doctor"
 _CONTENT = "written by make doctor"
 
@@ -33,10 +35,12 @@ def mlflow_version() -> str:
 class Trace:
     """A run for the probes to write to; deleted at the end, as far as MLflow deletes runs: it becomes invisible."""
 
+    @uninterrupted()
     def __init__(self) -> None:
         self._client = MlflowClient()
         self.run = self._client.create_run("0", tags={"mlflow.runName": _NAME})
 
+    @uninterrupted()
     def write_metric(self) -> None:
         """Write a number to the database and read it back."""
         run_id = self.run.info.run_id
@@ -44,6 +48,7 @@ class Trace:
         if self._client.get_run(run_id).data.metrics != {"probe": 0.5}:
             raise ValueError("a number that was written is not read back")
 
+    @uninterrupted()
     def write_artifact(self) -> None:
         """Write an artifact, read it back and delete it."""
         path = f"{_NAME}.txt"
@@ -54,6 +59,7 @@ class Trace:
         if read != _CONTENT:
             raise ValueError("an artifact that was written is not read back")
 
+    @uninterrupted()
     def write_registry(self) -> None:
         """Register a model with a version and an alias, and delete it."""
         name = f"{_NAME}-{uuid.uuid4().hex[:8]}"
@@ -66,12 +72,14 @@ class Trace:
         finally:
             self._client.delete_registered_model(name)
 
+    @uninterrupted()
     def close(self) -> None:
         """Delete the run."""
         self._client.set_terminated(self.run.info.run_id)
         self._client.delete_run(self.run.info.run_id)
 
 
+@uninterrupted()
 def study_storage(storage: str) -> None:
     """Make a study in Optuna's storage and delete it."""
     import optuna

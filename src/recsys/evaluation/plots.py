@@ -24,7 +24,7 @@ def rating_histogram(dataset: Dataset) -> Figure:
     """How often each rating occurs in the prepared ratings."""
     figure, axes = _figure("Ratings")
     values, counts = np.empty(0), np.empty(0, np.int64)
-    edges = np.linspace(*dataset.scale, _BINS + 1)
+    edges = np.linspace(*_extremes(dataset), _BINS + 1)
     binned = np.zeros(_BINS, np.int64)
     for rows in _blocks(dataset):
         binned += np.histogram(rows.ratings, edges)[0]
@@ -54,6 +54,12 @@ def ratings_per_user(dataset: Dataset) -> Figure:
     axes.set(xscale="log", xlabel="ratings of a user", ylabel="number of users")
     axes.legend()
     return figure
+
+
+def _extremes(dataset: Dataset) -> tuple[float, float]:
+    """The lowest and the highest rating of all parts; those of the test may lie outside the dataset's scale."""
+    extremes = [(rows.ratings.min(), rows.ratings.max()) for rows in _blocks(dataset)]
+    return min(low for low, _ in extremes), max(high for _, high in extremes)
 
 
 def _blocks(dataset: Dataset) -> Iterator[Interactions]:

@@ -4,10 +4,12 @@ From the probabilities of the levels come both answers: the expected rating is t
 like the sum over the liked levels. scikit-learn is imported where it is used: a wrong parameter is told before.
 """
 
+import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from zipfile import ZIP_DEFLATED
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 from pydantic import Field
@@ -94,9 +96,7 @@ class ForestRecommender(Recommender):
         return dict(zip(names, self.forest.feature_importances_.tolist(), strict=True))
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:
-        import skops.io
-
-        skops.io.dump(self.forest, folder / "forest.skops", compression=ZIP_DEFLATED, compresslevel=3)
+        _save_forest(self.forest, folder / "forest.skops")
         sides = {"user": self.features.user, "item": self.features.item}
         statistics = {
             f"{side}_{name}": getattr(values, name)
@@ -138,7 +138,7 @@ def suggest(trial: Any) -> Config:
         n_estimators=trial.suggest_int("n_estimators", 50, 500),
         max_depth=trial.suggest_int("max_depth", 2, 32, log=True),
         min_samples_split=trial.suggest_int("min_samples_split", 2, 20),
-        min_samples_leaf=trial.suggest_int("min_samples_leaf", 1, 10),
+        min_samples_leaf=trial.suggest_int("min_samples_leaf", 1, 40, log=True),
         max_features=trial.suggest_categorical("max_features", ["sqrt", "log2", "none"]),
         bootstrap=trial.suggest_categorical("bootstrap", [True, False]),
     )
@@ -157,6 +157,37 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> For
     _check_trees(forest, folder / "forest.skops")
     config = Config(**description["config"])
     return ForestRecommender(knowledge, config, forest, features, arrays["level_ratings"], arrays["level_liked"])
+
+
+def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:
+    """Write a forest in the format of skops; equal forests give equal bytes.
+
+    What skops writes differs each time: it names arrays and objects by their addresses in memory and dates the members
+    of the archive. Here they are numbered in the order of the schema, and without a date. The nodes of a tree, a
+    structured array, have unused bytes between their fields, which hold anything: they become zeros.
+    """
+    import skops.io
+
+    buffer = io.BytesIO()
+    skops.io.dump(forest, buffer)
+    numbers: dict[str, str] = {}
+
+    def renumber(match: re.Match[str]) -> str:
+        return match[1] + numbers.setdefault(match[2], str(len(numbers)))
+
+    with ZipFile(buffer) as written, ZipFile(path, "w") as archive:
+        schema = re.sub(r'("__id__": |"file": ")(\d+)', renumber, written.read("schema.json").decode())
+        members = {numbers[name.removesuffix(".npy")]: name for name in written.namelist() if name.endswith(".npy")}
+        for number in sorted(members, key=int):
+            with written.open(members[number]) as file:
+                stored: Array = np.lib.format.read_array(file, allow_pickle=False)
+            array = np.zeros_like(stored)
+            for field in stored.dtype.names or [...]:
+                array[field] = stored[field]
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            archive.writestr(ZipInfo(f"{number}.npy"), content.getvalue(), ZIP_DEFLATED, 3)
+        archive.writestr(ZipInfo("schema.json"), schema, ZIP_DEFLATED, 3)
 
 
 def _check_trees(forest: "RandomForestClassifier", path: Path) -> None:

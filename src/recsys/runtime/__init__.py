@@ -1,1 +1,1 @@
-"""What machine this is, and what may be used of it: devices, threads, memory, files."""
+"""What machine this is and what may be used of it (devices, threads, memory, files); stops and retries of calls."""

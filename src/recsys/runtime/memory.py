@@ -5,18 +5,14 @@ from pathlib import Path
 
 from recsys.errors import InputError
 
-_GROUP = Path("/sys/fs/cgroup")  # version 2: what a container may use
+_CGROUPS = Path("/sys/fs/cgroup")  # control groups, version 2: what a container, a service or a session may use
+_OWN_CGROUP = Path("/proc/self/cgroup")
 _SYSTEM = Path("/proc/meminfo")
 
 
 def available() -> int:
     """Bytes that this process can still take; half of all memory where the system does not say."""
-    free = _free()
-    try:
-        limit, used = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
-    except (OSError, ValueError):
-        return free
+    return max(0, min([_free(), *_left_in_cgroups()]))
 
 
 def check(needed: float, purpose: str, remedy: str) -> None:
@@ -32,3 +28,31 @@ def _free() -> int:
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, KeyError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _left_in_cgroups() -> list[int]:
+    """What is left, in bytes, of each limit on this process's control group and on those around it.
+
+    In a container the own group is usually the root of what can be seen; elsewhere the root has no limit, and one may
+    be set on any group on the way to the own one.
+    """
+    left = []
+    group = _CGROUPS / _own_cgroup().lstrip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(_CGROUPS):
+            break
+        try:
+            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+            left.append(int(limit) - int(used))
+        except (OSError, ValueError):  # no such group here, or the limit is "max": none
+            continue
+    return left
+
+
+def _own_cgroup() -> str:
+    """The path of this process's control group, from the root of those that it sees; "/" where it is not told."""
+    try:
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return "/"
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")

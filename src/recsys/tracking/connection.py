@@ -14,6 +14,7 @@ from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
 
 from recsys.errors import InputError
+from recsys.runtime.interruption import uninterrupted
 
 _CONNECT_SECONDS = 5
 
@@ -21,6 +22,7 @@ _CONNECT_SECONDS = 5
 _MAKING_SECONDS = 120
 
 
+@uninterrupted()
 def connect(uri: str) -> None:
     """Send everything from here on to a tracking server or database.
 

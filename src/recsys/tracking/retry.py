@@ -1,8 +1,9 @@
-"""Patience with MLflow where it is busy: what fails in passing is tried again for half a minute, ever more slowly."""
+"""Calls of MLflow that are made again, for half a minute, where the error may pass by itself."""
 
 import requests
 from mlflow.exceptions import MlflowException
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from recsys.runtime.retry import retry_on
 
 _SECONDS = 30
 _FINAL_CODES = {
@@ -22,9 +23,5 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, requests.ConnectionError | requests.Timeout)
 
 
-patiently = retry(
-    retry=retry_if_exception(_may_pass),
-    wait=wait_random_exponential(multiplier=0.05, max=3),
-    stop=stop_after_delay(_SECONDS),
-    reraise=True,
-)
+retry_mlflow = retry_on(_may_pass, _SECONDS)
+"""A decorator for one call of MLflow that bears repetition; a stop does not cut an attempt off."""

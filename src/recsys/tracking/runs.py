@@ -1,4 +1,4 @@
-"""The room of MLflow tracking: runs, their parameters, metrics, figures and datasets, and logged models."""
+"""Runs of MLflow: their parameters, metrics, figures and datasets, and logged models."""
 
 import shutil
 import tempfile
@@ -22,10 +22,11 @@ from mlflow.tracking import MlflowClient
 
 from recsys.data.dataset import Dataset
 from recsys.models.base.recommender import Recommender
+from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
 from recsys.settings import Settings, to_text
-from recsys.tracking.retry import patiently
+from recsys.tracking.retry import retry_mlflow
 
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
@@ -46,17 +47,20 @@ class Run:
         """Log parameters, less those that `mlflow run` has logged already: a second value would be refused."""
         self.log_values(settings.model_dump())
 
+    @uninterrupted()
     def log_values(self, values: Mapping[str, object]) -> None:
         """Log parameters that are no settings object; those logged already are left out here too."""
         known = self._client.get_run(self.run_id).data.params
         parameters = [Param(name, to_text(value)) for name, value in values.items() if name not in known]
         self._client.log_batch(self.run_id, params=parameters)
 
+    @uninterrupted()
     def log_metrics(self, values: Mapping[str, float]) -> None:
         """Log final numbers."""
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
 
+    @uninterrupted()
     def log_model_metrics(self, values: Mapping[str, float], model_id: str, dataset: Dataset) -> None:
         """Log final numbers on the run and on a logged model, with the dataset they were measured on."""
         mlflow.log_metrics(dict(values), run_id=self.run_id, model_id=model_id, dataset=_input(dataset))
@@ -68,6 +72,7 @@ class Run:
         if time.monotonic() - self._sent > _FLUSH_SECONDS:
             self.flush()
 
+    @uninterrupted()
     def flush(self) -> None:
         """Send what `log_progress` still holds."""
         for start in range(0, len(self._waiting), 1000):  # the server's limit a batch
@@ -75,36 +80,44 @@ class Run:
         self._waiting = []
         self._sent = time.monotonic()
 
+    @uninterrupted()
     def progress_steps(self, name: str) -> set[int]:
         """The steps at which a number was logged already."""
         return {metric.step for metric in self._client.get_metric_history(self.run_id, name)}
 
+    @uninterrupted()
     def log_figures(self, figures: Mapping[str, Figure], folder: str = "plots") -> None:
         """Log figures as images, by file name."""
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": 110})
 
+    @uninterrupted()
     def log_table(self, table: pd.DataFrame, path: str) -> None:
         """Log a table as CSV."""
         mlflow.log_text(table.to_csv(index=False), path)
 
+    @uninterrupted()
     def log_json(self, content: Any, path: str) -> None:
         """Log a JSON document."""
         mlflow.log_dict(content, path)
 
+    @uninterrupted()
     def log_text(self, text: str, path: str) -> None:
         """Log a text."""
         mlflow.log_text(text, path)
 
+    @uninterrupted()
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
         # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
-        patiently(mlflow.log_input)(_input(dataset), context=context)
+        retry_mlflow(mlflow.log_input)(_input(dataset), context=context)
 
+    @uninterrupted()
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags on the run."""
         mlflow.set_tags(dict(tags))
 
+    @uninterrupted()
     def log_recommender(self, recommender: Recommender, requirements: Path) -> str:
         """Log a recommender as an MLflow model with the code that reads it; returns the logged model's id.
 
@@ -139,29 +152,32 @@ class Run:
 def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | None = None) -> Iterator[Run]:
     """Open an MLflow run: the one that `mlflow run` made for this process, a child of the active one, or a new one.
 
-    It ends FINISHED, FAILED with the message in the tag `error`, or KILLED where the process was told to stop.
+    It ends FINISHED, FAILED with the message in the tag `error`, or KILLED where the process was told to stop. A stop
+    arrives inside the block, and cuts off neither the run's beginning nor its end.
 
     Args:
         run_id: of a run that has ended and goes on.
     """
-    active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
-    status = "FINISHED"
-    opened = Run(active.info.run_id, run_id is not None)
-    try:
-        mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
-        yield opened
-        opened.flush()
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    except BaseException as error:
-        status = "FAILED"
-        with in_passing():
-            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
-        raise
-    finally:
-        with nullcontext() if status == "FINISHED" else in_passing():
-            mlflow.end_run(status)
+    with uninterrupted():
+        active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
+        status = "FINISHED"
+        opened = Run(active.info.run_id, run_id is not None)
+        try:
+            mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
+            with interruptible():
+                yield opened
+            opened.flush()
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except BaseException as error:
+            status = "FAILED"
+            with in_passing():
+                mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
+            raise
+        finally:
+            with nullcontext() if status == "FINISHED" else in_passing():
+                mlflow.end_run(status)
 
 
 @contextmanager
@@ -179,6 +195,7 @@ def in_passing() -> Iterator[None]:
             MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
 
 
+@uninterrupted()
 def can_go_on(run_id: str) -> bool:
     """Whether there is such a run here that may be opened again."""
     try:
@@ -187,6 +204,7 @@ def can_go_on(run_id: str) -> bool:
         return False
 
 
+@uninterrupted()
 def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """Id and tags of all runs, in whatever experiment, that carry these tags."""
     client = MlflowClient()

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,12 +12,11 @@ from typing import Any
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.dbmodels.models import SqlParam
 from mlflow.tracking import MlflowClient
-from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from recsys.errors import InputError
+from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.settings import to_text
 from recsys.tracking import runs
 from recsys.tracking.runs import all_pages
@@ -44,6 +43,7 @@ class TrialRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+@uninterrupted()
 def find_or_make_parent(key: str, name: str, tags: Mapping[str, str]) -> str:
     """The id of a study's parent run; to be called by one process at a time, so that there is one."""
     client = MlflowClient()
@@ -55,6 +55,7 @@ def find_or_make_parent(key: str, name: str, tags: Mapping[str, str]) -> str:
     return str(made.info.run_id)
 
 
+@uninterrupted()
 def has_run(run_id: str) -> bool:
     """Whether the tracking server or database in use holds a run that is not deleted."""
     try:
@@ -63,6 +64,7 @@ def has_run(run_id: str) -> bool:
         return False
 
 
+@uninterrupted()
 def log_once(run_id: str, values: Mapping[str, object]) -> None:
     """Log parameters that a run has not got yet."""
     known = MlflowClient().get_run(run_id).data.params
@@ -70,16 +72,19 @@ def log_once(run_id: str, values: Mapping[str, object]) -> None:
     MlflowClient().log_batch(run_id, params=params)
 
 
+@uninterrupted()
 def adopt(parent: str) -> None:
     """Make the active run a child of a study's."""
     mlflow.set_tag(MLFLOW_PARENT_RUN_ID, parent)
 
 
+@uninterrupted()
 def resume_status(run_id: str) -> None:
     """Show a run as running again."""
     MlflowClient().update_run(run_id, status="RUNNING")
 
 
+@uninterrupted()
 def end(run_id: str, status: str) -> None:
     """End a run, whatever it ended with before."""
     MlflowClient().set_terminated(run_id, status)
@@ -88,15 +93,18 @@ def end(run_id: str, status: str) -> None:
 @contextmanager
 def resumed(run_id: str) -> Iterator[runs.Run]:
     """The study's run as the active one: what is logged and opened inside belongs to it. Its status stays RUNNING."""
-    mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None)
-    opened = runs.Run(run_id)
-    try:
-        yield opened
-        opened.flush()
-    finally:
-        mlflow.end_run("RUNNING")
+    with uninterrupted():
+        mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None)
+        opened = runs.Run(run_id)
+        try:
+            with interruptible():
+                yield opened
+            opened.flush()
+        finally:
+            mlflow.end_run("RUNNING")
 
 
+@uninterrupted()
 def record_trial(parent: str, record: TrialRecord, into: str | None = None) -> str:
     """Write a trial's child run, in three calls; `into` names one that was begun and not ended."""
     client = MlflowClient()
@@ -116,6 +124,7 @@ def record_trial(parent: str, record: TrialRecord, into: str | None = None) -> s
     return into
 
 
+@uninterrupted()
 def reconcile(parent: str, records: Sequence[TrialRecord], alive: Sequence[str]) -> None:
     """See to it that every trial has exactly one ended run, and that no run of a worker that died is left running."""
     client = MlflowClient()
@@ -136,6 +145,7 @@ def reconcile(parent: str, records: Sequence[TrialRecord], alive: Sequence[str])
             client.delete_run(doubled.info.run_id)
 
 
+@uninterrupted()
 def read_json(run_id: str, path: str) -> Any:
     """A JSON document among a run's artifacts; raises InputError where there is none."""
     try:
@@ -152,37 +162,6 @@ def read_json(run_id: str, path: str) -> Any:
 def tracking_uri() -> str:
     """Where runs go."""
     return str(mlflow.get_tracking_uri())
-
-
-def conceal_parameter(run_id: str, name: str, masked: Callable[[str], str]) -> bool:
-    """Take a value out of the run that `mlflow run` made, which logs it before the step can say that it is secret.
-
-    Returns whether the run can be gone on with: a database is written to, but behind a server nobody can change a
-    parameter, so the run is deleted, and the caller opens another.
-    """
-    client = MlflowClient()
-    logged = client.get_run(run_id).data.params.get(name, "")
-    shown = masked(logged)
-    if shown == logged:
-        return True
-    session = getattr(_get_store(), "ManagedSessionMaker", None)  # type: ignore[no-untyped-call]
-    if session is not None:
-        with session() as database:
-            database.query(SqlParam).filter_by(run_uuid=run_id, key=name).update({"value": shown})
-        return True
-    client.set_terminated(run_id, "KILLED")
-    client.delete_run(run_id)
-    return False
-
-
-def restore(run_id: str) -> None:
-    """Bring a deleted run back."""
-    MlflowClient().restore_run(run_id)
-
-
-def delete(run_id: str) -> None:
-    """Delete a run."""
-    MlflowClient().delete_run(run_id)
 
 
 def _children(parent: str) -> list[Run]:

@@ -114,7 +114,7 @@ def sort_pairs(blocks: Callable[[], Iterable[Interactions]], rows: int, n_users:
     widest = np.uint64(2**64 // n_users)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as name:
         path = Path(name) / "seen"
-        with Buckets(Path(name) / "pairs", [("user", "i4"), ("item", "i4")], bits_for(rows, _BUCKET)) as buckets:
+        with Buckets(folder, [("user", "i4"), ("item", "i4")], bits_for(rows, _BUCKET)) as buckets:
             for block in blocks():
                 buckets.add(block.users.astype(np.uint64) * widest, user=block.users, item=block.items)
             with path.open("wb", buffering=0) as file:

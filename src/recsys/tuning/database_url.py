@@ -18,9 +18,9 @@ def masked(url: str) -> str:
     """The URL as it may be shown."""
     # From the first colon behind the scheme to the last @: a password may hold either sign.
     scheme, mark, rest = url.rpartition("://") if _SHAPE.fullmatch(url) is None else url.partition("://")
-    account, at, place = rest.rpartition("@")
+    account, at, host = rest.rpartition("@")
     user, colon, password = account.partition(":")
-    shown = f"{user}:{_HIDDEN}@{place}" if at and colon and password else rest
+    shown = f"{user}:{_HIDDEN}@{host}" if at and colon and password else rest
     return _SECRET_OPTION.sub(rf"\g<1>{_HIDDEN}", f"{scheme}{mark}{shown}")
 
 
@@ -65,7 +65,7 @@ def sqlite_path(url: str) -> str:
     return "" if path in ("", ":memory:") else path
 
 
-def place(url: str) -> str:
+def location(url: str) -> str:
     """Where the database is, for messages: host and port, or the file."""
     if is_sqlite(url):
         return sqlite_path(url)

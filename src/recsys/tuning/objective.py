@@ -23,12 +23,12 @@ _STAND_IN = "rmse"  # what a family reports after an epoch where it does not rep
 Curves = dict[str, list[tuple[int, float]]]
 _STORED_POINTS = 200  # of a curve in the study, whose columns hold 64 KB; the worker itself records all of it
 
-Report = Callable[[int, float], None]
+StepReport = Callable[[int, float], None]
 """Told a step's number and its value, higher or lower as the search's direction wants; may raise to end the trial."""
 
 
 @dataclass(eq=False)
-class Measured:
+class TrialResult:
     """What a trial found: its value, every metric, and the curves of its steps by name as (step, value)."""
 
     value: float = float("nan")
@@ -46,7 +46,7 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Objective:
+class TrialObjective:
     """Measures configurations of one family on one dataset; the test rows are never looked at.
 
     A family that asks for cross-validation is measured by the mean over so many folds of the training rows, each
@@ -60,7 +60,7 @@ class Objective:
     direction: str
     seed: int
 
-    def measure(self, config: Settings, report: Report, into: Measured) -> Measured:
+    def measure(self, config: Settings, report: StepReport, into: TrialResult) -> TrialResult:
         """Fill `into` on the way, so that a trial that is ended early has its curve.
 
         Raises:
@@ -85,7 +85,7 @@ class Objective:
         into.value = into.metrics[self.metric]
         return into
 
-    def _cross_validate(self, config: Settings, folds: int, report: Report, into: Measured) -> Measured:
+    def _cross_validate(self, config: Settings, folds: int, report: StepReport, into: TrialResult) -> TrialResult:
         found: list[dict[str, float]] = []
         for number, dataset in enumerate(self._folds(folds), start=1):
             found.append(self._fit(dataset, config, None))

@@ -1,4 +1,4 @@
-"""A running trial's values on their way to the pruner at once, and to the study every few seconds."""
+"""The intermediate values of a running trial: to the pruner at once, to the study every few seconds."""
 
 import time
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from recsys.tuning.storage import PatientStorage
+from recsys.tuning.storage import RetryingStorage, id_of
 
 _SECONDS = 3.0
 
 
-class Reports:
-    """Every step's value is judged against the completed trials, as known a few seconds ago.
+class PruningReporter:
+    """Compares every step's value with the completed trials, as known a few seconds ago.
 
     Optuna's own `report` and `should_prune` ask the database ten times a step, which takes longer than a short epoch.
     """
 
     def __init__(
-        self, study: optuna.Study, storage: PatientStorage, trial: FrozenTrial, known: Sequence[FrozenTrial]
+        self, study: optuna.Study, storage: RetryingStorage, trial: FrozenTrial, known: Sequence[FrozenTrial]
     ) -> None:
         """Take a trial, to be changed, and the trials of its study as they are now."""
         self.direction = study.direction  # the pruner takes this object for the study
@@ -43,7 +43,7 @@ class Reports:
     def send(self) -> None:
         """Write what is waiting; raises UpdateFinishedTrialError where the trial was given away."""
         if self.waiting:
-            self._storage.add_intermediate_values(self._trial._trial_id, self.waiting)
+            self._storage.add_intermediate_values(id_of(self._trial), self.waiting)
         self.waiting = {}
         self._sent = time.monotonic()
 

@@ -1,6 +1,6 @@
 """A worker's part of a search: join it, claim trials one by one, run them, and perhaps be the one that finishes.
 
-Which trial may start is decided under the study's lock (recsys.tuning.ledger), by the states that Optuna's storage
+Which trial may start is decided under the study's lock (recsys.tuning.coordinator), by the states that Optuna's storage
 holds: docs/decisions/0010-counting-trials.md.
 """
 
@@ -9,7 +9,6 @@ import logging
 import math
 import secrets
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,20 +20,22 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.data.dataset import Dataset
 from recsys.errors import DivergedError, InputError
+from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.settings import Settings
-from recsys.tuning.coordination import Ledger, State
-from recsys.tuning.heartbeat import Pulse
-from recsys.tuning.objective import Curves, Measured, Objective
-from recsys.tuning.pruning import Reports
-from recsys.tuning.storage import RETRY, PatientStorage, explained, open_storage
-from recsys.tuning.study import Plan, Subject
+from recsys.tuning.coordination import SearchState, StudyCoordinator
+from recsys.tuning.database_errors import explained
+from recsys.tuning.heartbeat import HeartbeatThread
+from recsys.tuning.objective import Curves, TrialObjective, TrialResult
+from recsys.tuning.pruning import PruningReporter
+from recsys.tuning.storage import RETRY, RetryingStorage, frozen, id_of, open_storage
+from recsys.tuning.study import SearchConfig, StudyDefinition
 from recsys.tuning.trials import DONE, STOPPED, best_trial, count, is_lost, note_of, refuse_endless_failure
 
-_GRACE = 6  # signs of life that may be missed, as while a database restarts
+_GRACE = 6  # heartbeats that may be missed, as while a database restarts
 _POLL_SECONDS = 0.5
 
 
-class Progress(NamedTuple):
+class SearchProgress(NamedTuple):
     """Where a search stands; `target` is None where only time ends it."""
 
     done: int
@@ -46,13 +47,13 @@ class Progress(NamedTuple):
 
 
 class SupersededError(Exception):
-    """Another worker took over the finishing, as this one gave no sign of life for too long."""
+    """Another worker took over the finishing, as this one gave no heartbeat for too long."""
 
 
 class Search:
     """One process's place in a search."""
 
-    def __init__(self, plan: Plan, dataset: Dataset, url: str, study_name: str, host: str) -> None:
+    def __init__(self, config: SearchConfig, dataset: Dataset, url: str, study_name: str, host: str) -> None:
         """Open the study, or make it; use `join` before anything else.
 
         Raises:
@@ -60,7 +61,7 @@ class Search:
         """
         # Its warning of a failed trial is a traceback; `run` tells of the failure.
         optuna.logging.get_logger("optuna").setLevel(logging.ERROR)
-        self.plan = plan
+        self.config = config
         self.name = study_name
         self.url = url
         self.host = host
@@ -68,15 +69,15 @@ class Search:
         self.number = 0
         self.target: int | None = None
         self._until: float | None = None
-        self.subject = Subject(plan, dataset.digest, study_name)
-        self.objective = Objective(plan.family, dataset, plan.metric, plan.direction, plan.seed)
-        grace = _GRACE * plan.heartbeat
+        self.definition = StudyDefinition(config, dataset.digest, study_name)
+        self.objective = TrialObjective(config.family, dataset, config.metric, config.direction, config.seed)
+        grace = _GRACE * config.heartbeat
         with explained(url):
-            self.storage: PatientStorage = open_storage(url, heartbeat=plan.heartbeat, grace=grace)
-            self.ledger = Ledger(self.storage.engine, url, study_name, grace)
-            with self.ledger.locked():
-                self.study = self.subject.open(self.storage)
-        self._pulse: Pulse | None = None
+            self.storage: RetryingStorage = open_storage(url, heartbeat=config.heartbeat, grace=grace)
+            self.coordinator = StudyCoordinator(self.storage.engine, url, study_name, grace)
+            with self.coordinator.locked():
+                self.study = self.definition.open(self.storage)
+        self._heartbeat: HeartbeatThread | None = None
         self._seen: set[int] = set()
         self._known: list[FrozenTrial] = []
         self._looked = -float("inf")
@@ -86,13 +87,13 @@ class Search:
 
         Args:
             number: the search to enter, for a process that another one has started for it.
-            until: the moment, as of time.time(), after which no further trial starts; by default the plan's timeout.
+            until: the moment, as of time.time(), after which no further trial starts; by default the config's timeout.
             works: whether this process is to run trials, not just to watch over others that do.
         """
-        timeout = self.plan.timeout
+        timeout = self.config.timeout
         self._until = until if until is not None or timeout is None else time.time() + timeout
 
-        def enter(state: State) -> bool:
+        def enter(state: SearchState) -> bool:
             if number is not None and (state.get("search") != number or state["over"]):
                 return False
             done = count(self.trials(), *DONE)
@@ -100,32 +101,32 @@ class Search:
             if state.get("over", True):
                 state |= {"search": state.get("search", 0) + 1, "over": False, "base": done, "target": 0}
                 state |= {"outcome": None, "joined": state.get("joined", 0)}
-            if state.get("finisher") not in [worker.name for worker in self.ledger.alive()]:
+            if state.get("finisher") not in [worker.name for worker in self.coordinator.alive()]:
                 state["finisher"] = None
             if number is None:
-                asked = state["base"] + self.plan.trials
-                open_end = self.plan.trials == 0 or state["target"] is None
+                asked = state["base"] + self.config.trials
+                open_end = self.config.trials == 0 or state["target"] is None
                 state["target"] = None if open_end else max(state["target"], asked)
             self.number, self.target, ordinal = state["search"], state["target"], state["joined"]
             if works:
                 state["joined"] += 1
-                self.study.sampler = self.subject.sampler(ordinal)
+                self.study.sampler = self.definition.sampler(ordinal)
             return True
 
         with explained(self.url):
-            return self.ledger.transact(enter)
+            return self.coordinator.transact(enter)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Gives signs of life meanwhile; a worker that does not counts as dead after a while."""
+        """Renews this worker's heartbeat meanwhile; a worker without one counts as dead after a while."""
         with explained(self.url):
-            self._pulse = Pulse(self.ledger, self.storage, self.worker, self.plan.heartbeat)
+            self._heartbeat = HeartbeatThread(self.coordinator, self.storage, self.worker, self.config.heartbeat)
         try:
-            with self._pulse:
+            with self._heartbeat:
                 yield
         finally:
             with explained(self.url):
-                self.ledger.leave(self.worker)
+                self.coordinator.leave(self.worker)
 
     def run(
         self,
@@ -141,12 +142,13 @@ class Search:
         """
         with explained(self.url):
             while not stopped():
-                trial, ended = self._claim()
+                result = TrialResult()
+                with uninterrupted():  # a trial that was claimed is told how it ended; a stop cuts its training only
+                    trial, ended = self._claim()
+                    told = None if trial is None else self._run(trial, result)
+                if told is not None:
+                    on_trial(told, result.curves)
                 if trial is not None:
-                    measured = Measured()
-                    told = self._run(trial, measured)
-                    if told is not None:
-                        on_trial(told, measured.curves)
                     continue
                 self._rest()
                 if ended:
@@ -158,10 +160,10 @@ class Search:
     def contend(self) -> Literal["finish", "wait", "over"]:
         """Ask to be the one that finishes the search: `finish` is answered to one worker, while it lives."""
 
-        def ask(state: State) -> Literal["finish", "wait", "over"]:
+        def ask(state: SearchState) -> Literal["finish", "wait", "over"]:
             if state["over"] or state["search"] != self.number:
                 return "over"
-            others = [worker for worker in self.ledger.alive() if worker.name != self.worker]
+            others = [worker for worker in self.coordinator.alive() if worker.name != self.worker]
             if state["finisher"] in {worker.name for worker in others}:
                 return "wait"
             if any(worker.trial is not None for worker in others):
@@ -170,7 +172,7 @@ class Search:
             return "finish"
 
         with explained(self.url):
-            return self.ledger.transact(ask)
+            return self.coordinator.transact(ask)
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
@@ -179,7 +181,7 @@ class Search:
         Raises:
             SupersededError: if this worker, paused for too long, is the finisher no more.
         """
-        with explained(self.url), self.ledger.locked() as state:
+        with explained(self.url), self.coordinator.locked() as state:
             if state["search"] != self.number or state["over"] or state["finisher"] != self.worker:
                 raise SupersededError("another worker took over the finishing of the search")
             yield
@@ -187,60 +189,60 @@ class Search:
     def close(self, outcome: dict[str, Any]) -> None:
         """Say that the search is over, and with what."""
 
-        def end(state: State) -> None:
+        def end(state: SearchState) -> None:
             if state["search"] == self.number and state["finisher"] == self.worker:
                 state |= {"over": True, "outcome": outcome}
 
         with explained(self.url):
-            self.ledger.transact(end)
+            self.coordinator.transact(end)
 
     def concede(self) -> None:
         """Leave the finishing to another worker."""
 
-        def clear(state: State) -> None:
+        def clear(state: SearchState) -> None:
             if state["finisher"] == self.worker:
                 state["finisher"] = None
 
         with explained(self.url):
-            self.ledger.transact(clear)
+            self.coordinator.transact(clear)
 
     def outcome(self) -> dict[str, Any] | None:
         """With what this search ended; None while it goes on."""
-        state = self.ledger.state()
+        state = self.coordinator.state()
         return state["outcome"] if state["search"] == self.number and state["over"] else None
 
     def others_alive(self) -> list[str]:
-        """The names of other workers that gave a sign of life lately."""
-        return [worker.name for worker in self.ledger.alive() if worker.name != self.worker]
+        """The names of other workers whose heartbeat is recent."""
+        return [worker.name for worker in self.coordinator.alive() if worker.name != self.worker]
 
     def trials(self) -> list[FrozenTrial]:
         """All trials of the study, those of earlier searches too."""
         trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
         return trials
 
-    def progress(self) -> Progress:
+    def progress(self) -> SearchProgress:
         """Where the search stands."""
         trials = self.trials()
         states = [trial.state for trial in trials]
-        return Progress(
+        return SearchProgress(
             states.count(TrialState.COMPLETE),
             states.count(TrialState.PRUNED),
             states.count(TrialState.FAIL),
             states.count(TrialState.RUNNING),
             self.target,
-            best_trial(trials, self.plan.direction),
+            best_trial(trials, self.config.direction),
         )
 
     def best(self) -> tuple[FrozenTrial, Settings]:
         """The best completed trial and its settings; raises InputError where none completed."""
-        best = best_trial(self.trials(), self.plan.direction)
+        best = best_trial(self.trials(), self.config.direction)
         if best is None:
             raise InputError(f"study {self.name!r}: no trial completed; pass more trials or a longer timeout")
-        return best, self.subject.module.Config(**best.user_attrs["config"])
+        return best, self.definition.module.Config(**best.user_attrs["config"])
 
     def _claim(self) -> tuple[Trial | None, bool]:
         """A trial to run or None, and whether there will be no more."""
-        with self.ledger.locked() as state:
+        with self.coordinator.locked() as state:
             if state["over"] or state["search"] != self.number:
                 return None, True
             trials = self._revived()
@@ -252,46 +254,40 @@ class Search:
             if full or late or state["finisher"]:
                 return None, running == 0
             taken = self._take(trials)
-        made_before = self.storage.begin(taken._trial_id)
-        if self._pulse is not None:
-            self._pulse.take(taken._trial_id, taken.number)
+        made_before = self.storage.begin(id_of(taken))
+        if self._heartbeat is not None:
+            self._heartbeat.take(id_of(taken), taken.number)
         # Where the lock was lost, with the database, two workers may have counted at the same time.
         if self.target is not None and made_before >= self.target:
             self._tell(taken, TrialState.FAIL, None, {}, {"note": {"error": "withdrawn: the search had enough trials"}})
             return None, False
         self._known = trials
-        self.study._thread_local.cached_all_trials = trials  # for the sampler, which would read them again
-        self.storage.know(taken)
-        return Trial(self.study, taken._trial_id), False
+        return self.storage.start(self.study, taken, trials), False
 
     def _take(self, trials: list[FrozenTrial]) -> FrozenTrial:
         """What Optuna's `ask` does first; the sampling, which takes longer, need not keep the others waiting."""
         for trial in trials:
             if trial.state is TrialState.WAITING:
-                if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                if not self.storage.set_trial_state_values(id_of(trial), TrialState.RUNNING):
                     continue
                 taken = copy.deepcopy(trial)
                 taken.state, taken.datetime_start = TrialState.RUNNING, datetime.now()
                 return taken
-        made: FrozenTrial = self.storage.get_trial(self.study._storage.create_new_trial(self.study._study_id))
-        return made
+        return self.storage.make_trial(self.study)
 
     def _revived(self) -> list[FrozenTrial]:
         """All trials, after those whose workers died have failed and what they tried is queued once more."""
         trials = self.trials()
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        # A worker that dies between making a trial and its first sign of life leaves one that would never be stale.
+        # A worker that dies between making a trial and its first heartbeat leaves one that would never be stale.
         for trial in running:
             if trial.number not in self._seen:
                 self._seen.add(trial.number)
-                if not self.storage.has_heartbeat(trial._trial_id):
-                    self.storage.record_heartbeat(trial._trial_id)
-        if running and time.monotonic() - self._looked > self.plan.heartbeat / 2:
+                if not self.storage.has_heartbeat(id_of(trial)):
+                    self.storage.record_heartbeat(id_of(trial))
+        if running and time.monotonic() - self._looked > self.config.heartbeat / 2:
             self._looked = time.monotonic()
-            if self.storage._get_stale_trial_ids(self.study._study_id):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    optuna.storages.fail_stale_trials(self.study)
+            if self.storage.fail_stale_trials(self.study):
                 trials = self.trials()
         # Queued already by the line above, unless its process was killed between its two steps.
         retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
@@ -300,22 +296,23 @@ class Search:
             RETRY(self.study, trial)
         return self.trials() if lost else trials
 
-    def _run(self, trial: Trial, measured: Measured) -> FrozenTrial | None:
+    def _run(self, trial: Trial, result: TrialResult) -> FrozenTrial | None:
         """Run a trial and tell how it ended; None where it was taken for dead meanwhile and given to another."""
         started = time.monotonic()
         state, value, error = TrialState.FAIL, None, ""
-        ended = copy.deepcopy(trial._cached_frozen_trial)
-        reports = Reports(self.study, self.storage, ended, self._known)
+        ended = frozen(trial)
+        reporter = PruningReporter(self.study, self.storage, ended, self._known)
         told = False
         try:
-            with self.storage.params_together(trial._trial_id):
-                config = self.subject.configure(trial)
+            with self.storage.params_together(id_of(trial)):
+                config = self.definition.configure(trial)
             ended.params, ended.distributions = trial.params, trial.distributions
             ended.user_attrs["config"] = config.model_dump()
-            self.objective.measure(config, reports.report, measured)
-            if not math.isfinite(measured.value):
-                raise DivergedError(f"the value is {measured.value}")
-            state, value = TrialState.COMPLETE, float(measured.value)
+            with interruptible():
+                self.objective.measure(config, reporter.report, result)
+            if not math.isfinite(result.value):
+                raise DivergedError(f"the value is {result.value}")
+            state, value = TrialState.COMPLETE, float(result.value)
         except optuna.TrialPruned:
             state, value = TrialState.PRUNED, ended.intermediate_values[max(ended.intermediate_values)]
         except UpdateFinishedTrialError:
@@ -329,10 +326,10 @@ class Search:
             error = f"{type(failure).__name__}: {failure}"
             raise
         finally:
-            note = {"seconds": time.monotonic() - started, "metrics": measured.metrics, "curves": measured.thinned()}
+            note = {"seconds": time.monotonic() - started, "metrics": result.metrics, "curves": result.thinned()}
             note |= {"host": self.host, "worker": self.worker} | ({"error": error[:2000]} if error else {})
             ended.user_attrs["note"] = note
-            told = self._tell(ended, state, value, reports.waiting, ended.user_attrs)
+            told = self._tell(ended, state, value, reporter.waiting, ended.user_attrs)
         return ended if told else None
 
     def _tell(
@@ -346,15 +343,15 @@ class Search:
         """Write down how a trial ended; False where that was decided already, by one who took this worker for dead."""
         added = {key: attributes[key] for key in ("config", "note") if key in attributes}
         try:
-            self.storage.finish(trial._trial_id, state, value, steps, added)
+            self.storage.finish(id_of(trial), state, value, steps, added)
         except UpdateFinishedTrialError:
             # An answer that was lost: what was written may be ours.
-            found: FrozenTrial = self.storage.get_trial(trial._trial_id)
+            found = self.storage.get_trial(id_of(trial))
             return found.state is state and note_of(found).get("worker") == self.worker
         trial.state, trial.datetime_complete = state, datetime.now()
         trial.value = value
         return True
 
     def _rest(self) -> None:
-        if self._pulse is not None:
-            self._pulse.take(None, None)
+        if self._heartbeat is not None:
+            self._heartbeat.take(None, None)

@@ -1,4 +1,4 @@
-"""What a study is of, and what is refused to share it."""
+"""What a study is about, and what is refused to share it."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -12,14 +12,17 @@ from recsys.models.base.family import family_module
 from recsys.settings import Settings
 from recsys.tuning import search_space
 from recsys.tuning.search_space import Ranged, Ranges
-from recsys.tuning.storage import PatientStorage
+from recsys.tuning.storage import RetryingStorage
 
 _SPARED_TRIALS = 5  # what the pruner lets run to the end before it compares
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is searched, and how; `ranges` are a user's, `direction` is maximize or minimize."""
+class SearchConfig:
+    """What is searched, and how.
+
+    `ranges` are a user's; `timeout` and `heartbeat` are in seconds.
+    """
 
     family: str
     metric: str = "auc"
@@ -32,30 +35,30 @@ class Plan:
     heartbeat: int = 10
 
 
-class Subject:
-    """A plan on a dataset: what every worker of a study has to agree on."""
+class StudyDefinition:
+    """A search configuration on a dataset: what every worker of a study has to agree on."""
 
-    def __init__(self, plan: Plan, data_version: str, name: str) -> None:
-        self.plan = plan
+    def __init__(self, config: SearchConfig, data_version: str, name: str) -> None:
+        self.config = config
         self.name = name
         self.data_version = data_version
-        self.module = family_module(plan.family)
-        self.space = search_space.dimensions(self.module.suggest, plan.ranges)
+        self.module = family_module(config.family)
+        self.space = search_space.dimensions(self.module.suggest, config.ranges)
 
-    def open(self, storage: PatientStorage) -> optuna.Study:
+    def open(self, storage: RetryingStorage) -> optuna.Study:
         """The study, made where it is not there; to be called under its lock.
 
         Raises:
             InputError: where a study of this name is of something else.
         """
-        plan = self.plan
+        config = self.config
         study = optuna.create_study(
             study_name=self.name,
             storage=storage,
-            direction=optuna.study.StudyDirection[plan.direction.upper()],
+            direction=optuna.study.StudyDirection[config.direction.upper()],
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=_SPARED_TRIALS, n_warmup_steps=capabilities(plan.family).spared_reports
+                n_startup_trials=_SPARED_TRIALS, n_warmup_steps=capabilities(config.family).spared_reports
             ),
         )
         self._check(study)
@@ -66,10 +69,10 @@ class Subject:
     def _check(self, study: optuna.Study) -> None:
         """Refuse a study of something else."""
         belongs = {
-            "family": self.plan.family,
+            "family": self.config.family,
             "data_version": self.data_version,
-            "metric": self.plan.metric,
-            "direction": self.plan.direction,
+            "metric": self.config.metric,
+            "direction": self.config.direction,
             "space": search_space.digest(self.space),
         }
         found = dict(study.user_attrs)
@@ -99,8 +102,8 @@ class Subject:
     def sampler(self, ordinal: int) -> optuna.samplers.BaseSampler:
         """The sampler of the worker that joined the study as number `ordinal`, from 0."""
         # Workers of one seed, and the next search of a study, must not draw the same again.
-        seed = self.plan.seed + 1_000_003 * ordinal
-        if self.plan.sampler == "random":
+        seed = self.config.seed + 1_000_003 * ordinal
+        if self.config.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -109,7 +112,7 @@ class Subject:
     def configure(self, trial: optuna.Trial) -> Settings:
         """The settings that a trial is to try."""
         if not trial.user_attrs.get("default"):
-            return self.module.suggest(Ranged(trial, self.plan.ranges))
+            return self.module.suggest(Ranged(trial, self.config.ranges))
         if self.default():
-            self.module.suggest(Ranged(trial, self.plan.ranges))  # so that the sampler knows what was tried
+            self.module.suggest(Ranged(trial, self.config.ranges))  # so that the sampler knows what was tried
         return self.module.Config()

@@ -3,10 +3,9 @@ import gzip
 import numpy as np
 import pytest
 
-from recsys.data.ratings import read_ratings
 from recsys.data.readers import delimited
-from recsys.data.readers.source import Columns
-from tests.support.ratings_files import HEADER, ROWS, TEXT, message, rows
+from recsys.data.readers.source import ColumnNames
+from tests.support.ratings_files import HEADER, ROWS, TEXT, message, read_ratings, rows
 
 
 class TestFormats:
@@ -81,7 +80,7 @@ class TestFormats:
 
     def test_columns_in_any_order_under_any_name(self, write) -> None:
         path = write("when;stars;note;what;who\n10;5;;i1;u1\n20;3.5;;i1;u2\n30;1;;i2;u1\n")
-        assert rows(read_ratings(path, Columns("who", "what", "stars", "when"))) == ROWS
+        assert rows(read_ratings(path, ColumnNames("who", "what", "stars", "when"))) == ROWS
 
     @pytest.mark.parametrize("separator", [",", "::"])
     def test_quoted_separators_quotes_and_line_breaks_belong_to_the_id(self, write, separator) -> None:
@@ -126,7 +125,7 @@ class TestNoHeader:
         assert "-P user_column=" in text
 
     def test_named_columns_need_a_header(self, write) -> None:
-        text = message(write("7,8,3,4\n"), Columns(user="who"))
+        text = message(write("7,8,3,4\n"), ColumnNames(user="who"))
         assert "no header" in text
         assert "'7, 8, 3, 4'" in text
         assert "user_column" in text
@@ -143,7 +142,11 @@ class TestErrors:
     def test_empty_directory(self, tmp_path) -> None:
         assert f"{tmp_path}: the folder has no ratings files in it" in message(tmp_path)
 
-    @pytest.mark.parametrize("content", [b"", b"\n \n", gzip.compress(b""), b"\xef\xbb\xbf"])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"\n \n", gzip.compress(b"", mtime=0), b"\xef\xbb\xbf"],
+        ids=["no byte", "blank lines", "gzip of nothing", "byte order mark"],
+    )
     def test_empty(self, write, content) -> None:
         assert "the file is empty" in message(write(content))
 
@@ -192,7 +195,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("parameter", ["user", "item", "rating", "timestamp"])
     def test_missing_column(self, write, write_parquet, parameter) -> None:
-        columns = Columns(**{parameter: "elsewhere"})
+        columns = ColumnNames(**{parameter: "elsewhere"})
         for path in (write(TEXT), write_parquet()):
             text = message(path, columns)
             assert "needed column 'elsewhere' is missing" in text
@@ -205,7 +208,7 @@ class TestErrors:
         assert rows(read_ratings(path)) == [("1", "2", 3.0)]
 
     def test_two_parameters_for_one_column(self, write) -> None:
-        text = message(write(TEXT), Columns(item="user_id"))
+        text = message(write(TEXT), ColumnNames(item="user_id"))
         assert "user_column and item_column both name column 'user_id'" in text
 
     @pytest.mark.parametrize(

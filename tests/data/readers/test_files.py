@@ -2,9 +2,8 @@ import gzip
 
 import pytest
 
-from recsys.data.ratings import read_ratings
 from recsys.data.readers.files import digest_files, estimate_rows, find_files
-from tests.support.ratings_files import HEADER, ROWS, TEXT, message, rows
+from tests.support.ratings_files import HEADER, ROWS, TEXT, message, read_ratings, rows
 
 LINES = TEXT.splitlines(keepends=True)
 

@@ -5,8 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.data.ratings import read_ratings
-from tests.support.ratings_files import ROWS, TEXT, message, rows
+from tests.support.ratings_files import ROWS, TEXT, message, read_ratings, rows
 
 
 class TestParquet:

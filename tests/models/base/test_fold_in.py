@@ -3,8 +3,8 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.base.family import family_module
+from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
-from tests.support.builders import prepared, rated
 
 ROWS = rated(60, 40, 1, 5, step=1)
 SETTINGS = {
@@ -72,6 +72,14 @@ def test_a_folded_recommender_is_saved_and_loaded_whole(recommender, tmp_path):
     pairs = text("new", "u20"), text("i7", "i7")
     loaded = load_recommender(tmp_path).predict(*pairs)
     assert [values.tolist() for values in loaded] == [values.tolist() for values in folded.predict(*pairs)]
+
+
+def test_the_bias_of_a_user_folded_in_is_damped(recommender):
+    biases = recommender.knowledge.biases
+    items = recommender.knowledge.item_codes(text("i1", "i2"))
+    knowledge = recommender.fold_in(text("new", "new"), text("i1", "i2"), np.array([5.0, 4])).recommender.knowledge
+    bias = knowledge.biases.user[knowledge.user_codes(text("new"))[0]]
+    assert bias == pytest.approx((np.array([5, 4]) - biases.mean - biases.item[items]).sum() / (2 + 5))
 
 
 def test_unknown_items_are_ignored_and_counted(recommender):

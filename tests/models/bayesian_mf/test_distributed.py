@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from tests.support.chains import fit_both, share
-from tests.support.processes import together
+from tests.support.bayesian_mf_fits import fit_both, share
+from tests.support.process_groups import together
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from recsys.models.bayesian_mf.family import Config
 from recsys.models.bayesian_mf.mcmc import rank_auc, standard_errors
 from recsys.models.bayesian_mf.threshold import around_threshold
 from recsys.settings import parse_settings
+from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
-from tests.support.builders import prepared, rated
 
 
 def factor_rows(users, items, share, noise=0.6, seed=0, sittings=False):
@@ -80,6 +80,7 @@ def test_progress_tells_the_error_of_the_running_mean(dataset):
     assert heard[-1][1]["train_rmse"] == pytest.approx(0.6, abs=0.05)  # the noise of the data
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("signal", "most"), [(0.0, 1.01), (0.6, 1.0)])
 def test_weak_factors_are_found_and_absent_ones_cost_little(signal, most, tmp_path):
     """Against biases alone, on ratings by biases, six factors of this spread together, and noise of 0.8."""
@@ -101,6 +102,7 @@ def test_weak_factors_are_found_and_absent_ones_cost_little(signal, most, tmp_pa
     assert rmse(sampled) < most * rmse(bias)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("seed", range(3))
 def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tmp_path):
     """A small set, where factors and terms that are not there can be seen in the noise."""

@@ -232,6 +232,7 @@ class FixedRatings(Chain):
     spread = property(lambda self: 256.0, lambda self, value: None)
 
 
+@pytest.mark.simulation
 def test_draws_go_with_data_drawn_by_them(monkeypatch):
     """Geweke (2004): drawing ratings given the unknowns and the unknowns given the ratings keeps to the prior.
 

@@ -6,8 +6,7 @@ import pytest
 from recsys.distributed.process_group import Group
 from recsys.models.matrix_factorization import sgd
 from recsys.models.matrix_factorization.sampler import Feed
-from tests.support.processes import together
-from tests.support.trainings import (
+from tests.support.matrix_factorization_fits import (
     FEW,
     HASTY,
     N_ITEMS,
@@ -20,6 +19,7 @@ from tests.support.trainings import (
     learn_on,
     planted,
 )
+from tests.support.process_groups import together
 
 BATCHES = 5  # an epoch
 
@@ -50,6 +50,7 @@ def unbroken(tmp_path_factory):
     return together(2, learn_on, tmp_path_factory.mktemp("unbroken"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_any_number_of_processes_learns_what_one_learns(alone, tmp_path, size):
     answers = together(size, learn_both_ways, tmp_path)
@@ -84,6 +85,7 @@ def test_a_batch_is_the_same_set_of_rows_for_every_number_of_processes(n_rows):
         assert batches(size) == alone
 
 
+@pytest.mark.process
 def test_a_training_that_was_stopped_ends_where_the_unbroken_one_ends(unbroken, tmp_path):
     stopped = together(2, learn_and_stop, tmp_path, 0, 2 * BATCHES + 1)
     for answer in stopped:
@@ -104,6 +106,7 @@ def test_a_training_that_was_stopped_ends_where_the_unbroken_one_ends(unbroken, 
             np.testing.assert_allclose(answer[way]["curve"], unbroken[0][way]["curve"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("seconds", "loaded", "first"), [(0, 2, 2 * BATCHES), (1e-9, 13, 2 * BATCHES + 1)])
 def test_a_training_that_crashed_goes_on_from_its_last_checkpoint(unbroken, tmp_path, seconds, loaded, first):
     for rank, answer in enumerate(together(2, crash_and_learn_on, tmp_path, seconds, 2 * BATCHES + 1)):

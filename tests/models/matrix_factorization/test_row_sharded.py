@@ -1,7 +1,9 @@
 import pytest
 
-from tests.support.processes import together
-from tests.support.trainings import hold
+from tests.support.matrix_factorization_fits import hold
+from tests.support.process_groups import together
+
+pytestmark = pytest.mark.process
 
 SIZE = 3
 

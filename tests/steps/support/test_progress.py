@@ -3,11 +3,11 @@ from collections import namedtuple
 
 import pytest
 
-from steps.support.progress import Board
+from steps.support.progress import ProgressDisplay
 
-Progress = namedtuple("Progress", "done pruned failed running target best")
+SearchProgress = namedtuple("SearchProgress", "done pruned failed running target best")
 Trial = namedtuple("Trial", "number value params")
-STANDS = Progress(3, 1, 0, 2, 8, Trial(2, 0.71234, {"learning_rate": 0.0123456, "bootstrap": True}))
+STANDS = SearchProgress(3, 1, 0, 2, 8, Trial(2, 0.71234, {"learning_rate": 0.0123456, "bootstrap": True}))
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def terminal(monkeypatch):
 
 def test_a_terminal_has_one_line_that_fits(terminal, capsys):
     terminal()
-    Board("auc").status(lambda: STANDS)
+    ProgressDisplay("auc").status(lambda: STANDS)
     shown = capsys.readouterr().out
     assert shown == "\r\x1b[K4 of 8 trials, 1 pruned, 0 failed, best 0.7123 (learning_r…"
     assert len(shown.removeprefix("\r\x1b[K")) == 59
@@ -31,20 +31,20 @@ def test_a_terminal_has_one_line_that_fits(terminal, capsys):
 
 def test_a_wide_terminal_has_it_whole(terminal, capsys):
     terminal(200)
-    Board("auc").status(lambda: STANDS)
+    ProgressDisplay("auc").status(lambda: STANDS)
     assert capsys.readouterr().out.endswith("best 0.7123 (learning_rate=0.01235, bootstrap=true)")
 
 
 def test_a_worker_leaves_the_line_to_the_process_that_started_it(terminal, capsys):
     terminal()
-    board = Board("auc", shared=True)
-    board.status(lambda: STANDS)
-    board.end()
+    display = ProgressDisplay("auc", shared=True)
+    display.status(lambda: STANDS)
+    display.end()
     assert capsys.readouterr().out == ""
 
 
 def test_where_there_is_no_terminal_nobody_asks(capsys):
-    board = Board("auc")
-    board.status(lambda: pytest.fail("it costs queries"))
-    board.end()
+    display = ProgressDisplay("auc")
+    display.status(lambda: pytest.fail("it costs queries"))
+    display.end()
     assert capsys.readouterr().out == ""

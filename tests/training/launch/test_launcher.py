@@ -5,10 +5,8 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,21 +15,22 @@ import pytest
 from recsys import models
 from recsys.errors import InputError, RankError
 from recsys.models.base.family import family_module
+from recsys.testing.datasets import prepared
 from recsys.training import trainer
 from recsys.training.launch.heartbeat import read_lives
 from recsys.training.launch.job import Plan
 from recsys.training.launch.launcher import Launcher
 from recsys.training.launch.settings import Processes
 from recsys.training.launch.workspace import has_state, job_place
-from tests.support.builders import prepared
+from tests.support.services import free_port
+from tests.support.waiting import wait
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[2]
 FAMILIES = PROJECT / "tests" / "support" / "families"
-PATIENCE = 90  # seconds that something may take on a busy machine before it counts as never happening
 ROWS = [(f"u{u}", f"i{i}", 1 + (3 * u + i) % 5) for u in range(12) for i in range(12)]
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(autouse=True)
@@ -97,13 +96,6 @@ def gone(folder):
     return True
 
 
-def wait(happened, what):
-    limit = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < limit, f"{what} did not happen within {PATIENCE} s"
-        time.sleep(0.05)
-
-
 def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(dataset, tmp_path):
     trained = Together(dataset, tmp_path / "job", settings={"rank_timeout": 6}, pause=0.2)
     faults = {2: signal.SIGKILL, 3: signal.SIGSTOP}  # after a checkpoint
@@ -157,11 +149,6 @@ def test_ranks_with_different_data_are_refused_at_once_and_both_are_named(datase
     assert digests[0] != digests[1]
     assert all(digest in messages[0] for digest in digests)
     assert all(gone(trained.folder) for trained in both)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 KILLED = """

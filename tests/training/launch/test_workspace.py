@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from recsys.errors import DivergedError, InputError
+from recsys.testing.datasets import prepared
 from recsys.training import trainer
 from recsys.training.launch import rendezvous
 from recsys.training.launch.heartbeat import Life, Pulse, Tail, append_event, find_hung, read_lives
 from recsys.training.launch.job import Plan, read_job, read_task, write_job
 from recsys.training.launch.settings import Processes, split_address
 from recsys.training.launch.workspace import job_place
-from tests.support.builders import prepared
 
 NOW = 1000.0
 

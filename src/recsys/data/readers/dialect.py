@@ -1,13 +1,14 @@
-"""The layout of a delimited text file: what separates its fields, where its rows begin, which column is which."""
+"""The dialect of a delimited text file: what separates its fields, where its rows begin, which column is which."""
 
 import csv
 import gzip
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from recsys.data.readers.source import Columns, find_or_raise_positions, shorten
+from recsys.data.readers.source import ColumnNames, find_or_raise_positions, shorten
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ UNIT = "\x1f"  # ASCII's unit separator: stands in for a separator of several by
 _GZIP_MAGIC = b"\x1f\x8b"
 _CANDIDATES = ("::", "\t", ";", "|", ",")
 _WORDS = {"tab": "\t", "\\t": "\t", "comma": ","}
-_HEAD = 1 << 20  # bytes looked at to learn the layout
+_HEAD = 1 << 20  # bytes looked at to learn the dialect
 
 
 @dataclass(frozen=True)
-class Layout:
+class Dialect:
     """How a file's lines are to be read."""
 
     separator: str
@@ -33,8 +34,8 @@ class Layout:
     notes: tuple[str, ...] = ()
 
 
-def find_layout(path: Path, columns: Columns, separator: str) -> Layout:
-    """Learn a file's layout from its first lines; raises InputError where they are no ratings file's."""
+def find_dialect(path: Path, columns: ColumnNames, separator: str) -> Dialect:
+    """Learn a file's dialect from its first lines; raises InputError where they are no ratings file's."""
     separator = _WORDS.get(separator, separator)
     if not separator or any(sign in separator for sign in '\n\r"\0'):
         raise InputError(
@@ -55,11 +56,11 @@ def find_layout(path: Path, columns: Columns, separator: str) -> Layout:
     if len(names) == 1:
         raise _one_column(f"{path}:{number}", line, separator)
     at = find_or_raise_positions(f"{path}:{number}", names, columns)
-    return Layout(chosen, len(names), number, at, True)
+    return Dialect(chosen, len(names), number, at, True)
 
 
-def _headerless(path: Path, columns: Columns, separator: str, number: int, fields: list[str]) -> Layout:
-    if columns != Columns():
+def _headerless(path: Path, columns: ColumnNames, separator: str, number: int, fields: list[str]) -> Dialect:
+    if columns != ColumnNames():
         raise InputError(
             f"{path}:{number}: no header, so the column parameters name nothing; the columns of the first "
             f"line are {shorten(', '.join(fields))}: add a header, or leave out -P user_column, "
@@ -67,7 +68,7 @@ def _headerless(path: Path, columns: Columns, separator: str, number: int, field
         )
     at = dict(zip(vars(columns), range(min(len(fields), 4)), strict=False))
     note = f"{path} has no header: its columns are read by position as {', '.join(at)}"
-    return Layout(separator, len(fields), number - 1, at, False, (note,))
+    return Dialect(separator, len(fields), number - 1, at, False, (note,))
 
 
 def _is_row(fields: list[str]) -> bool:
@@ -151,3 +152,47 @@ def open_bytes(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     return cast(BinaryIO, gzip.open(path)) if zipped else path.open("rb")
+
+
+def open_rows(path: Path, dialect: Dialect) -> BinaryIO:
+    """The file's bytes with every separator as one byte."""
+    source = open_bytes(path)
+    if delimiter(dialect.separator) == dialect.separator:
+        return source
+    raw = _OneByteSeparators(source, path, dialect.separator.encode())
+    return cast(BinaryIO, io.BufferedReader(raw, 1 << 20))
+
+
+class _OneByteSeparators(io.RawIOBase):
+    """`source` with each `separator` replaced; by whole lines, so that none is cut in two."""
+
+    def __init__(self, source: BinaryIO, path: Path, separator: bytes) -> None:
+        self._source, self._path, self._separator = source, path, separator
+        self._ready = memoryview(b"")
+        self._rest = b""  # the start of a line whose end is not read yet
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            chunk = self._source.read(1 << 22)
+            text = self._rest + chunk
+            end = text.rfind(b"\n") + 1 if chunk else len(text)
+            self._rest = text[end:]
+            if not chunk and not end:
+                return 0
+            if UNIT.encode() in text:
+                raise InputError(
+                    f"{self._path}: the control character 0x1f cannot stand in a file whose separator is "
+                    f"{self._separator.decode()!r}; remove it"
+                )
+            self._ready = memoryview(text[:end].replace(self._separator, UNIT.encode()))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()

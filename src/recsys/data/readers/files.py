@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from recsys.data.readers import delimited, parquet
 from recsys.data.readers.dialect import open_bytes
-from recsys.data.readers.source import Columns, Source
+from recsys.data.readers.source import ColumnNames, Source
 from recsys.errors import InputError
 from recsys.runtime.files import digest_file
 
@@ -52,7 +52,7 @@ def digest_files(files: Sequence[Path]) -> str:
     return hashlib.blake2b(" ".join(digests).encode(), digest_size=16).hexdigest()
 
 
-def open_files(files: Sequence[Path], columns: Columns, separator: str) -> list[Source]:
+def open_files(files: Sequence[Path], columns: ColumnNames, separator: str) -> list[Source]:
     """Look at every file before the first is read.
 
     Raises:
@@ -85,7 +85,7 @@ def is_parquet(path: Path) -> bool:
         return file.read(len(parquet.MAGIC)) == parquet.MAGIC or path.suffix.lower() in parquet.SUFFIXES
 
 
-def _open_file(path: Path, columns: Columns, separator: str) -> Source:
+def _open_file(path: Path, columns: ColumnNames, separator: str) -> Source:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; give a file with ratings")
@@ -96,7 +96,7 @@ def _open_file(path: Path, columns: Columns, separator: str) -> Source:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
 
 
-def _compare(first: Source, other: Source, columns: Columns) -> None:
+def _compare(first: Source, other: Source, columns: ColumnNames) -> None:
     if first.headed != other.headed:
         headed, bare = (first, other) if first.headed else (other, first)
         raise InputError(

@@ -6,40 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.data.readers.source import Columns, RawColumns, Source, find_or_raise_positions, shorten
+from recsys.data.readers.source import ColumnNames, RawBlock, Source, find_or_raise_positions, seconds, shorten
 from recsys.errors import InputError
 
 MAGIC = b"PAR1"
 SUFFIXES = (".parquet", ".pq")
 
-_STREAMED_ROWS = 1 << 20
+_BLOCK = 1 << 20  # rows
 _BUFFER = 1 << 20  # bytes
 
 
-def open_file(path: Path, columns: Columns) -> Source:
+def open_file(path: Path, columns: ColumnNames) -> Source:
     """Look at a Parquet file; its integers and integral floats become text ids."""
     with _errors(path), pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         at = find_or_raise_positions(str(path), [name.strip() for name in names], columns)
     wanted = {parameter: names[position] for parameter, position in at.items()}
 
-    def read() -> RawColumns | None:
-        with _errors(path), pq.ParquetFile(path) as file:
-            table = file.read(columns=list(wanted.values()))
-        return _raw_columns(path, columns, wanted, table, 0) if table.num_rows else None
-
-    def stream() -> Iterator[RawColumns]:
+    def blocks() -> Iterator[RawBlock]:
         row = 0
         # Buffered, or a file that is one large row group would be read at once.
         with _errors(path), pq.ParquetFile(path, buffer_size=_BUFFER) as file:
-            for batch in file.iter_batches(_STREAMED_ROWS, columns=list(wanted.values())):
-                yield _raw_columns(path, columns, wanted, pa.Table.from_batches([batch]), row)
+            for batch in file.iter_batches(_BLOCK, columns=list(wanted.values())):
+                yield _raw_block(path, columns, wanted, pa.Table.from_batches([batch]), row)
                 row += batch.num_rows
 
-    return Source(path, tuple(at), True, read, stream)
+    return Source(path, tuple(at), True, blocks)
 
 
 @contextmanager
@@ -52,8 +46,8 @@ def _errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _raw_columns(path: Path, columns: Columns, wanted: dict[str, str], table: pa.Table, start: int) -> RawColumns:
-    """The columns of a run of rows, of which the first is the file's row `start`."""
+def _raw_block(path: Path, columns: ColumnNames, wanted: dict[str, str], table: pa.Table, start: int) -> RawBlock:
+    """Some rows, of which the first is the file's row `start`."""
 
     def place(row: int) -> str:
         return f"{path}: row {start + row + 1}"
@@ -97,7 +91,7 @@ def _raw_columns(path: Path, columns: Columns, wanted: dict[str, str], table: pa
             return _encode(path, values)
         if parameter == "timestamp" and is_date(kind):
             microseconds = values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
-            values = pc.divide(microseconds.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
+            values = seconds(microseconds)
         elif pa.types.is_decimal(kind) or pa.types.is_integer(kind):
             values = values.cast(pa.float64(), safe=False)
         elif not (pa.types.is_floating(kind) or pa.types.is_null(kind)):
@@ -105,7 +99,7 @@ def _raw_columns(path: Path, columns: Columns, wanted: dict[str, str], table: pa
         return values.cast(pa.float64()).combine_chunks()
 
     timed = "timestamp" in wanted
-    return RawColumns(
+    return RawBlock(
         users=ids("user"),
         items=ids("item"),
         ratings=numbers("rating", "numbers"),

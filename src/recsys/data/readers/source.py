@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.errors import InputError
 
@@ -12,7 +13,7 @@ _LONGEST_VALUE = 60  # characters of a value shown in a message
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnNames:
     """The names of the columns in the file. Only the timestamps may be absent, and only by default."""
 
     user: str = "user_id"
@@ -22,8 +23,8 @@ class Columns:
 
 
 @dataclass(frozen=True, eq=False)
-class RawColumns:
-    """The columns of one file, or of a run of its rows, as they stand there, all of the same length.
+class RawBlock:
+    """Some rows of a file as they stand there, in columns of the same length.
 
     Ids are dictionary arrays of text, null or blank where missing. Ratings and timestamps are float64
     (null or NaN where missing), or dictionary arrays of text that is still to be parsed.
@@ -39,17 +40,16 @@ class RawColumns:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One file that has been looked at, but for its rows. Both ways of reading them raise InputError."""
+    """One file that has been looked at, but for its rows; reading them may raise InputError."""
 
     path: Path
     found: tuple[str, ...]  # "user", "item", "rating" and perhaps "timestamp"
     headed: bool  # whether the file names its columns
-    read: Callable[[], RawColumns | None]  # all rows at once; None where there are none
-    stream: Callable[[], Iterator[RawColumns]]  # the same rows in runs, in order
+    blocks: Callable[[], Iterator[RawBlock]]  # its rows, some at a time, in order
     notes: tuple[str, ...] = ()
 
 
-def check_names(columns: Columns) -> None:
+def check_names(columns: ColumnNames) -> None:
     """Refuse two column parameters that name the same column."""
     owners: dict[str, str] = {}
     for parameter, name in vars(columns).items():
@@ -61,7 +61,7 @@ def check_names(columns: Columns) -> None:
         owners[name] = parameter
 
 
-def find_or_raise_positions(place: str, present: Sequence[str], columns: Columns) -> dict[str, int]:
+def find_or_raise_positions(place: str, present: Sequence[str], columns: ColumnNames) -> dict[str, int]:
     """Where each needed column stands among `present`; without "timestamp" where the file has none."""
     found = {}
     for parameter, name in vars(columns).items():
@@ -70,13 +70,18 @@ def find_or_raise_positions(place: str, present: Sequence[str], columns: Columns
             raise InputError(f"{place}: column {name!r} is there {count} times; rename or remove all but one of them")
         if count == 1:
             found[parameter] = present.index(name)
-        elif parameter != "timestamp" or name != Columns().timestamp:
+        elif parameter != "timestamp" or name != ColumnNames().timestamp:
             listed = shorten(", ".join(present), 4 * _LONGEST_VALUE)
             raise InputError(
                 f"{place}: needed column {shorten(name)} is missing, the columns are {listed}; "
                 f"name yours with -P {parameter}_column=<column>"
             )
     return found
+
+
+def seconds(moments: pa.Array) -> pa.Array:
+    """Timestamps in microseconds as seconds since 1970, in float64."""
+    return pc.divide(moments.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
 
 
 def shorten(value: object, longest: int = _LONGEST_VALUE) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 
 from recsys.arrays import Codes, Ids
 from recsys.data.interactions import Interactions
+from recsys.data.vocabulary import Vocabulary
 from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
 
@@ -32,20 +32,20 @@ class Knowledge:
     calibration: LikeCalibration
 
     @cached_property
-    def _user_index(self) -> "pd.Index[str]":
-        return pd.Index(self.user_ids)
+    def _users(self) -> Vocabulary:
+        return Vocabulary(self.user_ids)
 
     @cached_property
-    def _item_index(self) -> "pd.Index[str]":
-        return pd.Index(self.item_ids)
+    def _items(self) -> Vocabulary:
+        return Vocabulary(self.item_ids)
 
     def user_codes(self, user_ids: Ids) -> Codes:
         """The code of each id, -1 for an unknown one: shape (n,)."""
-        return self._user_index.get_indexer(pd.Index(user_ids)).astype(np.int32)
+        return self._users.codes(user_ids)
 
     def item_codes(self, item_ids: Ids) -> Codes:
         """The code of each id, -1 for an unknown one: shape (n,)."""
-        return self._item_index.get_indexer(pd.Index(item_ids)).astype(np.int32)
+        return self._items.codes(item_ids)
 
     def seen_items(self, user: int) -> Codes:
         """The items a user rated in the rows learnt from."""

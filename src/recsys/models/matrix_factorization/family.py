@@ -144,7 +144,7 @@ def fit(
     Raises:
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
     """
-    from recsys.data.loader import BlockFeed, RowStream
+    from recsys.data.loader import BlockLoader, RowStream
     from recsys.models.matrix_factorization.sgd import factorize  # PyTorch takes seconds to import
     from recsys.runtime.device import has_gpu
 
@@ -164,7 +164,7 @@ def fit(
     first = options.warm_start if isinstance(options.warm_start, FactorRecommender) else None
     if isinstance(rows, RowStream):
         sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-        feed = BlockFeed(rows, *sizes, config.batch_size, options.seed)
+        feed = BlockLoader(rows, *sizes, config.batch_size, options.seed)
         train = partial(factorize, device=config.device, progress=True, feed=feed)
         rows = NO_ROWS
     elif context is None:

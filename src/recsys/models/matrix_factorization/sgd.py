@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recsys.data.loader import Feed
+from recsys.data.loader import BlockLoader
 from recsys.errors import DivergedError
 from recsys.metrics import auc_by_ranks
 from recsys.models.matrix_factorization.network import ARRAYS, Codes, Factors, Network, Ratings, Rows, as_rows, fold
@@ -135,7 +135,7 @@ class _Held:
 class _Streamed:
     """Rows that a feed reads."""
 
-    def __init__(self, feed: Feed, device: torch.device) -> None:
+    def __init__(self, feed: BlockLoader, device: torch.device) -> None:
         self.feed, self.device, self.n = feed, device, feed.n
         users, items = (torch.from_numpy(np.append(counts, 0)).float().to(device) for counts in feed.counts)
         self.counts = users, items
@@ -215,7 +215,7 @@ def factorize(
     patience: int,
     seed: int,
     device: str = "auto",
-    feed: Feed | None = None,
+    feed: BlockLoader | None = None,
     validation: tuple[Codes, Codes, Ratings] | None = None,
     like_threshold: float | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,

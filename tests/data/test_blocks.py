@@ -1,4 +1,4 @@
-"""What goes by way of the disk is, byte for byte, what is made in memory."""
+"""However the rows are cut into blocks, and wherever they are kept: the same files, byte for byte."""
 
 import gzip
 import os
@@ -16,30 +16,41 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data import builder, parquet_store, ratings, spill
+from recsys.data import buckets, builder, parquet_store, ratings
 from recsys.data import dataset as datasets
 from recsys.data.preparation import Preparation
-from recsys.data.readers import delimited, parquet
+from recsys.data.readers import delimited, mistakes, parquet
 from recsys.errors import InputError
 
 TABLE = np.random.default_rng(5).integers(0, [30, 20, 10, 40], (600, 4))
 
 
+ON_DISK, IN_MEMORY = 0, 100  # GB of memory to use
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Row groups and files so small that a part has several."""
+    monkeypatch.setattr(parquet_store, "ROW_GROUP", 16)
+    monkeypatch.setattr(parquet_store, "FILE_ROWS", 64)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
-    """Runs, blocks, buckets, row groups and files so small that every border is crossed."""
-    for module, name, size in (
-        (delimited, "_BLOCK", 100),
-        (delimited, "_STREAMED_BLOCK", 400),
-        (parquet, "_STREAMED_ROWS", 7),
-        (spill, "_BLOCK", 24),
-        (spill, "_BUCKET", 50),
-        (builder, "_BUCKET", 10),
-        (ratings, "_BLOCK", 11),
-        (parquet_store, "ROW_GROUP", 16),
-        (parquet_store, "FILE_ROWS", 64),
-    ):
-        monkeypatch.setattr(module, name, size)
+    """Gives a function after which blocks and buckets are so small that every border is crossed."""
+
+    def make_tiny():
+        for module, name, size in (
+            (delimited, "_BLOCK", 400),
+            (mistakes, "_BLOCK", 100),
+            (parquet, "_BLOCK", 7),
+            (ratings, "_BLOCK", 24),
+            (ratings, "_BUCKET", 50),
+            (builder, "_BUCKET", 10),
+        ):
+            monkeypatch.setattr(module, name, size)
+
+    return make_tiny
 
 
 def csv(rows, header="user_id,item_id,rating,timestamp", sign=",") -> str:
@@ -113,26 +124,27 @@ def prepared(source: Path, folder: Path, gigabytes: float, **parameters) -> tupl
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("split", ["hash", "random", "time"])
-def test_both_ways_write_the_same_files(tiny, tmp_path, name, split):
+def test_tiny_blocks_on_disk_give_the_same_files_as_one_block_in_memory(tiny, tmp_path, name, split):
     (source := tmp_path / "input").mkdir()
     CASES[name](source)
     given = {"split": split, "like_threshold": 2.0}
     if split == "time" and name in ("no timestamps", "empty timestamps"):
-        for gigabytes in (100, 0):
+        for gigabytes in (IN_MEMORY, ON_DISK):
             with pytest.raises(InputError, match="parameter 'split': time needs timestamps"):
                 prepared(source, tmp_path / "prepared", gigabytes, **given)
         assert not (tmp_path / "prepared").exists()
         return
-    made, expected = prepared(source, tmp_path / "one", 100, **given)
-    streamed, manifest = prepared(source, tmp_path / "other", 0, **given)
-    assert manifest == expected  # it holds the digest of every other file
-    assert sorted(path.name for path in streamed.folder.iterdir()) == sorted(
-        path.name for path in made.folder.iterdir()
-    )
-    assert len(list((streamed.folder / "train").iterdir())) > 1
-    assert streamed.train.ratings.tolist() == made.train.ratings.tolist()
-    assert sum(map(len, streamed.blocks("train"))) == len(streamed.train)
-    assert [path.name for path in (tmp_path / "other").iterdir()] == [streamed.digest]
+    made, expected = prepared(source, tmp_path / "one", IN_MEMORY, **given)
+    tiny()
+    for gigabytes in (IN_MEMORY, ON_DISK):
+        folder = tmp_path / f"with {gigabytes} GB"
+        cut, manifest = prepared(source, folder, gigabytes, **given)
+        assert manifest == expected  # it holds the digest of every other file
+        assert sorted(path.name for path in cut.folder.iterdir()) == sorted(path.name for path in made.folder.iterdir())
+        assert len(list((cut.folder / "train").iterdir())) > 1
+        assert cut.train.ratings.tolist() == made.train.ratings.tolist()
+        assert sum(map(len, cut.blocks("train"))) == len(cut.train)
+        assert [path.name for path in folder.iterdir()] == [cut.digest]
 
 
 BAD = {
@@ -154,14 +166,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_both_ways_refuse_with_the_same_words_and_leave_nothing(tiny, tmp_path, name):
+def test_a_mistake_is_told_with_the_same_words_and_leaves_nothing(tiny, tmp_path, name):
     content, said = BAD[name]
     one(tmp_path / "r.csv", content)
     found = []
-    for gigabytes in (100, 0):
+    for gigabytes in (IN_MEMORY, ON_DISK):
         with pytest.raises(InputError) as caught:
             prepared(tmp_path / "r.csv", tmp_path / "prepared", gigabytes, min_rating="positive", like_threshold=2.0)
         found.append(str(caught.value))
+        tiny()
     assert said in found[0]
     assert found[1] == found[0]
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
@@ -171,7 +184,8 @@ def test_the_row_of_a_mistake_in_parquet_is_its_own_in_that_file(tiny, tmp_path)
     rows = [(*row[:2], str(row[2] + 1), row[3]) for row in half_stars()]
     write_parquet(tmp_path / "a.parquet", rows)
     write_parquet(tmp_path / "b.parquet", [*rows[:311], ("u", "i", "x", 1), *rows[311:]])
-    for gigabytes in (100, 0):
+    tiny()
+    for gigabytes in (IN_MEMORY, ON_DISK):
         with pytest.raises(InputError, match=r"b\.parquet: row 312: column 'rating': expected a number, got 'x'"):
             prepared(tmp_path / "*.parquet", tmp_path / "prepared", gigabytes)
 
@@ -180,18 +194,20 @@ def test_too_little_disk_is_told_before_anything_is_read(tmp_path, monkeypatch):
     one(tmp_path / "r.csv", csv(half_stars()))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=r"preparing about \d+ ratings.* needs 0\.0 GB of disk there, 0\.0 are free"):
-        prepared(tmp_path / "r.csv", tmp_path / "prepared", 0)
+        prepared(tmp_path / "r.csv", tmp_path / "prepared", ON_DISK)
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
-def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("writer", [pq.ParquetWriter, pq], ids=["of parts", "of users"])
+def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch, writer):
     one(tmp_path / "r.csv", csv(half_stars()))
 
     def fail(self, *arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
-    for gigabytes in (100, 0):
+    monkeypatch.setattr(writer, "write_table", fail)
+    tiny()
+    for gigabytes in (IN_MEMORY, ON_DISK):
         with pytest.raises(OSError, match="No space left"):
             prepared(tmp_path / "r.csv", tmp_path / "prepared", gigabytes, like_threshold=2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
@@ -201,24 +217,26 @@ def test_a_disk_that_fills_leaves_nothing(tiny, tmp_path, monkeypatch):
 def test_a_write_that_fails_in_the_middle_leaves_nothing(tiny, tmp_path, limit):
     """The system refuses to let a file grow beyond the limit: that of a column, or of the pairs, or of neither."""
     one(tmp_path / "r.csv", csv(half_stars(np.tile(TABLE, (20, 1)))))
+    tiny()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            prepared(tmp_path / "r.csv", tmp_path / "prepared", 0, like_threshold=2.0)
+            prepared(tmp_path / "r.csv", tmp_path / "prepared", ON_DISK, like_threshold=2.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
-@pytest.mark.parametrize(("available", "spills"), [(1e9, False), (1e5, True)])
-def test_half_of_the_memory_that_is_free_decides_the_way(tmp_path, monkeypatch, available, spills):
+@pytest.mark.parametrize(("available", "on_disk"), [(1e9, False), (1e5, True)])
+def test_half_of_the_memory_that_is_free_decides_where_rows_are_kept(tmp_path, monkeypatch, available, on_disk):
     one(tmp_path / "r.csv", csv(half_stars()))
     monkeypatch.setattr("recsys.runtime.memory.available", lambda: available)
-    ways, spill_ratings = [], spill.spill_ratings
-    monkeypatch.setattr(spill, "spill_ratings", lambda *given: ways.append("disk") or spill_ratings(*given))
+    kept, scratch_file = set(), buckets.scratch_file
+    for module in (buckets, ratings):
+        monkeypatch.setattr(module, "scratch_file", lambda folder: kept.add(bool(folder)) or scratch_file(folder))
     prepared(tmp_path / "r.csv", tmp_path / "prepared", None, like_threshold=2.0)
-    assert bool(ways) == spills
+    assert kept == {on_disk}
 
 
 def test_a_stop_in_the_middle_leaves_nothing(tiny, tmp_path, monkeypatch):
@@ -227,29 +245,33 @@ def test_a_stop_in_the_middle_leaves_nothing(tiny, tmp_path, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(spill, "_mark", stop)
+    monkeypatch.setattr(ratings, "_leave_out", stop)
     with pytest.raises(KeyboardInterrupt):
-        prepared(tmp_path / "r.csv", tmp_path / "prepared", 0)
+        prepared(tmp_path / "r.csv", tmp_path / "prepared", ON_DISK)
     assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import pyarrow.parquet as pq
 from recsys.data import buckets, parquet_store
 from recsys.data.builder import prepare
 from recsys.data.preparation import Preparation
 
-def die(*arguments):
+def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-owner, method = {"pairs": (buckets.Buckets, "drain"), "parts": (parquet_store.PartWriter, "finish")}[sys.argv[3]]
+owner, method = {
+    "pairs": (buckets.Buckets, "drain"), "parts": (parquet_store.PartWriter, "finish"), "users": (pq, "write_table")
+}[sys.argv[3]]
 setattr(owner, method, die)
 prepare(Path(sys.argv[1]), Preparation(), Path(sys.argv[2]), gigabytes=0)
 """
 
 
-@pytest.mark.parametrize("place", ["pairs", "parts"])
+@pytest.mark.process
+@pytest.mark.parametrize("place", ["pairs", "parts", "users"])
 def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(tmp_path, place):
     one(tmp_path / "r.csv", csv(half_stars()))
     folder = tmp_path / "prepared"
@@ -259,7 +281,7 @@ def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_prepare_succeeds(tm
     assert left.name.startswith(".partial-")
     with pytest.raises(InputError, match="no dataset is prepared"):
         datasets.newest_dataset(folder)
-    assert not prepared(tmp_path / "r.csv", folder, 0)[0].reused
+    assert not prepared(tmp_path / "r.csv", folder, ON_DISK)[0].reused
 
 
 # The peak of the process's memory is read from the system, since what getrusage tells includes the parent's.
@@ -267,7 +289,7 @@ GROWTH = """
 import sys
 from pathlib import Path
 import pyarrow as pa
-from recsys.data import parquet_store, spill
+from recsys.data import parquet_store, ratings
 from recsys.data.builder import prepare
 from recsys.data.preparation import Preparation
 from recsys.data.readers import delimited
@@ -277,7 +299,7 @@ def peak():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 
 pa.set_memory_pool(pa.system_memory_pool())
-delimited._STREAMED_BLOCK, spill._BUCKET = 1 << 18, 1 << 16
+delimited._BLOCK, ratings._BUCKET = 1 << 18, 1 << 16
 parquet_store.ROW_GROUP, parquet_store.FILE_ROWS = 1 << 15, 1 << 20
 small, large, folder, gigabytes = *map(Path, sys.argv[1:4]), float(sys.argv[4])
 prepare(small, Preparation(), folder, gigabytes=gigabytes)  # starts the threads, imports what is imported late
@@ -291,19 +313,20 @@ def program(text: str, *arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", text, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": "src"}
     project = Path(__file__).parents[2]
-    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
-def test_memory_does_not_grow_with_the_rows(tmp_path):
-    """A million and a half rows are 36 MB as bare columns, and three times that in the way that holds them."""
+def test_memory_does_not_grow_with_rows_on_disk(tmp_path):
+    """Two and a half million rows are 60 MB as bare columns, and more than that where they are held."""
     rng = np.random.default_rng(0)
-    for name, n in (("small", 200_000), ("large", 1_500_000)):
+    for name, n in (("small", 200_000), ("large", 2_500_000)):
         columns = {"user_id": rng.integers(0, 3000, n), "item_id": rng.integers(0, 3000, n)}
         pa.csv.write_csv(pa.table(columns | {"rating": rng.integers(1, 6, n)}), tmp_path / name)
     grown = []
-    for gigabytes in (0, 100):
+    for gigabytes in (ON_DISK, IN_MEMORY):
         done = program(GROWTH, tmp_path / "small", tmp_path / "large", tmp_path / f"to {gigabytes}", gigabytes)
         assert done.returncode == 0, done.stderr
         grown.append(float(done.stdout))
-    assert grown[0] < 40 < 80 < grown[1]
+    assert grown[0] < 40 < 80 < grown[1], grown

@@ -9,8 +9,8 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from recsys.distributed.process_group import Group, connect
+from tests.support.waiting import HANG_SECONDS
 
-SECONDS = 120  # a busy machine is slow; nothing here waits for this unless it hangs
 DIED = "died"
 
 _context = multiprocessing.get_context("forkserver")
@@ -39,7 +39,7 @@ def together(size: int, work: Callable[..., Any], *arguments: Any, attempts: int
 
 
 def _answer(rank: int, pipe: Connection) -> Any:
-    assert pipe.poll(SECONDS), f"rank {rank} said nothing for {SECONDS} s"
+    assert pipe.poll(HANG_SECONDS), f"rank {rank} said nothing for {HANG_SECONDS} s"
     try:
         answer, trace = pipe.recv()
     except EOFError:
@@ -56,7 +56,7 @@ def _run(
     try:
         answer = None
         for _ in range(attempts):
-            with connect(place, "cpu", SECONDS) as group:
+            with connect(place, "cpu", HANG_SECONDS) as group:
                 answer = work(group, *arguments)
         pipe.send((answer, ""))
     except BaseException:
