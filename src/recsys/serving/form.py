@@ -4,8 +4,6 @@ It is made once for a version (recsys.serving.compact). Opening it needs NumPy o
 """
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 
 from recsys.arrays import Array
 from recsys.errors import InputError
-from recsys.runtime.files import digest_file, sync
+from recsys.runtime.files import digest_file, write_atomically
 from recsys.serving.ids import IdTable
 
 FORMAT = 1
@@ -64,35 +62,26 @@ class Form:
 
 
 def write_form(folder: Path, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> Path:
-    """Write a form beside its place, bring it to the disk and move it there in one step; a form that is there stays.
+    """Write a form beside its place and move it there in one step; a form that is there stays.
 
     Args:
         folder: where it is to be.
         arrays: by the names of `Arrays`.
         about: the rest of form.json.
     """
-    if (folder / DESCRIPTION).exists():
-        return folder
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    digests = {}
-    for name in (field.name for field in fields(Arrays)):
-        path = aside / f"{name}.npy"
-        np.save(path, np.ascontiguousarray(arrays[name]), allow_pickle=False)
-        sync(path)
-        digests[name] = {"digest": digest_file(path), "bytes": path.stat().st_size}
-    description = {"format": FORMAT, **about, "arrays": digests}
-    (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    sync(aside / DESCRIPTION)
-    sync(aside)
     try:
-        aside.rename(folder)
-    except OSError:  # somebody else made it meanwhile
-        shutil.rmtree(aside, ignore_errors=True)
-        if not (folder / DESCRIPTION).exists():
+        with write_atomically(folder) as aside:
+            aside.mkdir(parents=True)
+            digests = {}
+            for name in (field.name for field in fields(Arrays)):
+                path = aside / f"{name}.npy"
+                np.save(path, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+                digests[name] = {"digest": digest_file(path), "bytes": path.stat().st_size}
+            description = {"format": FORMAT, **about, "arrays": digests}
+            (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        if not (folder / DESCRIPTION).exists():  # else somebody else made it meanwhile
             raise
-    sync(folder.parent)
     return folder
 
 
