@@ -1,4 +1,4 @@
-"""Making the served form of a version: its expected ratings at low rank, its item-to-item weights, and what that loses."""
+"""Making the served form of a version: expected ratings at low rank, item-to-item weights, and what that loses."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -164,7 +164,7 @@ class Engine:
         arrays = self.arrays
         columns, weights = arrays.neighbours.take(history.items, 0), arrays.weights.take(history.items, 0)
         weights = weights * self._inputs(history)[:, None]
-        return np.bincount(columns.ravel(), weights.ravel(), len(self.items))
+        return np.bincount(columns.ravel(), weights.ravel(), len(self.items)).astype(np.float64, copy=False)
 
     def _inputs(self, history: History) -> Array:
         """What each item of a history counts: the share that its rating is of the highest; 1 for another event."""
@@ -241,9 +241,9 @@ class Engine:
 
     def probe(self, users: int) -> list[dict[str, Any]]:
         """The lists of some users, as every process that serves the form must find them."""
-        chosen = np.unique(np.linspace(0, len(self.users) - 1, users).astype(int)) if len(self.users) else []
+        chosen = np.unique(np.linspace(0, len(self.users) - 1, users).astype(int)).tolist()
         answers = []
-        for user in [*map(int, chosen), -1]:
+        for user in [*chosen, -1]:
             listed = self.recommend(user, self.history(user), 5)
             answers.append({"user": user, "items": listed.items.tolist(), "likes": listed.probabilities.tolist()})
         return answers

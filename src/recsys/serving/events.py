@@ -31,7 +31,9 @@ async def give(service: Service, request: Request) -> Reply:
         new = await service.store.add(events, replace=request.method == "PUT")
     except UnavailableError as error:
         service.metrics.feedback.labels("refused").inc(len(events))
-        raise ProblemError(503, f"feedback cannot be kept now ({error}); nothing of it counts, send it again", 2) from None
+        raise ProblemError(
+            503, f"feedback cannot be kept now ({error}); nothing of it counts, send it again", 2
+        ) from None
     service.metrics.feedback.labels("new").inc(new)
     service.metrics.feedback.labels("known").inc(len(events) - new)
     return Reply(dump({"RowAffected": new}))
@@ -62,7 +64,9 @@ def _text(event: dict[str, Any], name: str, default: str, row: int) -> str:
     if value is None:
         return default
     if not isinstance(value, str) or len(value) > _LONGEST:
-        raise ProblemError(400, f"event {row}: {name}: text of at most {_LONGEST} characters is needed, got {cut(value)}")
+        raise ProblemError(
+            400, f"event {row}: {name}: text of at most {_LONGEST} characters is needed, got {cut(value)}"
+        )
     return value.encode(errors="replace").decode()
 
 

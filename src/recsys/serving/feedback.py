@@ -241,4 +241,3 @@ def _commit(
             connection.execute("rollback")
         raise
     return counts
-

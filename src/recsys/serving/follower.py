@@ -1,4 +1,4 @@
-"""Follows the registry: which version is champion, its form on this machine's disk, and the pointer that workers read."""
+"""Follows the registry: who is champion, its form on this machine's disk, and the pointer that workers read."""
 
 import json
 import logging

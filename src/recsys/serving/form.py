@@ -1,4 +1,4 @@
-"""The served form of a version: NumPy arrays that every worker maps from the same files, and a JSON that describes them.
+"""The served form of a version: NumPy arrays that all workers map from the same files, and a JSON about them.
 
 It is made once for a version (recsys.serving.compact). Opening it needs NumPy only and reads next to nothing.
 """
@@ -134,4 +134,3 @@ def open_form(folder: Path, *, verify: bool = False) -> Form:
 
 
 _HEADER = 128  # bytes of a file of an empty array, which cannot be mapped
-

@@ -59,7 +59,9 @@ class Request:
         if self._query is None:
             raw = self.scope["query_string"]
             try:
-                self._query = dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")) if raw else {}
+                self._query = (
+                    dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")) if raw else {}
+                )
             except UnicodeError:
                 raise ProblemError(400, "the query is not UTF-8 in percent-encoding; encode it so") from None
         return self._query.get(name, "")
@@ -74,7 +76,9 @@ class Request:
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            raise ProblemError(400, f"parameter {name!r}: a whole number from {least} to {most} is needed, got {cut(found)}")
+            raise ProblemError(
+                400, f"parameter {name!r}: a whole number from {least} to {most} is needed, got {cut(found)}"
+            )
         return value
 
     def flag(self, name: str) -> bool:
@@ -94,7 +98,9 @@ class Request:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
-            raise ProblemError(400, f"the body is not JSON in UTF-8 ({cut(str(error))}); send application/json") from None
+            raise ProblemError(
+                400, f"the body is not JSON in UTF-8 ({cut(str(error))}); send application/json"
+            ) from None
 
 
 def path_parts(scope: Scope) -> tuple[str, ...]:

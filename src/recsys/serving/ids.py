@@ -12,8 +12,8 @@ class IdTable:
 
     def __init__(self, content: Array, ends: Array) -> None:
         """Take the ids in UTF-8 one behind the other, and where each begins, with the end of the last: (n + 1,)."""
-        self._content = memoryview(content)
-        self._ends = memoryview(ends)
+        self._content = memoryview(content)  # type: ignore[arg-type]  # an array is a buffer
+        self._ends = memoryview(ends)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self._ends) - 1

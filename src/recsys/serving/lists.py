@@ -53,9 +53,7 @@ def rating_within(value: object, engine: Engine, where: str) -> float:
     return float(value)
 
 
-def _answer(
-    service: Service, request: Request, served: Served, user: str, code: int, history: History
-) -> Reply:
+def _answer(service: Service, request: Request, served: Served, user: str, code: int, history: History) -> Reply:
     engine = served.engine
     n = request.number("n", 10, 1, service.settings.max_n)
     offset = request.number("offset", 0, 0, service.settings.max_n)
@@ -116,7 +114,9 @@ def item_to_item(service: Service, request: Request) -> Reply:
     offset = request.number("offset", 0, 0, service.settings.max_n)
     code = engine.items.find(name)
     if code < 0:
-        raise ProblemError(404, f"item {cut(name)}: version {served.version} does not know it; ask for one that was rated")
+        raise ProblemError(
+            404, f"item {cut(name)}: version {served.version} does not know it; ask for one that was rated"
+        )
     items, weights = engine.similar(code, n + offset)
     return _scored(served, engine, items[offset:].tolist(), weights[offset:].tolist())
 

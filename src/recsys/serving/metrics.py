@@ -25,7 +25,11 @@ class Metrics:
         self.refused = Counter("recsys_refused_total", "Requests refused", ["reason"], registry=own)
         self.swaps = Counter("recsys_version_swaps_total", "Changes of version", registry=own)
         self._info = Gauge(
-            "recsys_model_info", "1 for the version served", ["version", "family"], registry=own, multiprocess_mode="max"
+            "recsys_model_info",
+            "1 for the version served",
+            ["version", "family"],
+            registry=own,
+            multiprocess_mode="max",
         )
         self.registry_up = Gauge(
             "recsys_registry_up", "1 while the registry answers", registry=own, multiprocess_mode="min"

@@ -121,5 +121,3 @@ def history(service: Service, request: Request) -> Reply:
         for item, rating in zip(found.items[-n:].tolist(), found.ratings[-n:].tolist(), strict=True)
     ]
     return Reply(dump(content), version=served.version, family=served.family)
-
-

@@ -99,7 +99,9 @@ async def infer(service: Service, request: Request) -> Reply:
         if isinstance(tensor, dict) and isinstance(tensor.get("name"), str) and isinstance(tensor.get("data"), list)
     }
     if not set(_COLUMNS) <= set(found) or len(found["user_id"]) != len(found["item_id"]):
-        raise ProblemError(400, "inputs user_id and item_id, BYTES of the same shape, are needed; see /v2/models/recsys")
+        raise ProblemError(
+            400, "inputs user_id and item_id, BYTES of the same shape, are needed; see /v2/models/recsys"
+        )
     users, items = (_flat(found[name]) for name in _COLUMNS)
     rating, like = _score(service, served, list(zip(users, items, strict=False)))
     outputs = [

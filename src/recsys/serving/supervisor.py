@@ -39,7 +39,9 @@ def open_socket(host: str, port: int, settings: ServingSettings) -> socket.socke
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise InputError(f"parameter 'port': {host}:{port} cannot be listened on ({error}); pass another port") from None
+        raise InputError(
+            f"parameter 'port': {host}:{port} cannot be listened on ({error}); pass another port"
+        ) from None
     return listening
 
 
