@@ -296,6 +296,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
+@pytest.mark.process
 def test_a_worker_imports_what_its_requirements_say():
     done = subprocess.run(
         [sys.executable, "-c", WORKER_IMPORTS], cwd=PROJECT / "src", capture_output=True, text=True, check=True

@@ -104,7 +104,9 @@ def test_a_killed_worker_is_replaced(server):
 def test_workers_end_with_a_supervisor_that_was_killed(server):
     pids = server.worker_pids()
     server.stop(signal.SIGKILL)
-    wait(lambda: subprocess.run(["ps", "-p", ",".join(map(str, pids))], capture_output=True).returncode != 0, "their end")
+    wait(
+        lambda: subprocess.run(["ps", "-p", ",".join(map(str, pids))], capture_output=True).returncode != 0, "their end"
+    )
 
 
 def test_a_form_that_is_damaged_leaves_the_old_one_in_its_place(server, tmp_path):

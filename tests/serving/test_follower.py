@@ -63,7 +63,7 @@ def test_a_form_that_was_changed_is_refused_and_named(site):
 
 
 def test_a_form_that_answers_otherwise_is_refused(site):
-    follower, said, pointer, forms = site
+    follower, _, pointer, forms = site
     about = json.loads((forms["1"] / "form.json").read_text())
     about["probe"][0]["items"].reverse()
     (forms["1"] / "form.json").write_text(json.dumps(about))
@@ -73,7 +73,7 @@ def test_a_form_that_answers_otherwise_is_refused(site):
 
 
 def test_another_start_goes_on_from_the_copy_on_the_disk(site, tmp_path):
-    follower, said, pointer, _ = site
+    follower, _, pointer, _ = site
     follower.look()
 
     def gone(*_):

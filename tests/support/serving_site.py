@@ -104,5 +104,3 @@ class Server:
 
     def post(self, path: str, content: Any, headers: Mapping[str, str] | None = None) -> requests.Response:
         return requests.post(f"{self.address}/{path}", json=content, headers=headers, timeout=120)
-
-

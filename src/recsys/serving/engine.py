@@ -124,40 +124,41 @@ class Engine:
             others = np.ones(len(blocked), np.bool_)
             others[candidates] = False
             blocked |= others
-        found, scores = self._carried(taste, history, n, blocked)
+        found, scores, likes = self._carried(taste, history, n, blocked)
         if len(found) < n:
             blocked[found] = True
             rest = arrays.most_popular[: n + len(history.items) + len(exclude)] if candidates is None else candidates
             if candidates is not None:
-                rest = rest[np.lexsort((rest, -arrays.popularity[rest]))]
+                rest = np.unique(rest)
+                rest = rest[np.argsort(-arrays.popularity[rest], kind="stable")]
             rest = rest[~blocked[rest]][: n - len(found)]
             found, scores = np.concatenate((found, rest)), np.concatenate((scores, np.zeros(len(rest))))
+            likes = np.concatenate((likes, self._like(taste, rest)[1]))
         policy = ("personal" if user >= 0 else "history") if len(history.items) else "popular"
-        return Listed(found, scores, self._like(taste, found)[1], policy)
+        return Listed(found, scores, likes, policy)
 
-    def _carried(self, taste: _Taste, history: History, n: int, blocked: Array) -> tuple[Array, Floats]:
-        """The n best of the items that the history leads to, and their scores.
+    def _carried(self, taste: _Taste, history: History, n: int, blocked: Array) -> tuple[Array, Floats, Floats]:
+        """The n best of the items that the history leads to, their scores and probabilities of a like.
 
         A score is at most the weight carried, so that what weighs less than the n-th best score need not be scored.
         """
         if not len(history.items):
-            return _NONE, np.zeros(0)
+            return _NONE, np.zeros(0), np.zeros(0)
         carried = self.carry(history)
         carried[blocked] = 0
         found = np.flatnonzero(carried > 0)
         weight = carried[found]
         few = max(_SHORTLIST, 4 * n)
-        while len(found) > few:
-            best = np.argpartition(weight, len(weight) - few)[len(weight) - few :]
-            scores = weight[best] * self._like(taste, found[best])[1] ** self._exponent
-            if np.partition(scores, len(scores) - n)[len(scores) - n] > weight[best].min():
-                found = found[best]
+        while True:
+            best = np.argpartition(weight, len(weight) - few)[len(weight) - few :] if few < len(weight) else slice(None)
+            items, bound = found[best], weight[best]
+            likes = self._like(taste, items)[1]
+            scores = bound * likes**self._exponent
+            if few >= len(weight) or np.partition(scores, few - n)[few - n] > bound.min():
                 break
             few *= 4
-        else:
-            scores = weight * self._like(taste, found)[1] ** self._exponent
-        order = np.lexsort((found, -scores))[:n]
-        return found[order], scores[order]
+        order = np.lexsort((items, -scores))[:n]
+        return items[order], scores[order], likes[order]
 
     def carry(self, history: History) -> Floats:
         """How much a history recommends each item, (n_items,): the sum over its items of weight by rating."""
