@@ -1,5 +1,6 @@
 """Handlers of feedback."""
 
+import asyncio
 import hashlib
 import math
 import time
@@ -28,11 +29,17 @@ async def give(service: Service, request: Request) -> Reply:
     received = time.time()
     events = [_event(service, event, row, key, received, request) for row, event in enumerate(found)]
     try:
-        new = await service.store.add(events, replace=request.method == "PUT")
+        async with asyncio.timeout(service.settings.feedback_seconds):
+            new = await service.store.add(events, replace=request.method == "PUT")
     except UnavailableError as error:
         service.metrics.feedback.labels("refused").inc(len(events))
         raise ProblemError(
             503, f"feedback cannot be kept now ({error}); nothing of it counts, send it again", 2
+        ) from None
+    except TimeoutError:
+        service.metrics.feedback.labels("refused").inc(len(events))
+        raise ProblemError(
+            503, "feedback waits for the disk and is not acknowledged; send it again with the same Idempotency-Key", 2
         ) from None
     service.metrics.feedback.labels("new").inc(new)
     service.metrics.feedback.labels("known").inc(len(events) - new)

@@ -103,8 +103,12 @@ class FeedbackStore:
         self._thread.start()
 
     def of_user(self, user: str) -> list[tuple[str, float | None]]:
-        """What a user gave, oldest first: item and rating, None where it was another event."""
-        return self._reading.execute(_OF_USER, (user,)).fetchall()
+        """What a user gave, oldest first: item and rating, None for another event; nothing if it cannot be read."""
+        try:
+            return self._reading.execute(_OF_USER, (user,)).fetchall()
+        except sqlite3.Error as error:  # lists go on
+            self.problem = f"{type(error).__name__}: {error}"
+            return []
 
     def events_of_user(self, user: str, kind: str | None, most: int) -> list[Event]:
         """The newest of a user's events, the newest first; of one kind or of all."""
