@@ -182,7 +182,9 @@ def _row(what: str, server: Server, script: str, connections: int, **values: obj
     for name, value in {"seed": 1, **values}.items():
         script = script.replace(f"{{{name}}}", str(value))
     done = load(server, script, connections)
-    return (what, connections, f"{done.rate:,.0f}", done.p50, done.p90, done.p99, done.failed, f"{done.processor:.2f}")
+    row = (what, connections, f"{done.rate:,.0f}", done.p50, done.p90, done.p99, done.failed, f"{done.processor:.2f}")
+    print(*row, sep="; ", file=sys.stderr, flush=True)
+    return row
 
 
 if __name__ == "__main__":
