@@ -19,13 +19,14 @@ from bench.measure import heading, table
 from bench.peers.data import problems, synthetic
 from bench.peers.environments import CACHE
 from bench.peers.models.ours import load
+from recsys.data.interactions import Interactions
 from recsys.data.movielens import obtain
 from recsys.data.ratings import read_ratings
 from recsys.models.bayesian_mf import gibbs
-from recsys.models.bayesian_mf.family import Config
+from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
 from recsys.models.bayesian_mf.gram import gather, make_table
-from recsys.models.bayesian_mf.sessions import cut_runs
+from recsys.models.bayesian_mf.sessions import cut_sessions
 from recsys.runtime.threads import workers
 from recsys.training.trainer import train
 from steps.support.entrypoint import data_folder
@@ -42,11 +43,14 @@ class Split:
     sizes: tuple[int, int]
 
     def chain(self, embedding_size: int, seed: int = 0) -> Chain:
-        """A chain with implicit terms and runs in time."""
+        """A chain with the implicit term and the time term."""
         users, items, ratings, timestamps = self.train
-        runs, run_of = cut_runs(users, timestamps)
-        options = {"embedding_size": embedding_size, "implicit": True, "runs": (runs.users, run_of), "seed": seed}
-        return Chain(users, items, ratings, *self.sizes, **options)
+        sessions, session_of = cut_sessions(users, timestamps)
+        rows = Interactions(users, items, ratings)
+        chain = Chain(rows, self.sizes, Config(embedding_size=embedding_size, device="cpu"), seed)
+        chain.add_sessions(sessions.users, session_of)
+        chain.add_implicit()
+        return chain
 
 
 def split(name: str) -> Split:
@@ -103,35 +107,33 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
     """Seconds from nothing to a test RMSE, and the RMSE and AUC of the mean of so many kept draws."""
-    from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, _Follower
+    from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, _HeldOutPredictions
 
     users, items, ratings, timestamps = data.test
     started = time.perf_counter()
     chain = data.chain(dimension)
     spent, reached, rows = time.perf_counter() - started, "not reached", []
-    runs, _ = cut_runs(data.train[0], data.train[3])
-    from recsys.data.interactions import Interactions
-
+    sessions, _ = cut_sessions(data.train[0], data.train[3])
     held_out = HeldOut(
         Interactions(users, items, ratings, timestamps),
         np.ones(len(users), bool),
         np.full(len(users), chain.centre),
         ratings >= 4,
         (ratings.min(), ratings.max()),
-        runs.find(users, timestamps),
+        sessions.find(users, timestamps),
     )
-    follower = _Follower(chain, held_out)
+    predictions = _HeldOutPredictions(chain, held_out)
     with workers(CPU) as each:
-        while follower.kept < max(samples):
+        while predictions.kept < max(samples):
             started = time.perf_counter()
             chain.sweep(each)
             spent += time.perf_counter() - started
             after = chain.sweeps - START_SWEEPS - BURN_IN
-            _, rmse, auc = follower.follow(keep=after > 0 and (after - 1) % THINNING == 0)
+            _, rmse, auc = predictions.add_sweep(keep=after > 0 and (after - 1) % THINNING == 0)
             if reached == "not reached" and rmse <= target:
                 reached = f"{spent:.2f} s, sweep {chain.sweeps}"
-            if auc is not None and follower.kept in samples:
-                rows.append([follower.kept, f"{rmse:.4f}", f"{auc:.4f}", chain.sweeps, f"{spent:.2f}"])
+            if auc is not None and predictions.kept in samples:
+                rows.append([predictions.kept, f"{rmse:.4f}", f"{auc:.4f}", chain.sweeps, f"{spent:.2f}"])
     print(f"{dimension} factors: test RMSE {target:g} after {reached}\n")
     print(table(["draws kept", "RMSE", "AUC of the mean", "sweeps", "seconds"], rows))
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from bench.measure import heading, table
+from recsys.data.interactions import Interactions
+from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
 from recsys.runtime.device import has_gpu
 from recsys.runtime.threads import workers
@@ -59,7 +61,8 @@ def measure(name: str, ratings: tuple[np.ndarray, np.ndarray, np.ndarray, int, i
     device = torch.device(name)
     matmul, copy = rates(device)
     started = time.perf_counter()
-    chain = Chain(*ratings, embedding_size=factors, implicit=False, seed=0, device=name)
+    *columns, n_users, n_items = ratings
+    chain = Chain(Interactions(*columns), (n_users, n_items), Config(embedding_size=factors, device=name), seed=0)
     settle(device)
     setup = time.perf_counter() - started
     with workers(device) as each:

@@ -60,6 +60,7 @@ with files.write_atomically(Path({path!r})) as partial:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("when", ["while writing", "before the rename"])
 def test_a_process_that_is_killed_leaves_the_old_file_and_the_next_one_writes(old, tmp_path, when):
     script = KILLED.format(path=str(old), when=repr(when))

@@ -49,6 +49,7 @@ def load(folder: Path, package: Path) -> tuple[list[float], list[str]]:
     return answer
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("family", family_names())
 def test_the_files_kept_with_a_version_answer_like_the_whole_package(family, prepare_rows, tmp_path):
     config = family_module(family).Config

@@ -15,9 +15,10 @@ from recsys.models.base.calibration import LikeCalibration
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf import family
+from recsys.models.bayesian_mf.config import Config
 
 N_USERS, N_ITEMS = 70, 50
-CONFIG = family.Config(embedding_size=3, samples=6, device="cpu")
+CONFIG = Config(embedding_size=3, samples=6, device="cpu")
 
 
 def planted() -> Interactions:
@@ -56,8 +57,8 @@ def fit_both(context: Context | None = None, seen: list[float] | None = None) ->
     final = family.fit(_knowledge(rows), rows, CONFIG, FitOptions(2, warm_start=chosen, context=context))
     arrays = {}
     for name, fitted in (("chosen", chosen), ("final", final)):
-        arrays |= {f"{name} users": fitted.samples.users, f"{name} items": fitted.samples.items}
-        arrays |= {f"{name} runs": fitted.samples.run_bias, f"{name} border": np.array(fitted.border)}
+        arrays |= {f"{name} users": fitted.draws.users, f"{name} items": fitted.draws.items}
+        arrays |= {f"{name} sessions": fitted.draws.session_bias, f"{name} threshold": np.array(fitted.threshold)}
     return arrays | {"choices": chosen.choices()}
 
 

@@ -138,7 +138,7 @@ def suggest(trial: Any) -> Config:
         n_estimators=trial.suggest_int("n_estimators", 50, 500),
         max_depth=trial.suggest_int("max_depth", 2, 32, log=True),
         min_samples_split=trial.suggest_int("min_samples_split", 2, 20),
-        min_samples_leaf=trial.suggest_int("min_samples_leaf", 1, 40, log=True),
+        min_samples_leaf=trial.suggest_int("min_samples_leaf", 1, 50, log=True),
         max_features=trial.suggest_categorical("max_features", ["sqrt", "log2", "none"]),
         bootstrap=trial.suggest_categorical("bootstrap", [True, False]),
     )

@@ -6,16 +6,16 @@ from recsys.errors import InputError
 from recsys.models.base.family import family_module
 from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.models.bayesian_mf import checkpoint
-from recsys.models.bayesian_mf.family import Config
+from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.mcmc import rank_auc, standard_errors
-from recsys.models.bayesian_mf.threshold import around_threshold
+from recsys.models.bayesian_mf.threshold import adjacent_levels
 from recsys.settings import parse_settings
 from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
 
 
-def factor_rows(users, items, share, noise=0.6, seed=0, sittings=False):
-    """Continuous ratings by two factors a side, biases and noise; in time, sittings of ten with a mood of their own."""
+def factor_rows(users, items, share, noise=0.6, seed=0, sessions=False):
+    """Continuous ratings by two factors a side, biases and noise; in time, sessions of ten with a mood of their own."""
     random = np.random.default_rng(seed)
     p, q = random.normal(size=(users, 2)) * 0.7, random.normal(size=(items, 2)) * 0.7
     b, c = random.normal(size=users) * 0.4, random.normal(size=items) * 0.4
@@ -24,7 +24,7 @@ def factor_rows(users, items, share, noise=0.6, seed=0, sittings=False):
         for position, item in enumerate(random.permutation(np.flatnonzero(random.random(items) < share))):
             if position % 10 == 0:
                 mood = random.normal() * 0.7
-            rating = p[user] @ q[item] + b[user] + c[item] + random.normal() * noise + (mood if sittings else 0)
+            rating = p[user] @ q[item] + b[user] + c[item] + random.normal() * noise + (mood if sessions else 0)
             rows.append((f"u{user}", f"i{item}", round(float(rating), 4), 1000 * (position // 10) + position))
     return rows
 
@@ -124,7 +124,7 @@ def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tm
 
 
 def test_moods_are_found_where_there_are_some_and_only_there(fitted, tmp_path):
-    moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sittings=True), like_threshold=0.5)
+    moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
     with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
     without = train("bayesian_mf", moody, Config(embedding_size=4, samples=12, time="false"), seed=0).final
     assert with_time.choices()["time"]
@@ -243,7 +243,7 @@ def test_a_gpu_that_is_not_there_is_refused(dataset, monkeypatch):
         train("bayesian_mf", dataset, Config(device="cuda"), seed=0)
 
 
-def test_the_border_is_found_where_likes_begin(tmp_path):
+def test_the_threshold_is_found_where_likes_begin(tmp_path):
     """Ratings of 1 to 5 from a continuous opinion whose fourth level begins at 3.2, not half-way at 3.5."""
     random = np.random.default_rng(0)
     b, c = random.normal(size=150) * 0.9, random.normal(size=60) * 0.9
@@ -254,16 +254,16 @@ def test_the_border_is_found_where_likes_begin(tmp_path):
             rows.append((f"u{user}", f"i{item}", 1 + int(np.searchsorted([1.5, 2.5, 3.2, 4.5], opinion))))
     dataset = prepared(tmp_path, rows)
     recommender = train("bayesian_mf", dataset, Config(embedding_size=2, samples=10), seed=0).final
-    assert 3 < recommender.border < 3.5
+    assert 3 < recommender.threshold < 3.5
     liked = dataset.likes(dataset.test)
     like = recommender.predict(dataset.user_ids[dataset.test.users], dataset.item_ids[dataset.test.items])[1]
     for group in np.array_split(np.argsort(like), 5):
         assert like[group].mean() == pytest.approx(liked[group].mean(), abs=0.07)
 
 
-def test_ratings_around_the_threshold():
-    assert around_threshold(np.array([1.0, 3, 4, 5]), 4) == (3, 4)
-    assert around_threshold(np.array([4.0, 5]), 4) == (4, 4)
+def test_the_levels_beside_the_threshold():
+    assert adjacent_levels(np.array([1.0, 3, 4, 5]), 4) == (3, 4)
+    assert adjacent_levels(np.array([4.0, 5]), 4) == (4, 4)
 
 
 def test_standard_errors_count_users_and_not_rows():

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf import gibbs
+from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
 from recsys.models.bayesian_mf.priors import draw_normal_wishart, draw_spread, draw_stretch
 from recsys.models.bayesian_mf.warm_start import fork
@@ -11,12 +13,15 @@ from recsys.runtime.threads import workers
 CPU = torch.device("cpu")
 
 
-def chain_of(users, items, ratings, n_users, n_items, *, size=1, seed=0, **options) -> Chain:
+def chain_of(users, items, ratings, n_users, n_items, *, size=1, seed=0, implicit=False, sessions=None) -> Chain:
     """A chain past its start, whose targets are the ratings as they are."""
-    columns = np.asarray(users, np.int32), np.asarray(items, np.int32), np.asarray(ratings, float)
-    options = {"implicit": False} | options
-    chain = Chain(*columns, n_users, n_items, embedding_size=size, seed=seed, **options)
-    chain.ratings = chain.target = torch.from_numpy(np.append(columns[2], 0).astype(np.float32))
+    rows = Interactions(np.asarray(users, np.int32), np.asarray(items, np.int32), np.asarray(ratings, float))
+    chain = Chain(rows, (n_users, n_items), Config(embedding_size=size, device="cpu"), seed)
+    if sessions:
+        chain.add_sessions(*sessions)
+    if implicit:
+        chain.add_implicit()
+    chain.ratings = chain.target = torch.from_numpy(np.append(rows.ratings, 0).astype(np.float32))
     chain.sweeps = START_SWEEPS
     return chain
 
@@ -27,8 +32,8 @@ def random_ratings(n_users=30, n_items=20, share=0.4, seed=0):
     return users, items, random.normal(size=len(users))
 
 
-def set_prior(side, mean, inverse):
-    side.mean, side.inverse = torch.tensor(mean), torch.tensor(inverse)
+def set_prior(entity, mean, inverse):
+    entity.mean, entity.inverse = torch.tensor(mean), torch.tensor(inverse)
 
 
 def sweep(chain, times=1):
@@ -66,7 +71,7 @@ def test_the_batched_solve_is_a_loop_of_solves(cells, monkeypatch):
     users, items, ratings = random_ratings(30, 41, 0.6)
     items = np.where(items == 40, 0, items)  # nobody rated item 40
     chain = chain_of(users, items, ratings, 30, 41, size=5)
-    assert (max(len(chunk.places) for chunk in chain.users.chunks) > 1) == (cells == 16)
+    assert (max(len(chunk.positions) for chunk in chain.users.chunks) > 1) == (cells == 16)
     chain.users.precision = torch.rand(30) + 0.5
     set_prior(chain.users, np.arange(6, dtype=np.float32).tolist(), (np.eye(6, dtype=np.float32) * 3).tolist())
     chain.users.expected = None
@@ -92,7 +97,7 @@ def test_padding_does_not_leak():
     items = np.array([*range(20), 7])
     ratings = np.append(np.full(20, 2.0), 3.0)
     both = chain_of(users, items, ratings, 2, 20, size=3)
-    assert both.users.chunks[0].places[0].shape == (2, 20)
+    assert both.users.chunks[0].positions[0].shape == (2, 20)
     alone = chain_of(users[20:], items[20:], ratings[20:], 2, 20, size=3)
     alone.items.factors = both.items.factors
     alone.noise = both.noise
@@ -118,10 +123,10 @@ class FixedNoise(Chain):
     noise = property(lambda self: 2.0, lambda self, value: None)
     spread = property(lambda self: 4.0, lambda self, value: None)
 
-    def _draw_prior(self, side, starting):
+    def _draw_prior(self, entity, starting):
         pass
 
-    def _stretch(self, side, moments):
+    def _stretch(self, entity, moments):
         pass
 
 
@@ -141,9 +146,9 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
     ratings = mean + random.normal(size=len(mean)) / np.sqrt(2 * precision[users])
     chain = chain_of(users, items, ratings, len(p), len(q))
-    for side, start in ((chain.users, p), (chain.items, q)):
-        set_prior(side, [0.0, 0.0], np.diag(1 / spread**2).astype(np.float32).tolist())
-        side.factors = torch.from_numpy(random.normal(size=start.shape) * spread).float()
+    for entity, start in ((chain.users, p), (chain.items, q)):
+        set_prior(entity, [0.0, 0.0], np.diag(1 / spread**2).astype(np.float32).tolist())
+        entity.factors = torch.from_numpy(random.normal(size=start.shape) * spread).float()
     first = np.arange(sets) * n_users, np.arange(sets) * n_items
 
     def statistics(p, q, precision):
@@ -162,21 +167,21 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
         assert ((counts - expected) ** 2 / expected).sum() < 43.8  # chi-square of 19 degrees, 1 in 1,000
 
 
-def test_the_biases_of_runs_are_those_of_the_closed_form():
+def test_the_biases_of_sessions_are_those_of_the_closed_form():
     users, items, ratings = random_ratings(6, 30, 1.0)
-    run_users, run_of = np.repeat(np.arange(6), 3).astype(np.int32), (users * 3 + items // 10).astype(np.int32)
-    chain = chain_of(users, items, ratings, 6, 30, runs=(run_users, run_of))
-    chain.runs.precision = 4.0
+    session_users, session_of = np.repeat(np.arange(6), 3).astype(np.int32), (users * 3 + items // 10).astype(np.int32)
+    chain = chain_of(users, items, ratings, 6, 30, sessions=(session_users, session_of))
+    chain.sessions.precision = 4.0
     chain.users.precision = torch.arange(1, 7).float()
     draw_users(chain, starting=True)
-    chain._draw_runs(chain.runs, starting=True)
+    chain._draw_sessions(chain.sessions, starting=True)
     p, q = chain.users.factors.numpy(), chain.items.factors.numpy()
     rest = ratings - p[users, 0] * q[items, 0] - p[users, 1] - q[items, 1]
-    weight = chain.noise * (run_users + 1)
-    sums, counts = np.bincount(run_of, weights=rest), np.bincount(run_of)
+    weight = chain.noise * (session_users + 1)
+    sums, counts = np.bincount(session_of, weights=rest), np.bincount(session_of)
     expected = weight * sums / (weight * counts + 4)
-    assert chain.runs.value.numpy() == pytest.approx(expected, abs=1e-4)
-    assert chain.target[:-1].numpy() == pytest.approx(ratings - expected[run_of], abs=1e-4)
+    assert chain.sessions.value.numpy() == pytest.approx(expected, abs=1e-4)
+    assert chain.target[:-1].numpy() == pytest.approx(ratings - expected[session_of], abs=1e-4)
 
 
 @pytest.mark.parametrize("true", [2.0, 8.0, None])
@@ -236,7 +241,7 @@ class FixedRatings(Chain):
 def test_draws_go_with_data_drawn_by_them(monkeypatch):
     """Geweke (2004): drawing ratings given the unknowns and the unknowns given the ratings keeps to the prior.
 
-    So the width of each side, whose prior is Gamma(1, 1), is in each third of that a third of the time.
+    So the width of each entity, whose prior is Gamma(1, 1), is in each third of that a third of the time.
     """
     monkeypatch.setitem(globals(), "Chain", FixedRatings)
     users, items, ratings = random_ratings(4, 3, 1.0)
@@ -261,8 +266,8 @@ def states_equal(one, other):
 
 def full_chain(seed=0):
     users, items, ratings = random_ratings(40, 30)
-    runs = np.arange(40, dtype=np.int32), users.astype(np.int32)
-    return chain_of(users, items, ratings, 40, 30, size=4, implicit=True, runs=runs, seed=seed)
+    sessions = np.arange(40, dtype=np.int32), users.astype(np.int32)
+    return chain_of(users, items, ratings, 40, 30, size=4, implicit=True, sessions=sessions, seed=seed)
 
 
 def test_the_same_seed_gives_the_same_chain_on_any_number_of_threads():
@@ -296,7 +301,7 @@ def test_a_fork_goes_on_as_the_chain_does_and_leaves_it_alone():
     sweep(alone, 2)
     sweep(chain, 2)
     twin, grown = fork(chain), fork(chain)
-    grown.runs = None
+    grown.sessions = None
     sweep(grown, 3)
     sweep(chain, 3)
     sweep(twin, 3)

@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf import implicit_features
+from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
+
+
+def implicit_chain(users, items, *sizes):
+    rows = Interactions(users, items, np.arange(len(users)) * 1.0)
+    chain = Chain(rows, sizes, Config(embedding_size=2, device="cpu"), seed=0)
+    chain.add_implicit()
+    return chain
 
 
 @pytest.fixture
@@ -14,22 +23,22 @@ def rated():
 @pytest.fixture
 def chain(rated):
     users, items = (codes.astype(np.int32) for codes in np.nonzero(rated))
-    return Chain(users, items, np.arange(len(users)) * 1.0, 12, 9, embedding_size=2, implicit=True, seed=0)
+    return implicit_chain(users, items, 12, 9)
 
 
 def test_sums_are_a_product_with_who_rated_what(chain, rated):
     table = torch.randn(9, 3)
-    assert implicit_features.sums(chain.users, table).numpy() == pytest.approx(rated @ table.numpy(), abs=1e-5)
+    assert implicit_features.sum_rated(chain.users, table).numpy() == pytest.approx(rated @ table.numpy(), abs=1e-5)
 
 
 def test_features_are_projections_summed_and_have_orthogonal_columns(chain, rated):
     features, projection = chain.users.features.numpy(), chain.projection.numpy()
     counts = np.maximum(rated.sum(1, keepdims=True), 1)
     assert features == pytest.approx(rated @ projection / np.sqrt(counts), abs=1e-5)
-    for side in (chain.users, chain.items):
-        gram = (side.features.T @ side.features).numpy()
+    for entity in (chain.users, chain.items):
+        gram = (entity.features.T @ entity.features).numpy()
         assert gram - np.diag(np.diag(gram)) == pytest.approx(np.zeros_like(gram), abs=1e-4)
-        assert (side.features**2).sum(1).mean() == pytest.approx(1, abs=1e-4)
+        assert (entity.features**2).sum(1).mean() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_strongest_directions_are_kept(monkeypatch):
@@ -37,7 +46,7 @@ def test_the_strongest_directions_are_kept(monkeypatch):
     monkeypatch.setattr(implicit_features, "FEATURES", 2)
     group = np.arange(40) % 2
     users, items = (codes.astype(np.int32) for codes in np.nonzero(group[:, None] == np.arange(30) % 2))
-    chain = Chain(users, items, np.arange(len(users)) * 1.0, 40, 30, embedding_size=2, implicit=True, seed=0)
+    chain = implicit_chain(users, items, 40, 30)
     features = chain.users.features.numpy()
     between = np.linalg.norm(features[group == 0].mean(0) - features[group == 1].mean(0))
     within = np.linalg.norm(features[group == 0].std(0))

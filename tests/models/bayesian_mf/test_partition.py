@@ -7,20 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.models.base.padding import cut
+from recsys.data.interactions import Interactions
+from recsys.models.base.padding import make_chunks
 from recsys.models.bayesian_mf import gibbs
+from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
-from recsys.models.bayesian_mf.partition import Share
+from recsys.models.bayesian_mf.partition import Partition
 from recsys.runtime.threads import one_thread
 
 
-class Meeting:
+class Exchange:
     """Where the members of a group leave what the others are to have."""
 
     def __init__(self, size):
         self.size, self.left, self.barrier = size, [None] * size, threading.Barrier(size, timeout=60)
 
-    def exchange(self, rank, tensor):
+    def swap(self, rank, tensor):
         self.left[rank] = tensor
         self.barrier.wait()
         found = list(self.left)
@@ -29,22 +31,22 @@ class Meeting:
 
 
 class Member:
-    def __init__(self, meeting, rank):
-        self.meeting, self.rank, self.size = meeting, rank, meeting.size
+    def __init__(self, exchange, rank):
+        self.exchange, self.rank, self.size, self.device = exchange, rank, exchange.size, "cpu"
 
     def gather(self, tensor):
-        return torch.cat(self.meeting.exchange(self.rank, tensor))
+        return torch.cat(self.exchange.swap(self.rank, tensor))
 
     def sum(self, tensor):
-        total = sum(part.clone() for part in self.meeting.exchange(self.rank, tensor.clone()))
+        total = sum(part.clone() for part in self.exchange.swap(self.rank, tensor.clone()))
         return tensor.copy_(total)
 
 
 def together(size, work):
     """What `work(member)` returns in each member of a group."""
-    meeting = Meeting(size)
+    exchange = Exchange(size)
     with ThreadPoolExecutor(size, initializer=lambda: torch.set_num_threads(1)) as pool:
-        return list(pool.map(lambda rank: work(Member(meeting, rank)), range(size)))
+        return list(pool.map(lambda rank: work(Member(exchange, rank)), range(size)))
 
 
 def ratings(n_users=60, n_items=40):
@@ -53,8 +55,8 @@ def ratings(n_users=60, n_items=40):
     pairs = [(u, i) for u in range(n_users) for i in range(n_items - 1) if chance.random() < (u + 1) / n_users]
     users, items = np.array(pairs, np.int32).T
     values = chance.integers(1, 6, len(users)).astype(float)
-    runs = np.unique(users), np.unique(users, return_inverse=True)[1].astype(np.int32)
-    return (users, items, values, n_users, n_items), runs
+    sessions = np.unique(users), np.unique(users, return_inverse=True)[1].astype(np.int32)
+    return Interactions(users, items, values), (n_users, n_items), sessions
 
 
 def one_by_one(work, chunks):
@@ -63,9 +65,11 @@ def one_by_one(work, chunks):
 
 
 def swept(group=None, sweeps=12):
-    rows, runs = ratings()
+    rows, sizes, sessions = ratings()
     with torch.no_grad(), one_thread(torch.device("cpu")):
-        chain = Chain(*rows, embedding_size=4, implicit=True, runs=runs, seed=3, group=group)
+        chain = Chain(rows, sizes, Config(embedding_size=4, device="cpu"), 3, group)
+        chain.add_sessions(*sessions)
+        chain.add_implicit()
         for _ in range(sweeps):
             chain.sweep(one_by_one)
         return chain.state()
@@ -83,24 +87,24 @@ def test_a_shared_chain_is_that_of_one_process_bit_for_bit(size, monkeypatch):
 
 
 def test_every_row_is_computed_by_one_process_and_the_work_is_even():
-    codes = ratings()[0][0]
-    chunks, _ = cut(codes, 60, cells=64, waste=4)
-    shares = [Share(chunks, Member(Meeting(3), rank), torch.device("cpu")) for rank in range(3)]
-    rows = np.concatenate([chunk.rows for share in shares for chunk in share.chunks])
+    codes = ratings()[0].users
+    chunks, _ = make_chunks(codes, 60, cells=64, waste=4)
+    partitions = [Partition(chunks, Member(Exchange(3), rank), torch.device("cpu")) for rank in range(3)]
+    rows = np.concatenate([chunk.rows for partition in partitions for chunk in partition.chunks])
     assert sorted(rows) == sorted(set(codes))
-    cells = [sum(block.size for chunk in share.chunks for block in chunk.blocks) for share in shares]
+    cells = [sum(block.size for chunk in partition.chunks for block in chunk.blocks) for partition in partitions]
     assert max(cells) < 1.2 * min(cells)
 
 
 def test_more_processes_than_rows_leave_some_without_work():
-    chunks, _ = cut(np.array([0, 0, 1]), 2, cells=64, waste=4)
+    chunks, _ = make_chunks(np.array([0, 0, 1]), 2, cells=64, waste=4)
 
     def completed(member):
-        share = Share(chunks, member, torch.device("cpu"))
+        partition = Partition(chunks, member, torch.device("cpu"))
         table = torch.zeros(3, 2)
-        for chunk in share.chunks:
+        for chunk in partition.chunks:
             table[torch.from_numpy(chunk.rows)] = member.rank + 1.0
-        return share.complete(table)
+        return partition.gather_rows(table)
 
     first, *others = together(3, completed)
     assert (first[:2] > 0).all()

@@ -1,6 +1,6 @@
-"""Rating biases: how far a user rates above, and an item is rated above, the global mean.
+"""Rating biases: how much a user's ratings, and an item's ratings, lie above the global mean.
 
-Every recommender falls back on them for ids it does not know, and every report is set against them.
+Every recommender uses them for users and items that it does not know, and evaluation uses them as a baseline.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ _SWEEPS = 10
 
 @dataclass(frozen=True, eq=False)
 class Biases:
-    """rating(u, i) = mean + user[u] + item[i]; a bias that is not known counts as 0."""
+    """rating(u, i) = mean + user[u] + item[i]; the bias of an unknown user or item is 0."""
 
     mean: float
     user: Floats
@@ -30,11 +30,11 @@ class Biases:
 def learn_biases(
     users: Codes, items: Codes, ratings: Floats, n_users: int, n_items: int, damping: float = DAMPING
 ) -> Biases:
-    """Ridge regression of the ratings on their user and item, by alternating exact solutions.
+    """Ridge regression of the ratings on user and item: solved exactly for items, then for users, ten times.
 
     Args:
-        damping: ratings at the mean that every user and item is given beforehand; pulls biases known from few
-            ratings towards 0 (Koren 2010, "Factor in the neighbors", section 2.1).
+        damping: the ridge penalty. It acts like so many extra ratings at the mean, for every user and item, and pulls
+            biases that are learnt from few ratings towards 0 (Koren 2010, "Factor in the neighbors", section 2.1).
     """
     return learn_biases_from(lambda: [(users, items, ratings)], n_users, n_items, damping)
 
@@ -42,7 +42,7 @@ def learn_biases(
 def learn_biases_from(
     blocks: Callable[[], Iterable[tuple[Codes, Codes, Floats]]], n_users: int, n_items: int, damping: float = DAMPING
 ) -> Biases:
-    """As `learn_biases`, from rows that come some at a time, and are asked for some twenty times."""
+    """The same as `learn_biases`, for rows that are read in blocks. `blocks` is called 21 times, once a pass."""
     n, total = 0, 0.0
     user_count, item_count = np.full(n_users, damping), np.full(n_items, damping)
     for users, items, ratings in blocks():

@@ -1,4 +1,4 @@
-"""The probability of a like, calibrated on ratings not learnt from."""
+"""The probability of a like for a predicted rating, calibrated on rows that the model was not trained on."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,25 @@ from recsys.arrays import Flags, Floats
 
 @dataclass(frozen=True)
 class LikeCalibration:
-    """The probability of a like, given an expected rating: 1 / (1 + exp(-(slope * rating + intercept)))."""
+    """probability of a like = 1 / (1 + exp(-(slope * predicted rating + intercept)))."""
 
     slope: float
     intercept: float
 
     def probability(self, ratings: Floats) -> Floats:
-        """Probabilities of shape (n,), in the order of the ratings."""
+        """Probabilities of a like, shape (n,), for predicted ratings of shape (n,)."""
         return np.asarray(1 / (1 + np.exp(-(self.slope * ratings + self.intercept))), np.float64)
 
 
 def calibrate(predicted: Floats, liked: Flags) -> LikeCalibration:
-    """Fit on ratings predicted for rows not learnt from (Platt 1999).
+    """Fit a logistic regression of likes on predicted ratings, for rows not trained on (Platt 1999).
 
-    Where they hold one class only, or likes are not more frequent at higher predictions, the probability is
-    the smoothed share of likes for every rating.
+    If there is only one class, or likes are not more frequent at higher predictions, every rating gets the same
+    probability: the share of likes, smoothed by one like and one that is not.
+
+    Args:
+        predicted: predicted ratings, shape (n,); n may be 0.
+        liked: whether each row is a like, shape (n,).
     """
     if liked.any() and not liked.all():
         from sklearn.linear_model import LogisticRegression  # a second to import: only where it is used

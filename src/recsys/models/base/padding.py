@@ -1,7 +1,8 @@
-"""Rows of unequal length as a few rectangular blocks, for batched products.
+"""Rows of different lengths, padded into a few rectangular blocks, so that matrix products can be batched.
 
-Users have from one rating to thousands. Rows of about the same length share a chunk and are padded to its longest;
-a row too long for one block is a chunk of its own, cut into segments whose products are summed.
+One user has a single rating, another has thousands. Rows of similar length are put together in a chunk and padded to
+the longest of them. A row that is too long for one block is a chunk of its own: it is cut into segments, and the
+products of the segments are summed.
 """
 
 from collections.abc import Iterator
@@ -12,65 +13,65 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-# A chunk may waste this share of its cells on padding, or so many cells in all: below that, another chunk's kernel
-# launches cost more than the padding.
+# The largest share of a chunk's cells that may be padding. A small chunk may exceed it, up to `waste` cells: there, one
+# more chunk would cost more (in kernel launches) than the padding does.
 WASTE_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Rows that are solved together: their codes, (rows,), and where their ratings are.
+    """Rows that are solved together: their codes, shape (rows,), and the positions of their ratings.
 
-    `blocks` are of shape (rows, length) and hold positions among the ratings that were cut, -1 for padding. There is
-    more than one only where the chunk is a single long row, whose segments they are.
+    Each block has the shape (rows, length). It holds positions in the array of ratings, and -1 for padding. There are
+    several blocks only if the chunk is a single long row; they are its segments.
     """
 
     rows: Ints
     blocks: tuple[Ints, ...]
 
 
-def cut(
+def make_chunks(
     codes: NDArray[np.integer], n_rows: int, *, cells: int, waste: int, most: int = 1 << 62
 ) -> tuple[list[Chunk], Ints]:
-    """Chunks of at most `cells` ratings a block, the longest rows first, and the rows without a rating.
+    """The chunks, the longest rows first, and the codes of the rows that have no rating.
 
     Args:
-        codes: the row of every rating, (n,).
-        n_rows: how many rows there are.
-        cells: the most ratings in a block, padding included; bounds the memory of a product.
-        waste: padding that a chunk may hold however small it is.
-        most: rows in a chunk.
+        codes: the row of each rating, shape (n,).
+        n_rows: the number of rows.
+        cells: the largest number of cells in a block, padding included; it limits the memory of a product.
+        waste: the number of padded cells that any chunk may have, however small it is.
+        most: the largest number of rows in a chunk.
     """
     counts = np.bincount(codes, minlength=n_rows)
-    by_row = _sorted(codes)
+    by_row = _stable_argsort(codes)
     first = np.cumsum(counts) - counts
     rows = np.argsort(-counts, kind="stable")
     lengths = counts[rows]
     rated = int((lengths > 0).sum())
     chunks = []
-    for start, stop in _runs(lengths[:rated], cells, waste, most):
+    for start, stop in _chunk_bounds(lengths[:rated], cells, waste, most):
         part, length = rows[start:stop], int(lengths[start])
         if length > cells:
             whole = by_row[first[part[0]] :][:length]
             chunks.append(Chunk(part, tuple(whole[None, at : at + cells] for at in range(0, length, cells))))
         else:
             steps = np.arange(length)
-            places = first[part][:, None] + steps
+            positions = first[part][:, None] + steps
             inside = steps < counts[part][:, None]
-            chunks.append(Chunk(part, (np.where(inside, by_row[np.where(inside, places, 0)], -1),)))
+            chunks.append(Chunk(part, (np.where(inside, by_row[np.where(inside, positions, 0)], -1),)))
     return chunks, rows[rated:]
 
 
-def _sorted(codes: NDArray[np.integer]) -> Ints:
-    """A stable argsort of codes from 0 on, in passes of 16 bits, for which NumPy has a radix sort."""
+def _stable_argsort(codes: NDArray[np.integer]) -> Ints:
+    """A stable argsort of codes of at least 0. In passes of 16 bits, for which NumPy has a radix sort."""
     order = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
     if len(codes) and codes.max() > 0xFFFF:
         order = order[np.argsort((codes[order] >> 16).astype(np.uint16), kind="stable")]
     return order
 
 
-def _runs(lengths: Ints, cells: int, waste: int, most: int) -> Iterator[tuple[int, int]]:
-    """Where to cut rows that are sorted by falling length; a row longer than a block stays alone."""
+def _chunk_bounds(lengths: Ints, cells: int, waste: int, most: int) -> Iterator[tuple[int, int]]:
+    """The first row of each chunk and the row after its last. Rows come in order of decreasing length."""
     start = 0
     while start < len(lengths):
         longest = int(lengths[start])

@@ -1,26 +1,28 @@
-"""Ridge regressions of many users' ratings on the factors of what they rated, in NumPy."""
+"""Ridge regressions, one a user, of the user's ratings on the factors of the rated items. In NumPy."""
 
 import numpy as np
 
 from recsys.arrays import Array, Floats
 from recsys.data.interactions import Interactions
-from recsys.models.base.padding import cut
+from recsys.models.base.padding import make_chunks
 
-_CELLS = 1 << 16  # ratings in a product, which bounds its memory
+_CELLS = 1 << 16  # ratings in one product; limits its memory
 
 
 def ridge_systems(
     rows: Interactions, n_users: int, table: Array, target: Floats, precision: Array, pull: Array
 ) -> list[tuple[Array, Array, Array]]:
-    """What the users' coefficients solve: groups of (users (u,), precisions (u, d, d), right-hand sides (u, d)).
+    """The linear systems whose solutions are the coefficients of the users that have ratings.
+
+    They come in groups of (user codes (u,), posterior precisions (u, d, d), right-hand sides (u, d)).
 
     Args:
-        table: what each item's rating is regressed on, (n_items, d).
-        target: what is left to explain of each rating, (n,), in units of its noise.
-        precision: of the prior: (d, d).
-        pull: precision times mean of the prior, (n_users, d).
+        table: the regressors of each item, shape (n_items, d).
+        target: the part of each rating that is to be explained, shape (n,), divided by the noise's standard deviation.
+        precision: precision matrix of the prior, shape (d, d).
+        pull: that matrix times the mean of each user's prior, shape (n_users, d).
     """
-    chunks, _ = cut(rows.users, n_users, cells=_CELLS, waste=_CELLS)
+    chunks, _ = make_chunks(rows.users, n_users, cells=_CELLS, waste=_CELLS)
     padded = np.append(table, np.zeros((1, table.shape[1])), axis=0)
     items, rest = np.append(rows.items, len(table)), np.append(target, 0.0)
     groups = []

@@ -1,4 +1,4 @@
-"""What a Gibbs chain needs of a context: exchanges that show where the process is, and a keeper of its state."""
+"""A chain that the processes of a context compute together: collective operations, and checkpoints."""
 
 import time
 from collections.abc import Sequence
@@ -14,11 +14,16 @@ from recsys.distributed.context import Context
 from recsys.errors import StoppedError
 from recsys.models.bayesian_mf.checkpoint import SECONDS
 from recsys.models.bayesian_mf.gibbs import Chain
-from recsys.models.bayesian_mf.posterior import Sample
+from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
+
+_COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
 
 
-class Exchanges:
-    """The exchanges of recsys.sharing over a context's group; each is a step that a hang can be named by."""
+class ContextCollective:
+    """The collective operations of partition.py, over a context's group.
+
+    Each is one step of the context's heartbeat, so that a process that hangs can be named.
+    """
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -26,90 +31,91 @@ class Exchanges:
         self.rank, self.size, self.device = context.group.rank, context.group.size, context.group.device
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The (n_r, ...) of every rank, concatenated by rank."""
-        self._wait(True)
+        """The tensors (n_r, ...) of all ranks, concatenated in order of rank."""
+        self._beat(True)
         found = self.context.group.gather(tensor)
-        self._wait(False)
+        self._beat(False)
         return found
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
-        self._wait(True)
+        self._beat(True)
         total = self.context.group.sum(tensor)
-        self._wait(False)
+        self._beat(False)
         return total
 
-    def check(self) -> None:
-        """End all processes where one of them was told to stop; raises StoppedError."""
-        self._wait(True)
+    def raise_if_stopped(self) -> None:
+        """Raise StoppedError in all processes if any of them was told to stop."""
+        self._beat(True)
         if self.context.group.agree(self.context.is_told_to_stop()):
             raise StoppedError
-        self._wait(False)
+        self._beat(False)
 
-    def _wait(self, waiting: bool) -> None:
+    def _beat(self, waiting: bool) -> None:
         self._steps += not waiting
         self.context.beat(self._steps, waiting)
 
 
-class ContextKeeper:
-    """Keeps a shared chain in the checkpoints of its context, as recsys.resuming.Keeper does in a file."""
+class ContextCheckpointer:
+    """Saves a chain to the checkpoints of a context, as FileCheckpointer does to a file."""
 
-    def __init__(self, exchanges: Exchanges, samples: int) -> None:
-        """Say how many draws there will be at most: a checkpoint has room for all of them."""
-        self._exchanges, self._samples = exchanges, samples
-        self._checkpoints = exchanges.context.checkpoints
+    def __init__(self, collective: ContextCollective, most: int) -> None:
+        """`most` is the largest number of draws: a checkpoint has room for all of them."""
+        self._collective, self._most = collective, most
+        self._checkpoints = collective.context.checkpoints
         self._stopping = False
         self._saved = time.monotonic()
 
-    def load(self, chain: Chain) -> tuple[list[Sample], list[float]]:
-        """Put the chain where the newest checkpoint has it; returns the draws kept and the RMSE after each."""
+    def load(self, chain: Chain) -> tuple[list[Draw], list[float]]:
+        """Restore the chain from the newest checkpoint; returns the draws kept and the validation RMSE after each."""
         state = self._checkpoints.load(self._state(chain, [], []))
         if state is None:
             return [], []
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
         chain.restore({name.removeprefix("chain_"): value for name, value in arrays.items() if "chain_" in name})
         kept = [
-            Sample(**{field.name: _entry(arrays[f"kept_{field.name}"][row]) for field in fields(Sample)})
+            Draw(**{name: _entry(arrays[column][row]) for name, column in _COLUMNS.items()})
             for row in range(int(arrays["draws"]))
         ]
         return kept, arrays["rmse"][: int(arrays["measured"])].tolist()
 
     def is_due(self) -> bool:
-        """Whether to save now, which is also when any process was told to stop.
+        """Whether to save now, in all processes alike; also if any process was told to stop.
 
-        A sweep is too short for a checkpoint each: where one an epoch is asked for, there is one every SECONDS.
+        A sweep is too short for a checkpoint of its own: if the setting asks for one an epoch, there is one every
+        SECONDS.
         """
         try:
-            self._exchanges.check()
+            self._collective.raise_if_stopped()
         except StoppedError:
             self._stopping = True
-        group = self._exchanges.context.group
+        group = self._collective.context.group
         late = group.agree(group.rank == 0 and time.monotonic() - self._saved >= SECONDS)
         return self._stopping or self._checkpoints.is_due(at_epoch_end=late)
 
-    def save(self, chain: Chain, kept: Sequence[Sample], rmse: Sequence[float]) -> None:
-        """Write the state; raises StoppedError once it is written, where any process was told to stop."""
+    def save(self, chain: Chain, kept: Sequence[Draw], rmse: Sequence[float]) -> None:
+        """Write a checkpoint; then raise StoppedError if any process was told to stop."""
         self._checkpoints.save(self._state(chain, kept, rmse))
         self._saved = time.monotonic()
         if self._stopping:
             raise StoppedError
 
-    def _state(self, chain: Chain, kept: Sequence[Sample], rmse: Sequence[float]) -> dict[str, Tensor]:
+    def _state(self, chain: Chain, kept: Sequence[Draw], rmse: Sequence[float]) -> dict[str, Tensor]:
         arrays: dict[str, Array] = {f"chain_{name}": value for name, value in chain.state().items()}
-        present = chain.sample()
-        for field in fields(Sample):
-            shape = np.asarray(getattr(present, field.name))
-            column = np.zeros((self._samples, *shape.shape), shape.dtype)
+        present = chain.draw()
+        for name, saved_name in _COLUMNS.items():
+            example = np.asarray(getattr(present, name))
+            column = np.zeros((self._most, *example.shape), example.dtype)
             for row, draw in enumerate(kept):
-                column[row] = getattr(draw, field.name)
-            arrays[f"kept_{field.name}"] = column
-        curve = np.zeros(self._samples)
+                column[row] = getattr(draw, name)
+            arrays[saved_name] = column
+        curve = np.zeros(self._most)
         curve[: len(rmse)] = rmse
         numbers = {"draws": np.array(len(kept)), "measured": np.array(len(rmse))}
-        # Arrays of no dimension come back as such only when they are copied.
+        # Arrays without a dimension come back without one only if they are copied.
         return {name: torch.from_numpy(np.array(value)) for name, value in (arrays | {"rmse": curve} | numbers).items()}
 
 
 def _entry(value: Array) -> Any:
-    """A row, or the number that it is."""
+    """A row, or a Python number."""
     return value if np.ndim(value) else float(value)

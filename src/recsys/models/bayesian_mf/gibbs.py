@@ -1,145 +1,128 @@
-"""Gibbs sampling of Bayesian matrix factorization, as batched linear algebra.
+"""Gibbs sampling of Bayesian matrix factorization, in batched linear algebra.
 
 The model is that of Salakhutdinov and Mnih, "Bayesian probabilistic matrix factorization using Markov chain Monte
-Carlo" (ICML 2008), with five additions. Ratings are standardised; for user u and item i
+Carlo" (ICML 2008), with five additions. Ratings are standardised; for user u, item i and session t
 
     y_ui ~ N(b_u + b_i + p_u' q_i + c_ut, 1 / (tau lambda_u)),    lambda_u ~ Gamma(a, a)
     (p_u, b_u) ~ N(mu + W' f_u, Lambda^-1),                (mu, Lambda) ~ Normal-Wishart(omega)
 
-and likewise for items. A bias is one more coordinate of its row. How large the factors are is learnt too, down to none
-at all (omega, recsys.conjugate). f_u says which items a user rated, whatever the rating (recsys.coratings), and W is
-the link matrix of Simm et al., "Macau" (2017), so that W' f_u is the implicit term of SVD++ (Koren 2008) as a prior
-mean. lambda_u, a precision a user, is from Lakshminarayanan, Bouchard and Archambeau, "Robust Bayesian matrix
-factorisation" (AISTATS 2011). c_ut ~ N(0, 1 / kappa) is a bias of the run of ratings that the user was at
-(recsys.runs).
+and the second line also holds for items.
+
+- A bias is one more coordinate of its row.
+- omega, the width of the prior, is sampled too: it says how large the factors are, down to almost 0 (priors.py).
+- f_u says which items the user rated, whatever the rating (implicit_features.py). W is the link matrix of Simm et al.,
+  "Macau" (2017). W' f_u is the implicit term of SVD++ (Koren 2008), as a prior mean.
+- lambda_u, a precision for each user, is that of Lakshminarayanan, Bouchard and Archambeau, "Robust Bayesian matrix
+  factorisation" (AISTATS 2011).
+- c_ut ~ N(0, 1 / kappa) is a bias of the session in which the user gave the rating (sessions.py).
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.arrays import Array, Codes, Floats
-from recsys.models.base.padding import cut
-from recsys.models.bayesian_mf.gram import Gathered, gather, make_grams, make_table
-from recsys.models.bayesian_mf.implicit_features import learn_coratings
-from recsys.models.bayesian_mf.partition import Exchange, Share
-from recsys.models.bayesian_mf.posterior import Sample
+from recsys.arrays import Array, Codes
+from recsys.data.interactions import Interactions
+from recsys.models.base.padding import make_chunks
+from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.entity import Entity
+from recsys.models.bayesian_mf.gram import DeviceChunk, draw_factors, gather, make_grams, make_table, sum_errors
+from recsys.models.bayesian_mf.implicit_features import learn_implicit_features
+from recsys.models.bayesian_mf.partition import Collective, Partition
+from recsys.models.bayesian_mf.posterior import Draw
 from recsys.models.bayesian_mf.priors import draw_gamma, draw_normal_wishart, draw_spread, draw_stretch, draw_width
-from recsys.models.bayesian_mf.session_bias import RunBias, start_run_bias
+from recsys.models.bayesian_mf.session_bias import SessionBias, start_session_bias
+from recsys.runtime.device import find_device
 from recsys.runtime.threads import Each, one_thread
 
-# The chain starts from alternating ridge regressions with this penalty (in standardised ratings). With a weaker one the
-# start is over-fitted and takes tens of sweeps to recover; with a stronger one weak factors shrink to nothing, from
-# where each sweep makes them only a little larger.
+# The chain starts from alternating ridge regressions with this penalty (for standardised ratings). A weaker penalty
+# over-fits, and the chain needs tens of sweeps to recover. A stronger one shrinks weak factors to 0, and each later
+# sweep can make them only a little larger.
 START_PRECISION = 12.0
 START_LINK_PRECISION = 1.5
 START_SWEEPS = 6
 _START_SCALE = 0.1
-_START_NOISE = 1.5  # precision of a standardised rating
-_START_SPREAD = 4.0  # a of Gamma(a, a): how alike users' precisions are
-_CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then stays in the processor's cache
-_CPU_ROWS = 256  # of a chunk, whose square matrices then stay there too
+_START_NOISE = 1.5  # tau
+_START_SPREAD = 4.0  # a of Gamma(a, a): the larger, the more alike are the users' precisions
+_CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then fits into the processor's cache
+_CPU_ROWS = 256  # of a chunk; its square matrices then fit there too
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
-_BIG = 1e12
-
-
-@dataclass
-class Side:
-    """The users, or the items: what is fixed and what is sampled. d = embedding_size + 1."""
-
-    counts: Tensor  # (n,)
-    chunks: list[Gathered]  # of this process
-    share: Share
-    unrated: Tensor  # rows without a rating
-    features: Tensor | None  # (n, r), with orthogonal columns; None without implicit terms
-    factors: Tensor  # (n, d), the bias last
-    expected: Tensor  # (n, d), the mean that the factors were last drawn around
-    precision: Tensor  # (n,) lambda
-    link: Tensor  # (r, d) W; of no rows without implicit terms
-    link_precision: float
-    mean: Tensor  # (d,) mu
-    inverse: Tensor  # (d, d) Lambda
-    width: float  # omega, of the prior of Lambda
-
-    def prior_mean(self) -> Tensor:
-        """(n, d) or (1, d)."""
-        return self.mean[None] if self.features is None else self.mean + self.features @ self.link
 
 
 class Chain:
-    """A Markov chain over the factors of users and items.
+    """A Markov chain over all unknowns of the model.
 
-    The first START_SWEEPS sweeps take conditional means under a fixed prior, as alternating least squares does; each
-    later sweep draws every unknown once. The same seed gives the same chain, whatever the number of threads, and of
-    processes that share it.
+    The first START_SWEEPS sweeps set the factors to their conditional means under a fixed prior (alternating least
+    squares). Each later sweep draws every unknown once. The same seed gives the same chain, for any number of threads
+    and for any number of processes that compute it together.
     """
 
     def __init__(
         self,
-        users: Codes,
-        items: Codes,
-        ratings: Floats,
-        n_users: int,
-        n_items: int,
-        *,
-        embedding_size: int,
-        implicit: bool,
-        runs: tuple[Codes, Codes] | None = None,
+        rows: Interactions,
+        sizes: tuple[int, int],
+        config: Config,
         seed: int,
-        device: str = "cpu",
-        group: Exchange | None = None,
+        collective: Collective | None = None,
     ) -> None:
-        """Runs are given as the user of each, (m,), and the run of every rating, (n,).
+        """A chain without the implicit term and the time term; `add_implicit` and `add_sessions` add them.
 
-        Each process of a group is given all ratings and keeps the chunks of its share; all sweep at the same time.
+        Args:
+            rows: all ratings, in every process of a group alike.
+            sizes: number of users, and of items.
+            config: gives the number of factors and, without a group, the device.
+            seed: of all random numbers.
+            collective: the group of processes that compute the chain together, each the rows of its partition. All
+                sweep at the same time. None: one process.
         """
-        self.device = torch.device(device)
-        self.group = group
-        self.size = embedding_size
-        self.centre, self.scale = float(ratings.mean()), float(ratings.std()) or 1.0
-        self.generator = torch.Generator().manual_seed(seed)
-        self.noise_generator = torch.Generator(self.device).manual_seed(seed + 1)
-        target = np.append((ratings - self.centre) / self.scale, 0.0)  # the last one stands for padding
+        self.device = torch.device(collective.device if collective else find_device(config.device))
+        self.collective = collective
+        self.size = config.embedding_size
+        self.centre, self.scale = float(rows.ratings.mean()), float(rows.ratings.std()) or 1.0
+        self.generator = torch.Generator().manual_seed(seed)  # of single numbers and small matrices, on the CPU
+        self.noise_generator = torch.Generator(self.device).manual_seed(seed + 1)  # of large tables, on the device
+        target = np.append((rows.ratings - self.centre) / self.scale, 0.0)  # the last one stands for padding
         self.ratings = torch.from_numpy(target.astype(np.float32)).to(self.device)
-        self.target = self.ratings  # less the biases of the runs
-        self.n = len(ratings)
+        self.target = self.ratings  # less the biases of the sessions
+        self.n = len(rows)
         self.noise = _START_NOISE
         self.spread = _START_SPREAD
         self.sweeps = 0
-        self.residual = math.nan
-        self.users = self._side(users, items, n_users, n_items)
-        self.items = self._side(items, users, n_items, n_users)
-        self.runs: RunBias | None = None
-        self.rest = self.target  # of each rating less all but its run's bias, where there are runs; the last: padding
+        self.residual = math.nan  # root mean square error of the last draw on the ratings
+        self.users = self._make_entity(rows.users, rows.items, *sizes)
+        self.items = self._make_entity(rows.items, rows.users, *sizes[::-1])
+        self.sessions: SessionBias | None = None
+        # With the time term: each rating less everything but its session's bias; the last one stands for padding.
+        self.rest = self.target
         self.projection: Tensor | None = None
-        if runs:
-            self.add_runs(*runs)
-        if implicit:
-            self.add_implicit()
 
     def add_implicit(self) -> None:
-        """Learn from who rated what, too; the link is drawn in the next sweep."""
+        """Add the implicit term: which items a user rated. Its link W is drawn from the next sweep on."""
         with one_thread(self.device):
-            learnt = learn_coratings(self.users, self.items, self.noise_generator)
+            learnt = learn_implicit_features(self.users, self.items, self.noise_generator)
         self.users.features, self.items.features, self.projection = learnt
-        for side in (self.users, self.items):
-            assert side.features is not None
-            side.link = torch.zeros(side.features.shape[1], self.size + 1, device=self.device)
+        for entity in (self.users, self.items):
+            assert entity.features is not None
+            entity.link = torch.zeros(entity.features.shape[1], self.size + 1, device=self.device)
 
-    def add_runs(self, users: Codes, of_rating: Codes) -> None:
-        """Learn a bias of every run, too, given the user of each, (m,), and the run of every rating, (n,)."""
-        self.runs = start_run_bias(users, of_rating, self.device)
+    def add_sessions(self, users: Codes, of_rating: Codes) -> None:
+        """Add the time term: a bias of every session.
+
+        Args:
+            users: the user of each session, shape (m,).
+            of_rating: the session of each rating, shape (n,).
+        """
+        self.sessions = start_session_bias(users, of_rating, self.device)
         self.rest = torch.zeros_like(self.target)
 
-    def _side(self, own: Codes, other: Codes, n: int, n_other: int) -> Side:
+    def _make_entity(self, own: Codes, other: Codes, n: int, n_other: int) -> Entity:
         on_cpu = self.device.type == "cpu"
         cells, waste = (_CPU_CELLS, _CPU_WASTE) if on_cpu else (_GPU_CELLS, _GPU_WASTE)
-        chunks, unrated = cut(own, n, cells=cells, waste=waste, most=_CPU_ROWS if on_cpu else _GPU_CELLS)
-        share = Share(chunks, self.group, self.device)
+        chunks, unrated = make_chunks(own, n, cells=cells, waste=waste, most=_CPU_ROWS if on_cpu else _GPU_CELLS)
+        partition = Partition(chunks, self.collective, self.device)
         padded = np.append(other, n_other).astype(np.int32)
 
         def moved(array: Array) -> Tensor:
@@ -148,17 +131,17 @@ class Chain:
         d = self.size + 1
         factors = torch.randn(n, d, generator=self.noise_generator, device=self.device) * _START_SCALE
         factors[:, -1] = 0
-        return Side(
+        return Entity(
             counts=moved(np.bincount(own, minlength=n).astype(np.float32)),
             chunks=[
-                Gathered(
+                DeviceChunk(
                     moved(chunk.rows),
                     tuple(moved(np.where(block < 0, self.n, block).astype(np.int32)) for block in chunk.blocks),
                     tuple(moved(padded[block]) for block in chunk.blocks),
                 )
-                for chunk in share.chunks
+                for chunk in partition.chunks
             ],
-            share=share,
+            partition=partition,
             unrated=moved(unrated),
             features=None,
             factors=factors,
@@ -172,152 +155,134 @@ class Chain:
         )
 
     def sweep(self, each: Each) -> None:
-        """Move every unknown once; `each` applies a function to all chunks, perhaps several at a time."""
+        """Draw every unknown once; `each` applies a function to all chunks, possibly in several threads."""
         starting = self.sweeps < START_SWEEPS
-        for side, other in ((self.items, self.users), (self.users, self.items)):
-            self._draw_prior(side, starting)
-            sums = self._draw_factors(side, other, starting, each)
+        for entity, other in ((self.items, self.users), (self.users, self.items)):
+            self._draw_prior(entity, starting)
+            sums = self._draw_factors(entity, other, starting, each)
             if starting:
                 continue
             errors = sums[:, 0]
-            if side is self.users:
-                half_errors = self.noise * errors / 2
-                self.spread = draw_spread(side.counts, half_errors, self.generator)
-                shape, rate = self.spread + side.counts / 2, self.spread + half_errors
-                side.precision = draw_gamma(shape, rate, self.noise_generator)
+            if entity is self.users:
                 self.residual = math.sqrt(float(errors.sum()) / self.n)
-                errors = errors * side.precision
-            half = torch.tensor(1 + self.n / 2)
-            self.noise = float(draw_gamma(half, 1 + errors.sum().cpu() / 2, self.generator))
-            if side is self.items:
-                self._stretch(side, sums[:, 1:].sum(0).double().cpu() * self.noise)
-        if self.runs:
-            self._draw_runs(self.runs, starting)
+                errors = errors * self._draw_user_precision(errors)
+            self._draw_noise(errors)
+            if entity is self.items:
+                self._stretch(entity, sums[:, 1:].sum(0).double().cpu() * self.noise)
+        if self.sessions:
+            self._draw_sessions(self.sessions, starting)
         self.sweeps += 1
 
-    def _draw_prior(self, side: Side, starting: bool) -> None:
-        """The mean and precision of the factors, then the link from the features, given the factors."""
-        explained = 0 if side.features is None else side.features @ side.link
-        rest = side.factors - explained
+    def _draw_user_precision(self, errors: Tensor) -> Tensor:
+        """Draw a and then each user's lambda (n_users,), given each user's sum of squared errors (n_users,)."""
+        users, half_errors = self.users, self.noise * errors / 2
+        self.spread = draw_spread(users.counts, half_errors, self.generator)
+        shape, rate = self.spread + users.counts / 2, self.spread + half_errors
+        users.precision = draw_gamma(shape, rate, self.noise_generator)
+        return users.precision
+
+    def _draw_noise(self, errors: Tensor) -> None:
+        """Draw tau, whose prior is Gamma(1, 1), given sums of squared errors, each times its user's lambda."""
+        shape = torch.tensor(1 + self.n / 2)
+        self.noise = float(draw_gamma(shape, 1 + errors.sum().cpu() / 2, self.generator))
+
+    def _draw_prior(self, entity: Entity, starting: bool) -> None:
+        """Draw mu, Lambda and omega, then the link W and its precision, given the factors."""
+        explained = 0 if entity.features is None else entity.features @ entity.link
+        rest = entity.factors - explained
         if starting:
-            side.mean = torch.zeros_like(side.mean)
-            side.mean[-1] = rest[:, -1].mean()
+            entity.mean = torch.zeros_like(entity.mean)
+            entity.mean[-1] = rest[:, -1].mean()
         else:
-            mean, inverse = draw_normal_wishart(rest, self.generator, side.width)
-            side.width = draw_width(inverse, self.generator)
-            side.mean, side.inverse = mean.to(rest), inverse.to(rest)
-        if side.features is None:
+            mean, inverse = draw_normal_wishart(rest, self.generator, entity.width)
+            entity.width = draw_width(inverse, self.generator)
+            entity.mean, entity.inverse = mean.to(rest), inverse.to(rest)
+        if entity.features is None:
             return
-        # The columns of the features are orthogonal, so the ridge regression has a diagonal inverse.
-        shrunk = side.features.square().sum(0) + side.link_precision  # (r,)
-        link = side.features.T @ (side.factors - side.mean) / shrunk[:, None]
+        # The columns of the features are orthogonal, so the matrix of the ridge regression is diagonal.
+        shrunk = entity.features.square().sum(0) + entity.link_precision  # (r,)
+        link = entity.features.T @ (entity.factors - entity.mean) / shrunk[:, None]
         if not starting:
-            root = torch.linalg.cholesky(side.inverse)
+            root = torch.linalg.cholesky(entity.inverse)
             noise = torch.randn(link.shape, generator=self.noise_generator, device=self.device)
             link += torch.linalg.solve_triangular(root, noise, upper=False, left=False) / shrunk.sqrt()[:, None]
             square = float((link @ root).square().sum())
             shape = torch.tensor(1 + link.numel() / 2)
-            side.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
-        side.link = link
+            entity.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
+        entity.link = link
 
-    def _stretch(self, side: Side, moments: Tensor) -> None:
-        """Draw how large all factors of a side are, their prior moving along; biases stay.
+    def _stretch(self, entity: Entity, moments: Tensor) -> None:
+        """Multiply all factors of an entity, and their prior with them, by one number that is drawn; not the biases.
 
-        One sweep can change the size of 50,000 numbers only a little, as each is held by the prior and the prior by
-        them. Moved together, only the ratings hold them.
+        The prior holds each factor, and the factors hold the prior, so that an ordinary sweep can change the size of
+        all factors only a little. If they move together, only the ratings hold them.
         """
-        by = side.mean.new_full((self.size + 1,), draw_stretch(moments, side.width, self.generator))
+        by = entity.mean.new_full((self.size + 1,), draw_stretch(moments, entity.width, self.generator))
         by[-1] = 1
-        side.factors, side.mean, side.link = side.factors * by, side.mean * by, side.link * by
-        side.inverse = side.inverse / by / by[:, None]
-        side.width *= float(by[0]) ** 2
+        entity.factors, entity.mean, entity.link = entity.factors * by, entity.mean * by, entity.link * by
+        entity.inverse = entity.inverse / by / by[:, None]
+        entity.width *= float(by[0]) ** 2
 
-    def _draw_factors(
-        self,
-        side: Side,
-        other: Side,
-        starting: bool,
-        each: Each,
-    ) -> Tensor:
-        """New factors of one side given the other's; returns three sums over each row's ratings, (n, 3).
-
-        They are of the weighted square errors; of x^2 and of x r, where x is the product of the factors and r what
-        the biases leave of the rating.
-
-        Of each row's ratings, gathered as G = [factors of the others, 1, rest of the rating], one product G'G holds
-        the Gram matrix, the right-hand side and the square sum. The Cholesky factor of it plus the prior, bordered
-        by the right-hand side b, has L^-1 b in its last row, so that one triangular solve is left: (L^-1)'(L^-1 b + z).
-        """
-        n, d = side.factors.shape
+    def _draw_factors(self, entity: Entity, other: Entity, starting: bool, each: Each) -> Tensor:
+        """Draw the factors of one entity given the other's; returns gram.sum_errors of all its rows, (n, 3)."""
+        n, d = entity.factors.shape
         noise = torch.zeros(n, d, device=self.device)
         if not starting:
             noise.normal_(generator=self.noise_generator)
-        prior = side.prior_mean()
-        pull = (prior @ side.inverse).expand(n, d)
-        # Side by side what is drawn of each row: new factors, those expected, the three sums.
-        rows_drawn = torch.empty(n, 2 * d + 3, device=self.device)
-        new, expected, sums = rows_drawn[:, :d], rows_drawn[:, d : 2 * d], rows_drawn[:, 2 * d :]
-        if len(side.unrated):
-            root = torch.linalg.cholesky(side.inverse)
-            drawn = torch.linalg.solve_triangular(root, noise[side.unrated], upper=False, left=False)
-            expected[side.unrated] = prior.expand(n, d)[side.unrated]
-            new[side.unrated] = expected[side.unrated] + drawn
-            sums[side.unrated] = 0
+        prior = entity.prior_mean()
+        pull = (prior @ entity.inverse).expand(n, d)
+        # The results of each row stand side by side: new factors, expected factors, the three sums.
+        results = torch.empty(n, 2 * d + 3, device=self.device)
+        new, expected, sums = results[:, :d], results[:, d : 2 * d], results[:, 2 * d :]
+        if len(entity.unrated):
+            root = torch.linalg.cholesky(entity.inverse)
+            drawn = torch.linalg.solve_triangular(root, noise[entity.unrated], upper=False, left=False)
+            expected[entity.unrated] = prior.expand(n, d)[entity.unrated]
+            new[entity.unrated] = expected[entity.unrated] + drawn
+            sums[entity.unrated] = 0
         table = make_table(other.factors, other.precision)
-        weight = self.noise * side.precision
-        target, inverse = self.target, side.inverse
-        rest = self.rest if side is self.users and self.runs else None
+        weight = self.noise * entity.precision
+        target, inverse = self.target, entity.inverse
+        rest = self.rest if entity is self.users and self.sessions else None
 
-        def solve(chunk: Gathered) -> None:
+        def solve(chunk: DeviceChunk) -> None:
             rows = chunk.rows
-            gram, gathered = make_grams(table, target, chunk)  # (rows, d + 1, d + 1)
-            system = gram * weight[rows][:, None, None]
-            system[:, :d, :d] += inverse
-            system[:, d, :d] += pull[rows]
-            system[:, d, d] = _BIG  # the last pivot is not used; this keeps it positive
-            lower = torch.linalg.cholesky_ex(system)[0]
-            right = torch.stack((lower[:, d, :d] + noise[rows], lower[:, d, :d]), 2)
-            drawn = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)  # (rows, d, 2)
+            gram, gathered = make_grams(table, target, chunk)
+            drawn = draw_factors(gram, weight[rows], inverse, pull[rows], noise[rows])
             new[rows], expected[rows] = drawn.unbind(2)
             with_rest = torch.cat((drawn[:, :, :1], drawn.new_full((len(rows), 1, 1), -1.0)), 1)
-            product = with_rest.clone()
-            product[:, d - 1 :] = 0
-            images = gram @ torch.cat((with_rest, product), 2)  # (rows, d + 1, 2)
-            squares = (product * images).sum(1)  # x (x - r), x^2
-            sums[rows, 0] = (with_rest * images[:, :, :1]).sum((1, 2))
-            sums[rows, 1] = squares[:, 1]
-            sums[rows, 2] = squares[:, 1] - squares[:, 0]
+            sums[rows] = sum_errors(gram, with_rest)
             if rest is not None:
-                for position, places in enumerate(chunk.places):
-                    block = gathered if gathered is not None else gather(table, target, chunk, position)
-                    rest[places.flatten()] = -torch.bmm(block, with_rest).flatten()
+                for block, positions in enumerate(chunk.positions):
+                    lines = gathered if gathered is not None else gather(table, target, chunk, block)
+                    rest[positions.flatten()] = -torch.bmm(lines, with_rest).flatten()
 
-        each(solve, side.chunks)
-        side.share.complete(rows_drawn)
-        side.factors, side.expected = new.contiguous(), expected.contiguous()
+        each(solve, entity.chunks)
+        entity.partition.gather_rows(results)
+        entity.factors, entity.expected = new.contiguous(), expected.contiguous()
         return sums
 
-    def _draw_runs(self, runs: RunBias, starting: bool) -> None:
-        """The biases of the runs, given what the factors leave of the ratings, and their precision."""
-        of_rating = runs.of_rating
-        weight = (self.noise * self.users.precision).index_select(0, runs.users)  # (m,) of one rating
-        left = torch.zeros_like(runs.value).index_add_(0, of_rating, self.rest[:-1])
-        left = self.users.share.total(left) + runs.counts * runs.value
-        precision = weight * runs.counts + runs.precision
-        runs.value = runs.expected = weight * left / precision
+    def _draw_sessions(self, sessions: SessionBias, starting: bool) -> None:
+        """Draw the biases of the sessions, given what all else leaves of the ratings, and then their precision."""
+        of_rating = sessions.of_rating
+        weight = (self.noise * self.users.precision).index_select(0, sessions.users)  # (m,) of one rating
+        left = torch.zeros_like(sessions.value).index_add_(0, of_rating, self.rest[:-1])
+        left = self.users.partition.sum(left) + sessions.counts * sessions.value
+        precision = weight * sessions.counts + sessions.precision
+        sessions.value = sessions.expected = weight * left / precision
         if not starting:
             noise = torch.randn(len(left), generator=self.noise_generator, device=self.device)
-            runs.value = runs.expected + noise / precision.sqrt()
-            shape, rate = torch.tensor(1 + len(left) / 2), 1 + runs.value.square().sum().cpu() / 2
-            runs.precision = float(draw_gamma(shape, rate, self.generator))
-        self._shift_target(runs)
+            sessions.value = sessions.expected + noise / precision.sqrt()
+            shape, rate = torch.tensor(1 + len(left) / 2), 1 + sessions.value.square().sum().cpu() / 2
+            sessions.precision = float(draw_gamma(shape, rate, self.generator))
+        self._subtract_sessions(sessions)
 
-    def _shift_target(self, runs: RunBias) -> None:
+    def _subtract_sessions(self, sessions: SessionBias) -> None:
         self.target = self.ratings.clone()
-        self.target[:-1] -= runs.value.index_select(0, runs.of_rating)
+        self.target[:-1] -= sessions.value.index_select(0, sessions.of_rating)
 
     def state(self) -> dict[str, Array]:
-        """All that the next sweep depends on beside what the chain was made of."""
+        """Everything that a sweep changes; with what the chain was made of, it determines all later sweeps."""
         arrays = {name: getattr(holder, attribute) for name, holder, attribute in self._sampled()}
         tensors = {name: value for name, value in arrays.items() if isinstance(value, Tensor)}
         numbers = {name: np.array(value) for name, value in arrays.items() if name not in tensors}
@@ -326,7 +291,7 @@ class Chain:
         return numbers | {name: value.cpu().numpy().copy() for name, value in (tensors | states).items()}
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Go on from a state; raises KeyError or ValueError where it is not one of a chain like this."""
+        """Set the state; raises KeyError or ValueError if it is not that of a chain like this one."""
         for name, holder, attribute in self._sampled():
             present = getattr(holder, attribute)
             if np.shape(state[name]) != np.shape(present):
@@ -336,22 +301,22 @@ class Chain:
             setattr(holder, attribute, value)
         self.generator.set_state(torch.from_numpy(state["generator"]))
         self.noise_generator.set_state(torch.from_numpy(state["noise_generator"]))
-        if self.runs:
-            self._shift_target(self.runs)
+        if self.sessions:
+            self._subtract_sessions(self.sessions)
 
     def _sampled(self) -> Iterator[tuple[str, object, str]]:
-        """Name, holder and attribute of everything that a sweep changes."""
+        """Name in the saved state, holder and attribute of everything that a sweep changes."""
         for number in ("noise", "spread", "sweeps", "residual"):
             yield number, self, number
-        for name, side in (("users", self.users), ("items", self.items)):
+        for name, entity in (("users", self.users), ("items", self.items)):
             for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse", "width"):
-                yield f"{name}_{attribute}", side, attribute
-        if self.runs:
-            yield "runs_value", self.runs, "value"
-            yield "runs_precision", self.runs, "precision"
+                yield f"{name}_{attribute}", entity, attribute
+        if self.sessions:
+            yield "runs_value", self.sessions, "value"
+            yield "runs_precision", self.sessions, "precision"
 
-    def sample(self) -> Sample:
-        """The chain's present place."""
+    def draw(self) -> Draw:
+        """The present draw."""
         users, items = self.users, self.items
 
         def array(values: Tensor) -> Array:
@@ -359,17 +324,17 @@ class Chain:
 
         regressors = torch.cat((items.factors[:, :-1], torch.ones_like(items.factors[:, :1])), 1)
         second = (regressors * items.counts[:, None]).T @ regressors / items.counts.sum()
-        apart = users.factors - users.expected
-        return Sample(
-            array(users.expected.half()),
-            array(((apart @ second) * apart).sum(1)),
-            array(items.factors.half()),
-            array(second),
-            self.noise,
-            array(users.precision),
-            array(users.mean),
-            array(users.inverse),
-            array(users.link),
-            array(self.runs.expected) if self.runs else np.zeros(0, np.float32),
-            self.runs.precision if self.runs else math.inf,
+        deviation = users.factors - users.expected
+        return Draw(
+            user_factors=array(users.expected.half()),
+            user_variance=array(((deviation @ second) * deviation).sum(1)),
+            item_factors=array(items.factors.half()),
+            second=array(second),
+            noise=self.noise,
+            user_precision=array(users.precision),
+            mean=array(users.mean),
+            inverse=array(users.inverse),
+            link=array(users.link),
+            session_bias=array(self.sessions.expected) if self.sessions else np.zeros(0, np.float32),
+            session_precision=self.sessions.precision if self.sessions else math.inf,
         )

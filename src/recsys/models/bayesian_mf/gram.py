@@ -1,24 +1,31 @@
-"""The Gram matrices of a chunk's rows: what each row's ratings say of its factors, in one batched product."""
+"""Gram matrices of the ratings of many rows in one batched product, and what follows from them.
+
+For one row (a user, say) with ratings of some items, let G have a line [factors, 1, rest] for each rating: the item's
+factors, a one for the user's bias, and the rating less the item's bias. Then G'G contains the Gram matrix of the
+regressors, the right-hand side and the sum of squares of the regression of `rest` on [factors, 1].
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+_BIG = 1e12
+
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """A ragged.Chunk on the device; `others` are the table rows gathered, (rows, length), the last one for padding."""
+class DeviceChunk:
+    """A padding.Chunk as tensors on the device. `positions` and `others` have one (rows, length) tensor a block."""
 
-    rows: Tensor
-    places: tuple[Tensor, ...]
-    others: tuple[Tensor, ...]
+    rows: Tensor  # (rows,) codes
+    positions: tuple[Tensor, ...]  # of each rating in the target
+    others: tuple[Tensor, ...]  # the other entity of each rating, a row of `make_table`; the last row is padding
 
 
 def make_table(factors: Tensor, precision: Tensor) -> Tensor:
-    """What the other side gathers: (n + 1, d + 1) of [factors, 1, -bias], each row times the root of its precision.
+    """The lines [factors, 1, -bias] of an entity, each times the root of its precision: (n + 1, d + 1).
 
-    The last row is zero, for padding.
+    `factors` has the shape (n, d) with the bias last, `precision` (n,). The last line is zero: it is the padding.
     """
     n, d = factors.shape
     table = factors.new_zeros(n + 1, d + 1)
@@ -29,22 +36,61 @@ def make_table(factors: Tensor, precision: Tensor) -> Tensor:
     return table
 
 
-def gather(table: Tensor, target: Tensor, chunk: Gathered, position: int) -> Tensor:
-    """G of every row of one of the chunk's blocks, (rows, length, d + 1)."""
-    places, others = chunk.places[position], chunk.others[position]
+def gather(table: Tensor, target: Tensor, chunk: DeviceChunk, block: int) -> Tensor:
+    """G of every row of one block of the chunk, shape (rows, length, d + 1)."""
+    positions, others = chunk.positions[block], chunk.others[block]
     gathered = table.index_select(0, others.flatten()).view(*others.shape, -1)
-    ratings = target.index_select(0, places.flatten()).view_as(places)
-    gathered[..., -1].addcmul_(ratings, gathered[..., -2])  # the column of ones carries the root of the precision
+    ratings = target.index_select(0, positions.flatten()).view_as(positions)
+    gathered[..., -1].addcmul_(ratings, gathered[..., -2])  # the column of ones holds the root of the precision
     return gathered
 
 
-def make_grams(table: Tensor, target: Tensor, chunk: Gathered) -> tuple[Tensor, Tensor | None]:
-    """G'G of every row, (rows, d + 1, d + 1); G too, where it is in one block."""
+def make_grams(table: Tensor, target: Tensor, chunk: DeviceChunk) -> tuple[Tensor, Tensor | None]:
+    """G'G of every row, shape (rows, d + 1, d + 1); and G, if the chunk has only one block."""
     gathered = gather(table, target, chunk, 0)
     gram = torch.bmm(gathered.mT, gathered)
-    if len(chunk.places) == 1:
+    if len(chunk.positions) == 1:
         return gram, gathered
-    for position in range(1, len(chunk.places)):
-        gathered = gather(table, target, chunk, position)
+    for block in range(1, len(chunk.positions)):
+        gathered = gather(table, target, chunk, block)
         gram += torch.bmm(gathered.mT, gathered)
     return gram, None
+
+
+def draw_factors(gram: Tensor, weight: Tensor, inverse: Tensor, pull: Tensor, noise: Tensor) -> Tensor:
+    """Factors drawn from their conditional distribution, and its mean: (rows, d, 2).
+
+    With the posterior precision P = weight * gram + inverse and the right-hand side b, let P = L L'. The mean is
+    P^-1 b and a draw is L'^-1 (L^-1 b + z). If P is extended by the row b', then the last row of its Cholesky factor is
+    L^-1 b, so that a single triangular solve is left.
+
+    Args:
+        gram: G'G of each row, (rows, d + 1, d + 1).
+        weight: precision of the row's ratings, (rows,).
+        inverse: precision matrix of the prior, (d, d).
+        pull: `inverse` times the mean of the row's prior, (rows, d).
+        noise: z, standard normal numbers, (rows, d).
+    """
+    d = len(inverse)
+    system = gram * weight[:, None, None]
+    system[:, :d, :d] += inverse
+    system[:, d, :d] += pull
+    system[:, d, d] = _BIG  # the last pivot is not used; a large number keeps it positive
+    lower = torch.linalg.cholesky_ex(system)[0]
+    right = torch.stack((lower[:, d, :d] + noise, lower[:, d, :d]), 2)
+    solved: Tensor = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)
+    return solved
+
+
+def sum_errors(gram: Tensor, with_rest: Tensor) -> Tensor:
+    """Three sums over the ratings of each row, each rating times its precision: (rows, 3).
+
+    They are the sums of (x - r)^2, of x^2 and of x r. x is the product of the factors, and r is what the two biases
+    leave of the rating. `with_rest` holds [factors, bias, -1], (rows, d + 1, 1): G times it is the error.
+    """
+    product = with_rest.clone()
+    product[:, -2:] = 0
+    images = gram @ torch.cat((with_rest, product), 2)  # (rows, d + 1, 2)
+    squares = (product * images).sum(1)  # x (x - r), x^2
+    errors = (with_rest * images[:, :, :1]).sum((1, 2))
+    return torch.stack((errors, squares[:, 1], squares[:, 1] - squares[:, 0]), 1)

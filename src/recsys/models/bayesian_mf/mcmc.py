@@ -1,4 +1,4 @@
-"""Running a Gibbs chain: what to keep, when enough is kept, and how the rows held out are predicted meanwhile."""
+"""Running a Gibbs chain: which draws are kept, when they are enough, and how the held-out rows are predicted."""
 
 import math
 import time
@@ -13,148 +13,148 @@ from torch import Tensor
 from recsys.arrays import Codes, Flags, Floats
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
-from recsys.models.bayesian_mf.posterior import Sample
+from recsys.models.bayesian_mf.posterior import Draw
 from recsys.models.bayesian_mf.warm_start import fork
 from recsys.runtime.threads import Each, workers
 
 BURN_IN = 10  # sweeps after the start that are not kept
-THINNING = 2  # every second sweep is kept: neighbours are too alike to be worth their memory
-# A term is tried on a chain so many sweeps after its start. Draws with and without it are compared after so many to get
-# used to it, at three looks only, as every further one is another chance for luck. The gain has to be of so many
-# standard errors at the last look, and of more before, as O'Brien and Fleming (1979) stop trials early.
+THINNING = 2  # every second sweep is kept: two draws in a row are too similar to be worth their memory
+# A model term is tried on a chain TRIAL_AFTER sweeps after its start. The first TRIAL_BURN_IN sweeps with the term do
+# not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further
+# look is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
 TRIAL_AFTER, TRIAL_BURN_IN, TRIAL_LOOKS = 4, 3, (8, 16, 32)
-PATIENCE = 12  # kept samples without a gain before the chain ends
+PATIENCE = 12  # kept draws without a gain before the chain ends
 _ROWS = 1 << 14  # held-out rows gathered at a time, which bounds the memory
 GAIN = 1e-4  # of the ratings' standard deviation: a smaller gain counts as none
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows to follow a chain by; of those with an unknown user or item only the fallback's rating counts."""
+    """The validation rows that a chain predicts after each sweep; an unknown user or item gets the fallback rating."""
 
     rows: Interactions
     known: Flags  # (n,)
     fallback: Floats  # (n,) ratings; those of known pairs are replaced
     liked: Flags  # (n,)
     scale: tuple[float, float]
-    runs: Codes | None  # (n,) the run each row belongs to, -1 for none; None without runs
+    sessions: Codes | None  # (n,) the session of each row, -1 for none; None without timestamps
 
 
 @dataclass(frozen=True)
-class Term:
-    """What may be added to a chain, and by how many standard errors it has to help."""
+class ModelTerm:
+    """A term that may be added to a chain."""
 
     add: Callable[[Chain], None]
-    clear: float
+    standard_errors: float  # the least gain on the held-out rows for which the term stays
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One sweep. Ratings are in their own unit."""
+class SweepProgress:
+    """One sweep, in the unit of the ratings."""
 
     sweep: int
     seconds: float
-    train_rmse: float  # of the present draw; nan while starting
-    sample_rmse: float | None  # of the held-out rows by the present draw
-    validation_rmse: float | None  # by the mean of the kept ones; by the present one as long as there is none
+    train_rmse: float  # of this draw; NaN during the start
+    sample_rmse: float | None  # of the held-out rows, predicted by this draw alone
+    validation_rmse: float | None  # predicted by the mean of the kept draws, or by this draw if none is kept yet
     validation_auc: float | None  # likewise
-    draws_kept: int  # for the model; none of those that a term is tried with
+    draws_kept: int  # for the model; draws for the trial of a term do not count
 
 
-class Keeping(Protocol):
-    """Keeps a chain's state (recsys.resuming, recsys.distributed.chains)."""
+class Checkpointer(Protocol):
+    """Saves a chain's state (checkpoint.py, distributed.py)."""
 
-    def load(self, chain: Chain) -> tuple[list[Sample], list[float]]:
-        """Put the chain where it was saved; the draws kept and the RMSE after each, both empty where there is none."""
+    def load(self, chain: Chain) -> tuple[list[Draw], list[float]]:
+        """Restore the chain; returns the draws kept and the validation RMSE after each, empty if nothing was saved."""
 
     def is_due(self) -> bool:
         """Whether to save now; asked after every sweep."""
 
-    def save(self, chain: Chain, kept: Sequence[Sample], rmse: Sequence[float]) -> None:
-        """Save; what it raises ends the chain."""
+    def save(self, chain: Chain, kept: Sequence[Draw], rmse: Sequence[float]) -> None:
+        """Save; an exception ends the chain."""
 
 
 def run_chain(
     chain: Chain,
-    samples: int,
+    most: int,
     *,
     stop_early: bool,
     held_out: HeldOut | None,
-    on_sweep: Callable[[Progress], None],
-    keeper: Keeping | None = None,
+    on_sweep: Callable[[SweepProgress], None],
+    checkpointer: Checkpointer | None = None,
     burn_in: int = BURN_IN,
-) -> list[Sample]:
-    """Start, burn in, and keep every other draw; a chain that has been swept goes on from there.
+) -> list[Draw]:
+    """Start, burn in, and keep every second draw; a chain that has made sweeps continues.
 
     Args:
-        samples: how many to keep; with `stop_early`, the most.
-        stop_early: end where further samples no longer help on the held-out rows.
-        on_sweep: called after every sweep; what it raises ends the chain and passes through.
-        keeper: saves the chain's state from time to time, and at the end; a chain that it has goes on from there.
+        most: how many draws to keep; with `stop_early`, the largest number.
+        stop_early: end when further draws no longer help on the held-out rows.
+        on_sweep: called after every sweep; an exception ends the chain and is passed on.
+        checkpointer: saves the chain's state from time to time and at the end; a saved chain continues from there.
         burn_in: sweeps after the start that are not kept.
     """
     first = max(chain.sweeps, START_SWEEPS + burn_in)
-    kept, means = keeper.load(chain) if keeper else ([], [])
-    follower = _Follower(chain, held_out, kept, means) if held_out else None
-    if follower and stop_early and follower.is_settled():
-        return kept[:samples]
+    kept, means = checkpointer.load(chain) if checkpointer else ([], [])
+    predictions = _HeldOutPredictions(chain, held_out, kept, means) if held_out else None
+    if predictions and stop_early and predictions.is_settled():
+        return kept[:most]
     with workers(chain.device) as each:
-        while len(kept) < samples:
+        while len(kept) < most:
             started = time.perf_counter()
             chain.sweep(each)
             after = chain.sweeps - first
             keep = after > 0 and (after - 1) % THINNING == 0
             if keep:
-                kept.append(chain.sample())
-            on_sweep(_progress(chain, follower, keep, started, len(kept)))
-            if keeper and keeper.is_due():
-                keeper.save(chain, kept, follower.means if follower else [])
-            if keep and stop_early and follower and follower.is_settled():
+                kept.append(chain.draw())
+            on_sweep(_progress(chain, predictions, keep, started, len(kept)))
+            if checkpointer and checkpointer.is_due():
+                checkpointer.save(chain, kept, predictions.means if predictions else [])
+            if keep and stop_early and predictions and predictions.is_settled():
                 break
-    if keeper:
-        keeper.save(chain, kept, follower.means if follower else [])
-    return kept[:samples]
+    if checkpointer:
+        checkpointer.save(chain, kept, predictions.means if predictions else [])
+    return kept[:most]
 
 
 def try_terms(
     chain: Chain,
-    terms: Sequence[Term],
+    terms: Sequence[ModelTerm],
     held_out: HeldOut,
-    on_sweep: Callable[[Progress], None],
+    on_sweep: Callable[[SweepProgress], None],
 ) -> Chain:
-    """Start the chain and add, one after the other, the terms that clearly help; returns the chain as it is then.
+    """Start the chain and add, one after the other, the terms that clearly help; returns the chain with them.
 
-    While a term is tried, `on_sweep` hears of the chain without it.
+    While a term is tried, `on_sweep` is told of the chain without it.
     """
     with workers(chain.device) as each:
-        follower = _Follower(chain, held_out)
+        predictions = _HeldOutPredictions(chain, held_out)
         while terms and chain.sweeps < START_SWEEPS + TRIAL_AFTER:
             started = time.perf_counter()
             chain.sweep(each)
-            on_sweep(_progress(chain, follower, False, started))
+            on_sweep(_progress(chain, predictions, False, started))
         for term in terms:
             other = fork(chain)
             term.add(other)
-            if _is_clearly_better(other, chain, term.clear, held_out, each, on_sweep):
+            if _is_clearly_better(other, chain, term.standard_errors, held_out, each, on_sweep):
                 chain = other
     return chain
 
 
 def _is_clearly_better(
-    other: Chain, chain: Chain, clear: float, held_out: HeldOut, each: Each, on_sweep: Callable[[Progress], None]
+    other: Chain, chain: Chain, least: float, held_out: HeldOut, each: Each, on_sweep: Callable[[SweepProgress], None]
 ) -> bool:
-    """Whether the mean of the other chain's draws predicts the held-out rows better, beyond doubt."""
-    follower, others = _Follower(chain, held_out), _Follower(other, held_out)
+    """Whether the other chain's mean prediction of the held-out rows is better by `least` standard errors."""
+    predictions, others = _HeldOutPredictions(chain, held_out), _HeldOutPredictions(other, held_out)
     for sweep in range(1, TRIAL_LOOKS[-1] + 1):
         started, keep = time.perf_counter(), sweep > TRIAL_BURN_IN
         other.sweep(each)
-        others.follow(keep)
+        others.add_sweep(keep)
         chain.sweep(each)
-        on_sweep(_progress(chain, follower, keep, started))
+        on_sweep(_progress(chain, predictions, keep, started))
         if sweep in TRIAL_LOOKS:
-            gain = follower.square_errors() - others.square_errors()
+            gain = predictions.square_errors() - others.square_errors()
             found = standard_errors(gain, held_out.rows.users[held_out.known])
-            if found > clear * math.sqrt(TRIAL_LOOKS[-1] / sweep):
+            if found > least * math.sqrt(TRIAL_LOOKS[-1] / sweep):
                 return True
             if found < 0 and sweep > TRIAL_LOOKS[0]:
                 return False
@@ -162,7 +162,7 @@ def _is_clearly_better(
 
 
 def standard_errors(gain: Floats, users: Codes) -> float:
-    """The mean of gains (n,) in units of its standard error; 0 if undefined. Those of one user may go together."""
+    """The mean of gains, (n,), divided by its standard error; 0 if undefined. A user's gains may be correlated."""
     if not len(gain):
         return 0.0
     of_user = np.bincount(users, weights=gain - gain.mean())
@@ -170,18 +170,18 @@ def standard_errors(gain: Floats, users: Codes) -> float:
     return float(gain.sum() / error) if error else 0.0
 
 
-def _progress(chain: Chain, follower: "_Follower | None", keep: bool, started: float, kept: int = 0) -> Progress:
-    present, mean, auc = follower.follow(keep) if follower else (None, None, None)
+def _progress(
+    chain: Chain, predictions: "_HeldOutPredictions | None", keep: bool, started: float, kept: int = 0
+) -> SweepProgress:
+    present, mean, auc = predictions.add_sweep(keep) if predictions else (None, None, None)
     seconds = time.perf_counter() - started
-    return Progress(chain.sweeps, seconds, chain.residual * chain.scale, present, mean, auc, kept)
+    return SweepProgress(chain.sweeps, seconds, chain.residual * chain.scale, present, mean, auc, kept)
 
 
-class _Follower:
+class _HeldOutPredictions:
     """Predicts the held-out rows after each sweep."""
 
-    def __init__(
-        self, chain: Chain, held_out: HeldOut, kept: Sequence[Sample] = (), means: Sequence[float] = ()
-    ) -> None:
+    def __init__(self, chain: Chain, held_out: HeldOut, kept: Sequence[Draw] = (), means: Sequence[float] = ()) -> None:
         self.chain, self.held_out = chain, held_out
         known = np.flatnonzero(held_out.known)
         self.known = known
@@ -189,26 +189,28 @@ class _Follower:
             torch.from_numpy(codes[known].astype(np.int64)).to(chain.device)
             for codes in (held_out.rows.users, held_out.rows.items)
         )
-        self.runs: Tensor | None = None
-        if held_out.runs is not None and chain.runs is not None:
-            runs = held_out.runs[known].astype(np.int64)
-            self.runs = torch.from_numpy(np.where(runs < 0, len(chain.runs.value), runs)).to(chain.device)
+        self.sessions: Tensor | None = None
+        if held_out.sessions is not None and chain.sessions is not None:
+            sessions = held_out.sessions[known].astype(np.int64)
+            self.sessions = torch.from_numpy(np.where(sessions < 0, len(chain.sessions.value), sessions)).to(
+                chain.device
+            )
         self.total = np.zeros(len(known))
         self.kept = len(kept)
-        self.means = list(means)  # RMSE after each kept sample
+        self.means = list(means)  # RMSE after each kept draw
         self._shown: tuple[float, float | None] | None = None
-        for sample in kept:
-            arrays = sample.user_factors, sample.item_factors, sample.run_bias
-            drawn_users, drawn_items, run_bias = (torch.from_numpy(array).to(chain.device) for array in arrays)
-            self.total += self._predict(drawn_users.float(), drawn_items.float(), run_bias)
+        for draw in kept:
+            arrays = draw.user_factors, draw.item_factors, draw.session_bias
+            drawn_users, drawn_items, session_bias = (torch.from_numpy(array).to(chain.device) for array in arrays)
+            self.total += self._predict(drawn_users.float(), drawn_items.float(), session_bias)
 
-    def follow(self, keep: bool) -> tuple[float, float, float | None]:
-        """RMSE of the present draw; RMSE and AUC of the mean of the kept ones, or of the present one without any."""
+    def add_sweep(self, keep: bool) -> tuple[float, float, float | None]:
+        """RMSE of this draw; RMSE and AUC of the mean of the kept draws, or of this draw if none is kept yet."""
         chain = self.chain
-        run_bias = chain.runs.expected if chain.runs else None
-        # Rounded as they are kept, so that a chain that goes on from its kept draws has the same numbers.
+        session_bias = chain.sessions.expected if chain.sessions else None
+        # Rounded as kept draws are, so that a chain that continues from them has the same numbers.
         users, items = (factors.half().float() for factors in (chain.users.expected, chain.items.factors))
-        rating = self._predict(users, items, run_bias)
+        rating = self._predict(users, items, session_bias)
         present = self._rmse(rating)
         if keep:
             self.total += rating
@@ -224,25 +226,25 @@ class _Follower:
         return present, *self._shown
 
     def is_settled(self) -> bool:
-        """Whether the last samples brought nothing."""
+        """Whether the last PATIENCE draws did not help."""
         if len(self.means) <= PATIENCE:
             return False
         return min(self.means[:-PATIENCE]) - min(self.means[-PATIENCE:]) < GAIN * self.chain.scale
 
     def square_errors(self) -> Floats:
-        """Of the known held-out rows by the mean of the kept draws, (n known,)."""
+        """Squared errors of the known held-out rows, predicted by the mean of the kept draws, (n known,)."""
         held_out = self.held_out
         rating = np.clip(self.total / self.kept, *held_out.scale)
         return np.asarray((rating - held_out.rows.ratings[self.known]) ** 2)
 
-    def _predict(self, users: Tensor, items: Tensor, run_bias: Tensor | None) -> Floats:
+    def _predict(self, users: Tensor, items: Tensor, session_bias: Tensor | None) -> Floats:
         """Ratings of the known held-out pairs by one draw."""
         drawn = torch.empty(len(self.users), device=users.device)
         for start in range(0, len(drawn), _ROWS):
             part = slice(start, start + _ROWS)
             drawn[part] = _ratings(users.index_select(0, self.users[part]), items.index_select(0, self.items[part]))
-        if self.runs is not None and run_bias is not None:
-            drawn += torch.cat((run_bias, drawn.new_zeros(1))).index_select(0, self.runs)
+        if self.sessions is not None and session_bias is not None:
+            drawn += torch.cat((session_bias, drawn.new_zeros(1))).index_select(0, self.sessions)
         return np.asarray(self.chain.centre + self.chain.scale * drawn.cpu().numpy().astype(np.float64))
 
     def _rmse(self, rating: Floats) -> float:

@@ -1,7 +1,7 @@
-"""A chain shared by several processes: which chunks are whose, and how what each computed reaches the others.
+"""A chain that several processes compute together: which process solves which rows, and how it sends the results.
 
-After the exchange every process holds the same tables bit for bit, and what follows from whole tables (means,
-precisions, the noise) each computes for itself: the chain is the one of a single process, however many share it.
+After each exchange all processes hold the same tables, equal bit for bit. What depends on whole tables (means,
+precisions, the noise) is then computed by every process for itself. The draws are the same for any number of processes.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from recsys.models.base.padding import Chunk
 
-_ROW_CELLS = 8  # solving for a row costs about as much as adding so many ratings to its Gram matrix
+_ROW_CELLS = 8  # to solve for a row costs about as much as to add this many ratings to its Gram matrix
 
 
-class Exchange(Protocol):
-    """What is needed of a group of processes (recsys.distributed.group)."""
+class Collective(Protocol):
+    """The collective operations of a group of processes (bayesian_mf.distributed); all processes must call each."""
 
     @property
     def rank(self) -> int:
@@ -25,39 +25,43 @@ class Exchange(Protocol):
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The (n_r, ...) of every rank, concatenated by rank."""
+        """The tensors (n_r, ...) of all ranks, concatenated in order of rank."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
 
 
-class Share:
-    """One process's part of the rows of a table."""
+class Partition:
+    """The chunks of a table that belong to one process."""
 
-    def __init__(self, chunks: Sequence[Chunk], group: Exchange | None, device: torch.device) -> None:
-        """Give every process about as much work; all decide alike."""
-        self._group = group
-        size = group.size if group else 1
+    def __init__(self, chunks: Sequence[Chunk], collective: Collective | None, device: torch.device) -> None:
+        """Assign all chunks so that the processes have about equal work; every process finds the same assignment."""
+        self._collective = collective
+        size = collective.size if collective else 1
         load = [0] * size
         parts: list[list[Chunk]] = [[] for _ in range(size)]
-        for chunk in chunks:  # they come with the longest rows first
+        for chunk in chunks:  # the longest rows come first
             lightest = load.index(min(load))
             parts[lightest].append(chunk)
             load[lightest] += sum(block.size for block in chunk.blocks) + _ROW_CELLS * len(chunk.rows)
-        self.chunks = parts[group.rank if group else 0]
+        self.chunks = parts[collective.rank if collective else 0]
         rows = [np.concatenate([chunk.rows for chunk in part] or [np.zeros(0, np.int64)]) for part in parts]
         self._rows = torch.from_numpy(np.concatenate(rows)).to(device)
-        self._own = torch.from_numpy(rows[group.rank if group else 0]).to(device)
+        self._own = torch.from_numpy(rows[collective.rank if collective else 0]).to(device)
 
-    def complete(self, table: Tensor) -> Tensor:
-        """Fill in, in place, the rows (n, r) that the other processes computed."""
-        if self._group and self._group.size > 1:
-            table[self._rows] = self._group.gather(table[self._own])
+    def gather_rows(self, table: Tensor) -> Tensor:
+        """Fill in, in place, the rows of a table (n, r) that the other processes computed."""
+        if self._collective and self._collective.size > 1:
+            table[self._rows] = self._collective.gather(table[self._own])
         return table
 
-    def total(self, partial: Tensor) -> Tensor:
-        """The sum over the processes, each of which has its own rows' part, in place."""
-        return self._group.sum(partial) if self._group and self._group.size > 1 else partial
+    def sum(self, partial: Tensor) -> Tensor:
+        """The sum over the processes, in place; each process has the part that its own rows contribute."""
+        return self._collective.sum(partial) if self._collective and self._collective.size > 1 else partial

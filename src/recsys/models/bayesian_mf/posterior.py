@@ -1,4 +1,7 @@
-"""Kept draws of a Bayesian factorization, and what they predict. NumPy only: serving needs no PyTorch."""
+"""Draws from the posterior of a Bayesian matrix factorization, and predictions from them.
+
+NumPy only: a loaded model does not import PyTorch.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,74 +11,80 @@ import numpy as np
 from recsys.arrays import Array, Codes, Floats
 from recsys.data.interactions import Interactions
 from recsys.models.base.ridge import ridge_systems
-from recsys.models.bayesian_mf.sessions import Runs
+from recsys.models.bayesian_mf.sessions import Sessions
 
-_BLOCK = 1 << 21  # numbers gathered at a time from each table; small enough for the processor's cache
+_BLOCK = 1 << 21  # numbers that are gathered at a time from each table; they fit into the processor's cache
 _SPREAD_SAMPLE = 128  # users or items over which a variance is averaged
 _SPREAD_BLOCK = 1 << 13
-_DENSE_SHARE = 0.5  # of a grid of users by items that must be asked for, for the whole grid to be multiplied
+_DENSE_SHARE = 0.5  # if at least this share of a grid of users and items is asked for, the whole grid is computed
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One draw, as NumPy arrays in standardised units; enough to predict, and to fold in further users.
+class Draw:
+    """One draw, for standardised ratings, as NumPy arrays: what is needed to predict and to fold in other users.
 
-    Factors are of float16: a thousandth of a factor is far below its spread, and draws are most of a model.
+    Factors are float16, because the draws are the largest part of a model. The rounding error of about a thousandth is
+    far smaller than the standard deviation of a factor.
     """
 
-    user_factors: Array  # (n_users, d), the bias last: their mean, given everything else
-    user_variance: Array  # (n_users,) of a rating by what the factors differ from that mean, over the items rated
-    item_factors: Array  # (n_items, d)
-    second: Array  # (d, d) mean square of [item factors, 1] over the items rated
-    noise: float  # precision of a rating
-    user_precision: Array  # (n_users,), multiplies it
-    mean: Array  # (d,) of the users' prior
-    inverse: Array  # (d, d)
-    link: Array  # (r, d)
-    run_bias: Array  # (m,) their mean, given everything else; of length 0 without runs
-    run_precision: float
+    user_factors: Array  # (n_users, d), the bias last: the conditional mean, given everything else
+    user_variance: Array  # (n_users,) variance of a rating due to the factors' own, on average over rated items
+    item_factors: Array  # (n_items, d), the bias last
+    second: Array  # (d, d) second moment of [item factors, 1], on average over ratings
+    noise: float  # tau, the precision of a rating
+    user_precision: Array  # (n_users,) lambda, by which it is multiplied
+    mean: Array  # (d,) mu of the users
+    inverse: Array  # (d, d) Lambda of the users
+    link: Array  # (r, d) W of the users
+    session_bias: Array  # (m,) the conditional mean, given everything else; of length 0 without the time term
+    session_precision: float  # kappa
+
+
+SAVED_NAMES = {"session_bias": "run_bias", "session_variance": "run_variance", "session_precision": "run_precision"}
+"""Names of arrays in files where they differ from the names here: files of earlier releases stay readable."""
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """s draws of the factors of n_users and n_items, for standardised ratings.
+class PosteriorDraws:
+    """s draws of the factors of all users and items, for standardised ratings. d = k + 1, with k factors.
 
-    `users` (n_users, s, k + 2) and `items` (n_items, s, k + 2) hold [factors, bias, 1] and [factors, 1, bias], so
-    that a draw's rating is one inner product. A user's are the mean of the factors given the draw's items; `variance`
-    (n_users,) is that of a rating by what the factors differ from it, `noise` (n_users,) that of a rating around its
-    factors, both on average. `second` (d, d) is the mean square of [factors, 1] over the items that were rated.
-    `precision` (s,), `mean` (s, d), `inverse` (s, d, d) and `link` (s, r, d), with d = k + 1, are each draw's noise
-    and its prior of a user; with `projection` (n_items, r) they tell what a further user's ratings mean.
-    `run_bias` and `run_variance`, (m + 1,), belong to the m `runs`, the last ones to a rating of no run.
+    A rating by one draw is one inner product of a row of `users` and a row of `items`. `users` holds conditional means
+    given the items of the draw; `variance` is the variance that is left within a draw.
     """
 
-    users: Array
-    items: Array
-    noise: Array
-    variance: Array
-    second: Array
-    precision: Array
-    mean: Array
-    inverse: Array
-    link: Array
-    projection: Array
-    runs: Runs
-    run_bias: Array
-    run_variance: Array
+    users: Array  # (n_users, s, k + 2) of [factors, bias, 1]
+    items: Array  # (n_items, s, k + 2) of [factors, 1, bias]
+    noise: Array  # (n_users,) variance of a rating's noise, mean over the draws
+    variance: Array  # (n_users,) variance of a rating due to the user's factors within a draw, mean over the draws
+    second: Array  # (d, d) second moment of [item factors, 1], on average over ratings
+    precision: Array  # (s,) tau
+    mean: Array  # (s, d) mu of the users
+    inverse: Array  # (s, d, d) Lambda of the users
+    link: Array  # (s, r, d) W of the users
+    projection: Array  # (n_items, r) by which a user's implicit features are computed
+    sessions: Sessions  # m of them
+    session_bias: Array  # (m + 1,) the last one for ratings without a session
+    session_variance: Array  # (m + 1,)
 
     def __len__(self) -> int:
         return int(self.users.shape[1])
 
     def predict(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> tuple[Floats, Floats]:
-        """Mean and variance of a rating's posterior predictive distribution: two arrays of shape (n,).
+        """Mean and variance of the posterior predictive distribution of each pair's rating: two arrays of shape (n,).
 
-        The variance is that between the draws and within one, that of the run's bias, and the noise.
+        The variance is the sum of those between the draws, within a draw, of the session's bias, and of the noise.
+
+        Args:
+            users: codes of known users, shape (n,).
+            items: codes of known items, shape (n,).
+            timestamps: shape (n,), NaN where unknown; they select the sessions. None: no rating has a session.
         """
         total, square = self._grid(users, items) or self._pairs(users, items)
         mean = total / len(self)
         between = np.maximum(square / len(self) - mean**2, 0)
-        run = -1 if timestamps is None else self.runs.find(users, timestamps)
-        return mean + self.run_bias[run], between + self.run_variance[run] + self.variance[users] + self.noise[users]
+        session = -1 if timestamps is None else self.sessions.find(users, timestamps)
+        variance = between + self.session_variance[session] + self.variance[users] + self.noise[users]
+        return mean + self.session_bias[session], variance
 
     def spread_parts(self) -> tuple[Floats, Floats]:
         """The variance between the draws of a rating, about, as a part of the user (n_users,) and one of the item."""
@@ -96,7 +105,7 @@ class Samples:
         return np.maximum(square / len(self) - (total / len(self)) ** 2, 0)
 
     def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
-        """Sum and square sum over the draws, pair by pair."""
+        """Sum and sum of squares of the ratings over the draws, computed pair by pair."""
         total, square = np.empty(len(users)), np.empty(len(users))
         step = max(1, _BLOCK // (self.users.shape[1] * self.users.shape[2]))
         for start in range(0, len(users), step):
@@ -109,7 +118,7 @@ class Samples:
         return total, square
 
     def _grid(self, users: Codes, items: Codes) -> tuple[Floats, Floats] | None:
-        """The same by one matrix product a draw, where the pairs are most of a grid, as in a ranking; else None."""
+        """The same, by one matrix product a draw, if the pairs fill most of a grid (as in a ranking); else None."""
         rows, columns = np.flatnonzero(np.bincount(users)), np.flatnonzero(np.bincount(items))
         if len(rows) < 2 or len(users) < _DENSE_SHARE * len(rows) * len(columns):
             return None
@@ -121,12 +130,15 @@ class Samples:
         at = np.searchsorted(rows, users), np.searchsorted(columns, items)
         return total[at], square[at]
 
-    def fold_in(self, rows: Interactions, n_users: int, ratings: Floats) -> "Samples":
-        """Further users, and anew those with rows: the mean of their factors given each kept draw's items.
+    def fold_in(self, rows: Interactions, n_users: int, ratings: Floats) -> "PosteriorDraws":
+        """The draws with the users of `rows` added, or replaced if they were there.
+
+        Their factors are the conditional means given the items of each draw. Their noise is that of the average user.
 
         Args:
-            rows: in codes below n_users; those of the users known so far stay.
-            ratings: of the rows, standardised, (n,).
+            rows: ratings in codes below `n_users`; users without a row are not changed.
+            n_users: number of users afterwards.
+            ratings: the ratings of `rows`, standardised, shape (n,).
         """
         counts = np.bincount(rows.users, minlength=n_users)
         features = np.zeros((n_users, self.projection.shape[1]))
@@ -143,21 +155,21 @@ class Samples:
             inverse = self.inverse[draw].astype(np.float64)
             pull = (self.mean[draw] + features @ self.link[draw]) @ inverse
             target = root * ratings - table[rows.items, -1]
-            for whose, precision, side in ridge_systems(rows, n_users, table[:, :-1], target, inverse, pull):
-                users[whose, draw, :-1] = np.linalg.solve(precision, side[:, :, None])[:, :, 0].astype(np.float16)
+            for whose, precision, right in ridge_systems(rows, n_users, table[:, :-1], target, inverse, pull):
+                users[whose, draw, :-1] = np.linalg.solve(precision, right[:, :, None])[:, :, 0].astype(np.float16)
                 variance[whose] += np.linalg.solve(precision, self.second[None]).trace(axis1=1, axis2=2) / n_draws
         rated = counts > 0
         noise = np.append(self.noise, np.zeros(n_users - old))
         noise[rated] = self.noise.mean()
-        kept = ~rated[self.runs.users]  # a run belongs to the ratings that were replaced
+        kept = ~rated[self.sessions.users]  # the sessions of a replaced user belong to the earlier ratings
         return replace(
             self,
             users=users,
             noise=noise,
             variance=variance,
-            runs=Runs(self.runs.users[kept], self.runs.starts[kept], self.runs.ends[kept]),
-            run_bias=self.run_bias[np.append(kept, True)],
-            run_variance=self.run_variance[np.append(kept, True)],
+            sessions=Sessions(self.sessions.users[kept], self.sessions.starts[kept], self.sessions.ends[kept]),
+            session_bias=self.session_bias[np.append(kept, True)],
+            session_variance=self.session_variance[np.append(kept, True)],
         )
 
 
@@ -166,25 +178,25 @@ def _in_turn(n: int) -> Iterator[Codes]:
         yield np.arange(start, min(start + _SPREAD_BLOCK, n), dtype=np.int32)
 
 
-def pack(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """The two tables of Samples from each draw's user and item factors, (n, k + 1) with the bias last.
+def pack_factors(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """`users` and `items` of PosteriorDraws, from the user and item factors of each draw, (n, k + 1), the bias last.
 
-    Numbers are rounded to float16, which is how they are kept and saved.
+    Numbers are rounded to float16, as they are saved.
     """
-    sides = []
-    for side in range(2):
-        first = draws[0][side]
+    tables = []
+    for entity, bias_column in enumerate((-2, -1)):
+        first = draws[0][entity]
         table = np.ones((len(first), len(draws), first.shape[1] + 1), np.float32)
         for number, draw in enumerate(draws):
-            factors = draw[side].astype(np.float16).astype(np.float32)
+            factors = draw[entity].astype(np.float16).astype(np.float32)
             table[:, number, : first.shape[1] - 1] = factors[:, :-1]
-            table[:, number, -2 if side == 0 else -1] = factors[:, -1]
-        sides.append(table)
-    return sides[0], sides[1]
+            table[:, number, bias_column] = factors[:, -1]
+        tables.append(table)
+    return tables[0], tables[1]
 
 
 def normal_cdf(x: Floats) -> Floats:
-    """The standard normal distribution function, within 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
+    """The standard normal distribution function, with an error below 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
     z = np.abs(x) / np.sqrt(2)
     t = 1 / (1 + 0.3275911 * z)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
@@ -192,26 +204,30 @@ def normal_cdf(x: Floats) -> Floats:
     return np.asarray(np.where(x > 0, 1 - tail, tail), np.float64)
 
 
-def pack_samples(kept: Sequence[Sample], projection: Array | None, runs: Runs, run_counts: Array) -> Samples:
-    """Draws as they are predicted by.
+def pack_draws(
+    kept: Sequence[Draw], projection: Array | None, sessions: Sessions, session_counts: Array
+) -> PosteriorDraws:
+    """Put draws together, in the form that predictions are made from.
 
     Args:
         kept: at least one draw.
-        projection: (n_items, r), where the chain learnt from who rated what.
-        runs: m runs; none where the chain knew no time.
-        run_counts: ratings of each run, (m,).
+        projection: shape (n_items, r); None without the implicit term.
+        sessions: m sessions; 0 without the time term.
+        session_counts: number of ratings in each session, shape (m,).
     """
-    users, items = pack([(draw.user_factors, draw.item_factors) for draw in kept])
+    users, items = pack_factors([(draw.user_factors, draw.item_factors) for draw in kept])
     noise = np.mean([1 / (draw.noise * draw.user_precision) for draw in kept], 0)
     small = {name: np.array([getattr(draw, name) for draw in kept], np.float32) for name in ("mean", "inverse", "link")}
     if projection is None:
         projection = np.zeros((len(items), 0), np.float32)
-    biases = sum(draw.run_bias.astype(np.float64) for draw in kept) / len(kept)
-    variance = sum((draw.run_bias - biases) ** 2 for draw in kept) / len(kept)
-    precisions = (draw.noise * draw.user_precision[runs.users] * run_counts + draw.run_precision for draw in kept)
+    biases = sum(draw.session_bias.astype(np.float64) for draw in kept) / len(kept)
+    variance = sum((draw.session_bias - biases) ** 2 for draw in kept) / len(kept)
+    precisions = (
+        draw.noise * draw.user_precision[sessions.users] * session_counts + draw.session_precision for draw in kept
+    )
     variance += sum(1 / precision for precision in precisions) / len(kept)
-    new_variance = np.mean([1 / draw.run_precision for draw in kept])
-    return Samples(
+    new_variance = np.mean([1 / draw.session_precision for draw in kept])
+    return PosteriorDraws(
         users,
         items,
         noise,
@@ -219,8 +235,8 @@ def pack_samples(kept: Sequence[Sample], projection: Array | None, runs: Runs, r
         np.mean([draw.second for draw in kept], 0),
         np.array([draw.noise for draw in kept]),
         projection=projection,
-        runs=runs,
-        run_bias=np.append(biases, 0.0),
-        run_variance=np.append(variance, new_variance),
+        sessions=sessions,
+        session_bias=np.append(biases, 0.0),
+        session_variance=np.append(variance, new_variance),
         **small,
     )

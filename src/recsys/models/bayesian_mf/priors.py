@@ -1,31 +1,32 @@
-"""Draws from conjugate distributions, for a Gibbs sampler (Gelman et al., "Bayesian Data Analysis", 2013, ch. 3)."""
+"""Draws of a Gibbs sampler from conjugate distributions (Gelman et al., "Bayesian Data Analysis", 2013, chapter 3)."""
 
 import math
 
 import torch
 from torch import Tensor
 
-SPREADS = tuple(2 ** (step / 4) for step in range(33))  # from 1, where precisions differ by their mean, to 256
-MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): how many rows' worth of evidence says the mean is 0
+SPREADS = tuple(2 ** (step / 4) for step in range(33))  # from 1, where precisions differ most, to 256
+MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): the prior of the mean weighs as much as this many rows
 
 
 def draw_gamma(shape: Tensor, rate: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma variates of mean shape / rate, elementwise."""
+    """Gamma variates with the mean shape / rate, one for each element."""
     return torch._standard_gamma(shape, generator=generator) / rate
 
 
 def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator) -> float:
-    """The a of precisions lambda ~ Gamma(a, a), one a row, given only what the rows' ratings say.
+    """A draw of a, where each row has a precision lambda ~ Gamma(a, a), given the errors of the rows.
 
-    The precisions are integrated out, so that a moves freely; its prior is uniform on the logarithms of SPREADS. To be
-    followed by a draw of the precisions. The generator is a CPU one.
+    The precisions are integrated out, so that a moves freely. Draw the precisions next. The prior of a is uniform on
+    SPREADS, that is, on its logarithm.
 
     Args:
-        counts: ratings of each row, (n,).
-        half_errors: half their sum of square errors, each times the precision that all rows share, (n,).
+        counts: number of ratings of each row, shape (n,).
+        half_errors: half the sum of each row's squared errors, times the precision that all rows share, shape (n,).
+        generator: a generator on the CPU.
     """
     shape, rate, n = counts.double() / 2, half_errors.double(), len(counts)
-    shapes, times = torch.unique(shape, return_counts=True)  # far fewer than rows: the gamma function is the dear one
+    shapes, times = torch.unique(shape, return_counts=True)  # fewer calls of the expensive gamma function
     weights = []
     for a in SPREADS:
         gammas = times.double() @ torch.lgamma(shapes + a) + n * (a * math.log(a) - math.lgamma(a))
@@ -35,11 +36,11 @@ def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator)
 
 
 def draw_normal_wishart(rows: Tensor, generator: torch.Generator, width: float = 1.0) -> tuple[Tensor, Tensor]:
-    """A mean (d,) and a precision (d, d) given rows (n, d) drawn with them, in float64 on the CPU.
+    """A draw of the mean (d,) and the precision (d, d) of the normal distribution of `rows` (n, d), in float64.
 
     The prior is that of Salakhutdinov and Mnih (2008), section 3.2: mean 0, as many degrees of freedom as dimensions,
-    W_0 = I; but the inverse of W_0 has `width` on its diagonal, except for the last dimension, the bias. The generator
-    is a CPU one.
+    and W_0 = I. Here the diagonal of the inverse of W_0 is `width`, except for the last dimension, the bias, where it
+    stays 1. `generator` and what is returned are on the CPU.
     """
     n, d = rows.shape
     mean = rows.mean(0, dtype=torch.float64).cpu() if n else torch.zeros(d, dtype=torch.float64)
@@ -57,22 +58,25 @@ def draw_normal_wishart(rows: Tensor, generator: torch.Generator, width: float =
 
 
 def draw_width(precision: Tensor, generator: torch.Generator) -> float:
-    """The width of draw_normal_wishart, of prior Gamma(1, 1), given the precision (d, d) drawn with it."""
+    """A draw of the `width` of draw_normal_wishart, whose prior is Gamma(1, 1), given the precision (d, d)."""
     d = len(precision)
     shape = torch.tensor(1 + d * (d - 1) / 2, dtype=torch.float64)
     return float(draw_gamma(shape, 1 + precision.diagonal()[:-1].sum() / 2, generator))
 
 
 def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> float:
-    """The factor s by which all factors of one side grow, with their prior: Lambda / s^2, width * s^2.
+    """A draw of s, by which all factors of one entity are multiplied; Lambda becomes Lambda / s^2, width width * s^2.
 
-    A Gibbs step along the group of scalings (Liu and Sabatti, "Generalised Gibbs sampler", Biometrika 2000, theorem
-    1). The normal and Wishart densities do not change along it, so that what is left, in log s, is the likelihood
-    and the prior of the width, Gamma(1, 1). Drawn on a grid of log s from -5 to 5 that is made finer around the mode.
+    This is a Gibbs step along the group of scalings (Liu and Sabatti, "Generalised Gibbs sampler", Biometrika 2000,
+    theorem 1). The normal and Wishart densities stay constant along it. So the density of log s depends only on the
+    likelihood and on the prior of the width, Gamma(1, 1). It is evaluated on a grid of log s from -5 to 5, which is
+    then made finer around the mode.
 
     Args:
-        moments: sums over the ratings, each times its precision, of x^2 and x r; x is the product of the factors and
-            r what all else leaves of the rating.
+        moments: sums over the ratings, each times its precision, of x^2 and of x r, shape (2,). x is the product of the
+            factors, and r is what the biases leave of the rating.
+        width: the present width.
+        generator: a generator on the CPU.
     """
     squares, products = moments.tolist()
 
@@ -89,7 +93,10 @@ def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> f
 
 
 def _draw_wishart(scale: Tensor, freedom: int, generator: torch.Generator) -> Tensor:
-    """Bartlett's decomposition: with scale = L L', L A A' L' where A is triangular, of chi and normal variates."""
+    """A Wishart matrix by Bartlett's decomposition.
+
+    With scale = L L' it is L A A' L', where the triangular A has chi variates on its diagonal and normal ones below.
+    """
     d = len(scale)
     lower = torch.tril(torch.randn(d, d, generator=generator, dtype=torch.float64), -1)
     shapes = (freedom - torch.arange(d, dtype=torch.float64)) / 2

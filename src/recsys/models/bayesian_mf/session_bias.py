@@ -1,4 +1,7 @@
-"""A bias of every run of a user's ratings (recsys.runs), as a chain samples it."""
+"""The biases of the rating sessions, as a chain samples them.
+
+They are not in sessions.py because a loaded model needs sessions and must not import PyTorch.
+"""
 
 from dataclasses import dataclass
 
@@ -8,24 +11,24 @@ from torch import Tensor
 
 from recsys.arrays import Codes
 
-START_RUN_PRECISION = 15.0
+START_SESSION_PRECISION = 15.0
 
 
 @dataclass
-class RunBias:
-    """A bias of every run of a user's ratings."""
+class SessionBias:
+    """One bias for each of m sessions; n is the number of ratings."""
 
-    of_rating: Tensor  # (n,) the run of each rating
-    users: Tensor  # (m,) whose the run is
-    counts: Tensor  # (m,)
+    of_rating: Tensor  # (n,) the session of each rating
+    users: Tensor  # (m,) the user of each session
+    counts: Tensor  # (m,) ratings in each session
     value: Tensor  # (m,)
-    expected: Tensor  # (m,) the mean that the value was last drawn around
+    expected: Tensor  # (m,) mean of the distribution that `value` was last drawn from
     precision: float  # kappa
 
 
-def start_run_bias(users: Codes, of_rating: Codes, device: torch.device) -> RunBias:
-    """No bias yet, given the user of each run, (m,), and the run of every rating, (n,)."""
+def start_session_bias(users: Codes, of_rating: Codes, device: torch.device) -> SessionBias:
+    """Biases of 0, for the user of each session, shape (m,), and the session of each rating, shape (n,)."""
     counts = np.bincount(of_rating, minlength=len(users)).astype(np.float32)
     of_rating, users = of_rating.astype(np.int64), users.astype(np.int64)
     moved = [torch.from_numpy(array).to(device) for array in (of_rating, users, counts, np.zeros_like(counts))]
-    return RunBias(moved[0], moved[1], moved[2], moved[3], moved[3], START_RUN_PRECISION)
+    return SessionBias(moved[0], moved[1], moved[2], moved[3], moved[3], START_SESSION_PRECISION)

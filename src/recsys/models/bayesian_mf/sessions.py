@@ -1,8 +1,9 @@
-"""Runs of ratings: a user's ratings in the order of time, a dozen at a time.
+"""Rating sessions: each user's ratings in order of time, cut into groups of about ten.
 
-People rate in sittings, and one sitting's ratings are all a little higher or lower than another's. Counting ratings
-instead of hours needs no unit of time and gives active days several runs. See the user bias by day of Koren,
-"Collaborative filtering with temporal dynamics" (2009), section 3.2.
+People give many ratings at one sitting, and all ratings of one sitting may be a little higher or lower than usual. A
+session is cut by the number of ratings, not by hours. So the unit of the timestamps does not matter, and a day with
+many ratings has several sessions. Koren, "Collaborative filtering with temporal dynamics" (2009), section 3.2, has a
+user bias for each day instead.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ import numpy as np
 
 from recsys.arrays import Array, Codes, Floats
 
-LENGTH = 10  # ratings to a run; with 4 to 16 MovieLens 100K and 1M score alike
+LENGTH = 10  # ratings in a session; with 4 to 16, MovieLens 100K and 1M are predicted equally well
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
-    """m runs, sorted by user and time: whose each is, and its first and last moment; each of shape (m,)."""
+class Sessions:
+    """m sessions, sorted by user and time: the user, and the first and last timestamp of each; arrays of shape (m,)."""
 
     users: Codes
     starts: Floats
@@ -26,37 +27,47 @@ class Runs:
         return len(self.users)
 
     def find(self, users: Codes, timestamps: Floats) -> Codes:
-        """The run that each user's moment belongs to, shape (n,); -1 for none.
+        """The session of each user that each timestamp belongs to, shape (n,); -1 for none.
 
-        Between two runs it is the nearer. After the last one and before the first a sitting is taken to go on for at
-        most as long as the run was; NaN is no moment.
+        Between two sessions it is the nearer one. Before a user's first session and after the last one, a timestamp
+        still belongs to that session if it is no farther away than the session is long. NaN belongs to none.
         """
         if not len(self):
             return np.full(len(users), -1, np.int32)
-        # Moments are compared by rank, so that user and moment are one whole number without loss.
-        moments = np.unique(self.starts)
-        keys = self.users.astype(np.int64) * (len(moments) + 1) + np.searchsorted(moments, self.starts, side="right")
+        # Timestamps are replaced by their rank, so that user and timestamp fit into one integer without loss.
+        ranked = np.unique(self.starts)
+        keys = self.users.astype(np.int64) * (len(ranked) + 1) + np.searchsorted(ranked, self.starts, side="right")
         known = ~np.isnan(timestamps)
         times = np.where(known, timestamps, 0.0)
-        wanted = users.astype(np.int64) * (len(moments) + 1) + np.searchsorted(moments, times, side="right")
+        wanted = users.astype(np.int64) * (len(ranked) + 1) + np.searchsorted(ranked, times, side="right")
         after = np.searchsorted(keys, wanted, side="right")
         distance = np.full((2, len(users)), np.inf)
         inside = known & (after > 0), known & (after < len(self))
         before, after = np.maximum(after - 1, 0), np.minimum(after, len(self) - 1)
-        for row, run in enumerate((before, after)):
-            own = inside[row] & (self.users[run] == users)
-            distance[row, own] = np.maximum(times - self.ends[run], self.starts[run] - times).clip(min=0)[own]
+        for row, session in enumerate((before, after)):
+            own = inside[row] & (self.users[session] == users)
+            distance[row, own] = np.maximum(times - self.ends[session], self.starts[session] - times).clip(min=0)[own]
         nearest = np.where(distance[0] <= distance[1], before, after)
-        lonely = np.isinf(distance).any(axis=0)  # at the end of a user's runs
+        outermost = np.isinf(distance).any(axis=0)  # before a user's first session or after the last one
         least = distance.min(axis=0)
-        found = np.isfinite(least) & (~lonely | (least <= self.ends[nearest] - self.starts[nearest]))
+        found = np.isfinite(least) & (~outermost | (least <= self.ends[nearest] - self.starts[nearest]))
         return np.where(found, nearest, -1).astype(np.int32)
 
 
-def cut_runs(users: Codes, timestamps: Array) -> tuple[Runs, Codes]:
-    """The runs of each user's ratings, about equally long, and the run of every rating, (n,).
+NO_SESSIONS = Sessions(np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
 
-    Ratings of one moment are not parted.
+
+def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
+    """Cut each user's ratings into sessions of about equal length.
+
+    Ratings with the same timestamp stay in one session.
+
+    Args:
+        users: user of each rating, shape (n,).
+        timestamps: of each rating, shape (n,), in any unit.
+
+    Returns:
+        The sessions, and the session of each rating, shape (n,).
     """
     order = np.lexsort((timestamps, users))
     user, time = users[order], np.asarray(timestamps, np.float64)[order]
@@ -64,11 +75,11 @@ def cut_runs(users: Codes, timestamps: Array) -> tuple[Runs, Codes]:
     rank = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
     pieces = np.maximum(1, np.round(counts / LENGTH)).astype(np.int64)[user]
     piece = rank * pieces // counts[user]
-    moment = np.r_[True, (user[1:] != user[:-1]) | (time[1:] != time[:-1])]
-    piece = piece[np.maximum.accumulate(np.where(moment, np.arange(len(user)), 0))]  # that of the moment's first rating
+    new_time = np.r_[True, (user[1:] != user[:-1]) | (time[1:] != time[:-1])]
+    piece = piece[np.maximum.accumulate(np.where(new_time, np.arange(len(user)), 0))]  # that of the same timestamp
     first = np.r_[True, (user[1:] != user[:-1]) | (piece[1:] != piece[:-1])]
     at = np.flatnonzero(first)
-    run_of = np.empty(len(user), np.int32)
-    run_of[order] = np.cumsum(first) - 1
+    session_of = np.empty(len(user), np.int32)
+    session_of[order] = np.cumsum(first) - 1
     last = np.r_[at[1:], len(user)] - 1
-    return Runs(user[at].astype(np.int32), time[at], time[last]), run_of
+    return Sessions(user[at].astype(np.int32), time[at], time[last]), session_of

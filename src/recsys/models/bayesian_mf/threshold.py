@@ -1,40 +1,47 @@
-"""The border between the highest rating that is no like and the lowest that is one, where predictions are concerned."""
+"""The like threshold on the scale of predictions: the predicted rating above which a rating counts as a like.
+
+Ratings are levels (such as 1 to 5), predictions are continuous. The threshold therefore lies somewhere between the
+highest level that is not a like and the lowest level that is one. It is learnt on the validation rows.
+"""
 
 import numpy as np
 
 from recsys.arrays import Flags, Floats
 from recsys.models.bayesian_mf.posterior import normal_cdf
 
-_SPREAD = 0.25  # of the gap between two levels: how far from its middle the border may be expected
+_PRIOR_STD = 0.25  # of the threshold around the middle between the two levels, as a share of their distance
 
 
-def around_threshold(ratings: Floats, threshold: float) -> tuple[float, float]:
-    """The highest rating below the threshold and the lowest that is not; the threshold where there is none."""
-    below, above = ratings[ratings < threshold], ratings[ratings >= threshold]
-    return (float(below.max()) if len(below) else threshold), (float(above.min()) if len(above) else threshold)
+def adjacent_levels(ratings: Floats, like_threshold: float) -> tuple[float, float]:
+    """The highest rating below `like_threshold` and the lowest that is not; `like_threshold` if there is none."""
+    below, above = ratings[ratings < like_threshold], ratings[ratings >= like_threshold]
+    return (float(below.max()) if len(below) else like_threshold), (
+        float(above.min()) if len(above) else like_threshold
+    )
 
 
-def learn_border(rating: Floats, spread: Floats, liked: Flags, low: float, high: float) -> float:
-    """The rating between two levels from which on likes are likely, by maximum posterior on rows held out.
+def learn_threshold(rating: Floats, spread: Floats, liked: Flags, low: float, high: float) -> float:
+    """The threshold of maximum posterior probability, given validation rows.
 
-    A rating is a level, its prediction is not. As in an ordered probit model (McCullagh 1980), whatever falls above
-    a border counts as the higher level; half-way is only the first guess of where it is.
+    As in an ordered probit model (McCullagh 1980), a row is a like with the probability that its rating, drawn from a
+    normal distribution around the prediction, exceeds the threshold. The prior is normal around the middle between
+    `low` and `high`. Without rows, or if `low` is not below `high`, the threshold is that middle.
 
     Args:
-        rating: predicted, (n,).
-        spread: standard deviations of the predictions, (n,).
-        liked: (n,).
-        low: the highest rating that is no like.
-        high: the lowest that is one.
+        rating: predicted ratings, shape (n,).
+        spread: standard deviations of the predictions, shape (n,).
+        liked: whether each row is a like, shape (n,).
+        low: the highest rating that is not a like.
+        high: the lowest rating that is a like.
     """
     if low >= high or not len(rating):
         return (low + high) / 2
     candidates = np.linspace(low, high, 101)[1:-1]
-    middle, scale = (low + high) / 2, _SPREAD * (high - low)
+    middle, scale = (low + high) / 2, _PRIOR_STD * (high - low)
 
-    def log_posterior(border: float) -> float:
-        share = np.clip(normal_cdf((rating - border) / spread), 1e-6, 1 - 1e-6)
+    def log_posterior(threshold: float) -> float:
+        share = np.clip(normal_cdf((rating - threshold) / spread), 1e-6, 1 - 1e-6)
         likelihood = np.log(np.where(liked, share, 1 - share)).sum()
-        return float(likelihood - ((border - middle) / scale) ** 2 / 2)
+        return float(likelihood - ((threshold - middle) / scale) ** 2 / 2)
 
-    return float(candidates[np.argmax([log_posterior(border) for border in candidates])])
+    return float(candidates[np.argmax([log_posterior(threshold) for threshold in candidates])])
