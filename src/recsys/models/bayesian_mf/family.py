@@ -16,6 +16,7 @@ from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.factors import RatingFactors
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
@@ -85,6 +86,23 @@ class BayesianRecommender(Recommender):
         times = None if timestamps is None else timestamps[known]
         spread[known] = self.unit * np.sqrt(self.draws.predict(users[known], items[known], times)[1])
         return spread
+
+    def rating_factors(self) -> RatingFactors:
+        """All draws side by side: their mean is one inner product. The spread between them is told by user and item."""
+        draws = self.draws
+        user_part, item_part = draws.spread_parts()
+        rest = draws.variance + draws.noise + draws.session_variance[-1]
+        return RatingFactors(
+            users=draws.users.reshape(len(draws.users), -1),
+            items=draws.items.reshape(len(draws.items), -1),
+            constant=self.centre,
+            scale=self.unit / len(draws),
+            user_variance=self.unit**2 * (rest + user_part),
+            item_variance=self.unit**2 * item_part,
+            slope=1.0,
+            threshold=self.threshold,
+            link="probit",
+        )
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         return self._predictions(*self.draws.predict(users, items))
