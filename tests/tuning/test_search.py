@@ -18,6 +18,8 @@ from recsys.tuning.search import Search
 from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import STOPPED, counts, note_of, share_saved
 
+pytestmark = pytest.mark.store
+
 CONFIG = SearchConfig("bias", trials=3, heartbeat=1)
 
 

@@ -1,6 +1,9 @@
-"""The ground of training in several processes, by torch.distributed; it knows no family.
+"""The base of torch.distributed for training in several processes; it knows no family.
 
-process_group   the processes that compute together, and what they can do together
-checkpoints     the state of a training on disk, whole or not at all
-context         what a family's `fit` is given in such a process
+    process_group  the processes that compute together, and their collective operations
+    context        what a family's `fit` receives in each of these processes
+    checkpoints    the state of a training on disk
+
+The engines are in the families (recsys.models.*.distributed, data_parallel, row_sharded), and what starts and watches
+the processes is in recsys.training.launch.
 """
