@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.measure import PROJECT, heading, table
+from recsys.data.interactions import Interactions
 
 TCP_BYTES_ACKED = 120  # where struct tcp_info has them, as 64 bits
 SHARDINGS = ("none", "row")
-SETTINGS = {"learning_rate": 0.05, "regularization": 0.06, "batch_size": 8192, "patience": 8, "seed": 0}
+SETTINGS = {"learning_rate": 0.05, "regularization": 0.06, "batch_size": 8192, "patience": 8}
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
@@ -58,24 +59,27 @@ def rank(folder: Path) -> None:
     """One process of a training: what it saw goes to a file."""
     from recsys.distributed.checkpoints import Checkpoints
     from recsys.distributed.context import Context
-    from recsys.distributed.process_group import connect
-    from recsys.models.matrix_factorization.distributed import factorize
+    from recsys.distributed.process_group import join_group
+    from recsys.models.matrix_factorization.config import Config
+    from recsys.models.matrix_factorization.distributed import fit_factors_distributed
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    columns = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("users", "items", "ratings")]
-    with connect(os.environ, "cpu", 600) as group:
+    rows = Interactions(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("users", "items", "ratings")))
+    config, sizes = Config(**job["settings"]), (job["sizes"][0], job["sizes"][1])
+    with join_group(os.environ, "cpu", 600) as group:
         seen: list[tuple[int, int, int, int]] = []  # at the first step and at the latest
 
         def beat(step: int, waiting: bool) -> None:
             if waiting:
                 seen[1:] = [(step, socket_bytes(), group.traffic.sent, peak_bytes())]
 
-        few = [column[:2] % 100 for column in columns]
+        few = Interactions(rows.users[:2] % 100, rows.items[:2] % 100, rows.ratings[:2] % 100)
         checkpoints = Checkpoints(folder / "checkpoints", "", group, 1e9)
         context = Context(group, checkpoints, job["sharding"])
-        factorize(*few, 100, 100, context=context, **job["settings"])  # PyTorch imports much only when it is used
+        # PyTorch imports much only when it is used.
+        fit_factors_distributed(few, (100, 100), config, context=context, seed=0)
         context, before = Context(group, checkpoints, job["sharding"], beat=beat), forget_peak()
-        _, history, _ = factorize(*columns, *job["sizes"], context=context, **job["settings"])
+        _, history, _ = fit_factors_distributed(rows, sizes, config, context=context, seed=0)
         steps = seen[-1][0] - seen[0][0]
         answer = {
             "seconds": [epoch.seconds for epoch in history],
@@ -130,17 +134,12 @@ def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: 
 
 def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int]) -> None:
     """Print rows a second and bytes a step."""
-    from recsys.models.matrix_factorization.sgd import factorize
+    from recsys.models.matrix_factorization.config import Config
+    from recsys.models.matrix_factorization.sgd import fit_factors
 
     sizes = int(columns[0].max()) + 1, int(columns[1].max()) + 1
-    _, history, _ = factorize(
-        *columns,
-        *sizes,
-        **SETTINGS,
-        embedding_size=embedding_size,
-        epochs=epochs,
-        device="cpu",  # type: ignore[arg-type]
-    )
+    given: dict[str, Any] = {**SETTINGS, "embedding_size": embedding_size, "epochs": epochs, "device": "cpu"}
+    _, history, _ = fit_factors(Interactions(*columns), sizes, Config(**given), seed=0)
     alone = len(columns[2]) / min(epoch.seconds for epoch in history[1:])
     batch = len(columns[2]) / -(-len(columns[2]) // int(SETTINGS["batch_size"]))  # rows of a step, on average
     rows = [["one process, without a group", "", f"{alone:,.0f}", "", "", "", "", ""]]

@@ -9,7 +9,7 @@ from typing import Any
 from bench.measure import heading, measure, table
 from bench.prepare import make_ratings
 
-ROW_GROUP = 4096  # rows, of the 700,000 to learn from: eight lanes hold 5% of them at a time
+ROW_GROUP = 4096  # rows, of the 700,000 to learn from
 SEEDS = (0, 1, 2)
 
 
@@ -37,7 +37,7 @@ def shuffled(folder: Path, streamed: bool, seed: int) -> Callable[[], dict[str, 
 
 
 def prepared(path: Path, folder: Path) -> Callable[[], str]:
-    """Prepare a file by way of the disk."""
+    """Prepare a file, its rows kept on disk."""
     from recsys.data.builder import prepare
     from recsys.data.preparation import Preparation
 
@@ -68,7 +68,7 @@ def main(sizes: Sequence[int], most_held: int, folder: Path | None) -> None:
         for streamed in (False, True):
             for seed in SEEDS:
                 found = measure(shuffled, Path(name), streamed, seed).result
-                way = f"row groups of {ROW_GROUP}, eight at a time" if streamed else "all rows"
+                way = f"blocks of about {ROW_GROUP} rows" if streamed else "all rows"
                 lines.append([way, seed, f"{found['rmse']:.4f}", f"{found['auc']:.4f}", f"{found['epochs']:.0f}"])
         print(table(["shuffled", "seed", "test RMSE", "test AUC", "epochs"], lines))
     lines = []

@@ -1,6 +1,6 @@
-"""Training speed: factorize against the loop of the textbooks, on the same ratings in the same run.
+"""Training speed: fit_factors against the loop of the textbooks, on the same ratings in the same run.
 
-Rows/s are training rows of all epochs divided by the seconds of the fit. factorize is measured whole: its
+Rows/s are training rows of all epochs divided by the seconds of the fit. fit_factors is measured whole: its
 set-up and the validation of each epoch count. The classic loop is stopped after a number of batches, since
 its speed does not change from batch to batch; its set-up and validation are left out, in its favour. It is
 measured twice: with a Dataset that holds tensors, as most tutorials write it, and with one that holds NumPy
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bench.measure import heading, table
+from recsys.data.interactions import Interactions
 from recsys.data.movielens import obtain
 from recsys.data.ratings import read_ratings
-from recsys.models.matrix_factorization.family import Config
-from recsys.models.matrix_factorization.sgd import factorize
+from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.sgd import fit_factors
 from steps.support.entrypoint import data_folder
 
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -79,16 +80,16 @@ def classic_speed(columns: Columns, embedding_size: int, batches: int, *, tensor
     return done / (time.perf_counter() - started)
 
 
-def factorize_speed(columns: Columns, embedding_size: int, epochs: int) -> float:
+def fit_speed(columns: Columns, embedding_size: int, epochs: int) -> float:
     """Rows/s of a whole fit with the default settings, a tenth of the rows held out for validation."""
-    users, items, ratings = columns
-    sizes = int(users.max()) + 1, int(items.max()) + 1
+    ratings = Interactions(*columns)
+    sizes = int(ratings.users.max()) + 1, int(ratings.items.max()) + 1
     out = np.random.default_rng(0).random(len(ratings)) < 0.1
-    rows, held_out = (users[~out], items[~out], ratings[~out]), (users[out], items[out], ratings[out])
+    rows, held_out = ratings[~out], ratings[out]
     started = time.perf_counter()
-    settings = Config(embedding_size=embedding_size, epochs=epochs, device="cpu").model_dump()
-    _, history, _ = factorize(*rows, *sizes, **settings, seed=0, validation=held_out)
-    return len(rows[2]) * len(history) / (time.perf_counter() - started)
+    config = Config(embedding_size=embedding_size, epochs=epochs, device="cpu")
+    _, history, _ = fit_factors(rows, sizes, config, seed=0, validation=held_out)
+    return len(rows) * len(history) / (time.perf_counter() - started)
 
 
 def main(name: str, embedding_size: int, epochs: int, batches: int, rounds: int) -> None:
@@ -97,7 +98,7 @@ def main(name: str, embedding_size: int, epochs: int, batches: int, rounds: int)
     rows = ratings.load()
     columns = rows.users.astype(np.int64), rows.items.astype(np.int64), rows.values
     loops: dict[str, Callable[[], float]] = {
-        "factorize, with validation": lambda: factorize_speed(columns, embedding_size, epochs),
+        "fit_factors, with validation": lambda: fit_speed(columns, embedding_size, epochs),
         "classic loop over rows of tensors": lambda: classic_speed(columns, embedding_size, batches, tensors=True),
         "classic loop over rows of NumPy arrays": lambda: classic_speed(
             columns, embedding_size, batches, tensors=False
@@ -108,14 +109,14 @@ def main(name: str, embedding_size: int, epochs: int, batches: int, rounds: int)
     speeds = [max(turn[loop] for turn in turns) for loop in range(len(loops))]
     print(heading(f"Training on {name}, {embedding_size} factors, rows/s", ["torch", "numpy"]))
     rows = [[loop, f"{speed:,.0f}", f"{speeds[0] / speed:.0f}"] for loop, speed in zip(loops, speeds, strict=True)]
-    print(table(["", "rows/s", "factorize is faster by"], rows))
+    print(table(["", "rows/s", "fit_factors is faster by"], rows))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", default="movielens-1m")
     parser.add_argument("--embedding-size", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=20, help="of factorize")
+    parser.add_argument("--epochs", type=int, default=20, help="of fit_factors")
     parser.add_argument("--batches", type=int, default=100, help="of the classic loop")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()

@@ -28,12 +28,12 @@ def fitting_together(
         opened: the run of this process. It ends as the one that goes on ends, and names it in its tag.
     """
     from recsys.tracking import runs
-    from recsys.training.launch.job import Plan
+    from recsys.training.launch.job import JobSpec
     from recsys.training.launch.launcher import Launcher
-    from recsys.training.launch.workspace import job_place
+    from recsys.training.launch.workspace import open_workspace
 
     check_rows(parameters, len(dataset.train))
-    plan = Plan(
+    spec = JobSpec(
         parameters.family,
         config.model_dump(),
         parameters.seed,
@@ -42,20 +42,20 @@ def fitting_together(
         parameters.sharding,
     )
     with ExitStack() as stack:
-        place = stack.enter_context(
-            job_place(
+        workspace = stack.enter_context(
+            open_workspace(
                 data_folder() / "jobs",
-                plan.digest,
+                spec.digest,
                 resume=parameters.resume == "auto",
                 several_machines=parameters.nodes > 1,
                 say=_say,
             )
         )
-        run = stack.enter_context(_run_of(place.interrupted_run, f"train {parameters.family}", opened))
-        place.keep_run(run.run_id)
+        run = stack.enter_context(_run_of(workspace.interrupted_run, f"train {parameters.family}", opened))
+        workspace.record_run(run.run_id)
         launcher = Launcher(
-            place.folder,
-            plan,
+            workspace.folder,
+            spec,
             parameters,
             environment=os.environ,
             run_id=run.run_id,

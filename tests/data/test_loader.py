@@ -113,6 +113,5 @@ def test_a_family_that_holds_all_rows_says_what_it_needs(dataset, monkeypatch):
 def test_few_validation_rows_stand_for_many(dataset, monkeypatch):
     monkeypatch.setattr(out_of_core, "MOST_VALIDATED", 50)
     monkeypatch.setattr(parquet_store, "ROW_GROUP", 64)
-    codes = (np.arange(len(ids), dtype=np.int32) for ids in (dataset.user_ids, dataset.item_ids))
     every = -(-len(dataset.validation) // 50)
-    assert out_of_core._sample(dataset, *codes).ratings.tolist() == dataset.validation.ratings[::every].tolist()
+    assert out_of_core.sample_validation(dataset).ratings.tolist() == dataset.validation.ratings[::every].tolist()

@@ -1,6 +1,6 @@
 import pytest
 
-from recsys.distributed.process_group import connect
+from recsys.distributed.process_group import join_group
 from tests.support.group_functions import collectives
 from tests.support.process_groups import everyone, together
 
@@ -30,5 +30,5 @@ def test_processes_meet_again_where_the_store_remembers_the_ones_before():
 
 def test_a_process_that_does_not_come_is_named():
     place = {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    with pytest.raises(TimeoutError, match=r"rank 0 of 3 waited 0.3 s for rank 1, 2"), connect(place, "cpu", 0.3):
+    with pytest.raises(TimeoutError, match=r"rank 0 of 3 waited 0.3 s for rank 1, 2"), join_group(place, "cpu", 0.3):
         pass

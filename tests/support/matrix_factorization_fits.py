@@ -10,17 +10,19 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from recsys.data.interactions import Interactions
 from recsys.distributed.checkpoints import Checkpoints
 from recsys.distributed.context import Context, Sharding
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.models.matrix_factorization import network
-from recsys.models.matrix_factorization.batches import Shape, filled
-from recsys.models.matrix_factorization.data_parallel import Replicas
-from recsys.models.matrix_factorization.distributed import factorize
-from recsys.models.matrix_factorization.network import as_rows
-from recsys.models.matrix_factorization.row_sharded import Shards
-from recsys.models.matrix_factorization.sampler import Feed
+from recsys.models.matrix_factorization.batches import pad_batch
+from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.data_parallel import DataParallelEngine
+from recsys.models.matrix_factorization.distributed import fit_factors_distributed
+from recsys.models.matrix_factorization.network import to_rows
+from recsys.models.matrix_factorization.row_sharded import RowShardedEngine
+from recsys.models.matrix_factorization.sampler import DistributedBatches
 
 N_USERS, N_ITEMS = 61, 43  # neither table, with its row of zeros, splits evenly over three or four
 # 1 rating in the last batch, which most processes see nothing of; no number of processes divides the others evenly.
@@ -31,15 +33,15 @@ SETTINGS = {
     "batch_size": 251,
     "epochs": 9,
     "patience": 3,
-    "seed": 3,
 }
+SEED = 3
 FEW = {"epochs": 2, "batch_size": 2}  # for 3 rows: some of four processes see none
 HASTY = {"learning_rate": 1.0, "patience": 1}  # the second epoch is worse than the first
 N_TRAIN = 4 * 251 + 1
 SHARDINGS: tuple[Sharding, ...] = ("none", "row")
 
 
-def planted() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def planted() -> tuple[Interactions, Interactions]:
     """Rows to train on and to validate on; user 7 is rated once, user 9 and item 4 never; some ids are unknown."""
     random = np.random.default_rng(0)
     pairs = random.choice(N_USERS * N_ITEMS, N_TRAIN + 403, replace=False)
@@ -53,7 +55,7 @@ def planted() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     )
     held_out = [column[N_TRAIN:].copy() for column in (users, items, ratings)]
     held_out[0][::20] = held_out[1][::31] = -1
-    return (users[:N_TRAIN], items[:N_TRAIN], ratings[:N_TRAIN]), tuple(held_out)
+    return Interactions(users[:N_TRAIN], items[:N_TRAIN], ratings[:N_TRAIN]), Interactions(*held_out)
 
 
 def learn(
@@ -63,7 +65,7 @@ def learn(
     *,
     every_seconds: float = 0,
     stop: Callable[[int], bool] = lambda step: False,
-    rows: Any = None,
+    rows: Interactions | None = None,
     validated: bool = True,
     **given: Any,
 ) -> dict[str, Any]:
@@ -72,16 +74,15 @@ def learn(
     checkpoints = Checkpoints(folder, "digest", group, every_seconds)
     context = Context(group, checkpoints, sharding, lambda: stop(steps[-1]), lambda step, waiting: steps.append(step))
     train, held_out = planted()
-    settings: dict[str, Any] = SETTINGS | given
     try:
-        factors, history, best = factorize(
-            *(rows or train),
-            N_USERS,
-            N_ITEMS,
+        factors, history, best = fit_factors_distributed(
+            rows or train,
+            (N_USERS, N_ITEMS),
+            Config(**SETTINGS | given),
             context=context,
+            seed=SEED,
             validation=held_out if validated else None,
             like_threshold=4.0,
-            **settings,
         )
     except StoppedError as error:
         return {"stopped": str(error), "steps": steps, "saved": checkpoints.saved}
@@ -91,7 +92,7 @@ def learn(
 
 
 def learn_both_ways(group: Group, folder: Path) -> dict[str, Any]:
-    few = tuple(column[:3] for column in planted()[0])
+    few = planted()[0][:3]
     answers = {}
     for sharding in SHARDINGS:
         answers[sharding] = learn(group, folder / sharding, sharding)
@@ -160,28 +161,25 @@ class Largest(TorchDispatchMode):
 def hold(group: Group, folder: Path) -> dict[str, Any]:
     """What a process holds of tables of 3,001 and 2,001 rows, and the tallest tensor of their width that it makes."""
     network.START_CHUNK = 256
-    shape = Shape(3000, 2000, 5, batch_size=60)
+    sizes, config = (3000, 2000), Config(embedding_size=5, batch_size=60, regularization=0.1)
     random = np.random.default_rng(1)
-    rows = random.integers(0, 3000, 300), random.integers(0, 2000, 300), random.normal(size=300)
+    rows = Interactions(random.integers(0, 3000, 300), random.integers(0, 2000, 300), random.normal(size=300))
     answers: dict[str, Any] = {}
-    for way, engine in (("row", Shards), ("none", Replicas)):
-        with torch.no_grad(), Largest(shape.embedding_size) as largest:
-            trained = engine(group, shape, rows, 0.1)
-            trained.start(seed=0)
-            feed = Feed(300, 60, group, 0)
-            own = feed.rows(1)
-            learnt = as_rows(
-                (rows[0][own], rows[1][own], rows[2][own]), 0, 1, (3000, 2000), group.device, unknown=False
-            )
-            trained.pace(0.1, 300)
+    for way, engine in (("row", RowShardedEngine), ("none", DataParallelEngine)):
+        with torch.no_grad(), Largest(config.embedding_size) as largest:
+            trained = engine(group, sizes, config, rows)
+            trained.initialize(seed=0)
+            batches = DistributedBatches(300, 60, group, 0)
+            learnt = to_rows(rows[batches.epoch_rows(1)], 0, 1, sizes, group.device, unknown=False)
+            trained.set_learning_rate(0.1, 300)
             before = group.traffic.sent
-            trained.step(filled(learnt, feed.part(0), feed.most(0), 60, shape))
+            trained.step(pad_batch(learnt, batches.batch_slice(0), batches.largest_share(0), 60, sizes))
             sent = group.traffic.sent - before
         answers[way] = {"largest": largest.rows, "counts": (len(trained.counts_u), len(trained.counts_i)), "sent": sent}
-    split, whole = (engine(group, shape, rows, 0.1) for engine in (Shards, Replicas))
+    split, whole = (engine(group, sizes, config, rows) for engine in (RowShardedEngine, DataParallelEngine))
     with torch.no_grad():
-        split.start(seed=7)
-        whole.start(seed=7)
+        split.initialize(seed=7)
+        whole.initialize(seed=7)
         answers["tables"] = {name: list(table.shape) for name, table in split.tables().items()}
         for name, table in split.tables().items():
             parts = table if name == "weight" else group.gather(table)

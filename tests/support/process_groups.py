@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-from recsys.distributed.process_group import Group, connect
+from recsys.distributed.process_group import Group, join_group
 from tests.support.waiting import HANG_SECONDS
 
 DIED = "died"
@@ -56,7 +56,7 @@ def _run(
     try:
         answer = None
         for _ in range(attempts):
-            with connect(place, "cpu", HANG_SECONDS) as group:
+            with join_group(place, "cpu", HANG_SECONDS) as group:
                 answer = work(group, *arguments)
         pipe.send((answer, ""))
     except BaseException:

@@ -1,13 +1,12 @@
-"""The state of a training on disk, by torch.distributed.checkpoint: whole or not at all, and the last two.
+"""The state of a training on disk, by torch.distributed.checkpoint: complete or not there, and the last two.
 
 A checkpoint is a folder named by its number. It is written under another name, brought to the disk and renamed, so that
-whatever ends the processes, a folder with a number is whole. Tensors that every process has whole are written by rank 0
-alone; of DTensors every process writes its part, and any number of processes can read them back. The folder is the
-user's own: PyTorch keeps the index of a checkpoint in a pickle, which nothing else in this project reads.
+however the processes end, a folder with a number is complete. Tensors that every process has whole are written by
+rank 0 alone; of DTensors every process writes its part, and any number of processes can read them back. The folder is
+the user's own: PyTorch keeps the index of a checkpoint in a pickle, which nothing else in this project reads.
 """
 
 import json
-import os
 import shutil
 import time
 import warnings
@@ -22,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from recsys.distributed.process_group import Group
-from recsys.runtime.files import sync
+from recsys.runtime.files import publish
 
 KEPT = 2
 INDEX = "checkpoint.json"  # the digest, and the size of every file
@@ -31,14 +30,14 @@ INDEX = "checkpoint.json"  # the digest, and the size of every file
 class Checkpoints:
     """The checkpoints of one training, in one folder.
 
-    Where tables are split, all machines need to see the same folder; where they are whole, it is rank 0's alone.
+    If tables are split, all machines need to see the same folder; if they are whole, only rank 0 uses it.
 
     Args:
         folder: made when first needed.
         digest: of all that decides the result; a checkpoint of another is not used.
         group: the processes whose state it is; every method is one collective.
         every_seconds: between checkpoints; 0 stands for one at the end of each epoch.
-        say: hears in rank 0 what was skipped or failed.
+        say: called in rank 0 with a sentence about what was skipped or failed.
     """
 
     def __init__(
@@ -143,13 +142,9 @@ class Checkpoints:
         if missing:
             raise OSError(f"{draft / missing[0]}: all machines need to share this folder, and rank 0 does not see it")
         sizes = {path.name: path.stat().st_size for path in draft.iterdir()}
-        with (draft / INDEX).open("w", encoding="utf-8") as file:
-            json.dump({"digest": self.digest, "processes": self.group.size, "files": sizes}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        sync(draft)
-        draft.rename(self.folder / draft.name.removeprefix("partial-"))
-        sync(self.folder)
+        index = {"digest": self.digest, "processes": self.group.size, "files": sizes}
+        (draft / INDEX).write_text(json.dumps(index), encoding="utf-8")
+        publish(draft, self.folder / draft.name.removeprefix("partial-"))
         for number in sorted(self._numbers())[:-KEPT]:
             shutil.rmtree(self.folder / str(number), ignore_errors=True)
 

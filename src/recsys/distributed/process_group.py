@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import Store
 
-POLL = 0.01  # seconds between two looks at who has come
+POLL = 0.01  # seconds between two checks of which ranks have come
 COLLECTED = 1 << 16  # rows of a table sent to rank 0 at a time
 
 
@@ -118,8 +118,8 @@ class Group:
 
 
 @contextmanager
-def connect(environment: Mapping[str, str], device: str, timeout: float) -> Iterator[Group]:
-    """The group that the launcher's variables describe, left at the end: NCCL on GPUs, gloo elsewhere.
+def join_group(environment: Mapping[str, str], device: str, timeout: float) -> Iterator[Group]:
+    """Joins the process group that the launcher's variables describe; leaves it at the end. NCCL on GPUs, else gloo.
 
     Args:
         environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT and TORCHELASTIC_USE_AGENT_STORE, as
@@ -128,11 +128,11 @@ def connect(environment: Mapping[str, str], device: str, timeout: float) -> Iter
         timeout: seconds after which a collective that not all have joined is an error.
 
     Raises:
-        TimeoutError: not all processes have come in time.
-        RuntimeError: the place to meet cannot be reached.
+        TimeoutError: not all processes have joined in time.
+        RuntimeError: the store in which they meet cannot be reached.
     """
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    place = _place(device, int(environment.get("LOCAL_RANK", rank)))
+    torch_device = _select_device(device, int(environment.get("LOCAL_RANK", rank)))
     hosts = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store = dist.TCPStore(
         environment["MASTER_ADDR"],
@@ -143,27 +143,27 @@ def connect(environment: Mapping[str, str], device: str, timeout: float) -> Iter
         multi_tenant=True,
         wait_for_workers=False,
     )
-    meeting = dist.PrefixStore(_meet(store, rank, size, timeout), store)
-    backend = "nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+    own_store = dist.PrefixStore(_agree_on_prefix(store, rank, size, timeout), store)
+    backend = "nccl" if torch_device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=own_store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
     try:
-        yield Group(rank, size, place)
+        yield Group(rank, size, torch_device)
     finally:
         dist.destroy_process_group()
 
 
-def _place(device: str, local_rank: int) -> torch.device:
+def _select_device(device: str, local_rank: int) -> torch.device:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
 
 
-def _meet(store: Store, rank: int, size: int, timeout: float) -> str:
-    """A name for this meeting that all present have heard from rank 0.
+def _agree_on_prefix(store: Store, rank: int, size: int, timeout: float) -> str:
+    """A new prefix of keys in the store, chosen by rank 0 and known to all ranks.
 
-    The store outlives the processes: after a restart it still holds the addresses of the dead, and gloo would dial
-    them. The launcher's restart count does not help, since it differs between machines.
+    The store outlives the processes: after a restart it still holds the addresses of processes that ended, and gloo
+    would connect to them. The launcher's restart count cannot be the prefix, since it differs between machines.
     """
     mine, deadline = uuid.uuid4().hex, time.monotonic() + timeout
     if rank:
@@ -172,9 +172,9 @@ def _meet(store: Store, rank: int, size: int, timeout: float) -> str:
             store.wait([f"recsys/reply/{mine}"], timedelta(seconds=timeout))
         except dist.DistStoreError:
             raise TimeoutError(f"rank {rank} of {size} waited {timeout:g} s for rank 0, which did not come") from None
-        meeting = str(store.get(f"recsys/reply/{mine}").decode())
-        store.set(f"recsys/present/{meeting}/{rank}", "")
-        return meeting
+        prefix = str(store.get(f"recsys/reply/{mine}").decode())
+        store.set(f"recsys/present/{prefix}/{rank}", "")
+        return prefix
     missing = set(range(1, size))
     answered: set[str] = set()
     while missing:
@@ -182,7 +182,9 @@ def _meet(store: Store, rank: int, size: int, timeout: float) -> str:
             if store.check([f"recsys/present/{mine}/{other}"]):
                 missing.discard(other)
             elif store.check([f"recsys/hello/{other}"]):
-                theirs = store.get(f"recsys/hello/{other}").decode()  # perhaps of one that is dead: a new one follows
+                theirs = store.get(
+                    f"recsys/hello/{other}"
+                ).decode()  # perhaps of a process that ended: a new one follows
                 if theirs not in answered:
                     store.set(f"recsys/reply/{theirs}", mine)
                     answered.add(theirs)

@@ -27,7 +27,7 @@ from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays
 from recsys.settings import parse_settings, to_text
 from recsys.testing.datasets import prepared, rated
-from recsys.training.trainer import Training, train
+from recsys.training.trainer import TrainingResult, train
 
 Pairs = tuple[Array, Array]
 """Users and items by their ids, each of shape (n,)."""
@@ -84,7 +84,7 @@ class FamilyContract:
     """Whether it can know more of a pair than how its user rates and its item is rated; None: a little, perhaps."""
 
     @classmethod
-    def fit(cls, dataset: Dataset, seed: int = 42, report: Report | None = None) -> Training:
+    def fit(cls, dataset: Dataset, seed: int = 42, report: Report | None = None) -> TrainingResult:
         """Train with the settings for small datasets."""
         config = family_module(cls.family).Config(**cls.small)
         return train(cls.family, dataset, config, seed=seed, report=report)

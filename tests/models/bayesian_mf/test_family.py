@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -121,6 +123,21 @@ def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tm
     bias = train("bias", data, parse_settings(family_module("bias").Config, {}), seed=0).final
     sampled = train("bayesian_mf", data, Config(), seed=seed).final
     assert rmse(sampled) < 1.01 * rmse(bias)
+
+
+def test_what_validation_chooses_does_not_depend_on_the_moments_of_its_rows(tmp_path):
+    """A server does not know them. In these rows they say more than all the rest: asked with them, time would help."""
+    moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
+    elsewhere = replace(moody.validation, timestamps=moody.validation.timestamps + 1e6)
+    config = Config(embedding_size=4, samples=12)
+    fitted = [
+        train("bayesian_mf", dataset, config, seed=0, refit=False).chosen
+        for dataset in (moody, moody.holding(validation=elsewhere))
+    ]
+    assert not fitted[0].uses_time
+    assert fitted[0].choices() == fitted[1].choices()
+    assert fitted[0].threshold == fitted[1].threshold
+    np.testing.assert_array_equal(fitted[0].draws.users, fitted[1].draws.users)
 
 
 def test_moods_tell_of_their_own_moment_and_are_kept_only_if_they_help_without(fitted, tmp_path):

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from recsys.distributed.process_group import Group
-from recsys.models.matrix_factorization import sgd
-from recsys.models.matrix_factorization.sampler import Feed
+from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.sampler import DistributedBatches
+from recsys.models.matrix_factorization.sgd import fit_factors
 from tests.support.matrix_factorization_fits import (
     FEW,
     HASTY,
     N_ITEMS,
     N_USERS,
+    SEED,
     SETTINGS,
     SHARDINGS,
     crash_and_learn_on,
@@ -36,13 +38,12 @@ def as_table(rows):
 def alone():
     """The same trainings in one process, without a group."""
     train, held_out = planted()
-    few = tuple(column[:3] for column in train)
-    known = {"n_users": N_USERS, "n_items": N_ITEMS, "like_threshold": 4.0}
-    return {
-        "": sgd.factorize(*train, validation=held_out, **SETTINGS, **known),
-        ", few": sgd.factorize(*few, **SETTINGS | FEW, **known),
-        ", hasty": sgd.factorize(*train, validation=held_out, **SETTINGS | HASTY, **known),
-    }
+
+    def fit(rows, validation, **given):
+        config = Config(**SETTINGS | given)
+        return fit_factors(rows, (N_USERS, N_ITEMS), config, seed=SEED, validation=validation, like_threshold=4.0)
+
+    return {"": fit(train, held_out), ", few": fit(train[:3], None, **FEW), ", hasty": fit(train, held_out, **HASTY)}
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +71,13 @@ def test_any_number_of_processes_learns_what_one_learns(alone, tmp_path, size):
 @pytest.mark.parametrize("n_rows", [1, 3, 10, 1005])
 def test_a_batch_is_the_same_set_of_rows_for_every_number_of_processes(n_rows):
     def batches(size):
-        feeds = [Feed(n_rows, 4, Group(rank, size, "cpu"), seed=1) for rank in range(size)]
+        samplers = [DistributedBatches(n_rows, 4, Group(rank, size, "cpu"), seed=1) for rank in range(size)]
         found = []
-        for batch in range(feeds[0].batches):
-            parts = [feed.rows(epoch=2)[feed.part(batch)] for feed in feeds]
-            assert max(map(len, parts)) == feeds[0].most(batch)
+        for batch in range(samplers[0].n_batches):
+            parts = [sampler.epoch_rows(epoch=2)[sampler.batch_slice(batch)] for sampler in samplers]
+            assert max(map(len, parts)) == samplers[0].largest_share(batch)
             found.append(sorted(np.concatenate(parts).tolist()))
-            assert len(found[-1]) == feeds[0].rows_in(batch)
+            assert len(found[-1]) == samplers[0].rows_of_batch(batch)
         return found
 
     alone = batches(1)

@@ -47,3 +47,10 @@ def test_the_penalty_grows_with_the_ratings_as_in_the_training(recommender):
     table = np.array([[2, 0, 1], [0, 1, 1]])
     solved = np.linalg.solve(table.T @ table + 2 * PENALTY * np.eye(3), table.T @ [1.5, 1])
     assert [*factors, bias] == pytest.approx(solved.tolist())
+
+
+def test_without_a_penalty_one_rating_moves_bias_and_factors_by_the_shortest_solution(recommender):
+    # Many x solve (2, 0, 1)·x = 1.5; as the penalty goes to 0, its minimum goes to the shortest of them.
+    recommender.config = recommender.config.model_copy(update={"regularization": 0.0})
+    factors, bias = bring(recommender, a=5)
+    assert [*factors, bias] == pytest.approx([2 * 1.5 / 5, 0, 1.5 / 5], rel=1e-4)

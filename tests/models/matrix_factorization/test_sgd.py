@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.data.interactions import Interactions
 from recsys.errors import DivergedError
-from recsys.models.matrix_factorization import sgd
-from recsys.models.matrix_factorization.family import Config
-from recsys.models.matrix_factorization.sgd import Epoch, Factors
+from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.network import Factors
+from recsys.models.matrix_factorization.schedule import Epoch
+from recsys.models.matrix_factorization.sgd import fit_factors
 
-SETTINGS = Config().model_dump() | {"seed": 0}
 
-
-def factorize(*columns, **given):
-    return sgd.factorize(*columns, **(SETTINGS | given))
+def factorize(users, items, ratings, n_users, n_items, *, seed=0, validation=None, on_epoch=None, **settings):
+    """A fit of columns. The settings are not checked: a learning rate that diverges is one of them."""
+    config = Config().model_copy(update=settings)
+    held_out = None if validation is None else Interactions(*validation)
+    rows = Interactions(users, items, ratings)
+    return fit_factors(rows, (n_users, n_items), config, seed=seed, validation=held_out, on_epoch=on_epoch)
 
 
 N_USERS, N_ITEMS, NOISE = 300, 200, 0.3

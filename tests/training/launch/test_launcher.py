@@ -17,11 +17,11 @@ from recsys.errors import InputError, RankError
 from recsys.models.base.family import family_module
 from recsys.testing.datasets import prepared
 from recsys.training import trainer
-from recsys.training.launch.heartbeat import read_lives
-from recsys.training.launch.job import Plan
+from recsys.training.launch.heartbeat import read_statuses
+from recsys.training.launch.job import JobSpec
 from recsys.training.launch.launcher import Launcher
 from recsys.training.launch.settings import Processes
-from recsys.training.launch.workspace import has_state, job_place
+from recsys.training.launch.workspace import has_state, open_workspace
 from tests.support.services import free_port
 from tests.support.waiting import wait
 
@@ -51,7 +51,7 @@ class Together:
         self.dataset, self.folder, self.said = dataset, folder, []
         self.settings = Processes(**{"processes": 2, **(settings or {})})
         self.config = family_module("counting").Config(**config)
-        self.plan = Plan("counting", self.config.model_dump(), 1, dataset.digest, True, "none")
+        self.spec = JobSpec("counting", self.config.model_dump(), 1, dataset.digest, True, "none")
         self.epochs = []
         self.figures = {}
 
@@ -63,7 +63,7 @@ class Together:
         environment = {**os.environ, "PYTHONPATH": str(FAMILIES.with_name("site"))}
         self.launcher = Launcher(
             self.folder,
-            self.plan,
+            self.spec,
             self.settings,
             environment=environment,
             run_id="r1",
@@ -76,8 +76,8 @@ class Together:
         return done.chosen.total, done.final.total
 
     def signal(self, rank, number):
-        (life,) = [life for life in read_lives(self.folder / "ranks") if life.rank == rank]
-        os.kill(life.pid, number)
+        (status,) = [status for status in read_statuses(self.folder / "ranks") if status.rank == rank]
+        os.kill(status.pid, number)
 
     def alone(self):
         """What the same training gives in one process."""
@@ -186,16 +186,16 @@ def test_a_training_whose_every_process_is_lost_goes_on_later(dataset, tmp_path)
     said = []
 
     def place(resume):
-        return job_place(tmp_path, "job", resume=resume, several_machines=False, say=said.append)
+        return open_workspace(tmp_path, "job", resume=resume, several_machines=False, say=said.append)
 
     with contextlib.suppress(RankError), place(False) as first:
-        first.keep_run("r1")
+        first.record_run("r1")
         lose(dataset, first.folder)
         raise RankError
     assert not list(first.folder.glob("fit-*/rows"))
 
     trained = Together(dataset, first.folder, settings={"processes": 1, "resume": "auto"}, pause=0)
-    trained.plan = Plan("counting", {**trained.plan.config, "pause": 0.2}, 1, dataset.digest, True, "none")
+    trained.spec = JobSpec("counting", {**trained.spec.config, "pause": 0.2}, 1, dataset.digest, True, "none")
     with place(True) as second:
         assert second.interrupted_run == "r1"
         assert trained.run() == trained.alone()

@@ -12,16 +12,16 @@ from recsys.errors import DivergedError, InputError
 from recsys.testing.datasets import prepared
 from recsys.training import trainer
 from recsys.training.launch import rendezvous
-from recsys.training.launch.heartbeat import Life, Pulse, Tail, append_event, find_hung, read_lives
-from recsys.training.launch.job import Plan, read_job, read_task, write_job
+from recsys.training.launch.heartbeat import EventReader, Heartbeat, RankStatus, append_event, find_hung, read_statuses
+from recsys.training.launch.job import JobSpec, read_job, read_task, write_job
 from recsys.training.launch.settings import Processes, split_address
-from recsys.training.launch.workspace import job_place
+from recsys.training.launch.workspace import open_workspace
 
 NOW = 1000.0
 
 
 def life(rank, *, at=NOW, since=NOW, step=7, waiting=False, **more):
-    return Life(rank, 2, 0, 100 + rank, at=at, since=since, step=step, waiting=waiting, begun=1, **more)
+    return RankStatus(rank, 2, 0, 100 + rank, at=at, since=since, step=step, waiting=waiting, begun=1, **more)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_rank_that_hangs_is_named(lives, sentence):
         [life(0, since=980, waiting=True), life(1, since=900)],
         [life(0, since=900, waiting=True), life(1, since=900, waiting=True)],
         [life(0), life(1, at=900, ended="done")],
-        [life(0), Life(1, 2, 0, 101, at=900, since=900)],
+        [life(0), RankStatus(1, 2, 0, 101, at=900, since=900)],
     ],
     ids=["both compute", "slow but at it", "not waited for long", "wait for the network", "ended", "still starting"],
 )
@@ -56,18 +56,18 @@ def test_a_rank_that_takes_its_time_does_not_hang(lives):
 
 
 def test_signs_are_up_to_date_and_of_the_latest_attempt(tmp_path):
-    Pulse(tmp_path, Life(0, 2, 0, 1)).beat(99, True)
-    pulse = Pulse(tmp_path, Life(0, 2, 1, 2))
-    pulse.beat(5, True)
-    (found,) = read_lives(tmp_path)
+    Heartbeat(tmp_path, RankStatus(0, 2, 0, 1)).beat(99, True)
+    heartbeat = Heartbeat(tmp_path, RankStatus(0, 2, 1, 2))
+    heartbeat.beat(5, True)
+    (found,) = read_statuses(tmp_path)
     assert (found.pid, found.step, found.waiting, found.ended) == (2, 5, True, "")
-    pulse.end("done")
-    assert read_lives(tmp_path)[0].ended == "done"
+    heartbeat.end("done")
+    assert read_statuses(tmp_path)[0].ended == "done"
 
 
 def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path):
     path = tmp_path / "progress.jsonl"
-    tail = Tail(path)
+    tail = EventReader(path)
     assert tail.read() == []
     append_event(path, "start", attempt=0)
     with path.open("a") as file:
@@ -88,26 +88,26 @@ def test_an_address(text, address):
 
 def test_the_first_at_a_local_port_is_the_host_and_the_next_joins(free_port):
     said = []
-    first = rendezvous.find_meeting(f"127.0.0.1:{free_port}", said.append)
+    first = rendezvous.find_rendezvous(f"127.0.0.1:{free_port}", said.append)
     assert (first.is_host, first.address) == (True, "127.0.0.1")
     assert said == [f"waiting at 127.0.0.1:{free_port} for the other machines, for up to 300 s"]
     with socket.create_server(("127.0.0.1", free_port)):
-        assert not rendezvous.find_meeting(f"127.0.0.1:{free_port}", said.append).is_host
+        assert not rendezvous.find_rendezvous(f"127.0.0.1:{free_port}", said.append).is_host
 
 
 def test_a_host_that_is_late_is_waited_for_and_one_that_is_absent_is_told(free_port, monkeypatch):
     monkeypatch.setattr(rendezvous, "_is_here", lambda address: False)
-    monkeypatch.setattr(rendezvous, "ABSENT_SECONDS", 1.0)
+    monkeypatch.setattr(rendezvous, "HOST_WAIT_SECONDS", 1.0)
     with pytest.raises(InputError, match=rf"127.0.0.1:{free_port} does not answer after 1 s .*: start|; start"):
-        rendezvous.find_meeting(f"127.0.0.1:{free_port}", lambda text: None)
-    monkeypatch.setattr(rendezvous, "ABSENT_SECONDS", 60.0)
+        rendezvous.find_rendezvous(f"127.0.0.1:{free_port}", lambda text: None)
+    monkeypatch.setattr(rendezvous, "HOST_WAIT_SECONDS", 60.0)
     late = threading.Timer(0.5, lambda: servers.append(socket.create_server(("127.0.0.1", free_port))))
     servers = []
     late.start()
-    assert not rendezvous.find_meeting(f"127.0.0.1:{free_port}", lambda text: None).is_host
+    assert not rendezvous.find_rendezvous(f"127.0.0.1:{free_port}", lambda text: None).is_host
     servers[0].close()
     with pytest.raises(InputError, match="the name of a host that can be reached is needed, got"):
-        rendezvous.find_meeting("no-such-host.invalid:29400", lambda text: None)
+        rendezvous.find_rendezvous("no-such-host.invalid:29400", lambda text: None)
 
 
 @pytest.fixture
@@ -125,19 +125,19 @@ def test_a_place_is_kept_where_there_is_something_to_go_on_with(tmp_path):
     said = []
 
     def place(resume=False, **options):
-        return job_place(tmp_path, "d", resume=resume, say=said.append, **{"several_machines": False, **options})
+        return open_workspace(tmp_path, "d", resume=resume, say=said.append, **{"several_machines": False, **options})
 
     with place() as first:
-        first.keep_run("r1")
+        first.record_run("r1")
         keep(first)
     assert not first.folder.exists()  # it came to its end
     for error in (KeyboardInterrupt, InputError, OSError):
         with suppress(error), place() as lost:
-            lost.keep_run("r2")
+            lost.record_run("r2")
             raise error
         assert not lost.folder.exists()  # nothing was computed
     with suppress(KeyboardInterrupt), place() as lost:
-        lost.keep_run("r3")
+        lost.record_run("r3")
         keep(lost)
         raise KeyboardInterrupt
     assert not (lost.folder / "fit-1" / "rows").exists()
@@ -170,9 +170,9 @@ def test_an_interrupted_training_is_forgotten_where_the_next_does_not_resume(tmp
     for resume in (False, False):
         with (
             suppress(KeyboardInterrupt),
-            job_place(tmp_path, "d", resume=resume, several_machines=False, say=said.append) as place,
+            open_workspace(tmp_path, "d", resume=resume, several_machines=False, say=said.append) as place,
         ):
-            place.keep_run("r1")
+            place.record_run("r1")
             keep(place)  # fails where what was there is still there
             raise KeyboardInterrupt
     assert said == [
@@ -183,8 +183,8 @@ def test_an_interrupted_training_is_forgotten_where_the_next_does_not_resume(tmp
 def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
     rows = [(f"u{u}", f"i{i}", 1 + (3 * u + i) % 5, 10 * u + i) for u in range(12) for i in range(12)]
     dataset = prepared(tmp_path, rows)
-    plan = Plan("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none")
-    tasks = list(trainer._fit_tasks(dataset, True))
+    plan = JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none")
+    tasks = list(trainer.fit_tasks(dataset, True))
     knowledges = write_job(tmp_path / "job", plan, tasks, Processes(checkpoint_minutes=2), "r1")
     job = read_job(tmp_path / "job")
     assert (job.family, job.config.epochs, job.seed, job.tasks, job.run_id) == (plan.family, 3, 7, 2, "r1")
@@ -212,19 +212,19 @@ def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
 
 def test_a_plan_s_digest_names_all_that_decides_the_result_and_not_the_processes(tmp_path):
     dataset = prepared(tmp_path, [(f"u{u}", f"i{i}", 1 + (3 * u + i) % 5) for u in range(9) for i in range(9)])
-    plan = Plan("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none")
+    plan = JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none")
     others = [
-        Plan("bayesian_mf", {"epochs": 3}, 7, dataset.digest, True, "none"),
-        Plan("matrix_factorization", {"epochs": 4}, 7, dataset.digest, True, "none"),
-        Plan("matrix_factorization", {"epochs": 3}, 8, dataset.digest, True, "none"),
-        Plan("matrix_factorization", {"epochs": 3}, 7, "other", True, "none"),
-        Plan("matrix_factorization", {"epochs": 3}, 7, dataset.digest, False, "none"),
-        Plan("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "row"),
+        JobSpec("bayesian_mf", {"epochs": 3}, 7, dataset.digest, True, "none"),
+        JobSpec("matrix_factorization", {"epochs": 4}, 7, dataset.digest, True, "none"),
+        JobSpec("matrix_factorization", {"epochs": 3}, 8, dataset.digest, True, "none"),
+        JobSpec("matrix_factorization", {"epochs": 3}, 7, "other", True, "none"),
+        JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, False, "none"),
+        JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "row"),
     ]
     assert len({plan.digest, *(other.digest for other in others)}) == 7
 
     def rows_digest(folder, settings):
-        write_job(folder, plan, trainer._fit_tasks(dataset, True), settings, "r")
+        write_job(folder, plan, trainer.fit_tasks(dataset, True), settings, "r")
         return json.loads((folder / "job.json").read_text())["rows_digest"]
 
     assert rows_digest(tmp_path / "a", Processes()) == rows_digest(tmp_path / "b", Processes(processes=2))

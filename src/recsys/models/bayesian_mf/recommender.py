@@ -7,12 +7,15 @@ import numpy as np
 
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
+from recsys.models.base.factors import RatingFactors
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.posterior import SAVED_NAMES, PosteriorDraws, normal_cdf, pack_factors
 from recsys.models.bayesian_mf.sessions import Sessions
+
+_LEAST_SLOPE = 1e-6
 
 
 class BayesianRecommender(Recommender):
@@ -55,6 +58,11 @@ class BayesianRecommender(Recommender):
         return bool(self.draws.projection.shape[1])
 
     @property
+    def uses_time(self) -> bool:
+        """Whether predictions for given moments differ from those without."""
+        return self.time and not self.is_plain
+
+    @property
     def time(self) -> bool:
         """Whether it learnt from time."""
         return len(self.draws.sessions) > 0
@@ -81,6 +89,40 @@ class BayesianRecommender(Recommender):
         times = None if timestamps is None else timestamps[known]
         spread[known] = self.unit * np.sqrt(self.draws.predict(users[known], items[known], times)[1])
         return spread
+
+    def rating_factors(self) -> RatingFactors:
+        """All draws side by side: their mean is one inner product. The spread between them is told by user and item."""
+        if self.is_plain:
+            return self._plain_factors()
+        draws = self.draws
+        user_part, item_part = draws.spread_parts()
+        rest = draws.variance + draws.noise + draws.session_variance[-1]
+        return RatingFactors(
+            users=draws.users.reshape(len(draws.users), -1),
+            items=draws.items.reshape(len(draws.items), -1),
+            constant=self.centre,
+            scale=self.unit / len(draws),
+            user_variance=self.unit**2 * (rest + user_part),
+            item_variance=self.unit**2 * item_part,
+            slope=1.0,
+            threshold=self.threshold,
+            link="probit",
+        )
+
+    def _plain_factors(self) -> RatingFactors:
+        biases, calibration = self.knowledge.biases, self.knowledge.calibration
+        slope = calibration.slope or _LEAST_SLOPE  # of 0, no threshold could tell the one probability
+        return RatingFactors(
+            users=np.column_stack((biases.user, np.ones(len(biases.user)))),
+            items=np.column_stack((np.ones(len(biases.item)), biases.item)),
+            constant=biases.mean,
+            scale=1.0,
+            user_variance=np.ones(len(biases.user)),
+            item_variance=np.zeros(len(biases.item)),
+            slope=slope,
+            threshold=-calibration.intercept / slope,
+            link="logit",
+        )
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         if self.is_plain:

@@ -1,4 +1,4 @@
-"""What the engines of a distributed training are given: the shape of the model, and batches of rows."""
+"""What a distributed engine takes: padded batches of rows, and how often users and items occur in all rows."""
 
 from dataclasses import dataclass
 
@@ -7,50 +7,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from recsys.models.matrix_factorization.network import Codes, Ratings, Rows
+from recsys.arrays import Codes
+from recsys.models.matrix_factorization.network import Rows
 
-Columns = tuple[Codes, Codes, Ratings]  # users, items, ratings; each (n,), perhaps mapped from a file
 COUNT_CHUNK = 1 << 20  # codes counted at a time
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of a training."""
-
-    n_users: int
-    n_items: int
-    embedding_size: int
-    batch_size: int  # rows of all processes together
-
-
-@dataclass(frozen=True)
-class Batch:
-    """This process's rows of a batch, equally many in all processes; each (n,).
-
-    Those that fill it up are of the unknown user and item, and `counted` is 0 for them and 1 for the others.
-    """
+class PaddedBatch:
+    """This process's rows of a batch, padded to the same length in all processes; each tensor is (n,)."""
 
     users: Tensor
     items: Tensor
     ratings: Tensor
-    counted: Tensor
-    n_together: int  # rows that count, in all processes
+    mask: Tensor  # 1 for a row, 0 for padding, whose user and item are the unknown ones
+    n_rows: int  # of the batch in all processes together, without padding
 
 
-def filled(rows: Rows, part: slice, length: int, n_together: int, shape: Shape) -> Batch:
-    """A part of the rows, filled up to a length."""
+def pad_batch(rows: Rows, part: slice, length: int, n_rows: int, sizes: tuple[int, int]) -> PaddedBatch:
+    """Some of this process's rows, padded to a length.
+
+    Args:
+        rows: of this process.
+        part: which of them are in the batch; at most `length`.
+        length: the same in all processes.
+        n_rows: of the batch in all processes together.
+        sizes: numbers of users and items: the codes of the unknown user and item.
+    """
     ratings = rows.ratings[part]
-    more = length - len(ratings)
-    counted = pad(torch.ones_like(ratings), (0, more))
-    users = pad(rows.users[part].long(), (0, more), value=shape.n_users)
-    items = pad(rows.items[part].long(), (0, more), value=shape.n_items)
-    return Batch(users, items, pad(ratings, (0, more)), counted, n_together)
+    padding = 0, length - len(ratings)
+    mask = pad(torch.ones_like(ratings), padding)
+    users = pad(rows.users[part].long(), padding, value=sizes[0])
+    items = pad(rows.items[part].long(), padding, value=sizes[1])
+    return PaddedBatch(users, items, pad(ratings, padding), mask, n_rows)
 
 
-def count_codes(codes: Codes, first: int, rows: int) -> Tensor:
-    """How often each of so many codes from `first` on occurs, as integers; the others are passed over."""
-    counts = np.zeros(rows, np.int64)
+def count_codes(codes: Codes, first: int, n: int) -> Tensor:
+    """How often each of the codes first, ..., first + n - 1 occurs, (n,) integers; other codes are ignored."""
+    counts = np.zeros(n, np.int64)
     for start in range(0, len(codes), COUNT_CHUNK):
         chunk = codes[start : start + COUNT_CHUNK].astype(np.int64) - first
-        counts += np.bincount(chunk[(chunk >= 0) & (chunk < rows)], minlength=rows)
+        counts += np.bincount(chunk[(chunk >= 0) & (chunk < n)], minlength=n)
     return torch.from_numpy(counts)

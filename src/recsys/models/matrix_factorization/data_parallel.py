@@ -8,23 +8,26 @@ from torch import Tensor, nn
 from torch.distributed import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
+from recsys.data.interactions import Interactions
 from recsys.distributed.process_group import Group
-from recsys.models.matrix_factorization.batches import Batch, Columns, Shape, count_codes
-from recsys.models.matrix_factorization.network import ARRAYS, Network, Vector, fold
-from recsys.models.matrix_factorization.sgd import damped, rarity
+from recsys.models.matrix_factorization.batches import PaddedBatch, count_codes
+from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.network import ARRAYS, Float32Array, Network, export_array
+from recsys.models.matrix_factorization.rating import training_rating
+from recsys.models.matrix_factorization.sgd import frequency_weights, row_learning_rates
 
 
-class Objective(nn.Module):
-    """Half the square errors of a batch and half its penalties, whose gradient is Koren's update (eq. 5)."""
+class PenalizedLoss(nn.Module):
+    """Half the square errors of a batch plus half its penalties: its gradient is Koren's update (eq. 5)."""
 
     def __init__(self, network: Network, penalties: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.network, self.penalties = network, penalties
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss to descend, and the sum of the square errors alone."""
+    def forward(self, batch: PaddedBatch) -> tuple[Tensor, Tensor]:
+        """The loss to minimise, and the sum of the square errors alone."""
         p, q, b_u, b_i = self.network.look_up(batch.users, batch.items)
-        errors = ((p * q) @ self.network.weight + b_u + b_i - batch.ratings) * batch.counted
+        errors = (training_rating(p * q, self.network.weight, b_u, b_i) - batch.ratings) * batch.mask
         squares = errors.square().sum()
         by_user, by_item = (
             penalty.index_select(0, codes)
@@ -34,8 +37,8 @@ class Objective(nn.Module):
         return (squares + penalty) / 2, squares.detach()
 
 
-class RowRates(torch.optim.Optimizer):
-    """Gradient descent with a rate for each row of a table: `rate` of a group is (rows, 1), or a number's tensor."""
+class RowwiseSGD(torch.optim.Optimizer):
+    """Gradient descent with a learning rate for each row of a table: `rate` of a group is (rows, 1), or ()."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {"rate": torch.zeros(())})
@@ -48,23 +51,31 @@ class RowRates(torch.optim.Optimizer):
                     parameter.addcmul_(parameter.grad, group["rate"], value=-1)
 
 
-class Replicas:
-    """The tables, the same in all processes: each computes a gradient from its rows, and all move by the sum."""
+class DataParallelEngine:
+    """Whole tables in every process: each computes a gradient from its rows, and all take the same step by the sum.
 
-    def __init__(self, group: Group, shape: Shape, rows: Columns, regularization: float) -> None:
-        self.group, self.shape, self.rate = group, shape, 0.0
+    Args:
+        group: the processes.
+        sizes: numbers of users and items.
+        config: the settings.
+        rows: all rows to train on, the same in every process.
+    """
+
+    def __init__(self, group: Group, sizes: tuple[int, int], config: Config, rows: Interactions) -> None:
+        self.group, self.sizes, self.batch_size, self.learning_rate = group, sizes, config.batch_size, 0.0
         with torch.no_grad():
-            self.network = Network(shape.n_users, shape.n_items, shape.embedding_size, group.device)
-            share = np.linspace(0, len(rows[2]), group.size + 1, dtype=np.int64)[group.rank : group.rank + 2]
+            self.network = Network(*sizes, config.embedding_size, group.device)
+            share = np.linspace(0, len(rows), group.size + 1, dtype=np.int64)[group.rank : group.rank + 2]
             self.counts_u, self.counts_i = (
                 group.sum(count_codes(codes[share[0] : share[1]], 0, n + 1).to(group.device)).float()
-                for codes, n in ((rows[0], shape.n_users), (rows[1], shape.n_items))
+                for codes, n in ((rows.users, sizes[0]), (rows.items, sizes[1]))
             )
-        penalties = regularization * rarity(self.counts_u), regularization * rarity(self.counts_i)
-        self.objective = DistributedDataParallel(Objective(self.network, penalties), gradient_as_bucket_view=True)
-        self.objective.register_comm_hook(group, _sum_gradients)
+        penalty_u, penalty_i = (config.regularization * frequency_weights(c) for c in (self.counts_u, self.counts_i))
+        loss = PenalizedLoss(self.network, (penalty_u, penalty_i))
+        self.loss = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+        self.loss.register_comm_hook(group, _sum_gradients)
         net = self.network
-        self.optimizer = RowRates(
+        self.optimizer = RowwiseSGD(
             [
                 {"params": [net.users.weight, net.user_bias.weight]},
                 {"params": [net.items.weight, net.item_bias.weight]},
@@ -72,23 +83,24 @@ class Replicas:
             ]
         )
 
-    def start(self, seed: int) -> None:
-        """Fills the tables for a training."""
-        self.network.start(torch.Generator().manual_seed(seed))
+    def initialize(self, seed: int) -> None:
+        """Fills the tables with initial values."""
+        self.network.initialize(torch.Generator().manual_seed(seed))
 
-    def pace(self, learning_rate: float, n_rows: int) -> None:
-        """Sets the rates of an epoch."""
-        self.rate = learning_rate
+    def set_learning_rate(self, learning_rate: float, n_rows: int) -> None:
+        """Sets the learning rate of an epoch of so many rows."""
+        self.learning_rate = learning_rate
         for group, counts in zip(self.optimizer.param_groups, (self.counts_u, self.counts_i), strict=False):
-            group["rate"] = damped(learning_rate, counts, self.shape.batch_size, n_rows)[:, None]
+            group["rate"] = row_learning_rates(learning_rate, counts, self.batch_size, n_rows)[:, None]
 
-    def step(self, batch: Batch) -> Tensor:
-        """Moves along a batch; returns this process's sum of square errors, from before the move."""
-        # The weight belongs to every row alike: its gradient is the batch's mean (see Descent).
-        self.optimizer.param_groups[2]["rate"] = torch.tensor(self.rate / batch.n_together, device=self.group.device)
+    def step(self, batch: PaddedBatch) -> Tensor:
+        """Takes one step; returns the sum of square errors of this process's rows, from before it."""
+        # The weight belongs to every row alike: its gradient is the batch's mean (see GradientDescent).
+        rate = self.learning_rate / batch.n_rows
+        self.optimizer.param_groups[2]["rate"] = torch.tensor(rate, device=self.group.device)
         self.optimizer.zero_grad()
         with torch.enable_grad():
-            loss, squares = self.objective(batch)
+            loss, squares = self.loss(batch)
             loss.backward()
         self.optimizer.step()
         return torch.as_tensor(squares)
@@ -98,10 +110,10 @@ class Replicas:
         predicted: Tensor = self.network(users, items)
         return predicted
 
-    def collect(self, scale: float) -> dict[str, Vector]:
-        """The arrays of `Factors`."""
+    def gather_arrays(self, scale: float) -> dict[str, Float32Array]:
+        """The arrays of `Factors`, in every process."""
         tables = {name: parameter.detach() for name, parameter in self.network.named_parameters()}
-        return {name: fold(name, tables, self, scale)[:-1].cpu().numpy() for name in ARRAYS}
+        return {name: export_array(name, tables, self, scale)[:-1].cpu().numpy() for name in ARRAYS}
 
 
 def _sum_gradients(group: Group, bucket: GradBucket) -> torch.futures.Future[Tensor]:

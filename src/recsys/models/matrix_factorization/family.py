@@ -1,32 +1,33 @@
 """Matrix factorization by stochastic gradient descent (Koren, Bell and Volinsky 2009).
 
-A rating is the global mean, a user and an item bias, and the inner product of a user's and an item's factors.
-Training is recsys.factorization's, in PyTorch; what it leaves are NumPy arrays, so that serving needs no PyTorch.
+Ratings are predicted by the formula of rating.py. Training uses PyTorch; it leaves NumPy arrays, so that serving
+needs no PyTorch.
 """
 
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from recsys.arrays import Array, Codes, Floats
-from recsys.data.interactions import NO_ROWS, Interactions
+from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.capabilities import Capabilities
-from recsys.models.base.family import FitOptions
+from recsys.models.base.factors import RatingFactors
+from recsys.models.base.family import FitOptions, Report
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.ridge import ridge_systems
 from recsys.models.base.storage import load_arrays, save_arrays
-from recsys.settings import Settings
+from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.rating import rating, user_part
 
 if TYPE_CHECKING:
     from recsys.data.loader import RowStream
-    from recsys.models.matrix_factorization.sgd import Epoch
+    from recsys.models.matrix_factorization.schedule import Epoch
 
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
 CAPABILITIES = Capabilities(
@@ -36,21 +37,8 @@ CAPABILITIES = Capabilities(
     # For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
     spared_reports=20,
 )
+_LEAST_SLOPE = 1e-9  # of a calibration, where a number is divided by it
 _LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
-
-
-class Config(Settings):
-    """Settings of matrix factorization."""
-
-    embedding_size: int = Field(50, ge=1, le=4096, description="factors per user and item")
-    learning_rate: float = Field(
-        0.05, gt=0, le=1, description="step per rating in the first epoch; later epochs take smaller ones"
-    )
-    regularization: float = Field(0.06, ge=0, description="L2 penalty per rating on the factors and biases it uses")
-    epochs: int = Field(100, ge=1, le=100_000, description="most passes over the ratings")
-    patience: int = Field(8, ge=1, description="epochs without a better validation RMSE before training stops")
-    batch_size: int = Field(8192, ge=1, description="ratings per gradient step")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
 
 
 class FactorRecommender(Recommender):
@@ -78,8 +66,8 @@ class FactorRecommender(Recommender):
         self.likes = likes
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
-        rating = self._rating(users, items)
-        return Predictions(rating, self.likes.probability(rating))
+        predicted = self._rating(users, items)
+        return Predictions(predicted, self.likes.probability(predicted))
 
     def _rating(self, users: Codes, items: Codes) -> Floats:
         arrays = self.arrays
@@ -89,7 +77,25 @@ class FactorRecommender(Recommender):
             user_factors = arrays["user_factors"].take(users[block], axis=0)
             item_factors = arrays["item_factors"].take(items[block], axis=0)
             np.einsum("nk,nk->n", user_factors, item_factors, out=product[block])
-        return self.mean + arrays["user_bias"][users] + arrays["item_bias"][items] + product.astype(np.float64)
+        return rating(self.mean, arrays["user_bias"][users], arrays["item_bias"][items], product.astype(np.float64))
+
+    def rating_factors(self) -> RatingFactors:
+        """The factors, with the biases as two further columns."""
+        arrays, likes = self.arrays, self.likes
+        users, items = arrays["user_factors"], arrays["item_factors"]
+        ones = np.ones(len(users), np.float32), np.ones(len(items), np.float32)
+        return RatingFactors(
+            users=np.column_stack((users, arrays["user_bias"].astype(np.float32), ones[0])),
+            items=np.column_stack((items, ones[1], arrays["item_bias"].astype(np.float32))),
+            constant=self.mean,
+            scale=1.0,
+            user_variance=np.ones(len(users)),
+            item_variance=np.zeros(len(items)),
+            # A slope of 0 knows one probability for every rating: a threshold cannot say which.
+            slope=likes.slope or _LEAST_SLOPE,
+            threshold=-likes.intercept / (likes.slope or _LEAST_SLOPE),
+            link="logit",
+        )
 
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "FactorRecommender":
         """Solve for the factors of the users of `rows`, with the penalty of the training."""
@@ -99,7 +105,7 @@ class FactorRecommender(Recommender):
         users = np.zeros((n_users, d), np.float32)
         users[: len(arrays["user_bias"])] = np.column_stack((arrays["user_factors"], arrays["user_bias"]))
         counts = np.bincount(rows.users, minlength=n_users)
-        target = rows.ratings - self.mean - arrays["item_bias"][rows.items]
+        target = user_part(rows.ratings, self.mean, arrays["item_bias"][rows.items])
         for whose, gram, side in ridge_systems(rows, n_users, table, target, np.zeros((d, d)), np.zeros((n_users, d))):
             penalty = np.maximum(config.regularization, _LEAST_PENALTY) * counts[whose]  # the training's is per rating
             users[whose] = np.linalg.solve(gram + penalty[:, None, None] * np.eye(d), side[:, :, None])[:, :, 0]
@@ -125,51 +131,32 @@ def fit(
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
     """
     from recsys.data.loader import BlockLoader, RowStream
-    from recsys.models.matrix_factorization.sgd import factorize  # PyTorch takes seconds to import
     from recsys.runtime.device import has_gpu
 
     if config.device == "cuda" and not has_gpu():
         raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
 
-    def on_epoch(epoch: "Epoch") -> None:
-        if options.report is not None:
-            measured = {"train_rmse": epoch.train_rmse, "seconds": epoch.seconds}
-            if epoch.validation_rmse is not None:
-                measured["validation_rmse"] = epoch.validation_rmse
-            if epoch.validation_auc is not None and math.isfinite(epoch.validation_auc):
-                measured["validation_auc"] = epoch.validation_auc
-            options.report(epoch.number, measured)
-
     validation, context = options.validation, options.context
     first = options.warm_start if isinstance(options.warm_start, FactorRecommender) else None
-    if isinstance(rows, RowStream):
-        sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-        feed = BlockLoader(rows, *sizes, config.batch_size, options.seed)
-        train = partial(factorize, device=config.device, progress=True, feed=feed)
-        rows = NO_ROWS
-    elif context is None:
-        train = partial(factorize, device=config.device, progress=True)
-    else:
-        from recsys.models.matrix_factorization import distributed
+    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+    how: dict[str, Any] = {
+        "seed": options.seed,
+        "validation": validation,
+        "like_threshold": None if options.report is None else knowledge.like_threshold,
+        "on_epoch": None if options.report is None else partial(_report_epoch, options.report),
+    }
+    training = config.model_copy(update={"epochs": first.epochs}) if first else config
+    # PyTorch takes seconds to import.
+    if context is None or isinstance(rows, RowStream):
+        from recsys.models.matrix_factorization.sgd import fit_factors
 
-        train = partial(distributed.factorize, context=context)
-    factors, _, best = train(
-        rows.users,
-        rows.items,
-        rows.ratings,
-        len(knowledge.user_ids),
-        len(knowledge.item_ids),
-        embedding_size=config.embedding_size,
-        learning_rate=config.learning_rate,
-        regularization=config.regularization,
-        batch_size=config.batch_size,
-        epochs=first.epochs if first else config.epochs,
-        patience=config.patience,
-        seed=options.seed,
-        validation=(validation.users, validation.items, validation.ratings) if validation else None,
-        like_threshold=None if options.report is None else knowledge.like_threshold,
-        on_epoch=on_epoch,
-    )
+        seed, batch_size = options.seed, config.batch_size
+        source = BlockLoader(rows, *sizes, batch_size, seed) if isinstance(rows, RowStream) else rows
+        factors, _, best = fit_factors(source, sizes, training, progress=True, **how)
+    else:
+        from recsys.models.matrix_factorization.distributed import fit_factors_distributed
+
+        factors, _, best = fit_factors_distributed(rows, sizes, training, context=context, **how)
     arrays = {
         "user_bias": factors.user_bias,
         "item_bias": factors.item_bias,
@@ -183,6 +170,15 @@ def fit(
         predicted = fitted._rating(validation.users[known], validation.items[known])
         fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)
     return fitted
+
+
+def _report_epoch(report: Report, epoch: "Epoch") -> None:
+    measured = {"train_rmse": epoch.train_rmse, "seconds": epoch.seconds}
+    if epoch.validation_rmse is not None:
+        measured["validation_rmse"] = epoch.validation_rmse
+    if epoch.validation_auc is not None and math.isfinite(epoch.validation_auc):
+        measured["validation_auc"] = epoch.validation_auc
+    report(epoch.number, measured)
 
 
 def suggest(trial: Any) -> Config:

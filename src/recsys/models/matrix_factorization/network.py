@@ -1,4 +1,4 @@
-"""The network of matrix factorization: its tables, their start, the rows it learns from, and the arrays it leaves."""
+"""The network of matrix factorization: its tables, their initial values, its input rows, and the arrays it leaves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-Codes = npt.NDArray[np.integer]  # (n,) positions in the user or the item table
-Ratings = npt.NDArray[np.floating]  # (n,)
-Vector = npt.NDArray[np.float32]
+from recsys.data.interactions import Interactions
+from recsys.models.matrix_factorization.rating import predicted_rating
+
+Float32Array = npt.NDArray[np.float32]
 
 # Factors start almost at zero, so that only the strongest directions in the ratings grow out of the noise.
 # 0.003 instead of 0.01 takes half as many epochs again and 0.002 off the RMSE on MovieLens 1M.
@@ -24,21 +25,21 @@ ARRAYS = ("user_bias", "item_bias", "user_factors", "item_factors")
 
 @dataclass(frozen=True)
 class Factors:
-    """A trained model with the linear layer folded in, in the unit of the ratings.
+    """A trained model in the unit of the ratings: the arguments of `rating.rating`.
 
-    A rating is ``mean + user_bias[u] + item_bias[i] + user_factors[u] @ item_factors[i]``. Users and items
-    without a training rating have zeros.
+    The weights of the linear layer are multiplied into the user factors. Users and items without a training rating
+    have zeros.
     """
 
     mean: float
-    user_bias: Vector  # (n_users,)
-    item_bias: Vector  # (n_items,)
-    user_factors: Vector  # (n_users, embedding_size)
-    item_factors: Vector  # (n_items, embedding_size)
+    user_bias: Float32Array  # (n_users,)
+    item_bias: Float32Array  # (n_items,)
+    user_factors: Float32Array  # (n_users, embedding_size)
+    item_factors: Float32Array  # (n_items, embedding_size)
 
 
 class Network(nn.Module):
-    """r̂ = b_u + b_i + Linear(p_u ⊙ q_i), for standardised ratings.
+    """Predicts standardised ratings by `rating.predicted_rating`.
 
     Each table has one row of zeros more than there are users or items. It stands for every unknown one: its
     bias and its factor term are 0, and no step touches it.
@@ -56,10 +57,10 @@ class Network(nn.Module):
         self.item_bias = table(n_items, 1)
         self.weight = nn.Parameter(torch.empty(embedding_size, device=device))
 
-    def start(self, generator: torch.Generator) -> "Network":
-        """Fills the tables for a training; the generator is one of the CPU, for the same numbers on every device."""
+    def initialize(self, generator: torch.Generator) -> "Network":
+        """Fills the tables with initial values; the generator is one of the CPU, for equal numbers on every device."""
         for table in (self.users, self.items):
-            start_factors(table.weight, 0, table.num_embeddings, generator)
+            initialize_factors(table.weight, 0, table.num_embeddings, generator)
         for bias in (self.user_bias, self.item_bias):
             bias.weight.zero_()
         # The linear layer's own bias would repeat the mean. Weights of 1 start at the plain inner product.
@@ -74,13 +75,14 @@ class Network(nn.Module):
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """Standardised ratings of pairs: two (n,) code tensors in, (n,) out."""
         p, q, b_u, b_i = self.look_up(users, items)
-        return ((p * q) * self.weight).sum(1) + (b_u + b_i)
+        return predicted_rating(p * q, self.weight, b_u, b_i)
 
 
-def start_factors(table: Tensor, first: int, rows: int, generator: torch.Generator) -> None:
-    """Fills a table, or its part from row `first` on, with the starting factors of a table of so many rows.
+def initialize_factors(table: Tensor, first: int, rows: int, generator: torch.Generator) -> None:
+    """Fills a table, or its part from row `first` on, with the initial factors of a table of `rows` rows.
 
-    All are drawn, whatever the part, a chunk at a time: the parts are those of the whole table, which is never made.
+    The numbers of the whole table are drawn, a chunk at a time, whatever the part: so the parts agree with the whole
+    table, which is never in memory.
     """
     for begin in range(0, rows, START_CHUNK):
         chunk = torch.randn(min(START_CHUNK, rows - begin), table.shape[1], generator=generator).mul_(INITIAL_SCALE)
@@ -108,8 +110,8 @@ class Rows:
         )
 
 
-def as_rows(
-    columns: tuple[Codes, Codes, Ratings],
+def to_rows(
+    interactions: Interactions,
     mean: float,
     scale: float,
     sizes: tuple[int, int],
@@ -117,29 +119,42 @@ def as_rows(
     *,
     unknown: bool,
 ) -> Rows:
-    """Checks the codes and moves the columns to the device; -1 becomes the table's last row, if allowed."""
+    """Checks the codes, standardises the ratings and moves both to the device.
+
+    Args:
+        interactions: ratings with codes of users and items.
+        mean: of the ratings.
+        scale: their standard deviation.
+        sizes: numbers of users and items.
+        device: where the tensors are put.
+        unknown: whether -1 is allowed; it becomes the table's last row, which stands for every unknown one.
+
+    Raises:
+        ValueError: a code is outside its table.
+    """
     codes = []
-    for name, column, size in zip(("users", "items"), columns, sizes, strict=False):
+    columns = ("users", interactions.users, sizes[0]), ("items", interactions.items, sizes[1])
+    for name, column, size in columns:
         lowest = -1 if unknown else 0
         if len(column) and not (lowest <= column.min() and column.max() < size):
             raise ValueError(f"{name} must be codes from {lowest} to {size - 1}, got {column.min()} to {column.max()}")
         codes.append(torch.from_numpy(np.where(column < 0, size, column).astype(np.int32)).to(device))
-    ratings = torch.from_numpy(((columns[2] - mean) / scale).astype(np.float32)).to(device)
+    ratings = torch.from_numpy(((interactions.ratings - mean) / scale).astype(np.float32)).to(device)
     return Rows(codes[0], codes[1], ratings)
 
 
-class Counted(Protocol):
+class RatingCounts(Protocol):
     """How often each row of the tables, or of a part of them, was rated."""
 
     counts_u: Tensor
     counts_i: Tensor
 
 
-def fold(name: str, tables: Mapping[str, Tensor], counted: Counted, scale: float) -> Tensor:
+def export_array(name: str, tables: Mapping[str, Tensor], counts: RatingCounts, scale: float) -> Tensor:
     """An array of `Factors` from a network's parameters by name, or from the same part of each of its tables."""
     # A user or an item never rated still holds its starting noise.
     if name == "user_factors":
-        return tables["users.weight"] * (tables["weight"] * scale) * (counted.counts_u > 0)[:, None]
+        return tables["users.weight"] * (tables["weight"] * scale) * (counts.counts_u > 0)[:, None]
     if name == "item_factors":
-        return tables["items.weight"] * (counted.counts_i > 0)[:, None]
+        return tables["items.weight"] * (counts.counts_i > 0)[:, None]
     return tables[f"{name}.weight"][:, 0] * scale

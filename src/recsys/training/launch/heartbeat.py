@@ -1,4 +1,4 @@
-"""What a rank leaves behind for the process that watches it: signs of life, last words, and progress."""
+"""What a rank leaves behind for the process that watches it: its status, its failure, and progress events."""
 
 import json
 import mmap
@@ -15,15 +15,15 @@ _EVERY_SECONDS = 0.5
 
 
 @dataclass
-class Life:
-    """One rank's last sign of life. Times are of the wall clock, in seconds."""
+class RankStatus:
+    """The state of one rank at its last heartbeat. Times are of the wall clock, in seconds."""
 
     rank: int
     size: int
     attempt: int  # 0, or how often the processes were started again
     pid: int
     ended: str = ""  # "done" or "stopped"
-    at: float = 0.0  # when it last gave a sign
+    at: float = 0.0  # of the last heartbeat
     since: float = 0.0  # when step or waiting last changed
     begun: float = 0.0  # 1 past its start, in which it may be silent for seconds
     step: float = 0.0
@@ -31,97 +31,101 @@ class Life:
     sent: float = 0.0  # bytes to other ranks
 
 
-_SIGNS = ("at", "since", "begun", "step", "waiting", "sent")
-_LAYOUT = struct.Struct(f"<{len(_SIGNS)}d")
+_NUMBERS = ("at", "since", "begun", "step", "waiting", "sent")
+_RECORD = struct.Struct(f"<{len(_NUMBERS)}d")
 
 
-class Pulse:
-    """Keeps a rank's signs in a file that is mapped into memory, so that they are up to date wherever it hangs.
+class Heartbeat:
+    """Keeps a rank's status in a file that is mapped into memory, so that it is up to date wherever the rank hangs.
 
-    A thread of its own shows twice a second that the process runs at all.
+    A thread updates it twice a second for as long as the process runs.
     """
 
-    def __init__(self, folder: Path, life: Life) -> None:
-        self.life = life
+    def __init__(self, folder: Path, status: RankStatus) -> None:
+        self.status = status
         self.count_sent: Callable[[], int] = lambda: 0
-        self._name = f"{life.attempt}-{life.rank}"
+        self._name = f"{status.attempt}-{status.rank}"
         self._folder = folder
-        life.at = life.since = time.time()
+        status.at = status.since = time.time()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self._name}.signs"
-        path.write_bytes(bytes(_LAYOUT.size))
+        path = folder / f"{self._name}.heartbeat"
+        path.write_bytes(bytes(_RECORD.size))
         with path.open("r+b") as file:
-            self._signs = mmap.mmap(file.fileno(), _LAYOUT.size)
+            self._record = mmap.mmap(file.fileno(), _RECORD.size)
         self._show()
         self._describe()
         threading.Thread(target=self._run, daemon=True).start()
 
     def beat(self, step: int, waiting: bool) -> None:
         """The rank is at this step, and begins or ends to wait for others."""
-        life = self.life
-        life.since, life.step, life.waiting, life.begun = time.time(), step, float(waiting), 1.0
+        status = self.status
+        status.since, status.step, status.waiting, status.begun = time.time(), step, float(waiting), 1.0
         self._show()
 
     def end(self, how: str) -> None:
         """The rank ends well: "done" or "stopped"."""
-        self.life.ended = how
+        self.status.ended = how
         self._show()
         self._describe()
 
     def _show(self) -> None:
-        self.life.sent = float(self.count_sent())
-        _LAYOUT.pack_into(self._signs, 0, *(getattr(self.life, name) for name in _SIGNS))
+        self.status.sent = float(self.count_sent())
+        _RECORD.pack_into(self._record, 0, *(getattr(self.status, name) for name in _NUMBERS))
 
     def _describe(self) -> None:
-        write_json(self._folder / f"{self._name}.json", asdict(self.life))
+        write_json(self._folder / f"{self._name}.json", asdict(self.status))
 
     def _run(self) -> None:
         while True:
             time.sleep(_EVERY_SECONDS)
-            self.life.at = time.time()
+            self.status.at = time.time()
             self._show()
 
 
-def read_lives(folder: Path) -> list[Life]:
-    """The lives of the ranks of the latest attempt, by rank."""
-    found: list[Life] = []
+def read_statuses(folder: Path) -> list[RankStatus]:
+    """The status of each rank of the latest attempt, by rank."""
+    found: list[RankStatus] = []
     for path in folder.glob("*.json"):
-        life = Life(**json.loads(path.read_text(encoding="utf-8")))
-        signs = _LAYOUT.unpack(path.with_suffix(".signs").read_bytes())
-        found.append(replace(life, **dict(zip(_SIGNS, signs, strict=True))))
-    latest = max((life.attempt for life in found), default=0)
-    return sorted((life for life in found if life.attempt == latest), key=lambda life: life.rank)
+        status = RankStatus(**json.loads(path.read_text(encoding="utf-8")))
+        numbers = _RECORD.unpack(path.with_suffix(".heartbeat").read_bytes())
+        found.append(replace(status, **dict(zip(_NUMBERS, numbers, strict=True))))
+    latest = max((status.attempt for status in found), default=0)
+    return sorted((status for status in found if status.attempt == latest), key=lambda status: status.rank)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Put a whole document in its place at once."""
+    """Replace a file as a whole, so that a reader never sees half of it.
+
+    Not by runtime.files.write_atomically: the file only has to outlive this process and not a loss of power, and
+    bringing it to the disk would hold up a rank that starts, ends or fails.
+    """
     partial = path.with_name(f".{path.stem}.partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(path)
 
 
-def find_hung(lives: Sequence[Life], timeout: float, now: float) -> tuple[Life, str] | None:
+def find_hung(statuses: Sequence[RankStatus], timeout: float, now: float) -> tuple[RankStatus, str] | None:
     """The rank that keeps the others waiting for longer than `timeout`, or is silent as long, and a sentence about it.
 
     A rank that computes without anybody waiting for it may take its time.
     """
-    for life in lives:
-        if not life.begun or life.ended:
+    for status in statuses:
+        if not status.begun or status.ended:
             continue
-        waiting = [other for other in lives if other is not life and other.waiting]
-        silent = now - life.at > timeout
-        behind = not life.waiting and now - life.since > timeout and any(now - w.since > timeout for w in waiting)
+        waiting = [other for other in statuses if other is not status and other.waiting]
+        silent = now - status.at > timeout
+        behind = not status.waiting and now - status.since > timeout and any(now - w.since > timeout for w in waiting)
         if silent or behind:
-            place = f"at step {life.step:g}"
+            position = f"at step {status.step:g}"
             if waiting:
                 steps = sorted({f"{other.step:g}" for other in waiting})
-                place += f", others wait at {' and '.join(steps)}"
-            return life, f"rank {life.rank} of {life.size} did not answer for {timeout:g} s: {place}"
+                position += f", others wait at {' and '.join(steps)}"
+            return status, f"rank {status.rank} of {status.size} did not answer for {timeout:g} s: {position}"
     return None
 
 
 @dataclass(frozen=True)
-class LastWords:
+class RankFailure:
     """The exception that ended a rank."""
 
     rank: int
@@ -134,16 +138,16 @@ class LastWords:
     lost: bool  # another rank went away or did not come: a consequence
 
 
-def write_last_words(folder: Path, words: LastWords) -> None:
-    """Leave them for the process that watches."""
+def write_failure(folder: Path, failure: RankFailure) -> None:
+    """Leave it for the process that watches."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{words.attempt}-{words.rank}.json", asdict(words))
+    write_json(folder / f"{failure.attempt}-{failure.rank}.json", asdict(failure))
 
 
-def read_last_words(folder: Path) -> list[LastWords]:
+def read_failures(folder: Path) -> list[RankFailure]:
     """Of all ranks and attempts, in the order of time."""
-    found = [LastWords(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
-    return sorted(found, key=lambda words: words.at)
+    found = [RankFailure(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda failure: failure.at)
 
 
 def append_event(path: Path, kind: str, **content: Any) -> None:
@@ -156,8 +160,8 @@ def append_event(path: Path, kind: str, **content: Any) -> None:
         os.close(handle)
 
 
-class Tail:
-    """Reads the lines of a progress file as they come."""
+class EventReader:
+    """Reads the events of a progress file as they are appended."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The folder through which the process that runs a step and the ranks that compute speak.
+"""The folder through which the process that runs a step and the ranks that compute communicate.
 
 job.json           what to compute; written last, so that a folder with it is whole
 fit-1/          one fit each: first that which validation chooses by, then that of all rows
@@ -8,7 +8,7 @@ fit-1/          one fit each: first that which validation chooses by, then that 
     checkpoints/   states of the fit (recsys.distributed.checkpoints)
     fitted/        what rank 0 leaves: the weights, and description.json
 progress.jsonl     what rank 0 tells on the way
-ranks/, errors/    signs of life and last words of each rank
+ranks/, errors/    status of each rank, and the exception that ended it
 log.txt            what the launcher and the ranks printed
 """
 
@@ -28,10 +28,10 @@ from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Recommender
+from recsys.runtime.files import write_atomically
 from recsys.settings import Settings
-from recsys.training.launch.heartbeat import write_json
+from recsys.training.fit_task import FitTask
 from recsys.training.launch.settings import Processes
-from recsys.training.trainer import FitTask
 
 _FORMAT = 2
 _BLOCK = 1 << 22  # bytes digested at a time
@@ -39,7 +39,7 @@ _COLUMNS = ("users", "items", "ratings", "timestamps")
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobSpec:
     """What decides the result of a training, and so which state of it may be taken up. Not how many processes."""
 
     family: str
@@ -61,7 +61,7 @@ class Job:
     """A folder's job as a rank reads it."""
 
     folder: Path
-    digest: str  # the plan's
+    digest: str  # the spec's
     rows_digest: str  # of the rows themselves
     family: str
     config: Settings
@@ -77,7 +77,9 @@ class Job:
         return self.folder / f"fit-{number + 1}"
 
 
-def write_job(folder: Path, plan: Plan, tasks: Iterable[FitTask], settings: Processes, run_id: str) -> list[Knowledge]:
+def write_job(
+    folder: Path, spec: JobSpec, tasks: Iterable[FitTask[Interactions]], settings: Processes, run_id: str
+) -> list[Knowledge]:
     """Write a job for the ranks; checkpoints and results that are there stay. Returns each task's knowledge."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").unlink(missing_ok=True)
@@ -86,12 +88,12 @@ def write_job(folder: Path, plan: Plan, tasks: Iterable[FitTask], settings: Proc
     digest = hashlib.blake2b(digest_size=16)
     for number, task in enumerate(tasks):
         knowledge = task.knowledge
-        place = folder / f"fit-{number + 1}"
-        _write_rows(place / "rows", task.rows, digest)
+        task_folder = folder / f"fit-{number + 1}"
+        _write_rows(task_folder / "rows", task.rows, digest)
         if task.validation is not None:
-            _write_rows(place / "validation", task.validation, digest)
+            _write_rows(task_folder / "validation", task.validation, digest)
         biases = knowledge.biases
-        _write_arrays(place / "biases", {"user": biases.user, "item": biases.item}, digest)
+        _write_arrays(task_folder / "biases", {"user": biases.user, "item": biases.item}, digest)
         about = {
             "scale": list(knowledge.scale),
             "like_threshold": knowledge.like_threshold,
@@ -106,15 +108,16 @@ def write_job(folder: Path, plan: Plan, tasks: Iterable[FitTask], settings: Proc
         codes = knowledges[-1].user_codes(knowledge.user_ids), knowledges[-1].item_codes(knowledge.item_ids)
         _write_arrays(folder / f"fit-{number + 1}" / "ids", dict(zip(("user", "item"), codes, strict=True)), digest)
     content = {
-        **asdict(plan),
-        "digest": plan.digest,
+        **asdict(spec),
+        "digest": spec.digest,
         "rows_digest": digest.hexdigest(),
         "tasks": described,
         "checkpoint_seconds": settings.checkpoint_minutes * 60,
         "rank_timeout": settings.rank_timeout,
         "run_id": run_id,
     }
-    write_json(folder / "job.json", content)
+    with write_atomically(folder / "job.json") as partial:
+        partial.write_text(json.dumps(content), encoding="utf-8")
     return knowledges
 
 
@@ -129,18 +132,18 @@ def read_job(folder: Path) -> Job:
     return Job(folder, config=module.Config(**content["config"]), tasks=len(content["tasks"]), **kept)
 
 
-def read_task(job: Job, number: int) -> FitTask:
+def read_task(job: Job, number: int) -> FitTask[Interactions]:
     """A task with its columns mapped into memory, and no seen items.
 
     An id is a number, the code that it has in the last task: so the users and items of a warm start are found again.
     """
     about = json.loads((job.folder / "job.json").read_text(encoding="utf-8"))["tasks"][number]
-    place = job.task_folder(number)
-    biases = Biases(about["mean"], *(_map(place / "biases" / f"{side}.npy") for side in ("user", "item")))
+    task_folder = job.task_folder(number)
+    biases = Biases(about["mean"], *(_map(task_folder / "biases" / f"{side}.npy") for side in ("user", "item")))
     low, high = about["scale"]
     knowledge = Knowledge(
-        cast(Ids, _map(place / "ids" / "user.npy")),
-        cast(Ids, _map(place / "ids" / "item.npy")),
+        cast(Ids, _map(task_folder / "ids" / "user.npy")),
+        cast(Ids, _map(task_folder / "ids" / "item.npy")),
         np.zeros((0, 2), np.int32),
         (low, high),
         about["like_threshold"],
@@ -148,19 +151,18 @@ def read_task(job: Job, number: int) -> FitTask:
         LikeCalibration(*about["calibration"]),
     )
     return FitTask(
-        knowledge, _read_rows(place / "rows"), _read_rows(place / "validation") if about["validation"] else None
+        knowledge,
+        _read_rows(task_folder / "rows"),
+        _read_rows(task_folder / "validation") if about["validation"] else None,
     )
 
 
 def write_fitted(job: Job, number: int, fitted: Recommender) -> None:
-    """Write a task's result beside its place, then put it there: it is there whole or not at all."""
-    target = job.task_folder(number) / "fitted"
-    partial = target.with_name("fitted-partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = fitted._save_weights(partial)
-    write_json(partial / "description.json", {"config": fitted.config.model_dump(), "weights": weights})
-    partial.rename(target)
+    """Write a task's result beside its task_folder, then put it there: it is there whole or not at all."""
+    with write_atomically(job.task_folder(number) / "fitted") as partial:
+        partial.mkdir()
+        description = {"config": fitted.config.model_dump(), "weights": fitted._save_weights(partial)}
+        (partial / "description.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def read_fitted(folder: Path, family: str, knowledge: Knowledge) -> Recommender:

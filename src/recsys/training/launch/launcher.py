@@ -1,4 +1,4 @@
-"""The side of the process that runs a step: starts PyTorch's launcher, hears the ranks, and names what goes wrong.
+"""Starts PyTorch's launcher from the process that runs a step, reads what the ranks report, and explains failures.
 
 The ranks are started and, where one is lost, started again by `python -m torch.distributed.run`. This process only
 watches their folder, kills a rank that hangs, so that the launcher starts all of them again, and closes the pipe that
@@ -17,39 +17,48 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import recsys
 from recsys import errors
+from recsys.data.interactions import Interactions
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.family import Report
 from recsys.models.base.recommender import Recommender
-from recsys.training.launch import rendezvous
-from recsys.training.launch.heartbeat import LastWords, Life, Tail, find_hung, read_last_words, read_lives
-from recsys.training.launch.job import Plan, read_fitted, write_job
+from recsys.training.fit_task import FitTask
+from recsys.training.launch import rank, rendezvous
+from recsys.training.launch.heartbeat import (
+    EventReader,
+    RankFailure,
+    RankStatus,
+    find_hung,
+    read_failures,
+    read_statuses,
+)
+from recsys.training.launch.job import JobSpec, read_fitted, write_job
 from recsys.training.launch.settings import Processes
 from recsys.training.launch.workspace import has_state
-from recsys.training.trainer import FitTask
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then all are killed
 _END_SECONDS = 5.0
 _LATE_SECONDS = 60.0  # in which PyTorch tells itself that nobody came
 _LOG_BYTES = 1 << 20
-_SOURCE = Path(__file__).resolve().parents[3]
+_SOURCE = Path(recsys.__file__).resolve().parents[1]  # where the ranks import recsys from
 
 
 class Launcher:
-    """One training in several processes, in the folder `place`.
+    """One training in several processes, in `folder`.
 
     Args:
         environment: of the ranks, less what they do not need.
         run_id: of the run that records it, told to other machines.
-        say: hears what a person should know.
-        on_ranks: hears the figures of each rank of this machine after every epoch.
+        say: called with messages for the user.
+        on_ranks: called with the figures of each rank of this machine after every epoch.
     """
 
     def __init__(
         self,
-        place: Path,
-        plan: Plan,
+        folder: Path,
+        spec: JobSpec,
         settings: Processes,
         *,
         environment: Mapping[str, str],
@@ -57,25 +66,25 @@ class Launcher:
         say: Callable[[str], None],
         on_ranks: Report | None = None,
     ) -> None:
-        self.place, self.plan, self.settings = place, plan, settings
+        self.folder, self.spec, self.settings = folder, spec, settings
         self.environment, self.run_id, self.say, self.on_ranks = environment, run_id, say, on_ranks
         self.restarts = 0  # in the whole training, interruptions included
         self.checkpoints = 0
         self.resumed = 0  # how often it went on from a checkpoint
         self.sent = 0.0  # bytes, by the ranks of this machine since they were last started
         self.last_epoch = 0
-        self._tail = Tail(place / "progress.jsonl")
+        self._events = EventReader(folder / "progress.jsonl")
         self._report: Report | None = None
         self._reported: set[int] = set()
         self._attempt = 0
-        self._met: rendezvous.Meeting | None = None
+        self._rendezvous: rendezvous.Rendezvous | None = None
         self._interface = ""
         self._hung: dict[int, str] = {}  # by attempt
-        self._ranks: dict[int, Life] = {}  # by process id
+        self._ranks: dict[int, RankStatus] = {}  # by process id
         self._epoch_at = 0.0
         self._rows = 0
 
-    def fit_all(self, tasks: Iterable[FitTask], report: Report | None) -> list[Recommender]:
+    def fit_all(self, tasks: Iterable[FitTask[Interactions]], report: Report | None) -> list[Recommender]:
         """Fit the tasks in the ranks and read what they leave.
 
         Raises:
@@ -83,47 +92,47 @@ class Launcher:
                 machine has the result.
         """
         for left in ("errors", "ranks"):
-            for path in (self.place / left).glob("*"):
+            for path in (self.folder / left).glob("*"):
                 path.unlink()
-        (self.place / "joined.json").unlink(missing_ok=True)
+        (self.folder / "joined.json").unlink(missing_ok=True)
         self._report = report
-        for event in self._tail.read():  # of the interrupted training
-            self._hear(event, past=True)
-        self.place.mkdir(parents=True, exist_ok=True)
-        knowledges = write_job(self.place, self.plan, tasks, self.settings, self.run_id)
+        for event in self._events.read():  # of the interrupted training
+            self._handle_event(event, past=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        knowledges = write_job(self.folder, self.spec, tasks, self.settings, self.run_id)
         self._rows = len(knowledges[0].seen)
         failure = self._run()
         if (
             failure
-            and self._met
-            and self._met.is_host
+            and self._rendezvous
+            and self._rendezvous.is_host
             and not self._ranks
-            and not rendezvous.find_meeting(self.settings.rendezvous, lambda text: None).is_host
+            and not rendezvous.find_rendezvous(self.settings.rendezvous, lambda text: None).is_host
         ):
             failure = self._run()  # another process of this machine opened the port first: this one joins it
         if failure:
             raise failure
-        joined = self.place / "joined.json"
+        joined = self.folder / "joined.json"
         if joined.exists():
             leader = json.loads(joined.read_text(encoding="utf-8"))
             raise JoinedError(leader["run_id"], leader["host"])
         return [
-            read_fitted(self.place / f"fit-{number}" / "fitted", self.plan.family, knowledge)
+            read_fitted(self.folder / f"fit-{number}" / "fitted", self.spec.family, knowledge)
             for number, knowledge in enumerate(knowledges, 1)
         ]
 
     def _run(self) -> Exception | None:
-        """Start the ranks and hear them to their end; returns what to raise where they did not come to a good one."""
+        """Run the ranks to their end; returns the exception to raise if they failed."""
         # What answers at the rendezvous may be anything: then PyTorch waits for its answer for ever.
         limit = time.monotonic() + rendezvous.JOIN_SECONDS + _LATE_SECONDS
         with self._started(self._command()) as process:
             while process.poll() is None:
-                self._look(process)
-                if self._met and not self._ranks and time.monotonic() > limit:
-                    return self._nobody_came()
+                self._poll(process)
+                if self._rendezvous and not self._ranks and time.monotonic() > limit:
+                    return self._rendezvous_failure()
                 time.sleep(_POLL_SECONDS)
-            self._look(process)
-        ended = {life.ended for life in read_lives(self.place / "ranks")}
+            self._poll(process)
+        ended = {status.ended for status in read_statuses(self.folder / "ranks")}
         return None if not process.returncode and ended == {"done"} else self._failure(process.returncode, ended)
 
     def _command(self) -> list[str]:
@@ -132,14 +141,14 @@ class Launcher:
             "nnodes": settings.nodes,
             "nproc-per-node": settings.processes,
             "max-restarts": settings.restarts,
-            "log-dir": self.place / "launcher",
+            "log-dir": self.folder / "launcher",
         }
         if settings.rendezvous == "auto":
             address, interface = "127.0.0.1", rendezvous.interface_of("127.0.0.1")
-            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "127.0.0.1:0", "rdzv-id": self.plan.digest}
+            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "127.0.0.1:0", "rdzv-id": self.spec.digest}
             options |= {"rdzv-conf": "is_host=1"}
         else:
-            met = self._met = rendezvous.find_meeting(settings.rendezvous, self.say)
+            met = self._rendezvous = rendezvous.find_rendezvous(settings.rendezvous, self.say)
             address, interface = met.address, met.interface
             conf = f"is_host={int(met.is_host)},join_timeout={rendezvous.JOIN_SECONDS}"
             options |= {"rdzv-backend": "c10d", "rdzv-endpoint": met.endpoint, "rdzv-id": "recsys", "rdzv-conf": conf}
@@ -148,13 +157,13 @@ class Launcher:
         flags = [f"--{name}={value}" for name, value in options.items()]
         return [
             *(sys.executable, "-m", "torch.distributed.run", *flags),
-            *("--module", "recsys.training.launch.rank", str(self.place)),
+            *("--module", rank.__name__, str(self.folder)),
         ]
 
     @contextmanager
     def _started(self, command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
         """The launcher at work; at the end neither it nor a rank is left."""
-        # Ranks have no business with the tracking server and the studies' database, nor with their passwords.
+        # Ranks do not use the tracking server and the studies' database, nor with their passwords.
         secret = ("MLFLOW_", "RECSYS_")
         kept = {name: value for name, value in self.environment.items() if not name.startswith(secret)}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -162,39 +171,41 @@ class Launcher:
         kept["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), *filter(None, [kept.get("PYTHONPATH")])])
         if self._interface:
             kept.setdefault("GLOO_SOCKET_IFNAME", self._interface)
-        with (self.place / "log.txt").open("ab") as log:
+        with (self.folder / "log.txt").open("ab") as log:
             process = _start(command, kept, log)
         try:
             yield process
         except KeyboardInterrupt:
-            self._end(process, _STOP_SECONDS)
-            if has_state(self.place):
+            self._stop(process, _STOP_SECONDS)
+            if has_state(self.folder):
                 self.say("the last checkpoint is kept: the same line with -P resume=auto goes on from it")
             raise
         finally:
-            self._end(process, _END_SECONDS)
+            self._stop(process, _END_SECONDS)
 
-    def _look(self, process: "subprocess.Popen[bytes]") -> None:
-        """Hear what is new; raises what a rank refused."""
-        for event in self._tail.read():
-            self._hear(event, past=False)
-        lives = read_lives(self.place / "ranks")
-        self._ranks |= {life.pid: life for life in lives}
-        self.sent = sum((life.sent for life in lives), 0.0)
-        for words in self._last_words():
-            if words.refused:
-                self._end(process, _END_SECONDS)
-                kind = getattr(errors, words.kind, InputError)
-                raise kind(words.message) if issubclass(kind, InputError) else InputError(words.message)
-        hung = find_hung([life for life in lives if _is_alive(life.pid)], self.settings.rank_timeout, time.time())
+    def _poll(self, process: "subprocess.Popen[bytes]") -> None:
+        """Handle new events, failures and ranks that hang; raises what a rank refused."""
+        for event in self._events.read():
+            self._handle_event(event, past=False)
+        statuses = read_statuses(self.folder / "ranks")
+        self._ranks |= {status.pid: status for status in statuses}
+        self.sent = sum((status.sent for status in statuses), 0.0)
+        for failure in self._read_failures():
+            if failure.refused:
+                self._stop(process, _END_SECONDS)
+                kind = getattr(errors, failure.kind, InputError)
+                raise kind(failure.message) if issubclass(kind, InputError) else InputError(failure.message)
+        hung = find_hung(
+            [status for status in statuses if _is_alive(status.pid)], self.settings.rank_timeout, time.time()
+        )
         if hung and hung[0].attempt not in self._hung:
-            life, sentence = hung
-            self._hung[life.attempt] = sentence
-            if life.attempt < self.settings.restarts:
+            status, sentence = hung
+            self._hung[status.attempt] = sentence
+            if status.attempt < self.settings.restarts:
                 self.say(f"{sentence}; it is ended, and all are started again")
-            self._kill(life)
+            self._kill(status)
 
-    def _hear(self, event: dict[str, Any], *, past: bool) -> None:
+    def _handle_event(self, event: dict[str, Any], *, past: bool) -> None:
         kind = event["kind"]
         if kind == "start":
             if event["attempt"] > 0:
@@ -218,31 +229,31 @@ class Launcher:
             if self._report:
                 self._report(event["epoch"], event["metrics"])
             if not past:
-                self._tell_ranks(event)
+                self._report_ranks(event)
 
-    def _tell_ranks(self, event: dict[str, Any]) -> None:
+    def _report_ranks(self, event: dict[str, Any]) -> None:
         """The figures of each rank of this machine in this epoch: all share its rows evenly."""
         seconds = event["metrics"].get("seconds") or event["at"] - self._epoch_at
         self._epoch_at = event["at"]
         values = {}
-        for life in read_lives(self.place / "ranks"):
+        for status in read_statuses(self.folder / "ranks"):
             if seconds > 0:
-                share = (self._rows - life.rank + life.size - 1) // life.size
-                values[f"rank_{life.rank}_rows_per_second"] = share / seconds
+                share = (self._rows - status.rank + status.size - 1) // status.size
+                values[f"rank_{status.rank}_rows_per_second"] = share / seconds
         if self.on_ranks:
             self.on_ranks(event["epoch"], values | self.figures())
 
     def log(self) -> str:
         """The end of what the launcher and the ranks printed, tracebacks among it."""
-        data = (self.place / "log.txt").read_bytes()
+        data = (self.folder / "log.txt").read_bytes()
         return data[-_LOG_BYTES:].decode("utf-8", "replace")
 
     def figures(self) -> dict[str, float]:
         """What the training cost beyond computing."""
         return {"restarts": self.restarts, "checkpoints": self.checkpoints, "bytes_exchanged": self.sent}
 
-    def _last_words(self) -> list[LastWords]:
-        return read_last_words(self.place / "errors")
+    def _read_failures(self) -> list[RankFailure]:
+        return read_failures(self.folder / "errors")
 
     def _cause(self, attempts: Iterable[int]) -> str:
         """Why these attempts ended, as far as it is known; the first cause, not what followed of it."""
@@ -250,31 +261,33 @@ class Launcher:
         for attempt in attempts:
             if attempt in self._hung:
                 return self._hung[attempt]
-        words = [words for words in self._last_words() if words.attempt in attempts]
-        own = [words for words in words if not words.lost]
+        failures = [failure for failure in self._read_failures() if failure.attempt in attempts]
+        own = [failure for failure in failures if not failure.lost]
         if own:
             return f"rank {own[0].rank} of {own[0].size}: {own[0].kind}: {own[0].message}"
         log = self.log()
         for code, pid in reversed(re.findall(r"failed \(exitcode: (-\d+)\) local_rank: \d+ \(pid: (\d+)\)", log)):
-            life = self._ranks.get(int(pid))
-            if life and life.attempt in attempts:
-                return f"rank {life.rank} of {life.size} was ended by {signal.Signals(-int(code)).name}"
-        if words:
-            reason = re.sub(r"^\[[^\]]*\]\s*", "", words[0].message.splitlines()[0]).split(". ")[0]
-            return f"rank {words[0].rank} of {words[0].size} lost the others ({reason})"
+            status = self._ranks.get(int(pid))
+            if status and status.attempt in attempts:
+                return f"rank {status.rank} of {status.size} was ended by {signal.Signals(-int(code)).name}"
+        if failures:
+            reason = re.sub(r"^\[[^\]]*\]\s*", "", failures[0].message.splitlines()[0]).split(". ")[0]
+            return f"rank {failures[0].rank} of {failures[0].size} lost the others ({reason})"
         return "a rank was lost"
 
     def _failure(self, status: int, ended: set[str]) -> Exception:
-        remedy = "; the same line with -P resume=auto goes on from the last checkpoint" if has_state(self.place) else ""
+        remedy = (
+            "; the same line with -P resume=auto goes on from the last checkpoint" if has_state(self.folder) else ""
+        )
         if status == 0 and "stopped" in ended:
             return RankError(f"the training was told to stop on another machine{remedy}")
         log = self.log()
         if status < 0:
             return RankError(f"PyTorch's launcher was ended by {signal.Signals(-status).name}{remedy}")
         if not self._ranks and "RendezvousTimeoutError" in log:
-            return self._nobody_came()
-        if not self._ranks or ("Rendezvous" in log and not self._last_words()):
-            if self._met and "connection to the C10d store" in log:
+            return self._rendezvous_failure()
+        if not self._ranks or ("Rendezvous" in log and not self._read_failures()):
+            if self._rendezvous and "connection to the C10d store" in log:
                 return RankError(
                     f"parameter 'rendezvous': what answers at {self.settings.rendezvous} is not the other machines' "
                     f"training, or it has ended; start the same line there first{remedy}"
@@ -283,23 +296,23 @@ class Launcher:
             return RankError(f"the processes could not be started: {(lines or ['no reason was given'])[-1]}{remedy}")
         cause = self._cause(range(self._attempt, self.settings.restarts + 1))
         tries = f", after {self._attempt} restart{'s' * (self._attempt > 1)}" if self._attempt else ""
-        if self._met and "Rendezvous" in log:
+        if self._rendezvous and "Rendezvous" in log:
             tries += f"; not all met again at {self.settings.rendezvous}"
         return RankError(f"{cause}{tries}{remedy}")
 
-    def _nobody_came(self) -> RankError:
+    def _rendezvous_failure(self) -> RankError:
         return RankError(
             f"parameter 'nodes': {self.settings.nodes} machines are needed, but not all met at "
             f"{self.settings.rendezvous} within {rendezvous.JOIN_SECONDS} s; type the same line on each, and see that "
             "nothing else uses that port"
         )
 
-    def _end(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
-        """Have the ranks stop, and see that none is left: first by request, then by force."""
+    def _stop(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
+        """Stop the ranks, first by request, then by force; none is left."""
         if process.stdin and not process.stdin.closed:
             process.stdin.close()
-        if not read_lives(self.place / "ranks"):
-            patience = 0  # nobody is there yet to hear of it
+        if not read_statuses(self.folder / "ranks"):
+            patience = 0  # no rank is there yet to be asked
         limit = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < limit:
             time.sleep(_POLL_SECONDS)
@@ -310,15 +323,18 @@ class Launcher:
         if process.poll() is None:
             process.kill()
             process.wait()
-        for life in {**self._ranks, **{life.pid: life for life in read_lives(self.place / "ranks")}}.values():
-            self._kill(life)
+        for status in {
+            **self._ranks,
+            **{status.pid: status for status in read_statuses(self.folder / "ranks")},
+        }.values():
+            self._kill(status)
 
-    def _kill(self, life: Life) -> None:
+    def _kill(self, status: RankStatus) -> None:
         """Kill a rank, unless its number is another process's by now."""
         with suppress(OSError):
-            line = Path(f"/proc/{life.pid}/cmdline")
-            if not Path("/proc/self").exists() or str(self.place).encode() in line.read_bytes():
-                os.kill(life.pid, signal.SIGKILL)
+            line = Path(f"/proc/{status.pid}/cmdline")
+            if not Path("/proc/self").exists() or str(self.folder).encode() in line.read_bytes():
+                os.kill(status.pid, signal.SIGKILL)
 
 
 def _start(command: list[str], environment: Mapping[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":

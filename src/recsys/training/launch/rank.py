@@ -1,4 +1,4 @@
-"""One of the processes that train together: `python -m recsys.distributed.rank <folder of the job>`.
+"""One of the processes that train together: `python -m recsys.training.launch.rank <folder of the job>`.
 
 PyTorch's launcher starts it. Its standard input is a pipe that only the process of the step holds open: the end of it
 says that the training is to stop, or that this process is gone. What takes seconds to import is imported late, so that
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError, StoppedError
-from recsys.training.launch.heartbeat import LastWords, Life, Pulse, append_event, write_last_words
+from recsys.training.launch.heartbeat import Heartbeat, RankFailure, RankStatus, append_event, write_failure
 
 if TYPE_CHECKING:
     from recsys.distributed.process_group import Group
@@ -28,7 +28,7 @@ MARGIN_SECONDS = 10.0  # beyond the time-out, in which the process that watches 
 _POLL_SECONDS = 0.5
 
 
-class Stop:
+class StopRequest:
     """Whether this rank was asked to end; ends it by force where it does not follow."""
 
     def __init__(self) -> None:
@@ -56,31 +56,37 @@ class Stop:
         os._exit(1)
 
 
-def run(folder: Path, environment: Mapping[str, str], stop: Stop, pulse: Pulse) -> None:
+def fit_tasks(folder: Path, environment: Mapping[str, str], stop: StopRequest, heartbeat: Heartbeat) -> None:
     """Fit every task that is not fitted yet; rank 0 leaves the results in the folder.
 
     Raises:
         InputError: if the ranks were given different data or settings, or what the family raises.
         StoppedError: after a checkpoint, where any rank was asked to stop.
     """
-    from recsys.distributed.process_group import connect
+    from recsys.distributed.process_group import join_group
     from recsys.training.launch.job import read_job
 
     job = read_job(folder)
     device = str(getattr(job.config, "device", "auto"))
-    with connect(environment, device, job.rank_timeout + MARGIN_SECONDS) as group:
-        pulse.count_sent = lambda: group.traffic.sent
-        leader = _agree_on(job, group)
+    with join_group(environment, device, job.rank_timeout + MARGIN_SECONDS) as group:
+        heartbeat.count_sent = lambda: group.traffic.sent
+        leader = _check_same_job(job, group)
         if group.rank == 0:
-            append_event(folder / "progress.jsonl", "start", attempt=pulse.life.attempt, size=group.size)
+            append_event(folder / "progress.jsonl", "start", attempt=heartbeat.status.attempt, size=group.size)
         chosen: Recommender | None = None
         for number in range(job.tasks):
-            chosen = _fit(job, number, group, Path(leader["folder"]), chosen, stop, pulse)
-        pulse.end("done")
+            chosen = _fit(job, number, group, Path(leader["folder"]), chosen, stop, heartbeat)
+        heartbeat.end("done")
 
 
 def _fit(
-    job: "Job", number: int, group: "Group", shared: Path, chosen: "Recommender | None", stop: Stop, pulse: Pulse
+    job: "Job",
+    number: int,
+    group: "Group",
+    shared: Path,
+    chosen: "Recommender | None",
+    stop: StopRequest,
+    heartbeat: Heartbeat,
 ) -> "Recommender | None":
     """Fit one task; returns what the next starts from."""
     from recsys.distributed.checkpoints import Checkpoints
@@ -92,7 +98,7 @@ def _fit(
     fitted_folder = job.task_folder(number) / "fitted"
     task = read_task(job, number)
     if group.agree(group.rank == 0 and fitted_folder.exists()):
-        _share(fitted_folder, group)
+        _share_files(fitted_folder, group)
         return chosen or read_fitted(fitted_folder, job.family, task.knowledge)
 
     def say(text: str) -> None:
@@ -103,10 +109,10 @@ def _fit(
             append_event(progress, "report", task=number, epoch=epoch, metrics=metrics)
 
     folder = shared / fitted_folder.parent.name / "checkpoints"
-    checkpoints = _telling(
-        Checkpoints, pulse, lambda kind, **content: append_event(progress, kind, task=number, **content)
+    checkpoints = _reporting_checkpoints(
+        Checkpoints, heartbeat, lambda kind, **content: append_event(progress, kind, task=number, **content)
     )(folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say)
-    context = Context(group, checkpoints, job.sharding, stop.asked, pulse.beat)  # type: ignore[arg-type]
+    context = Context(group, checkpoints, job.sharding, stop.asked, heartbeat.beat)  # type: ignore[arg-type]
     options = FitOptions(job.seed, task.validation, chosen, None if chosen else report, context)
     fitted = family_module(job.family).fit(task.knowledge, task.rows, job.config, options)
     if group.rank == 0:
@@ -114,15 +120,15 @@ def _fit(
     return chosen or fitted
 
 
-def _telling(base: Any, pulse: Pulse, tell: Callable[..., None]) -> Any:
+def _reporting_checkpoints(base: Any, heartbeat: Heartbeat, tell: Callable[..., None]) -> Any:
     """Checkpoints whose saves and loads rank 0 tells of, and in which a rank waits for the others."""
 
-    class Telling(base):  # type: ignore[misc]
+    class ReportingCheckpoints(base):  # type: ignore[misc]
         def save(self, state: dict[str, Any]) -> None:
             before, started = self.saved, time.monotonic()
-            pulse.beat(int(pulse.life.step), True)
+            heartbeat.beat(int(heartbeat.status.step), True)
             super().save(state)
-            pulse.beat(int(pulse.life.step), False)
+            heartbeat.beat(int(heartbeat.status.step), False)
             if self.group.rank == 0 and self.saved > before:
                 tell("checkpoint", seconds=time.monotonic() - started)
 
@@ -132,10 +138,10 @@ def _telling(base: Any, pulse: Pulse, tell: Callable[..., None]) -> Any:
                 tell("resumed", number=self.loaded)
             return found
 
-    return Telling
+    return ReportingCheckpoints
 
 
-def _agree_on(job: "Job", group: "Group") -> dict[str, Any]:
+def _check_same_job(job: "Job", group: "Group") -> dict[str, Any]:
     """What rank 0 says of itself, once all have the same to do; raises InputError where they have not."""
     import json
     import socket
@@ -163,7 +169,7 @@ def _agree_on(job: "Job", group: "Group") -> dict[str, Any]:
     return dict(said[0])
 
 
-def _share(folder: Path, group: "Group") -> None:
+def _share_files(folder: Path, group: "Group") -> None:
     """Give the files of a folder of rank 0 to the machines that do not have them."""
     import json
 
@@ -188,39 +194,39 @@ def _share(folder: Path, group: "Group") -> None:
             (folder / name).write_bytes(content.cpu().numpy().tobytes())
 
 
-def _words(error: BaseException, life: Life) -> LastWords:
+def _failure_of(error: BaseException, status: RankStatus) -> RankFailure:
     kind = type(error).__name__
     text = str(error).strip() or kind
     lost = isinstance(error, TimeoutError) or kind.startswith("Dist") or "gloo" in text or "NCCL" in text
     refused = isinstance(error, InputError)
-    return LastWords(life.rank, life.size, life.attempt, time.time(), kind, text, refused, lost and not refused)
+    return RankFailure(status.rank, status.size, status.attempt, time.time(), kind, text, refused, lost and not refused)
 
 
 def main() -> None:
     """Run as a program."""
-    stop = Stop()
+    stop = StopRequest()
     folder, environment = Path(sys.argv[1]), os.environ
-    life = Life(
+    status = RankStatus(
         int(environment["RANK"]),
         int(environment["WORLD_SIZE"]),
         int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
         os.getpid(),
     )
-    pulse = Pulse(folder / "ranks", life)
+    heartbeat = Heartbeat(folder / "ranks", status)
     try:
         if stop.asked():
             raise StoppedError
-        run(folder, environment, stop, pulse)
+        fit_tasks(folder, environment, stop, heartbeat)
     except StoppedError:
-        pulse.end("stopped")
+        heartbeat.end("stopped")
     except BaseException as error:
         traceback.print_exc()
-        write_last_words(folder / "errors", _words(error, life))
-        _leave(1)
-    _leave(0)
+        write_failure(folder / "errors", _failure_of(error, status))
+        _exit(1)
+    _exit(0)
 
 
-def _leave(status: int) -> None:
+def _exit(status: int) -> None:
     """End now: what is left of the group must not hold it up, and taking PyTorch down properly costs seconds."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from recsys.errors import InputError
 from recsys.training.launch.settings import split_address
 
-ABSENT_SECONDS = 10.0  # that a machine waits for the host
+HOST_WAIT_SECONDS = 10.0  # that a machine waits for the host
 JOIN_SECONDS = 300  # that the host waits for the other machines
 _TRY_SECONDS = 2.0
 _SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """How this machine takes part."""
+class Rendezvous:
+    """Where the machines meet, and how this one takes part."""
 
     endpoint: str
     is_host: bool
@@ -27,7 +27,7 @@ class Meeting:
     interface: str  # that has the address; empty where it cannot be told
 
 
-def find_meeting(rendezvous: str, say: Callable[[str], None]) -> Meeting:
+def find_rendezvous(rendezvous: str, say: Callable[[str], None]) -> Rendezvous:
     """Find out whether the rendezvous is on this machine; else wait a little until it is there.
 
     Raises:
@@ -48,7 +48,7 @@ def find_meeting(rendezvous: str, say: Callable[[str], None]) -> Meeting:
     else:
         _wait_for_host(host, address, port, say)
     own = _own_address(address, port)
-    return Meeting(rendezvous, is_host, own, interface_of(own))
+    return Rendezvous(rendezvous, is_host, own, interface_of(own))
 
 
 def interface_of(address: str) -> str:
@@ -90,7 +90,7 @@ def _is_free(address: str, port: int) -> bool:
 
 
 def _wait_for_host(host: str, address: str, port: int, say: Callable[[str], None]) -> None:
-    limit = time.monotonic() + ABSENT_SECONDS
+    limit = time.monotonic() + HOST_WAIT_SECONDS
     told = False
     while True:
         try:
@@ -99,11 +99,11 @@ def _wait_for_host(host: str, address: str, port: int, say: Callable[[str], None
         except OSError as error:
             if time.monotonic() > limit:
                 raise InputError(
-                    f"parameter 'rendezvous': {host}:{port} does not answer after {ABSENT_SECONDS:g} s ({error}); "
+                    f"parameter 'rendezvous': {host}:{port} does not answer after {HOST_WAIT_SECONDS:g} s ({error}); "
                     f"start the same line on {host} first, and see that its port {port} can be reached from here"
                 ) from None
         if not told:
-            say(f"waiting for {host}:{port}, for up to {ABSENT_SECONDS:g} s")
+            say(f"waiting for {host}:{port}, for up to {HOST_WAIT_SECONDS:g} s")
             told = True
         time.sleep(0.2)
 

@@ -11,26 +11,27 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from recsys.errors import DivergedError, InputError
-from recsys.training.launch.heartbeat import write_json
+from recsys.runtime.files import write_atomically
 
 
 @dataclass
-class Place:
-    """The folder of a training, and the run of the interrupted training that lies in it, or nothing."""
+class Workspace:
+    """The folder of a training, and the run of the interrupted training in it, or ""."""
 
     folder: Path
     interrupted_run: str = ""
 
-    def keep_run(self, run_id: str) -> None:
-        """Note whose training this is, for whoever goes on with it."""
+    def record_run(self, run_id: str) -> None:
+        """Record the run of this training, for the process that resumes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "training.json", {"run_id": run_id})
+        with write_atomically(self.folder / "training.json") as partial:
+            partial.write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
 
 
 @contextmanager
-def job_place(
+def open_workspace(
     jobs: Path, digest: str, *, resume: bool, several_machines: bool, say: Callable[[str], None]
-) -> Iterator[Place]:
+) -> Iterator[Workspace]:
     """A folder for the training of this digest; at the end it is removed unless there is something to go on with.
 
     A process that finds it in use takes a folder of its own, which nobody goes on with.
@@ -52,22 +53,22 @@ def job_place(
             say("the same training is under way in another process; this one begins beside it")
         own = jobs / f"{digest}-{secrets.token_hex(4)}"
         try:
-            yield Place(own)
+            yield Workspace(own)
         finally:
             shutil.rmtree(own, ignore_errors=True)
         return
     try:
-        place = Place(jobs / digest)
-        _take_up(place, resume, say)
+        workspace = Workspace(jobs / digest)
+        _resume_or_clear(workspace, resume, say)
         try:
-            yield place
+            yield workspace
         except DivergedError:
-            shutil.rmtree(place.folder, ignore_errors=True)
+            shutil.rmtree(workspace.folder, ignore_errors=True)
             raise
         except BaseException:
-            _leave(place.folder)
+            _leave(workspace.folder)
             raise
-        shutil.rmtree(place.folder, ignore_errors=True)
+        shutil.rmtree(workspace.folder, ignore_errors=True)
     finally:
         if not (jobs / digest).exists():
             Path(lock.lock_file).unlink(missing_ok=True)
@@ -79,20 +80,20 @@ def has_state(folder: Path) -> bool:
     return any(folder.glob("fit-*/checkpoints/[0-9]*")) or any(folder.glob("fit-*/fitted"))
 
 
-def _take_up(place: Place, resume: bool, say: Callable[[str], None]) -> None:
-    found = has_state(place.folder)
+def _resume_or_clear(workspace: Workspace, resume: bool, say: Callable[[str], None]) -> None:
+    found = has_state(workspace.folder)
     if found and resume:
         try:
-            kept = json.loads((place.folder / "training.json").read_text(encoding="utf-8"))
-            place.interrupted_run = str(kept["run_id"])
+            kept = json.loads((workspace.folder / "training.json").read_text(encoding="utf-8"))
+            workspace.interrupted_run = str(kept["run_id"])
         except (OSError, ValueError, KeyError):
-            place.interrupted_run = ""
+            workspace.interrupted_run = ""
         return
     if found:
         say("an interrupted training of the same is forgotten: this one begins anew (resume=auto goes on with it)")
     elif resume:
         say("resume=auto: there is no interrupted training of the same here; this one begins anew")
-    shutil.rmtree(place.folder, ignore_errors=True)
+    shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
 def _leave(folder: Path) -> None:
