@@ -21,7 +21,8 @@ from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
 
 FORMAT = 1
 SECONDS = 30.0  # between two saves, so that they cost little time compared with the sweeps
-_COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
+COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
+"""The names under which the parts of a draw are saved."""
 
 
 class FileCheckpointer:
@@ -61,9 +62,9 @@ class FileCheckpointer:
         try:
             arrays = load_arrays(self.path)
             chain.restore({name.removeprefix("chain_"): arrays[name] for name in arrays if name.startswith("chain_")})
-            columns = {name: arrays[column] for name, column in _COLUMNS.items()}
+            columns = {name: arrays[column] for name, column in COLUMNS.items()}
             kept = [
-                Draw(**{name: _entry(column, row) for name, column in columns.items()})
+                Draw(**{name: entry(column, row) for name, column in columns.items()})
                 for row in range(len(columns["noise"]))
             ]
             return kept, arrays["rmse"].tolist()
@@ -77,7 +78,7 @@ class FileCheckpointer:
         """Write a file beside the old one and rename it, so that the file is always complete."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         columns: dict[str, Array] = {f"chain_{name}": value for name, value in chain.state().items()}
-        for name, column in _COLUMNS.items():
+        for name, column in COLUMNS.items():
             columns[column] = np.array([getattr(draw, name) for draw in kept])
         partial = self.path.with_suffix(".partial.npz")
         save_arrays(partial, rmse=np.array(rmse), **columns)
@@ -89,6 +90,6 @@ class FileCheckpointer:
         return time.monotonic() - self._saved >= SECONDS
 
 
-def _entry(column: Array, row: int) -> Any:
+def entry(column: Array, row: int) -> Any:
     """A row, or a Python number instead of a NumPy scalar, which would turn float32 arrays into float64."""
     return column[row] if column.ndim > 1 else float(column[row])

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +10,9 @@ from torch import Tensor
 from recsys.arrays import Array
 from recsys.distributed.context import Context
 from recsys.errors import StoppedError
-from recsys.models.bayesian_mf.checkpoint import SECONDS
+from recsys.models.bayesian_mf.checkpoint import COLUMNS, SECONDS, entry
 from recsys.models.bayesian_mf.gibbs import Chain
-from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
-
-_COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
+from recsys.models.bayesian_mf.posterior import Draw
 
 
 class ContextCollective:
@@ -74,7 +70,7 @@ class ContextCheckpointer:
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
         chain.restore({name.removeprefix("chain_"): value for name, value in arrays.items() if "chain_" in name})
         kept = [
-            Draw(**{name: _entry(arrays[column][row]) for name, column in _COLUMNS.items()})
+            Draw(**{name: entry(arrays[column], row) for name, column in COLUMNS.items()})
             for row in range(int(arrays["draws"]))
         ]
         return kept, arrays["rmse"][: int(arrays["measured"])].tolist()
@@ -103,7 +99,7 @@ class ContextCheckpointer:
     def _state(self, chain: Chain, kept: Sequence[Draw], rmse: Sequence[float]) -> dict[str, Tensor]:
         arrays: dict[str, Array] = {f"chain_{name}": value for name, value in chain.state().items()}
         present = chain.draw()
-        for name, saved_name in _COLUMNS.items():
+        for name, saved_name in COLUMNS.items():
             example = np.asarray(getattr(present, name))
             column = np.zeros((self._most, *example.shape), example.dtype)
             for row, draw in enumerate(kept):
@@ -114,8 +110,3 @@ class ContextCheckpointer:
         numbers = {"draws": np.array(len(kept)), "measured": np.array(len(rmse))}
         # Arrays without a dimension come back without one only if they are copied.
         return {name: torch.from_numpy(np.array(value)) for name, value in (arrays | {"rmse": curve} | numbers).items()}
-
-
-def _entry(value: Array) -> Any:
-    """A row, or a Python number."""
-    return value if np.ndim(value) else float(value)
