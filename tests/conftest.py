@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,8 +37,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
+    """Note what the test starts, and put back the path of imports.
+
+    MLflow puts the code that a model carries before everything else, for good; a process that starts later would
+    import the few modules of that model in place of this package.
+    """
     tiers.begin()
-    return (yield)
+    path = list(sys.path)
+    try:
+        return (yield)
+    finally:
+        sys.path[:] = path
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,6 +29,12 @@ def test_starts_a_process():
     process.start()
     process.join()
 
+def test_1_changes_the_path_of_imports():
+    sys.path = ["/a/model's/code", *sys.path]
+
+def test_2_finds_the_path_as_it_was():
+    assert "/a/model's/code" not in sys.path
+
 @pytest.mark.process
 def test_starts_a_program_and_says_so():
     subprocess.run([sys.executable, "-c", ""], check=True)
@@ -75,6 +81,8 @@ def test_a_unit_test_that_starts_a_process_fails_and_a_skipped_one_is_reported(t
         "asks_the_system": "PASSED",
         "starts_a_program": "FAILED",
         "starts_a_process": "FAILED",
+        "1_changes_the_path_of_imports": "PASSED",
+        "2_finds_the_path_as_it_was": "PASSED",
         "starts_a_program_and_says_so": "PASSED",
         "misses_a_program": "SKIPPED",
         "misses_a_browser": "SKIPPED",
@@ -91,7 +99,14 @@ def test_in_ci_a_test_that_is_skipped_fails_the_run_and_says_what_is_missing(tmp
 
 def test_the_tier_of_the_units_leaves_out_what_is_marked_or_uses_a_fixture_of_a_higher_tier(tmp_path):
     found, _ = outcomes(tmp_path, "--tier", "unit", "-k", "not starts or says_so")
-    assert set(found) == {"nothing", "asks_the_system", "misses_a_program", "stops_the_database"}
+    assert set(found) == {
+        "nothing",
+        "asks_the_system",
+        "1_changes_the_path_of_imports",
+        "2_finds_the_path_as_it_was",
+        "misses_a_program",
+        "stops_the_database",
+    }
 
 
 def test_somebody_else_s_database_is_not_stopped(tmp_path):

@@ -188,6 +188,16 @@ print(recsys.__file__, *answer.iloc[0])
     assert str(PROJECT) not in where
     assert 0.5 <= float(rating) <= 5
     assert 0 <= float(like) <= 1
+    code += f"sys.path.insert(0, {str(PROJECT)!r})\nimport steps"
+    refused = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=trained.environment(MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "import the steps before you load a model" in refused.stderr
 
 
 def test_nothing_is_left_in_the_callers_folder(trained):
