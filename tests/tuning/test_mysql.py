@@ -65,6 +65,7 @@ def test_a_wrong_password_is_told_without_it(mariadb, dataset):
     assert "wr0ng" not in str(caught.value)
 
 
+@pytest.mark.service
 def test_a_server_that_is_not_there_is_told_within_ten_seconds(dataset):
     port = free_port()
     began = time.monotonic()
@@ -88,6 +89,7 @@ def test_a_server_that_is_just_starting_is_waited_for(mariadb, dataset, monkeypa
     assert not refusals
 
 
+@pytest.mark.service
 def test_a_server_that_says_nothing_is_told_within_ten_seconds(dataset):
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]

@@ -49,6 +49,7 @@ def test_predictive_intervals_cover_what_they_say(fitted, dataset):
         assert np.mean(error < width * spread) == pytest.approx(share, abs=0.05)
 
 
+@pytest.mark.simulation
 def test_the_intervals_of_users_folded_in_cover_what_they_say(tmp_path):
     rows = [row[:3] for row in factor_rows(260, 80, 0.4)]
     others = prepared(tmp_path, [row for row in rows if int(row[0][1:]) < 130], like_threshold=0.5)
@@ -70,6 +71,7 @@ def test_the_spread_of_an_unknown_pair_is_that_of_all_ratings(fitted):
     assert fitted.final.predictive_std(*unknown).tolist() == [fitted.final.unit]
 
 
+@pytest.mark.simulation
 def test_progress_tells_the_error_of_the_running_mean(dataset):
     heard = []
     train("bayesian_mf", dataset, Config(embedding_size=4), seed=0, report=lambda *sweep: heard.append(sweep))
@@ -125,6 +127,7 @@ def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tm
     assert rmse(sampled) < 1.01 * rmse(bias)
 
 
+@pytest.mark.simulation
 def test_what_validation_chooses_does_not_depend_on_the_moments_of_its_rows(tmp_path):
     """A server does not know them. In these rows they say more than all the rest: asked with them, time would help."""
     moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
@@ -140,6 +143,7 @@ def test_what_validation_chooses_does_not_depend_on_the_moments_of_its_rows(tmp_
     np.testing.assert_array_equal(fitted[0].draws.users, fitted[1].draws.users)
 
 
+@pytest.mark.simulation
 def test_moods_tell_of_their_own_moment_and_are_kept_only_if_they_help_without(fitted, tmp_path):
     """A server is asked about moments after all sessions, so that is how the validation rows are predicted."""
     moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
@@ -161,6 +165,7 @@ def test_moods_tell_of_their_own_moment_and_are_kept_only_if_they_help_without(f
     assert rmse(without, moments) == rmse(without, None)
 
 
+@pytest.mark.simulation
 def test_who_rated_what_is_learnt_from_where_it_tells_something(tmp_path):
     """Two groups of users meet the items of their group more often, and like them better."""
     random = np.random.default_rng(0)
@@ -198,6 +203,7 @@ def stop_after(last):
     return report
 
 
+@pytest.mark.simulation
 def test_a_stopped_training_goes_on_to_the_same_end(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     sweeps, heard = [], []

@@ -14,6 +14,8 @@ from recsys.models.bayesian_mf.evidence import auc_standard_errors, standard_err
 from recsys.testing.datasets import prepared, sparse_ratings
 from recsys.training.trainer import train
 
+pytestmark = pytest.mark.simulation
+
 SETS = {
     "one rating in the median": {"users": 1500, "items": 150, "median": 1, "constant": 0.0},
     "most users constant": {"users": 1200, "items": 150, "median": 2, "constant": 0.7},
