@@ -5,7 +5,7 @@ import sys
 
 _DATA = ("prepare", "streaming", "training", "scoring")
 _FAMILIES = ("bayesian", "gpu", "scaling", "tuning")
-_SERVICES = ("promotion", "server")
+_SERVICES = ("null_promotions", "promotion", "server", "serving")
 
 for name in (*_DATA, *_FAMILIES, *_SERVICES, "peers"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

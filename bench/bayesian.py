@@ -106,21 +106,19 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
-    """Seconds from nothing to a test RMSE, and the RMSE and AUC of the mean of so many kept draws."""
+    """Seconds from nothing to a test RMSE; RMSE and AUC of the mean of so many kept draws, asked without times."""
     from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, _HeldOutPredictions
 
     users, items, ratings, timestamps = data.test
     started = time.perf_counter()
     chain = data.chain(dimension)
     spent, reached, rows = time.perf_counter() - started, "not reached", []
-    sessions, _ = cut_sessions(data.train[0], data.train[3])
     held_out = HeldOut(
         Interactions(users, items, ratings, timestamps),
         np.ones(len(users), bool),
         np.full(len(users), chain.centre),
         ratings >= 4,
         (ratings.min(), ratings.max()),
-        sessions.find(users, timestamps),
     )
     predictions = _HeldOutPredictions(chain, held_out)
     with workers(CPU) as each:

@@ -19,10 +19,13 @@ from typing import Any
 
 import sqlalchemy
 
+from recsys.evaluation import PROTOCOL
+
 _ALIAS = "select version from registered_model_aliases where name = :name and alias = 'champion'"
 Work = Callable[[str, int | None], str]
 _PROCESSES = 4
 DIGEST = "0123456789abcdef"
+_EVALUATION = f"evaluation.{PROTOCOL}.{DIGEST}"
 _MODEL = {"git_dirty": "false", "git_commit": "0" * 40, "author": "a test", "ratings": "x", "split": "hash"}
 
 
@@ -142,7 +145,7 @@ def register(name: str, aucs: list[float]) -> int:
             raise
     for auc in aucs:
         metrics = json.dumps({"auc": auc, "rmse": 0.9, "seen_rows": 0})
-        tags = {"family": "bias", "data_version": "x", "validation": "{}", f"evaluation.{DIGEST}": metrics}
+        tags = {"family": "bias", "data_version": "x", "validation": "{}", _EVALUATION: metrics}
         made = retry_mlflow(client.create_model_version)(name, "s3://nowhere/model", tags=_MODEL | tags)
     return int(made.version)
 
@@ -248,7 +251,7 @@ def look(name: str, database: str) -> tuple[list[int], list[int], list[int]]:
     queries = (
         "select version from model_versions where name = :name and current_stage = 'Production'",
         _ALIAS,
-        f"select version, value from model_version_tags where name = :name and `key` = 'evaluation.{DIGEST}'",
+        f"select version, value from model_version_tags where name = :name and `key` = '{_EVALUATION}'",
     )
     with engine.connect() as connection:
         stages, alias, scores = (list(connection.execute(sqlalchemy.text(q), {"name": name})) for q in queries)

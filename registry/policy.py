@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from recsys.arrays import Floats
-from recsys.evaluation.bootstrap import Comparison, compare
+from recsys.evaluation.bootstrap import Comparison, Correction, compare, correct
 from recsys.settings import Settings
 
 PRODUCTION = "Production"
@@ -22,13 +22,18 @@ class Policy(Settings):
         0.0,
         ge=0,
         lt=1,
-        description="level at which the interval of the gain must exclude zero; 0: it is only reported, at 0.95",
+        description="level at which the interval of the gain, corrected for the number of versions compared, must "
+        "exclude zero; 0: it is only reported, at 0.95",
     )
     max_rmse: float = Field(
         1.0, gt=0, description="guard: test RMSE must be below this, on a five-point scale; scaled with the range"
     )
     max_auc_per_user_drop: float = Field(
-        0.02, ge=0, le=1, description="guard: per-user AUC may be this much below the champion's"
+        0.02,
+        ge=0,
+        le=1,
+        description="guard: per-user AUC may be this much below the champion's, and more where the interval of the "
+        "difference does not exclude this much",
     )
     beat_bias: bool = Field(True, description="guard: AUC must be above that of the bias baseline")
 
@@ -37,7 +42,8 @@ class Policy(Settings):
 class Candidate:
     """A version and how it did on the test set that all are compared on.
 
-    `problem` says why it cannot be chosen, whatever its numbers. `replicates` are those of `recsys.bootstrap`.
+    `problem` says why it cannot be chosen, whatever its numbers. `replicates` of its AUC and `user_replicates` of its
+    per-user AUC are those of `recsys.evaluation.bootstrap`.
     """
 
     number: int
@@ -46,6 +52,7 @@ class Candidate:
     metrics: dict[str, float]
     problem: str | None = None
     replicates: Floats | None = None
+    user_replicates: Floats | None = None
 
     @property
     def name(self) -> str:
@@ -55,26 +62,28 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Guard:
-    """A condition and how a version stands to it."""
+    """A condition and how a version stands to it; `interval` is that of `value`, where it decides."""
 
     name: str
     passed: bool
     value: float
     limit: float
     failure: str
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
     """A candidate, the guards, and its difference to the champion on the same rows where there is a champion.
 
-    `problem` says why it was not chosen for a reason of its own; None for the winner and for versions that are fit
-    but not better.
+    `correction` says how sure that difference is, seeing that it is one of many. `problem` says why it was not chosen
+    for a reason of its own; None for the winner and for versions that are fit but not better.
     """
 
     candidate: Candidate
     guards: tuple[Guard, ...] = ()
     comparison: Comparison | None = None
+    correction: Correction | None = None
     problem: str | None = None
 
 
@@ -88,9 +97,34 @@ class Decision:
     assessments: tuple[Assessment, ...] = ()
 
     @property
+    def certainty(self) -> "Certainty | None":
+        """How sure it is that the winner is the better one; None where there is nothing to compare it with."""
+        chosen = next((a for a in self.assessments if a.candidate.number == self.winner), None)
+        others = [a for a in self.assessments if a is not chosen and a.problem is None]
+        if chosen is None:
+            return None
+        if chosen.comparison is not None and self.previous is not None:
+            return Certainty(self.previous, "the champion before", chosen.comparison, chosen.correction)
+        if not others:
+            return None
+        next_best = max(others, key=_rank).candidate
+        comparison = _compare(chosen.candidate, next_best, _REPORTED_LEVEL)
+        return Certainty(next_best.number, "the next best", comparison, None) if comparison else None
+
+    @property
     def changes(self) -> bool:
         """Whether another version than before is to be in Production."""
         return self.winner is not None and self.winner != self.previous
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """The winner against another version: the champion that it replaces, or else the next best."""
+
+    other: int
+    role: str
+    comparison: Comparison
+    correction: Correction | None
 
 
 def decide(
@@ -115,6 +149,8 @@ def decide(
     unfit = _assess(holder, None, policy, scale).problem if holder else "it is gone"
     incumbent = None if unfit else holder
     assessed = tuple(_assess(candidate, incumbent, policy, scale) for candidate in candidates)
+    if incumbent is not None:
+        assessed = _weigh(assessed, incumbent, policy)
     fit = [a for a in assessed if a.problem is None]
     where = f"on {test_rows:,} test ratings"
     if incumbent is not None:
@@ -168,16 +204,37 @@ def _assess(
         guards.append(_bias_guard(metrics["auc"], metrics.get("baseline_bias_auc", float("nan"))))
     comparison = None
     if incumbent is not None and incumbent is not candidate:
-        guards += _per_user_guards(metrics, incumbent, policy.max_auc_per_user_drop)
-        if candidate.replicates is not None and incumbent.replicates is not None:
-            level = policy.confidence or _REPORTED_LEVEL
-            aucs = metrics["auc"], incumbent.metrics["auc"]
-            comparison = compare(aucs[0], candidate.replicates, aucs[1], incumbent.replicates, level=level)
-    assessment = Assessment(candidate, tuple(guards), comparison)
+        guards += _per_user_guards(candidate, incumbent, policy)
+        comparison = _compare(candidate, incumbent, _level(policy))
     failed = [guard.failure for guard in guards if not guard.passed]
-    if incumbent is not None and metrics["auc"] > incumbent.metrics["auc"]:
-        failed += _lacking_evidence(assessment, incumbent, policy)
-    return replace(assessment, problem="; ".join(failed) or None)
+    return Assessment(candidate, tuple(guards), comparison, problem="; ".join(failed) or None)
+
+
+def _weigh(assessed: tuple[Assessment, ...], incumbent: Candidate, policy: Policy) -> tuple[Assessment, ...]:
+    """Correct the gains of all that could be chosen for their number, and refuse those that lack evidence."""
+    compared = [a for a in assessed if a.problem is None and a.comparison is not None]
+    gains = np.array([a.comparison.difference for a in compared if a.comparison])
+    replicates = [a.candidate.replicates - incumbent.replicates for a in compared]  # type: ignore[operator]
+    corrections = correct(gains, np.array(replicates), level=_level(policy))
+    found = {a.candidate.number: correction for a, correction in zip(compared, corrections, strict=True)}
+    weighed = [replace(a, correction=found.get(a.candidate.number)) for a in assessed]
+    return tuple(
+        replace(a, problem=_lacking_evidence(a, incumbent, policy))
+        if a.problem is None and a.candidate.metrics["auc"] > incumbent.metrics["auc"]
+        else a
+        for a in weighed
+    )
+
+
+def _level(policy: Policy) -> float:
+    return policy.confidence or _REPORTED_LEVEL
+
+
+def _compare(candidate: Candidate, other: Candidate, level: float) -> Comparison | None:
+    if candidate.replicates is None or other.replicates is None:
+        return None
+    aucs = candidate.metrics["auc"], other.metrics["auc"]
+    return compare(aucs[0], candidate.replicates, aucs[1], other.replicates, level=level)
 
 
 def _undefined(metrics: dict[str, float]) -> str | None:
@@ -206,25 +263,34 @@ def _bias_guard(value: float, limit: float) -> Guard:
     return Guard("beat_bias", value > limit, value, limit, failure)
 
 
-def _per_user_guards(metrics: dict[str, float], incumbent: Candidate, drop: float) -> list[Guard]:
-    if "auc_per_user" not in metrics or "auc_per_user" not in incumbent.metrics:
+def _per_user_guards(candidate: Candidate, incumbent: Candidate, policy: Policy) -> list[Guard]:
+    """Refuse what is surely worse for users: by more than the drop as measured, and by all of its interval."""
+    name, drop = "max_auc_per_user_drop", policy.max_auc_per_user_drop
+    value, other = (found.metrics.get("auc_per_user") for found in (candidate, incumbent))
+    if value is None or other is None:
         return []  # no user has both classes: it exists for nobody
-    value, other = metrics["auc_per_user"], incumbent.metrics["auc_per_user"]
+    passed, interval, shown = value >= other - drop, None, ""
+    if candidate.user_replicates is not None and incumbent.user_replicates is not None:
+        replicates = candidate.user_replicates, incumbent.user_replicates
+        found = compare(value, replicates[0], other, replicates[1], level=_level(policy))
+        if found is not None:
+            passed = passed or found.high >= -drop
+            interval = other + found.low, other + found.high
+            shown = f" ({found.level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
     failure = (
-        f"its per-user AUC {value:.4f} is more than {drop:g} below version {incumbent.number}'s {other:.4f} "
-        "(max_auc_per_user_drop)"
+        f"its per-user AUC {value:.4f} is more than {drop:g} below version {incumbent.number}'s {other:.4f}{shown}"
     )
-    return [Guard("max_auc_per_user_drop", value >= other - drop, value, other - drop, failure)]
+    return [Guard(name, passed, value, other - drop, f"{failure} ({name})", interval)]
 
 
-def _lacking_evidence(better: Assessment, incumbent: Candidate, policy: Policy) -> list[str]:
-    """Why a higher AUC is not enough."""
+def _lacking_evidence(better: Assessment, incumbent: Candidate, policy: Policy) -> str | None:
+    """Why a higher AUC is not enough; None where it is."""
     gain = better.candidate.metrics["auc"] - incumbent.metrics["auc"]
     if gain < policy.min_gain:
-        return [f"its gain of {_gain(better, incumbent)} is below min_gain={policy.min_gain:g}"]
-    if policy.confidence and (better.comparison is None or better.comparison.low <= 0):
-        return [f"its gain of {_gain(better, incumbent)} does not exclude zero at confidence={policy.confidence:g}"]
-    return []
+        return f"its gain of {_gain(better, incumbent)} is below min_gain={policy.min_gain:g}"
+    if policy.confidence and (better.correction is None or better.correction.low <= 0):
+        return f"its gain of {_gain(better, incumbent)} does not exclude zero at confidence={policy.confidence:g}"
+    return None
 
 
 def _gain(better: Assessment, incumbent: Candidate) -> str:
@@ -232,4 +298,8 @@ def _gain(better: Assessment, incumbent: Candidate) -> str:
     comparison = better.comparison
     if comparison is None:
         return f"{gain:+.4f} (no interval: too few users)"
-    return f"{gain:+.4f} ({comparison.level:.0%} interval {comparison.low:+.4f} to {comparison.high:+.4f})"
+    interval = f"{comparison.level:.0%} interval {comparison.low:+.4f} to {comparison.high:+.4f}"
+    correction = better.correction
+    if correction is not None and correction.compared > 1:
+        interval += f", corrected for {correction.compared} compared {correction.low:+.4f} to {correction.high:+.4f}"
+    return f"{gain:+.4f} ({interval})"

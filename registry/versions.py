@@ -17,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from recsys.arrays import Floats
 from recsys.errors import InputError
+from recsys.evaluation import PROTOCOL
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
@@ -29,9 +30,11 @@ MODEL_DESCRIPTION = (
     "The version in Production carries the alias `champion`; every version's description says how it does."
 )
 ROLLED_BACK = "rolled_back"  # on a version taken out of Production: {"to": version, "by": person, "at": time}
-_EVALUATION = "evaluation."
-_REPLICATES = "replicates."
-_KEPT_REPLICATES = 3  # test sets whose replicates a version carries: 5 kB each, read with every list of versions
+# By test set, and by how its rows were measured, so that figures of an earlier release, or written by one in use beside
+# this, are never compared with those of this one.
+_EVALUATION = f"evaluation.{PROTOCOL}."
+_REPLICATES = f"replicates.{PROTOCOL}."
+_KEPT_REPLICATES = 3  # test sets whose replicates a version carries: 11 kB each, read with every list of versions
 _SHOWN = {"auc": "AUC", "auc_per_user": "per-user AUC", "rmse": "RMSE", "mae": "MAE"}
 
 
@@ -66,18 +69,25 @@ class Version:
         return self.source.removeprefix("models:/") if self.source.startswith("models:/m-") else None
 
     def metrics_on(self, test_digest: str) -> dict[str, float] | None:
-        """The metrics recorded for a test set, None where the version was not evaluated on it."""
+        """The metrics recorded for a test set, None where the version was not evaluated on it as served."""
         recorded = self.tags.get(_EVALUATION + test_digest)
         return None if recorded is None else {key: float(value) for key, value in json.loads(recorded).items()}
 
     def replicates_on(self, test_digest: str) -> Floats | None:
         """The bootstrap replicates of its AUC on a test set, shape (replicates,), to about 1e-5."""
-        recorded = self.tags.get(_REPLICATES + test_digest)
+        return self._replicates(test_digest, "auc", 1)
+
+    def user_replicates_on(self, test_digest: str) -> Floats | None:
+        """As `replicates_on`, of its per-user AUC; None where that does not exist."""
+        return self._replicates(test_digest, "auc_per_user", 2)
+
+    def _replicates(self, test_digest: str, measure: str, position: int) -> Floats | None:
+        recorded = self.tags.get(_REPLICATES + test_digest, "").split(" ")
         metrics = self.metrics_on(test_digest)
-        if recorded is None or metrics is None or "auc" not in metrics:
+        if len(recorded) <= position or metrics is None or measure not in metrics:
             return None
-        deviations = np.frombuffer(base64.b64decode(recorded.partition(" ")[2]), "<f2")
-        return metrics["auc"] + deviations.astype(np.float64)
+        deviations = np.frombuffer(base64.b64decode(recorded[position]), "<f2")
+        return metrics[measure] + deviations.astype(np.float64)
 
 
 @uninterrupted()
@@ -180,12 +190,17 @@ def load_version(version: Version) -> Recommender:
 
 @uninterrupted()
 def record_metrics(
-    version: Version, test_digest: str, metrics: Mapping[str, float], replicates: Floats | None = None
+    version: Version,
+    test_digest: str,
+    metrics: Mapping[str, float],
+    replicates: Floats | None = None,
+    user_replicates: Floats | None = None,
 ) -> Version:
     """Remember a version's metrics on a test set, as a tag, and say them in its description.
 
     Args:
         replicates: bootstrap replicates of the AUC, shape (replicates,); kept for the newest few test sets.
+        user_replicates: the same of the per-user AUC.
     """
     client = MlflowClient()
     number = str(version.number)
@@ -196,9 +211,10 @@ def record_metrics(
     elif "auc" in version.tags:
         stale.append("auc")  # it was of another test set
     if replicates is not None and "auc" in metrics:
-        deviations = (replicates - metrics["auc"]).astype("<f2").tobytes()
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        tags[_REPLICATES + test_digest] = f"{now} {base64.b64encode(deviations).decode()}"
+        kept = [datetime.now(UTC).isoformat(timespec="milliseconds"), _pack(replicates - metrics["auc"])]
+        if user_replicates is not None and "auc_per_user" in metrics:
+            kept.append(_pack(user_replicates - metrics["auc_per_user"]))
+        tags[_REPLICATES + test_digest] = " ".join(kept)
         others = [key for key in version.tags if key.startswith(_REPLICATES) and key not in tags]
         stale += sorted(others, key=version.tags.__getitem__, reverse=True)[_KEPT_REPLICATES - 1 :]
     for key in stale:
@@ -209,17 +225,24 @@ def record_metrics(
     return find_or_raise_version(version.name, version.number)
 
 
+def _pack(deviations: Floats) -> str:
+    return base64.b64encode(deviations.astype("<f2").tobytes()).decode()
+
+
 def describe(tags: Mapping[str, str]) -> str:
     """A version's description for people, from its tags; its beginning is all that a list of versions shows."""
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
     validation = _measures(tags["validation"])
     test_digest = tags.get("evaluated_on")
-    tested = _measures(tags[_EVALUATION + test_digest]) if test_digest else "not evaluated yet"
+    recorded = tags.get(f"{_EVALUATION}{test_digest}")
+    tested = _measures(recorded) if recorded else "not evaluated yet"
     lines = [f"{tags['family']}: {tested}."]
     if "standing" in tags:
         lines.append(f"{tags['standing'][:1].upper()}{tags['standing'][1:]}.")
-    if test_digest:
-        lines.append(f"Measured on test set `{test_digest}`.")
+    if recorded:
+        lines.append(f"Measured as served on test set `{test_digest}`.")
+    elif test_digest:
+        lines.append("An earlier release measured it in another way; `promote` measures it again.")
     lines.append(f"Trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).")
     lines.append(f"On the validation rows, before learning from them too: {validation}.")
     lines.append(f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.")

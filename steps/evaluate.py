@@ -43,17 +43,17 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
         run.log_metrics(measured.metrics)
     run.log_figures(plots.evaluation_plots(measured))
     run.log_json({"metrics": measured.metrics, "undefined": measured.undefined}, "evaluation.json")
-    replicates = bootstrap.replicate_auc(
-        dataset.test.users,
-        dataset.user_ids,
-        measured.liked,
-        measured.predictions.like_probability,
-        test_digest=dataset.test_digest,
-    )
-    recorded = versions.record_metrics(version, dataset.test_digest, measured.metrics, replicates)
+    scored = dataset.test.users, dataset.user_ids, measured.liked, measured.predictions.like_probability
+    digest = dataset.test_digest
+    replicates = bootstrap.replicate_auc(*scored, test_digest=digest)
+    user_replicates = bootstrap.replicate_user_auc(*scored, test_digest=digest)
+    recorded = versions.record_metrics(version, digest, measured.metrics, replicates, user_replicates)
     names = ("rmse", "mae", "auc", "auc_per_user")
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
     print(f"version {version.number} ({version.family}) on {len(measured.rows):,} test ratings: {shown}")
+    timed = [f"{name} {measured.metrics[f'timed_{name}']:.4f}" for name in names if f"timed_{name}" in measured.metrics]
+    if timed:
+        print(f"note: asked with the moments of the test ratings, which a server is not: {', '.join(timed)}")
     learnt, counted = recommender.knowledge.like_threshold, dataset.like_threshold
     if learnt != counted:
         print(f"note: version {version.number} learnt likes as ratings of at least {learnt:g}, here it is {counted:g}")

@@ -37,6 +37,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
         _check_classes(dataset)
         run.log_dataset(dataset, "test")
         run.set_tags({"data_version": dataset.digest})
+        record.decide_on(dataset.test_digest)
         choose = _Chooser(parameters, dataset, record)
         if parameters.dry_run:
             decision = choose(state)
@@ -83,17 +84,18 @@ class _Chooser:
         if version.family is None:
             return Candidate(version.number, family, version.stage, {}, "it was not registered by recsys")
         digest = self.dataset.test_digest
-        metrics, replicates = version.metrics_on(digest), version.replicates_on(digest)
-        measured = metrics is not None and replicates is not None and "seen_rows" in metrics
+        metrics = version.metrics_on(digest)
+        measured = metrics is not None and version.replicates_on(digest) is not None and "seen_rows" in metrics
         if not measured and version.number not in self._unmeasurable:
             try:
                 with open_run(f"evaluate version {version.number}") as run:
                     version = measure(version, self.dataset, run)
-                metrics, replicates = version.metrics_on(digest), version.replicates_on(digest)
+                metrics = version.metrics_on(digest)
             except InputError as error:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
-        return Candidate(version.number, family, version.stage, metrics or {}, problem, replicates)
+        replicates = version.replicates_on(digest), version.user_replicates_on(digest)
+        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates)
 
     def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
         asked = self.parameters.version

@@ -63,12 +63,15 @@ ROOMS = {
         "src/recsys/tuning/database_errors.py",
     ],
     "tenacity": ["src/recsys/runtime/retry.py"],
+    "uvicorn": ["src/recsys/serving/worker.py"],
+    "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
+    "sqlite3": ["src/recsys/serving/feedback.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
     "platformdirs": ["steps/support/entrypoint.py"],
 }
 # Programs of their own that stand in the library.
-PROGRAMS = ["src/recsys/training/launch/rank.py"]
+PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
@@ -208,7 +211,16 @@ def test_the_library_neither_reads_the_environment_nor_prints(path):
 def test_a_module_does_nothing_when_imported(path):
     """Statements at the top define; one loop sets the path, and one call names the model to MLflow."""
     allowed = {"steps/__init__.py": ast.For, "src/recsys/serving/pyfunc_model.py": ast.Expr}
-    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If)
+    definitions = (
+        ast.Import,
+        ast.ImportFrom,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.If,
+    )
     for node in tree(path).body:
         documents = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         exempt = isinstance(node, allowed.get(path.as_posix(), ()))
@@ -267,6 +279,30 @@ def test_every_package_that_is_imported_is_pinned_in_requirements():
         (testing, required() | required("requirements-dev.txt")),
     ):
         assert {PACKAGE_OF.get(name, name) for path in paths for name in tops(path)} - ours <= pinned
+
+
+def test_the_requirements_of_a_worker_are_pinned_as_everybodys():
+    own, all_ = (
+        {line.split("#")[0].strip() for line in (PROJECT / path).read_text(encoding="utf-8").splitlines()} - {""}
+        for path in ("src/recsys/serving/requirements.txt", "requirements.txt")
+    )
+    assert own <= all_
+
+
+WORKER_IMPORTS = """
+import json, sys
+import recsys.serving.worker
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+@pytest.mark.process
+def test_a_worker_imports_what_its_requirements_say():
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER_IMPORTS], cwd=PROJECT / "src", capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
+    assert not heavy & set(json.loads(done.stdout))
 
 
 def test_every_requirement_has_a_version():

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from recsys.data.dataset import Dataset
+from recsys.evaluation import PROTOCOL
 from recsys.settings import Settings
-from registry.policy import PRODUCTION, Assessment, Decision
+from registry.policy import PRODUCTION, Assessment, Decision, Guard
 from steps.support.runs import made_by
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ UNFINISHED = "unfinished"
 _PREFIX = "promotion."
 _MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
 _MOST_NOTES = 10
+_MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n
 _NOT_COMPARED = {"folder", "model_name", "dataset"}
 
 
@@ -33,9 +35,14 @@ class Record:
         """Say what is about to change, so that the history knows of it even if the process dies over it."""
         self._tag(decision, UNFINISHED)
 
+    def decide_on(self, test_digest: str) -> None:
+        """Say by which test set is decided."""
+        self.run.set_tags({f"{_PREFIX}test_digest": test_digest})
+
     def finish(self, decision: Decision, outcome: str, dataset: Dataset | None) -> None:
         """Write decision.json, and where versions were compared the table and the plot, and print them."""
-        self.run.log_json(self._content(decision, outcome, dataset), "decision.json")
+        earlier = 0 if dataset is None else self._earlier_promotions(dataset.test_digest)
+        self.run.log_json(self._content(decision, outcome, dataset, earlier), "decision.json")
         self._tag(decision, outcome)
         if dataset is None:
             return
@@ -45,7 +52,21 @@ class Record:
         print(f"\n{self.model_name} on the {len(dataset.test):,} test ratings of dataset {dataset.digest}:\n")
         print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="-"))
         print(f"\n{'dry run, nothing is moved: ' if outcome == 'dry_run' else ''}{decision.reason}")
+        _print_certainty(decision)
         _print_notes(decision)
+        if earlier >= _MANY_PROMOTIONS:
+            print(
+                f"note: {earlier} promotions were decided on this test set before: among a hundred versions that are "
+                f"equal, luck alone makes {_MANY_PROMOTIONS}; promote with -P confidence=0.95, or on newer ratings"
+            )
+
+    def _earlier_promotions(self, test_digest: str) -> int:
+        """How many promotions were decided on a test set before this one."""
+        from recsys.tracking.retry import retry_mlflow
+
+        wanted = {"outcome": "promoted", "test_digest": test_digest}
+        found = [record for record in retry_mlflow(find_decisions)(self.model_name) if wanted.items() <= record.items()]
+        return sum(record["run_id"] != self.run.run_id for record in found)
 
     def _tag(self, decision: Decision, outcome: str) -> None:
         tags = {
@@ -57,11 +78,17 @@ class Record:
         }
         self.run.set_tags({_PREFIX + key: value for key, value in tags.items()} | {"decision": decision.reason})
 
-    def _content(self, decision: Decision, outcome: str, dataset: Dataset | None) -> dict[str, Any]:
+    def _content(self, decision: Decision, outcome: str, dataset: Dataset | None, earlier: int) -> dict[str, Any]:
         provenance = made_by()
         compared = None
         if dataset is not None:
-            compared = {"digest": dataset.digest, "test_digest": dataset.test_digest, "test_rows": len(dataset.test)}
+            compared = {
+                "digest": dataset.digest,
+                "test_digest": dataset.test_digest,
+                "test_rows": len(dataset.test),
+                "measured": PROTOCOL,
+                "earlier_promotions": earlier,
+            }
         return {
             "model": self.model_name,
             "outcome": outcome,
@@ -74,6 +101,7 @@ class Record:
             "dirty": provenance["git_dirty"] == "true",
             "dataset": compared,
             "policy": self.policy,
+            "certainty": asdict(decision.certainty) if decision.certainty else None,
             "candidates": [_describe(assessment, dataset) for assessment in decision.assessments],
         }
 
@@ -118,12 +146,15 @@ def _describe(assessment: Assessment, dataset: Dataset | None) -> dict[str, Any]
         "metrics": candidate.metrics,
         "test_digest": dataset.test_digest if dataset and candidate.metrics else None,
         "difference_to_champion": asdict(assessment.comparison) if assessment.comparison else None,
-        "guards": {
-            guard.name: {"passed": guard.passed, "value": guard.value, "limit": guard.limit}
-            for guard in assessment.guards
-        },
+        "corrected_for_many": asdict(assessment.correction) if assessment.correction else None,
+        "guards": {guard.name: _of_guard(guard) for guard in assessment.guards},
         "problem": assessment.problem,
     }
+
+
+def _of_guard(guard: Guard) -> dict[str, Any]:
+    found: dict[str, Any] = {"passed": guard.passed, "value": guard.value, "limit": guard.limit}
+    return found | ({"interval": guard.interval} if guard.interval else {})
 
 
 def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
@@ -143,6 +174,10 @@ def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
             level = f"{comparison.level:.0%} interval" if comparison else "95% interval"
             row["to champion"] = f"{comparison.difference:+.4f}" if comparison else "-"
             row[level] = f"{comparison.low:+.4f} to {comparison.high:+.4f}" if comparison else "-"
+        if any(a.correction and a.correction.compared > 1 for a in decision.assessments):
+            correction = assessment.correction
+            row["corrected interval"] = f"{correction.low:+.4f} to {correction.high:+.4f}" if correction else "-"
+            row["p corrected"] = correction.p_value if correction else None
         rows.append(row | {"refused for": _refused_for(assessment), "stage": stage})
     return pd.DataFrame(rows)
 
@@ -152,6 +187,20 @@ def _refused_for(assessment: Assessment) -> str:
     if not assessment.problem:
         return "-"
     return ", ".join(failed) or ("evidence" if assessment.comparison else "see below")
+
+
+def _print_certainty(decision: Decision) -> None:
+    certainty = decision.certainty
+    if certainty is None:
+        return
+    found, correction = certainty.comparison, certainty.correction
+    said = f"p {found.p_value:.2g}"
+    if correction and correction.compared > 1:
+        said += f", corrected for {correction.compared} compared {correction.p_value:.2g}"
+    print(
+        f"how sure: version {decision.winner} is ahead of version {certainty.other}, {certainty.role}, in "
+        f"{found.ahead:.0%} of the draws of users ({said})"
+    )
 
 
 def _print_notes(decision: Decision) -> None:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
 from recsys.models.base.capabilities import family_names
+from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
@@ -181,11 +182,30 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+class ServeParameters(_Registering, Limits):
+    """Of `serve`."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; any but this machine's needs keys")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    workers: int = Field(2, ge=1, le=256, description="processes that answer")
+    poll: float = Field(5.0, gt=0, description="seconds between two looks at who is champion")
+    keys: str = Field(
+        "",
+        description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
+        "RECSYS_FEEDBACK_KEYS, by commas",
+    )
+    store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+    rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
+    max_loss: float = Field(
+        0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
+    )
+
+
 class DoctorParameters(_Step):
     """Of `doctor`."""
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "main", "doctor"]
+StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "serve", "main", "doctor"]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,
@@ -195,5 +215,6 @@ STEPS: dict[StepName, type[Settings]] = {
     "promote": PromoteParameters,
     "rollback": RollbackParameters,
     "history": HistoryParameters,
+    "serve": ServeParameters,
     "doctor": DoctorParameters,
 }

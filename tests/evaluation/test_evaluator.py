@@ -5,6 +5,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.evaluation.evaluator import evaluate
+from recsys.models.base.recommender import Predictions
 from recsys.training.trainer import learn_knowledge
 from tests.support.builders import TableRecommender
 
@@ -50,6 +51,8 @@ def test_metrics_are_those_worked_by_hand(square):
             "accuracy": 0.5,
             "f1_score": 2 / 3,
             "log_loss": -(math.log(0.8) + math.log(0.4) + math.log(0.3) + math.log(0.6)) / 4,
+            # The two of .6, one of which is liked, share a bin; .7 and .8 have one each.
+            "calibration_error": (2 * (0.6 - 0.5) + 0.7 + 0.2) / 4,
             "auc_per_user": (1 + 0) / 2,
             "auc_users": 2,
             "rows": 4,
@@ -141,11 +144,69 @@ def test_the_baselines_are_measured_on_the_same_rows(square):
     for name in ("rmse", "mae", "auc", "accuracy", "f1_score", "log_loss", "auc_per_user", "ndcg_at_10"):
         assert f"baseline_bias_{name}" in metrics
         assert f"baseline_most_popular_{name}" in metrics
+        assert f"baseline_most_liked_{name}" in metrics
 
 
 def test_most_popular_ranks_by_the_number_of_ratings(square):
     # Learnt from: w has 4 ratings, x 4, y 2, z 2: y and z tie in popularity, so every pair of the test does.
     assert evaluate(table(square), square).metrics["baseline_most_popular_auc"] == 0.5
+
+
+def test_most_liked_ranks_by_the_number_of_likes(square):
+    # Learnt from: w has 2 likes, x 2, y 1, z 1: y and z tie here too.
+    metrics = evaluate(table(square), square).metrics
+    assert metrics["baseline_most_liked_auc"] == 0.5
+
+
+def test_what_is_liked_more_often_goes_first(prepare_rows):
+    # Learnt from: y has 1 like of 3 ratings, z 2 of 2. What has most ratings is liked least, so they say nothing here.
+    learnt = ["ax5", "ax1", "bx2", "cy5", "dy1", "ey1", "cz5", "dz5"]
+    dataset = dataset_of(prepare_rows, *learnt, "ay1", "az5", "by1", "bz5")
+    metrics = evaluate(TableRecommender(learn_knowledge(dataset)[0], *np.zeros((2, 5, 3))), dataset).metrics
+    assert metrics["baseline_most_liked_auc"] == 1
+    assert metrics["baseline_most_popular_auc"] == 0.5
+
+
+def test_an_item_that_nobody_rated_is_in_no_list(prepare_rows):
+    """b likes v, which is new: its fallback, of a user who rates high, is above all that the table says."""
+    dataset = dataset_of(prepare_rows, *TRAIN, *VALIDATION, "ay5", "az1", "by2", "bv5")
+    metrics = evaluate(table(dataset, like=np.full((4, 4), 0.01)), dataset).metrics
+    assert metrics["ranked_users"] == 2
+    assert metrics["coverage_at_10"] == 2 / 5  # y and z
+    assert metrics["recall_at_10"] == 0.5  # a's y
+    assert metrics["baseline_most_popular_recall_at_10"] == 0.5
+
+
+class CheatRecommender(TableRecommender):
+    """Knows nothing but that who rates at an odd moment likes it."""
+
+    def _score_known_at(self, users, items, timestamps):
+        like = np.asarray(timestamps % 2, np.float64)
+        return Predictions(1 + 4 * like, like)
+
+
+def test_what_is_known_only_from_the_moment_of_a_rating_counts_beside_not_in_the_measures(prepare_rows):
+    """A family that cheats by timestamps wins by the timed number, and loses by the one that is compared."""
+    liked_at_odd = [(user, item, int(rating)) for user, item, rating in [*TRAIN, *VALIDATION, *TEST]]
+    rows = [(u, i, rating, 2 * moment + (rating >= 4)) for moment, (u, i, rating) in enumerate(liked_at_odd)]
+    dataset = prepare_rows(rows, split="time", test_size=0.25, validation_size=0.25)
+    honest = evaluate(table(dataset), dataset, baselines=False).metrics
+    flat = np.full((4, 4), 3.0), np.full((4, 4), 0.5)
+    cheat = evaluate(CheatRecommender(learn_knowledge(dataset)[0], *flat), dataset, baselines=False).metrics
+    assert cheat["timed_auc"] == cheat["timed_auc_per_user"] == 1
+    assert cheat["timed_rmse"] < honest["rmse"]
+    assert cheat["timed_auc"] > honest["auc"] > cheat["auc"] == 0.5
+    assert not any(name.startswith("timed_") for name in honest)
+
+
+def test_intervals_of_a_family_that_gives_them_are_counted(square):
+    class Spread(TableRecommender):
+        def predictive_std(self, user_ids, item_ids, timestamps=None):
+            return np.array([0.4, 0.5, 1.1, 0.1])
+
+    # The errors are 1, 1, 2 and 0; 1.96 standard deviations are 0.78, 0.98, 2.16 and 0.20.
+    metrics = evaluate(Spread(learn_knowledge(square)[0], np.array(RATING), np.array(LIKE)), square).metrics
+    assert metrics["interval_coverage"] == 2 / 4
 
 
 def test_every_metric_has_a_lower_case_name(square):

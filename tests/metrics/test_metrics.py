@@ -44,6 +44,27 @@ def test_accuracy_calls_a_like_from_one_half_on():
     assert metrics.accuracy(LIKED, np.array([0.5, 0.5, 0.49, 0.0])) == 1
 
 
+def test_calibration_error_is_the_mean_distance_of_probabilities_from_shares_of_likes():
+    # Sorted by probability, two bins: .1 and .3 of no likes, then .6 of none and .8 of a like.
+    liked, probability = np.array([True, False, False, False]), np.array([0.8, 0.1, 0.6, 0.3])
+    assert metrics.calibration_error(liked, probability, bins=2) == pytest.approx((0.4 + abs(1.4 - 1)) / 4)
+    assert metrics.calibration_error(liked, probability, bins=1) == pytest.approx(0.8 / 4)
+    assert metrics.calibration_error(liked, liked.astype(float)) == 0
+
+
+def test_rows_of_one_probability_share_a_bin_whatever_their_order():
+    """A constant is as far off as its distance from the share of likes, and not from each row."""
+    for seed in range(5):
+        liked = np.random.default_rng(seed).permutation(np.repeat([True, False], [60, 40]))
+        assert metrics.calibration_error(liked, np.full(100, 0.5)) == pytest.approx(0.1)
+
+
+def test_interval_coverage_is_the_share_within_two_standard_deviations():
+    ratings, predicted = np.array([5.0, 1, 3, 2]), np.array([4.0, 1, 1, 4])  # errors of 1, 0, 2 and 2
+    assert metrics.interval_coverage(ratings, predicted, np.array([0.52, 0.0, 1.0, 0.9])) == 2 / 4
+    assert metrics.interval_coverage(ratings, predicted, np.array([0.51, 0.0, 1.03, 1.03])) == 3 / 4
+
+
 def test_f1_score_is_the_harmonic_mean_of_precision_and_recall():
     # Called likes: rows 0, 2, 3, so precision is 1/3, recall 1/2.
     assert metrics.f1_score(LIKED, np.array([0.5, 0.4, 0.6, 0.7])) == pytest.approx(2 / (3 + 2))

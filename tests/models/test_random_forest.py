@@ -71,6 +71,8 @@ def test_the_same_data_and_seed_give_the_same_bytes(grow, tmp_path):
 def test_the_unused_bytes_of_nodes_are_not_saved(grow, tmp_path):
     recommender = grow()
     state = recommender.forest.estimators_[0].tree_.__getstate__()
+    # Copies, or they would be the own memory of the tree, which moves when its state is set.
+    state |= {name: state[name].copy() for name in ("nodes", "values")}
     raw = state["nodes"].view(np.uint8).reshape(len(state["nodes"]), -1)
     used = np.zeros(raw.shape[1], bool)
     for kind, offset in state["nodes"].dtype.fields.values():

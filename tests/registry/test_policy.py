@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -196,3 +199,64 @@ def test_every_candidate_shows_its_difference_to_the_champion():
         "beat_bias",
         "max_auc_per_user_drop",
     ]
+
+
+def with_user_replicates(candidate, spread):
+    """The candidate with replicates of its per-user AUC, independent of the others'."""
+    noise = spread * np.random.default_rng(1000 + candidate.number).normal(size=2000)
+    return replace(candidate, user_replicates=candidate.metrics["auc_per_user"] + noise)
+
+
+@pytest.mark.parametrize(("spread", "winner"), [(0.001, 1), (0.05, 2)])
+def test_per_user_auc_is_refused_for_a_drop_that_is_sure_only(spread, winner):
+    """The drop is 0.03 where 0.02 is allowed: with a narrow interval it is refused, with a wide one it may be none."""
+    candidates = [version(1, 0.8, per_user=0.70), version(2, 0.9, per_user=0.67)]
+    decision = decide([with_user_replicates(candidate, spread) for candidate in candidates], champion=1)
+    assert decision.winner == winner
+    guard = decision.assessments[1].guards[-1]
+    assert (guard.name, guard.passed) == ("max_auc_per_user_drop", winner == 2)
+    low, high = guard.interval
+    assert low < 0.67 < high
+    assert (high < guard.limit) == (winner == 1)
+    if winner == 1:
+        assert "is more than 0.02 below version 1's 0.7000 (95% interval of the difference -0" in decision.reason
+
+
+def test_a_small_drop_of_per_user_auc_passes_whatever_its_interval():
+    candidates = [version(1, 0.8, per_user=0.70), version(2, 0.9, per_user=0.69)]
+    assert decide([with_user_replicates(candidate, 0.001) for candidate in candidates], champion=1).winner == 2
+
+
+def test_what_one_version_shows_the_best_of_many_does_not():
+    """A gain of 2.5 standard errors excludes zero alone, and not where it is the highest of forty."""
+    others = [version(number, 0.8, spread=0.01) for number in range(3, 42)]
+    pair = [version(1, 0.8, spread=0.0), version(2, 0.825, spread=0.01)]
+    assert decide(pair, champion=1, confidence=0.95).winner == 2
+    decision = decide(pair + others, champion=1, confidence=0.95)
+    assert decision.winner == 1
+    assert re.search(
+        r"its gain of \+0\.0250 \(95% interval \+0\.00\d\d to \+0\.04\d\d, corrected for 40 compared -0\.00\d\d to "
+        r"\+0\.05\d\d\) does not exclude zero at confidence=0\.95$",
+        decision.reason,
+    )
+    correction = decision.assessments[1].correction
+    assert correction.compared == 40
+    assert decision.assessments[1].comparison.p_value < 0.05 < correction.p_value
+    by_default = decide(pair + others, champion=1)
+    assert by_default.winner == 2
+
+
+def test_what_could_not_be_chosen_is_not_counted():
+    refused = [version(number, 0.81, rmse=2) for number in range(3, 42)]
+    decision = decide([version(1, 0.8), version(2, 0.83), *refused], champion=1)
+    assert decision.assessments[1].correction.compared == 1
+
+
+def test_a_decision_says_how_sure_it_is():
+    replaced = decide([version(1, 0.80), version(2, 0.81)], champion=1).certainty
+    assert (replaced.other, replaced.role) == (1, "the champion before")
+    assert replaced.comparison.ahead == pytest.approx(0.76, abs=0.03)  # a gain of 0.7 standard errors
+    first = decide([version(1, 0.7), version(2, 0.8), version(3, 0.79)]).certainty
+    assert (first.other, first.role, first.correction) == (3, "the next best", None)
+    assert decide([version(1, 0.8)]).certainty is None
+    assert decide([]).certainty is None

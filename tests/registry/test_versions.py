@@ -114,7 +114,31 @@ def test_replicates_are_remembered_with_their_test_set(register):
     recorded = versions.record_metrics(version, "one", MEASURED, replicates)
     np.testing.assert_allclose(recorded.replicates_on("one"), replicates, atol=2e-5)
     assert recorded.replicates_on("two") is None
-    assert len(recorded.tags["replicates.one"]) < 6000  # MySQL keeps 65,535 bytes
+    assert len(recorded.tags["replicates.as-served.one"]) < 6000  # MySQL keeps 65,535 bytes
+
+
+def test_replicates_of_the_per_user_auc_stand_beside(register):
+    (version,) = register()
+    replicates = [value + np.random.default_rng(0).normal(0, 0.01, 2000) for value in (MEASURED["auc"], 0.7)]
+    recorded = versions.record_metrics(version, "one", MEASURED, *replicates)
+    np.testing.assert_allclose(recorded.replicates_on("one"), replicates[0], atol=2e-5)
+    np.testing.assert_allclose(recorded.user_replicates_on("one"), replicates[1], atol=2e-5)
+    assert len(recorded.tags["replicates.as-served.one"]) < 12_000
+    assert versions.record_metrics(version, "one", MEASURED, replicates[0]).user_replicates_on("one") is None
+
+
+def test_what_an_earlier_release_measured_is_kept_and_not_compared(registry, register):
+    """It asked for the test rows with their own timestamps."""
+    earlier = {"evaluation.one": json.dumps(MEASURED), "replicates.one": "2026-11-22 AAAA", "evaluated_on": "one"}
+    (version,) = register(**earlier, auc="0.8123")
+    assert version.metrics_on("one") is None
+    assert version.replicates_on("one") is None
+    assert "promote" in version.description
+    recorded = versions.record_metrics(version, "one", MEASURED | {"auc": 0.79}, np.array([0.7, 0.8]))
+    assert recorded.metrics_on("one")["auc"] == 0.79
+    assert recorded.tags["evaluation.one"] == earlier["evaluation.one"]
+    assert "AUC 0.7900" in recorded.description
+    assert "Measured as served on test set `one`" in recorded.description
 
 
 def test_undefined_replicates_stay_so(register):

@@ -43,6 +43,7 @@ def test_there_are_the_services_and_profiles():
         "mlflow-auth": ["auth"],
         "minio": ["s3"],
         "pipeline": ["pipeline"],
+        "serve": ["serve"],
     }
     assert secrets()["COMPOSE_PROFILES"] == "open"  # what starts without further choice
 
@@ -82,6 +83,7 @@ def test_what_must_last_is_on_named_volumes():
         ("mlflow-auth", "accounts", "/accounts"),
         ("minio", "minio", "/data"),
         ("pipeline", "data", "/data"),
+        ("serve", "serving", "/data"),
     }
     assert {volume for _, volume, _ in kept} == set(FILLED["volumes"])
 

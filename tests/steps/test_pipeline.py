@@ -54,7 +54,9 @@ def test_metrics_are_finite_and_lower_case(trained):
         assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in run.data.metrics)
     measured = set(trained.run_named("evaluate version 1").data.metrics)
     assert measured >= MEASURES | RANKING
-    assert {f"baseline_{name}_{key}" for name in ("bias", "most_popular") for key in ("auc", "ndcg_at_10")} <= measured
+    assert {
+        f"baseline_{name}_{key}" for name in ("bias", "most_popular", "most_liked") for key in ("auc", "ndcg_at_10")
+    } <= measured
     assert {f"validation_{key}" for key in MEASURES} <= set(trained.run_named("train random_forest").data.metrics)
     prepared = trained.run_named("prepare").data.metrics
     assert (prepared["dataset_size"], prepared["users"], prepared["items"]) == (1200, 60, 40)

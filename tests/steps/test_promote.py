@@ -174,6 +174,41 @@ def test_repair_finishes_a_half_done_promotion(trained, step, said):
     assert said().startswith("nothing to repair")
 
 
+def test_a_version_measured_by_an_earlier_release_is_measured_again(trained, step, said):
+    """It is in Production by what it did with the rows' timestamps; as served it has lost to version 2."""
+    step("promote", version=1, **ANY)
+    tags = trained.client.get_model_version("recsys", "1").tags
+    (key,) = [key for key in tags if key.startswith("evaluation.as-served.")]
+    trained.client.delete_model_version_tag("recsys", "1", key)
+    timed = json.loads(tags[key]) | {"auc": 0.9999, "auc_per_user": 0.9999}
+    trained.client.set_model_version_tag("recsys", "1", key.replace("as-served.", ""), json.dumps(timed))
+    said()
+    step("promote", **ANY)
+    assert "version 1 (bias) on" in said()
+    assert in_production(trained) == at(2)
+
+
+def test_the_record_says_how_sure_and_how_often_this_test_set_decided(trained, step, said, monkeypatch):
+    monkeypatch.setattr("steps.support.decision_record._MANY_PROMOTIONS", 2)
+    step("promote", version=1, **ANY)
+    first = decision_of(trained)
+    assert (first["dataset"]["earlier_promotions"], first["dataset"]["measured"]) == (0, "as-served")
+    assert "decided on this test set" not in said()
+    step("promote", **ANY)
+    shown = said()
+    assert re.search(r"how sure: version 2 is ahead of version 1, the champion before, in 100% of the draws", shown)
+    record = decision_of(trained)
+    assert record["dataset"]["earlier_promotions"] == 1
+    assert record["certainty"]["other"] == 1
+    assert record["certainty"]["comparison"]["ahead"] == 1
+    winner = next(candidate for candidate in record["candidates"] if candidate["version"] == 2)
+    assert winner["corrected_for_many"]["compared"] == 1
+    low, high = winner["guards"]["max_auc_per_user_drop"]["interval"]
+    assert low <= winner["metrics"]["auc_per_user"] <= high
+    step("promote", **ANY)
+    assert "note: 2 promotions were decided on this test set before" in said()
+
+
 def refused(capsys, step, name, **parameters):
     with pytest.raises(SystemExit) as ended:
         step(name, **parameters)

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from optuna import Study
 from optuna.trial import TrialState
 from sqlalchemy import event
 
@@ -16,6 +17,8 @@ from recsys.tuning.database_errors import retry_database
 from recsys.tuning.search import Search
 from recsys.tuning.study import SearchConfig
 from recsys.tuning.trials import STOPPED, counts, note_of, share_saved
+
+pytestmark = pytest.mark.store
 
 CONFIG = SearchConfig("bias", trials=3, heartbeat=1)
 
@@ -155,6 +158,16 @@ def test_a_study_of_something_else_is_refused(changes, message, dataset, storage
     run(dataset, storage)
     with pytest.raises(InputError, match=message):
         opened(dataset, storage, replace(CONFIG, **changes))
+
+
+def test_a_study_whose_trials_were_asked_with_timestamps_is_refused(dataset, storage, monkeypatch):
+    """Those of an earlier release, which did not say how it measured: the values cannot be compared."""
+    keep = Study.set_user_attr
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Study, "set_user_attr", lambda self, *pair: "protocol" in pair or keep(self, *pair))
+        run(dataset, storage)
+    with pytest.raises(InputError, match="belongs to protocol timed, got as-served; pass another -P study=…"):
+        opened(dataset, storage)
 
 
 def test_a_study_of_other_data_is_refused_with_both_digests(dataset, storage, prepare_rows):

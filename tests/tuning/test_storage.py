@@ -7,6 +7,8 @@ from sqlalchemy import event
 
 from recsys.tuning.storage import id_of, open_storage
 
+pytestmark = pytest.mark.store
+
 
 @pytest.fixture
 def storage(tmp_path):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from recsys.arrays import Codes
+from recsys.arrays import Codes, Floats
 from recsys.data.dataset import Dataset
+from recsys.data.interactions import Interactions
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
@@ -13,29 +14,51 @@ from recsys.training.trainer import learn_knowledge
 
 
 class PopularityRecommender(Recommender):
-    """Everybody likes what many have rated: the rating grows with the logarithm of an item's rating count."""
+    """Everybody likes what is popular: the rating grows with the logarithm of an item's count.
 
-    family = "most_popular"
+    Who asks does not matter, so that an unknown user gets what all get; an unknown item has been counted 0 times.
 
-    def __init__(self, knowledge: Knowledge, line: tuple[float, float], likes: LikeCalibration) -> None:
+    Args:
+        popularity: (items,) logarithms of 1 + count.
+        line: slope and intercept of the rating over the popularity.
+    """
+
+    def __init__(
+        self, family: str, knowledge: Knowledge, popularity: Floats, line: tuple[float, float], likes: LikeCalibration
+    ) -> None:
         super().__init__(knowledge, Settings())
+        self.family = family
+        self.popularity = popularity
         self.line = line
         self.likes = likes
-        self.popularity = np.log1p(np.bincount(knowledge.seen[:, 1], minlength=len(knowledge.item_ids)))
+
+    def score(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> Predictions:
+        """Predict from the items alone."""
+        popularity = np.where(items >= 0, self.popularity[items], 0.0)
+        slope, intercept = self.line
+        rating = np.clip(slope * popularity + intercept, *self.knowledge.scale)
+        return Predictions(rating, self.likes.probability(popularity))
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
-        popularity = self.popularity[items]
-        slope, intercept = self.line
-        return Predictions(slope * popularity + intercept, self.likes.probability(popularity))
+        return self.score(users, items)
 
 
 def baseline_recommenders(dataset: Dataset) -> dict[str, Recommender]:
     """The baselines by name, learnt from the dataset's training and validation rows."""
     knowledge, rows = learn_knowledge(dataset)
-    popularity = np.log1p(np.bincount(rows.items, minlength=len(knowledge.item_ids)))[rows.items]
-    slope, intercept = np.polyfit(popularity, rows.ratings, 1) if np.ptp(popularity) else (0.0, rows.ratings.mean())
-    likes = calibrate(popularity, dataset.likes(rows))
     return {
         "bias": BiasRecommender(knowledge, Config()),
-        "most_popular": PopularityRecommender(knowledge, (float(slope), float(intercept)), likes),
+        "most_popular": _popularity("most_popular", knowledge, rows, rows.items, dataset),
+        "most_liked": _popularity("most_liked", knowledge, rows, rows.items[dataset.likes(rows)], dataset),
     }
+
+
+def _popularity(
+    family: str, knowledge: Knowledge, rows: Interactions, counted: Codes, dataset: Dataset
+) -> PopularityRecommender:
+    """By how often each item is among `counted`; the ratings and likes of `rows` say what that is worth."""
+    popularity = np.log1p(np.bincount(counted, minlength=len(knowledge.item_ids)))
+    of_row = popularity[rows.items]
+    slope, intercept = np.polyfit(of_row, rows.ratings, 1) if np.ptp(of_row) else (0.0, rows.ratings.mean())
+    line = float(slope), float(intercept)
+    return PopularityRecommender(family, knowledge, popularity, line, calibrate(of_row, dataset.likes(rows)))

@@ -1,4 +1,4 @@
-"""How sure the difference between two models' AUCs is: a bootstrap over users, paired by common weights.
+"""How sure the difference between two models' measures is: a bootstrap over users, paired by common weights.
 
 Ratings of one user are not independent, so users are drawn, not rows (a cluster bootstrap, Field and Welsh 2007). A
 replicate weights every user's rows by a count from Poisson(1), which draws users with replacement without keeping their
@@ -13,6 +13,7 @@ from math import exp, factorial
 import numpy as np
 from scipy import sparse
 
+from recsys import metrics
 from recsys.arrays import Codes, Flags, Floats, Ids
 
 REPLICATES = 2_000
@@ -21,17 +22,32 @@ _MOST_WORK = 2_000_000_000  # rows times replicates: beyond a million rows there
 _BLOCK = 50  # replicates at a time
 _CHUNK = 2048  # runs at a time: their weights then stay in the processor's cache
 _FEWEST_DEFINED = 0.9
+_HOPELESS = 3.0  # standard errors
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of AUCs with its percentile interval and a two-sided p-value for "no difference"."""
+    """A difference with its percentile interval and a two-sided p-value for "no difference".
+
+    `ahead` is the share of the replicates in which it is above zero, those in which it is zero counting half.
+    """
 
     difference: float
     low: float
     high: float
     level: float
     p_value: float
+    ahead: float
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The interval and the p-value of a difference that was one of `compared`, of which any could have been chosen."""
+
+    low: float
+    high: float
+    p_value: float
+    compared: int
 
 
 def count_replicates(rows: int) -> int:
@@ -48,9 +64,8 @@ def replicate_auc(users: Codes, user_ids: Ids, liked: Flags, score: Floats, *, t
         score: (n,) higher where a like is more probable; ties count half.
         test_digest: hexadecimal; with the ids of the users it decides the weights.
     """
-    present, of_row = np.unique(users, return_inverse=True)
-    rank = np.empty(len(present), np.int32)
-    rank[np.argsort(user_ids[present])] = np.arange(len(present))  # the weights go by id, whatever the codes
+    present, rank = _ranked(users, user_ids)
+    of_row = np.searchsorted(present, users)
     order = np.lexsort((liked, score))  # within a tie the others first
     runs = _find_runs(rank[of_row[order]], liked[order], score[order], len(present))
     replicates = count_replicates(len(liked))
@@ -62,6 +77,23 @@ def replicate_auc(users: Codes, user_ids: Ids, liked: Flags, score: Floats, *, t
         return np.concatenate(list(pool.map(block, range(0, replicates, _BLOCK))))[:replicates]
 
 
+def replicate_user_auc(users: Codes, user_ids: Ids, liked: Flags, score: Floats, *, test_digest: str) -> Floats:
+    """The mean AUC within users of every replicate, on the same draws as `replicate_auc`, whose arguments it takes.
+
+    NaN where a replicate draws no user who has both classes.
+    """
+    present, rank = _ranked(users, user_ids)
+    with_both, values = metrics.user_aucs(users, liked, score)
+    rows = rank[np.searchsorted(present, with_both)]
+    found = []
+    replicates = count_replicates(len(liked))
+    for start in range(0, replicates, _BLOCK):
+        weights = _weights(test_digest, start, len(present))[rows]  # (users with both classes, block)
+        with np.errstate(invalid="ignore"):
+            found.append(values @ weights / weights.sum(axis=0, dtype=np.float64))
+    return np.concatenate(found)[:replicates]
+
+
 def compare(auc: float, replicates: Floats, other_auc: float, other: Floats, *, level: float) -> Comparison | None:
     """How much higher `auc` is than `other_auc`, from their replicates on one test set.
 
@@ -69,12 +101,63 @@ def compare(auc: float, replicates: Floats, other_auc: float, other: Floats, *, 
     """
     differences = replicates - other
     defined = differences[np.isfinite(differences)]
-    if len(differences) == 0 or len(defined) < _FEWEST_DEFINED * len(differences):
+    if _are_too_few(defined, differences):
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     p_value = min(1.0, 2 * (tail + 1) / (len(defined) + 1))
-    return Comparison(auc - other_auc, float(low), float(high), level, p_value)
+    ahead = float(np.mean(defined > 0) + np.mean(defined == 0) / 2)
+    return Comparison(auc - other_auc, float(low), float(high), level, p_value, ahead)
+
+
+def correct(gains: Floats, replicates: Floats, *, level: float) -> list[Correction | None]:
+    """Intervals and p-values that hold for all of several gains at once, and so for whichever is chosen.
+
+    A gain is as surprising as the largest of all would be if none was real: in every replicate the largest deviation
+    from what was measured is taken over all, each in units of its own standard error (White 2000, Hansen 2005). For a
+    single gain that is what `compare` says. Gains of more than `_HOPELESS` standard errors below zero could not have
+    been the largest by luck: they are not counted, and have no correction.
+
+    Args:
+        gains: (k,) differences to one version, as measured.
+        replicates: (k, replicates) the same differences by replicate.
+
+    Returns:
+        One of each gain; None where it is not counted, or where too many replicates are undefined.
+    """
+    found: list[Correction | None] = [None] * len(gains)
+    if len(gains) == 0:
+        return found
+    defined = replicates[:, np.isfinite(replicates).all(axis=0)]
+    if _are_too_few(defined[0], replicates[0]):
+        return found
+    errors = defined.std(axis=1)
+    counted = gains >= -_HOPELESS * errors
+    moving = counted & (errors > 0)  # who answers as the other does differs by nothing, for sure
+    compared = int(counted.sum())
+    deviations = (gains[moving, None] - defined[moving]) / errors[moving, None]
+    highest, lowest = (deviations.max(axis=0), deviations.min(axis=0)) if moving.any() else (np.zeros(1), np.zeros(1))
+    above, below = np.quantile(highest, (1 + level) / 2), np.quantile(lowest, (1 - level) / 2)
+    for position in np.flatnonzero(counted):
+        gain, error = float(gains[position]), float(errors[position])
+        p_value = 1.0
+        if error > 0:
+            tail = min((highest >= gain / error).sum(), (lowest <= gain / error).sum())
+            p_value = min(1.0, 2 * (int(tail) + 1) / (len(highest) + 1))
+        found[position] = Correction(float(gain - above * error), float(gain - below * error), p_value, compared)
+    return found
+
+
+def _are_too_few(defined: Floats, replicates: Floats) -> bool:
+    return len(replicates) == 0 or len(defined) < _FEWEST_DEFINED * len(replicates)
+
+
+def _ranked(users: Codes, user_ids: Ids) -> tuple[Codes, Codes]:
+    """The users there are, and the row of each in the weights: they go by id, whatever the codes."""
+    present = np.unique(users)
+    rank = np.empty(len(present), np.int32)
+    rank[np.argsort(user_ids[present])] = np.arange(len(present))
+    return present, rank
 
 
 def _poisson_table() -> Floats:

@@ -1,4 +1,8 @@
-"""A recommender and a dataset in, an Evaluation out."""
+"""A recommender and a dataset in, an Evaluation out.
+
+A row is asked for as a server asks: by user and item, without the moment of its rating, which nobody knows before it is
+given (docs/decisions/0015-as-served.md).
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +52,9 @@ def evaluate(
 ) -> Evaluation:
     """Measure a recommender on every row of a part; unknown users and items are scored by the fallback.
 
+    Rows are scored as served, without their timestamps. What these would add is measured beside, as `timed_auc`,
+    `timed_rmse` and `timed_auc_per_user`, where there are some and the recommender uses them.
+
     Args:
         ranking: also rank the whole catalogue for the part's users, items of the rows learnt from excluded.
         baselines: also measure the baselines on the same rows, as `baseline_bias_rmse` and so on.
@@ -58,11 +65,12 @@ def evaluate(
     rows: Interactions = getattr(dataset, part)
     liked = dataset.likes(rows)
     users, items = _codes(recommender, dataset)
-    predictions = _score(recommender, users[rows.users], items[rows.items], rows.timestamps)
-    values = _pooled(rows, liked, predictions)
+    pairs = users[rows.users], items[rows.items]
+    predictions = _score(recommender, *pairs)
     _, user_auc = metrics.user_aucs(rows.users, liked, predictions.like_probability)
-    values["auc_per_user"] = float(user_auc.mean()) if len(user_auc) else float("nan")
+    values = _pooled(rows, liked, predictions)
     values |= {
+        "auc_per_user": _mean(user_auc),
         "rows": len(rows),
         "positive_rate": float(liked.mean()),
         "auc_users": len(user_auc),
@@ -70,6 +78,11 @@ def evaluate(
         "unknown_item_rows": int((items[rows.items] < 0).sum()),
         "seen_rows": recommender.knowledge.count_seen(users[rows.users], items[rows.items]),
     }
+    spread = recommender.predictive_std(dataset.user_ids[rows.users], dataset.item_ids[rows.items])
+    if spread is not None:
+        values["interval_coverage"] = metrics.interval_coverage(rows.ratings, predictions.rating, spread)
+    if rows.timestamps is not None and recommender.uses_time:
+        values |= _timed(rows, liked, _score(recommender, *pairs, rows.timestamps))
     if ranking:
         values |= _ranking(recommender, dataset, part, seed)
     if baselines:
@@ -135,17 +148,37 @@ def _pooled(rows: Interactions, liked: Flags, predictions: Predictions) -> dict[
         "accuracy": metrics.accuracy(liked, like),
         "f1_score": metrics.f1_score(liked, like),
         "log_loss": metrics.log_loss(liked, like),
+        "calibration_error": metrics.calibration_error(liked, like),
     }
 
 
+def _timed(rows: Interactions, liked: Flags, predictions: Predictions) -> dict[str, float]:
+    """The measures that stand beside those as served, of predictions for the moments of the rows."""
+    _, user_auc = metrics.user_aucs(rows.users, liked, predictions.like_probability)
+    return {
+        "timed_auc": metrics.auc(liked, predictions.like_probability),
+        "timed_rmse": metrics.rmse(rows.ratings, predictions.rating),
+        "timed_auc_per_user": _mean(user_auc),
+    }
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def _reason(metric: str, liked: Flags) -> str:
+    metric = metric.removeprefix("timed_")
     if metric == "auc":
         return f"all {len(liked)} rows are {'likes' if liked.all() else 'no likes'}"
     return "no user has both likes and other ratings" if metric == "auc_per_user" else "no user likes anything"
 
 
 def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -> dict[str, float]:
-    """Rank all items for users who like something in the part, by the probability of a like."""
+    """Rank all known items for users who like something in the part, by the probability of a like.
+
+    An item that nobody rated in the rows learnt from is not shown: its fallback says nothing about it, and may be on
+    another scale than the scores of the others.
+    """
     rows: Interactions = getattr(dataset, part)
     relevant = rows[np.flatnonzero(dataset.likes(rows))]
     users = np.unique(relevant.users)
@@ -169,14 +202,16 @@ def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -
         pairs = np.repeat(user_codes[batch], n_items), np.tile(item_codes, len(batch))
         score = _score(recommender, *pairs).like_probability.reshape(shape)
         score[_cells(learnt, row_of, start, len(batch))] = -np.inf
+        score[:, item_codes < 0] = -np.inf
         wanted = np.zeros(shape, bool)
         wanted[_cells(relevant, row_of, start, len(batch))] = True
         best = np.argpartition(-score, top - 1, axis=1)[:, :top]
         order = np.argsort(-np.take_along_axis(score, best, 1), axis=1, kind="stable")
         best = np.take_along_axis(best, order, 1)
         # Who has rated nearly everything gets a shorter list.
-        lists[start : start + step] = np.where(np.isfinite(np.take_along_axis(score, best, 1)), best, -1)
-        hits[start : start + step] = np.take_along_axis(wanted, best, 1)
+        shown = np.isfinite(np.take_along_axis(score, best, 1))
+        lists[start : start + step] = np.where(shown, best, -1)
+        hits[start : start + step] = np.take_along_axis(wanted, best, 1) & shown
     counts = np.bincount(relevant.users, minlength=len(dataset.user_ids))[users]
     return {
         "ndcg_at_10": float(metrics.ndcg(hits, counts).mean()),

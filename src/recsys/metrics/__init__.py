@@ -4,16 +4,18 @@ Every function is defined on at least one row; where a measure does not exist (n
 so with NaN, which callers report as "undefined" and never log. A like is a rating of at least the threshold.
 """
 
-from recsys.metrics.classification import accuracy, auc, auc_by_ranks, f1_score, log_loss, user_aucs
+from recsys.metrics.classification import accuracy, auc, auc_by_ranks, calibration_error, f1_score, log_loss, user_aucs
 from recsys.metrics.ranking import coverage, ndcg, recall
-from recsys.metrics.regression import mae, rmse
+from recsys.metrics.regression import interval_coverage, mae, rmse
 
 __all__ = [
     "accuracy",
     "auc",
     "auc_by_ranks",
+    "calibration_error",
     "coverage",
     "f1_score",
+    "interval_coverage",
     "log_loss",
     "mae",
     "ndcg",

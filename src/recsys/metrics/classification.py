@@ -68,5 +68,19 @@ def log_loss(liked: Flags, probability: Floats) -> float:
     return float(sk.log_loss(liked, np.clip(probability, 1e-6, 1 - 1e-6), labels=[False, True]))
 
 
+def calibration_error(liked: Flags, probability: Floats, bins: int = 15) -> float:
+    """Expected calibration error (Naeini et al. 2015): mean distance of probabilities from shares of likes, by bins.
+
+    The bins hold equally many rows as far as ties allow: rows of one probability share a bin, so that the order of the
+    rows does not matter.
+    """
+    order = np.argsort(probability, kind="stable")
+    ordered = probability[order]
+    rank = np.searchsorted(ordered, ordered)  # of the first row with the same probability
+    bin_of = rank * bins // len(ordered)
+    excess = np.bincount(bin_of, ordered - liked[order])
+    return float(np.abs(excess).sum() / len(ordered))
+
+
 def _both(liked: Flags) -> bool:
     return bool(liked.any()) and not bool(liked.all())

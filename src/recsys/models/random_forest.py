@@ -184,6 +184,8 @@ def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:
             array = np.zeros_like(stored)
             for field in stored.dtype.names or [...]:
                 array[field] = stored[field]
+            if "missing_go_to_left" in (stored.dtype.names or ()):
+                array["missing_go_to_left"][stored["left_child"] < 0] = 0  # scikit-learn leaves it unset in leaves
             content = io.BytesIO()
             np.save(content, array, allow_pickle=False)
             archive.writestr(ZipInfo(f"{number}.npy"), content.getvalue(), ZIP_DEFLATED, 3)

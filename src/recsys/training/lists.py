@@ -10,13 +10,13 @@ from recsys import metrics
 from recsys.arrays import Array, Codes, Floats
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
-from recsys.models.base.item_to_item import CoCounts, Input, ItemToItem, Regression, count_together, learn_item_to_item
+from recsys.models.base.item_to_item import CoCounts, ItemToItem, Regression, Signal, count_together, learn_item_to_item
 from recsys.models.base.lists import POOL, ListModel, ListSettings, RatedItems
 from recsys.models.base.ranking import best_items
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
 
-INPUTS: tuple[Input, ...] = ("ratings", "likes")
+SIGNALS: tuple[Signal, ...] = ("ratings", "likes")
 RIDGES = (100.0, 200.0, 400.0, 800.0)
 RELATIVE_RIDGES = (0.3, 0.0, 1.0)
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -105,12 +105,12 @@ def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
     """
     settings, rated = recommender.list_settings(), collect_ratings(recommender, dataset, ("train",))
     validation = _validation_of(recommender, dataset)
-    counts: dict[Input, CoCounts] = {}
+    counts: dict[Signal, CoCounts] = {}
 
     def attempt(regression: Regression) -> tuple[Floats, ListModel]:
-        if regression.input not in counts:
-            counts[regression.input] = _count(rated, regression, recommender)
-        item_to_item = learn_item_to_item(counts[regression.input], regression)
+        if regression.signal not in counts:
+            counts[regression.signal] = _count(rated, regression, recommender)
+        item_to_item = learn_item_to_item(counts[regression.signal], regression)
         model = _list_model(rated, item_to_item, regression, 0.0, recommender)
         return _ndcgs(recommender, model, validation, [0.0])[0], model
 
@@ -122,7 +122,7 @@ def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
         found = attempt(tried)
         gain = found[0] - best[0]
         # Another input has to be better by more than a standard error: it answers for other users, too.
-        needed = gain.std() / np.sqrt(max(len(gain) - 1, 1)) if "input" in change else 0.0
+        needed = gain.std() / np.sqrt(max(len(gain) - 1, 1)) if "signal" in change else 0.0
         if gain.mean() > needed:
             best = found
     exponents = EXPONENTS if settings.exponent is None else (settings.exponent,)
@@ -132,7 +132,7 @@ def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
 
 def _first(settings: ListSettings) -> Regression:
     return Regression(
-        settings.input or INPUTS[0],
+        settings.signal or SIGNALS[0],
         RIDGES[1] if settings.ridge is None else settings.ridge,
         RELATIVE_RIDGES[0] if settings.relative_ridge is None else settings.relative_ridge,
     )
@@ -143,7 +143,7 @@ def _changes(settings: ListSettings) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     found += [{"ridge": ridge} for ridge in RIDGES if settings.ridge is None]
     found += [{"relative_ridge": share} for share in RELATIVE_RIDGES if settings.relative_ridge is None]
-    found += [{"input": kind} for kind in INPUTS if settings.input is None]
+    found += [{"signal": kind} for kind in SIGNALS if settings.signal is None]
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import optuna
 
 from recsys.errors import InputError
+from recsys.evaluation import PROTOCOL
 from recsys.models.base.capabilities import capabilities
 from recsys.models.base.family import family_module
 from recsys.settings import Settings
@@ -74,8 +75,11 @@ class StudyDefinition:
             "metric": self.config.metric,
             "direction": self.config.direction,
             "space": search_space.digest(self.space),
+            "protocol": PROTOCOL,
         }
         found = dict(study.user_attrs)
+        if study.trials and "family" in found:
+            found.setdefault("protocol", "timed")  # trials of an earlier release were asked with the rows' timestamps
         if study.trials and not found.keys() >= belongs.keys():
             raise InputError(f"study {self.name!r} was not made by this project; pass another -P study=…")
         found["direction"] = study.direction.name.lower()

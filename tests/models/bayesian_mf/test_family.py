@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -7,7 +9,7 @@ from recsys.models.base.family import family_module
 from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.models.bayesian_mf import checkpoint
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.mcmc import rank_auc, standard_errors
+from recsys.models.bayesian_mf.evidence import auc_standard_errors, is_clearly_better, rank_auc, standard_errors
 from recsys.models.bayesian_mf.threshold import adjacent_levels
 from recsys.settings import parse_settings
 from recsys.testing.datasets import prepared, rated
@@ -123,9 +125,26 @@ def test_where_there_is_nothing_but_biases_it_is_no_worse_than_they_are(seed, tm
     assert rmse(sampled) < 1.01 * rmse(bias)
 
 
-def test_moods_are_found_where_there_are_some_and_only_there(fitted, tmp_path):
+def test_what_validation_chooses_does_not_depend_on_the_moments_of_its_rows(tmp_path):
+    """A server does not know them. In these rows they say more than all the rest: asked with them, time would help."""
     moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
-    with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
+    elsewhere = replace(moody.validation, timestamps=moody.validation.timestamps + 1e6)
+    config = Config(embedding_size=4, samples=12)
+    fitted = [
+        train("bayesian_mf", dataset, config, seed=0, refit=False).chosen
+        for dataset in (moody, moody.holding(validation=elsewhere))
+    ]
+    assert not fitted[0].uses_time
+    assert fitted[0].choices() == fitted[1].choices()
+    assert fitted[0].threshold == fitted[1].threshold
+    np.testing.assert_array_equal(fitted[0].draws.users, fitted[1].draws.users)
+
+
+def test_moods_tell_of_their_own_moment_and_are_kept_only_if_they_help_without(fitted, tmp_path):
+    """A server is asked about moments after all sessions, so that is how the validation rows are predicted."""
+    moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
+    with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12, time="true"), seed=0).final
+    chosen = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
     without = train("bayesian_mf", moody, Config(embedding_size=4, samples=12, time="false"), seed=0).final
     assert with_time.choices()["time"]
     assert not without.choices()["time"]
@@ -138,6 +157,7 @@ def test_moods_are_found_where_there_are_some_and_only_there(fitted, tmp_path):
     moments = moody.test.timestamps
     assert rmse(with_time, moments) < 0.95 * rmse(without, moments)
     assert rmse(with_time, None) == pytest.approx(rmse(without, None), rel=0.05)
+    assert rmse(chosen, None) < 1.01 * min(rmse(with_time, None), rmse(without, None))
     assert rmse(without, moments) == rmse(without, None)
 
 
@@ -153,7 +173,7 @@ def test_who_rated_what_is_learnt_from_where_it_tells_something(tmp_path):
     assert train("bayesian_mf", groups, Config(embedding_size=4, samples=2), seed=0).final.implicit
 
 
-@pytest.mark.parametrize("setting", ["implicit", "time"])
+@pytest.mark.parametrize("setting", ["implicit", "time", "user_noise"])
 @pytest.mark.parametrize("value", ["true", "false"])
 def test_terms_can_be_set(dataset, setting, value):
     config = Config(embedding_size=2, samples=1).model_copy(update={setting: value})
@@ -198,9 +218,12 @@ def test_a_stopped_training_goes_on_to_the_same_end(dataset, tmp_path, monkeypat
         assert first.like_probability.tolist() == second.like_probability.tolist()
 
 
+NO_TRIALS = {"embedding_size": 2, "implicit": "false", "time": "false", "user_noise": "true"}
+
+
 def test_a_finished_chain_can_be_made_longer_and_another_one_is_not_touched(dataset, tmp_path):
     def fit(samples, seed=3):
-        config = Config(embedding_size=2, samples=samples, chain=str(tmp_path), implicit="false", time="false")
+        config = Config(samples=samples, chain=str(tmp_path), **NO_TRIALS)
         heard = []
         train("bayesian_mf", dataset, config, seed=seed, refit=False, report=lambda *sweep: heard.append(sweep[0]))
         return heard
@@ -271,6 +294,27 @@ def test_standard_errors_count_users_and_not_rows():
     assert standard_errors(gain, alone) == pytest.approx(4.0)  # a mean of 2, and a root of four squares of 1 over 4
     assert standard_errors(gain, np.array([0, 1, 0, 1], np.int32)) == pytest.approx(4 / 2**0.5)
     assert standard_errors(gain[:0], alone[:0]) == 0
+
+
+def test_standard_errors_of_an_auc_are_those_of_users_drawn_again():
+    random = np.random.default_rng(0)
+    users = np.repeat(np.arange(300), 4)
+    liked = random.random(1200) < 0.4
+    taste = np.repeat(random.normal(size=300), 4)
+    better, worse = liked + random.normal(size=1200) + 0.3 * taste, np.round(liked + 2 * random.normal(size=1200))
+    drawn = []
+    for _ in range(200):
+        rows = (random.integers(0, 300, 300)[:, None] * 4 + np.arange(4)).ravel()
+        drawn.append(roc_auc_score(liked[rows], better[rows]) - roc_auc_score(liked[rows], worse[rows]))
+    gain = roc_auc_score(liked, better) - roc_auc_score(liked, worse)
+    assert auc_standard_errors(liked, better, worse, users) == pytest.approx(gain / np.std(drawn), rel=0.2)
+    assert auc_standard_errors(np.ones(1200, bool), better, worse, users) == 0
+
+
+def test_a_gain_is_clear_if_nothing_else_is_lost():
+    assert is_clearly_better(1.2, -0.5, 0.0)
+    assert not is_clearly_better(3.0, -1.2, 0.0)
+    assert not is_clearly_better(0.9, 0.9, 0.9)
 
 
 def test_rank_auc_is_the_area_under_the_curve():

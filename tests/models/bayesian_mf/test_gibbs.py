@@ -87,7 +87,11 @@ def test_the_batched_solve_is_a_loop_of_solves(cells, monkeypatch):
         assert chain.users.factors[user].numpy() == pytest.approx(expected, abs=1e-4)
         assert chain.users.expected[user].numpy() == pytest.approx(expected, abs=1e-4)
         product, rest = regressors[:, :-1] @ expected[:-1], target - expected[-1]
-        found = ((rest - product) ** 2).sum(), (product**2).sum(), (product * rest).sum()
+        bias = expected[-1]
+        found = (
+            *(((rest - product) ** 2).sum(), (product**2).sum(), (product * rest).sum()),
+            *(len(rows) * bias**2, bias * (rest + bias - product).sum(), bias * product.sum()),
+        )
         assert sums[user] == pytest.approx(found, rel=1e-3, abs=2e-3)
 
 
@@ -127,6 +131,9 @@ class FixedNoise(Chain):
         pass
 
     def _stretch(self, entity, moments):
+        return 1.0
+
+    def _stretch_biases(self, entity, moments):
         pass
 
 
@@ -241,13 +248,14 @@ class FixedRatings(Chain):
 def test_draws_go_with_data_drawn_by_them(monkeypatch):
     """Geweke (2004): drawing ratings given the unknowns and the unknowns given the ratings keeps to the prior.
 
-    So the width of each entity, whose prior is Gamma(1, 1), is in each third of that a third of the time.
+    So the width of each entity, whose prior is Gamma(1, 1), is in each third of that a third of the time; and so is
+    the precision of its biases, whose prior is chi-square with 2 degrees of freedom.
     """
     monkeypatch.setitem(globals(), "Chain", FixedRatings)
     users, items, ratings = random_ratings(4, 3, 1.0)
     chain = chain_of(users, items, ratings, 4, 3, size=1, seed=4)
     generator = np.random.default_rng(0)
-    widths = []
+    widths, precisions = [], []
     with workers(CPU) as each:
         for _ in range(2500):
             p, q = chain.users.factors.numpy().astype(float), chain.items.factors.numpy().astype(float)
@@ -256,7 +264,10 @@ def test_draws_go_with_data_drawn_by_them(monkeypatch):
             chain.target = torch.from_numpy(np.append(drawn, 0).astype(np.float32))
             chain.sweep(each)
             widths.append((chain.users.width, chain.items.width))
+            precisions.append([float(entity.inverse[-1, -1]) for entity in (chain.users, chain.items)])
     share = np.mean(np.array(widths[::5])[:, :, None] < -np.log([2 / 3, 1 / 3]), 0)
+    assert share == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=0.1)
+    share = np.mean(np.array(precisions[::5])[:, :, None] < -2 * np.log([2 / 3, 1 / 3]), 0)
     assert share == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=0.1)
 
 

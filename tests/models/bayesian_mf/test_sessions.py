@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recsys.models.bayesian_mf import sessions
-from recsys.models.bayesian_mf.sessions import Sessions, cut_sessions
+from recsys.models.bayesian_mf.sessions import Sessions, cut_sessions, drop_single_sessions
 
 
 def codes(*values):
@@ -62,3 +62,10 @@ def test_a_moment_belongs_to_the_nearest_session_that_may_still_go_on(user, mome
 def test_without_sessions_nothing_is_found():
     nothing = Sessions(codes(), np.zeros(0), np.zeros(0))
     assert nothing.find(codes(1, 2), np.array([1.0, 2])).tolist() == [-1, -1]
+
+
+def test_a_user_s_only_session_is_dropped():
+    users = np.repeat(np.arange(3, dtype=np.int32), [4, 30, 12])
+    sessions, of_rating = drop_single_sessions(*cut_sessions(users, np.arange(46)))
+    assert sessions.users.tolist() == [1, 1, 1]
+    assert of_rating.tolist() == [3] * 4 + [0] * 10 + [1] * 10 + [2] * 10 + [3] * 12

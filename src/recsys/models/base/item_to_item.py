@@ -24,14 +24,14 @@ _NEIGHBOURS = 100  # regressors of an item where the inverse is not held
 _CO_COUNTS = 400  # of each item, kept to look up the Gram matrix among its neighbours
 _BLOCK_CELLS = 1 << 24  # numbers of a block of the Gram matrix
 
-Input = Literal["ratings", "likes"]
+Signal = Literal["ratings", "likes"]
 
 
 @dataclass(frozen=True)
 class Regression:
     """What is chosen on validation: what a rating counts as, and the ridge."""
 
-    input: Input
+    signal: Signal
     """ratings: the rating over the highest one; likes: 1 for a like, else 0."""
     ridge: float
     relative_ridge: float
@@ -41,7 +41,7 @@ class Regression:
 
         On a scale that does not begin above 0, ratings are moved so that the lowest one counts a tenth.
         """
-        if self.input == "likes":
+        if self.signal == "likes":
             return (ratings >= like_threshold).astype(np.float32)
         low, high = scale
         if low > 0:

@@ -14,7 +14,7 @@ import numpy as np
 from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.item_to_item import Input, ItemToItem, Regression, saved_arrays
+from recsys.models.base.item_to_item import ItemToItem, Regression, Signal, saved_arrays
 from recsys.models.base.storage import load_arrays, save_arrays
 
 POOL = 200
@@ -30,7 +30,7 @@ _POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of th
 class ListSettings:
     """What of a list model is given; None: it is chosen on validation."""
 
-    input: Input | None = None
+    signal: Signal | None = None
     ridge: float | None = None
     relative_ridge: float | None = None
     exponent: float | None = None
@@ -135,7 +135,7 @@ class ListModel:
         )
         chosen = self.regression
         return {
-            "input": chosen.input,
+            "signal": chosen.signal,
             "ridge": chosen.ridge,
             "relative_ridge": chosen.relative_ridge,
             "exponent": self.exponent,
@@ -147,7 +147,7 @@ def load_list_model(folder: Path, described: dict[str, Any]) -> ListModel:
     arrays = load_arrays(folder / _FILE)
     return ListModel(
         ItemToItem(arrays["weight_starts"], arrays["neighbours"], arrays["weights"]),
-        Regression(described["input"], described["ridge"], described["relative_ridge"]),
+        Regression(described["signal"], described["ridge"], described["relative_ridge"]),
         described["exponent"],
         RatedItems(arrays["starts"], arrays["items"], arrays["ratings"]),
         arrays["popularity"],

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from recsys.arrays import Array, Codes, Flags, Floats, Ids
 from recsys.errors import InputError
 from recsys.models.base.capabilities import capabilities
+from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import (
     POOL,
     History,
@@ -20,11 +21,28 @@ from recsys.models.base.lists import (
 )
 from recsys.models.base.ranking import best_items, diversify
 
-if TYPE_CHECKING:
-    from recsys.models.base.recommender import Recommender
-
 _USERS_AT_A_TIME = 64  # whose like probabilities are computed in one call
 _SHOWN = 5
+
+
+class ListMaker(Protocol):
+    """What is needed of a recommender to make lists; this module would import itself by way of the class."""
+
+    family: str
+    knowledge: Knowledge
+    lists: ListModel | None
+
+    def score(self, users: Codes, items: Codes) -> Any:
+        """As `Recommender.score`."""
+
+    def predict(self, user_ids: Ids, item_ids: Ids) -> Any:
+        """As `Recommender.predict`."""
+
+    def predictive_std(self, user_ids: Ids, item_ids: Ids) -> Floats | None:
+        """As `Recommender.predictive_std`."""
+
+    def fold_in(self, user_ids: Ids, item_ids: Ids, ratings: Floats) -> Any:
+        """As `Recommender.fold_in`."""
 
 
 class SimilarItems(NamedTuple):
@@ -65,7 +83,7 @@ class _Options:
 class _Request:
     """One user: what is known of them, and the codes of the items from which the list is chosen, ascending."""
 
-    scorer: "Recommender"
+    scorer: ListMaker
     user: int  # in the codes of the scorer
     policy: Policy
     pool: Codes
@@ -73,7 +91,7 @@ class _Request:
     note: str
 
 
-def list_model(recommender: "Recommender") -> ListModel:
+def list_model(recommender: ListMaker) -> ListModel:
     """The recommender's list model; raises InputError, with the remedy, where it has none."""
     if recommender.lists is None:
         raise InputError(
@@ -84,7 +102,7 @@ def list_model(recommender: "Recommender") -> ListModel:
 
 
 def recommend(
-    recommender: "Recommender",
+    recommender: ListMaker,
     user_ids: Ids,
     n: int,
     history: Sequence[History | None] | None,
@@ -111,7 +129,7 @@ def recommend(
     return made
 
 
-def _allowed(recommender: "Recommender", candidates: Ids | None, exclude: Ids | None) -> tuple[Flags | None, int]:
+def _allowed(recommender: ListMaker, candidates: Ids | None, exclude: Ids | None) -> tuple[Flags | None, int]:
     """Which items may be listed, shape (n_items,), None for all; and how many of these ids are unknown."""
     if candidates is None and exclude is None:
         return None, 0
@@ -135,7 +153,7 @@ def _allowed(recommender: "Recommender", candidates: Ids | None, exclude: Ids | 
 
 
 def _histories_in_codes(
-    recommender: "Recommender", user_ids: Ids, history: Sequence[History | None] | None
+    recommender: ListMaker, user_ids: Ids, history: Sequence[History | None] | None
 ) -> tuple[dict[int, _CodedHistory], int]:
     """The given histories by row, in codes; and how many of their ids are unknown."""
     knowledge, given, ignored = recommender.knowledge, dict[int, _CodedHistory](), 0
@@ -154,8 +172,8 @@ def _histories_in_codes(
 
 
 def _fold_in_new_users(
-    recommender: "Recommender", users: Codes, given: dict[int, _CodedHistory]
-) -> dict[int, tuple["Recommender", int]]:
+    recommender: ListMaker, users: Codes, given: dict[int, _CodedHistory]
+) -> dict[int, tuple[ListMaker, int]]:
     """By row, who answers for an unknown user with a history, and the user's code there; if the family can fold in."""
     new = [row for row, (items, _) in given.items() if users[row] < 0 and len(items)]
     if not new or not capabilities(recommender.family).folds_in:
@@ -170,8 +188,8 @@ def _fold_in_new_users(
 
 
 def _prepare(
-    recommender: "Recommender",
-    folded: tuple["Recommender", int] | None,
+    recommender: ListMaker,
+    folded: tuple[ListMaker, int] | None,
     user: int,
     given: _CodedHistory | None,
     options: _Options,
@@ -199,7 +217,7 @@ def _prepare(
     return _Request(scorer, user, policy, pool, takes[pool], note)
 
 
-def _rank(recommender: "Recommender", requests: Sequence[_Request], options: _Options, made: Recommendations) -> None:
+def _rank(recommender: ListMaker, requests: Sequence[_Request], options: _Options, made: Recommendations) -> None:
     """Rank the pools of some users and append their lists to `made`."""
     model, n, diversity = list_model(recommender), options.n, options.diversity
     likes = _like_probabilities(requests)
@@ -234,7 +252,7 @@ def _like_probabilities(requests: Sequence[_Request]) -> list[Floats]:
     return found
 
 
-def similar_items(recommender: "Recommender", item_ids: Ids, n: int) -> list[SimilarItems]:
+def similar_items(recommender: ListMaker, item_ids: Ids, n: int) -> list[SimilarItems]:
     """See `Recommender.similar_items`."""
     model = list_model(recommender)
     check_request(n, 0, item_ids, None)
@@ -249,7 +267,7 @@ def similar_items(recommender: "Recommender", item_ids: Ids, n: int) -> list[Sim
     return found
 
 
-def explain(recommender: "Recommender", user_id: str, item_id: str, history: History | None) -> Explanation:
+def explain(recommender: ListMaker, user_id: str, item_id: str, history: History | None) -> Explanation:
     """See `Recommender.explain`."""
     model = list_model(recommender)
     knowledge = recommender.knowledge
@@ -266,16 +284,17 @@ def explain(recommender: "Recommender", user_id: str, item_id: str, history: His
     order = np.argsort(-added, kind="stable")
     order = order[added[order] > 0]
     rating, like = scorer.predict(users, items)
+    spread = scorer.predictive_std(users, items)
     return Explanation(
         knowledge.item_ids[rated[order]],
         added[order] / added[order].sum() if len(order) else np.empty(0),
         float(rating[0]),
-        float(scorer.predictive_std(users, items)[0]),
+        float("nan") if spread is None else float(spread[0]),
         float(like[0]),
     )
 
 
-def _known_items(recommender: "Recommender", item_ids: Ids) -> Codes:
+def _known_items(recommender: ListMaker, item_ids: Ids) -> Codes:
     codes = recommender.knowledge.item_codes(item_ids)
     if (codes < 0).any():
         unknown = item_ids[codes < 0]

@@ -14,6 +14,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base import recommendation
 from recsys.models.base.capabilities import capabilities, family_names
+from recsys.models.base.factors import RatingFactors
 from recsys.models.base.fold_in import check_ratings, fold_into_knowledge, newest_of_known_items
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import History, ListModel, ListSettings, Recommendations
@@ -47,6 +48,18 @@ class Recommender(ABC):
         """As `_score_known`, for moments (n,), NaN where unknown; a family that knows no time ignores them."""
         return self._score_known(users, items)
 
+    @property
+    def uses_time(self) -> bool:
+        """Whether predictions for given moments can differ from those without."""
+        return type(self)._score_known_at is not Recommender._score_known_at
+
+    def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats | None:
+        """Standard deviation of the rating that each pair of raw ids would give, shape (n,), where the family has it.
+
+        Served predictions are for no given moment, and so is this without `timestamps`.
+        """
+        return None
+
     def importances(self) -> dict[str, float]:
         """How much each input feature counts, where the family has input features."""
         return {}
@@ -59,9 +72,9 @@ class Recommender(ABC):
         """What of the list model is settled by the family; all else is chosen on validation."""
         return ListSettings()
 
-    def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
-        """Standard deviation of the rating that each pair of raw ids would give, shape (n,); NaN where not known."""
-        return np.full(len(user_ids), np.nan)
+    def rating_factors(self) -> RatingFactors | None:
+        """The expected ratings as a product of two tables, where the family has them so."""
+        return None
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:
         """Write what the family adds to the knowledge; what is returned goes to the family's `load` as JSON."""

@@ -37,6 +37,7 @@ class FileCheckpointer:
             "embedding_size": config.embedding_size,
             "implicit": chain.projection is not None,
             "time": chain.sessions is not None,
+            "user_noise": chain.weighted,
             "seed": seed,
             "device": chain.device.type,
         }

@@ -26,7 +26,10 @@ class Config(Settings):
         description="learn from which items a user rated, whatever the rating; auto: if validation says it helps",
     )
     time: Literal["auto", "true", "false"] = Field(
-        "auto", description="learn how a user's ratings go up and down with time; auto: where that helps"
+        "auto", description="learn how a user's ratings go up and down with time; auto: where that helps as served"
+    )
+    user_noise: Literal["auto", "true", "false"] = Field(
+        "auto", description="weigh a user's ratings by how consistent they are; auto: if validation says it helps"
     )
     chain: Annotated[str, AfterValidator(_check_folder)] = Field(
         "none", description="folder, by its absolute path, where a stopped training is kept and goes on; none: nowhere"

@@ -7,22 +7,22 @@ the posterior predictive distribution; from it come the probability of a like an
 A session is cut in sessions.py. The like threshold is learnt in threshold.py.
 """
 
-from pathlib import Path
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recsys.arrays import Codes, Floats, Ids
+from recsys.arrays import Codes
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.capabilities import Capabilities
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
-from recsys.models.base.recommender import Predictions, Recommender
-from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.posterior import SAVED_NAMES, PosteriorDraws, normal_cdf, pack_draws, pack_factors
-from recsys.models.bayesian_mf.sessions import NO_SESSIONS, Sessions, cut_sessions
+from recsys.models.bayesian_mf.evidence import auc_standard_errors, is_clearly_better, log_losses, standard_errors
+from recsys.models.bayesian_mf.posterior import Draw, pack_draws
+from recsys.models.bayesian_mf.recommender import BayesianRecommender
+from recsys.models.bayesian_mf.sessions import NO_SESSIONS, Sessions, cut_sessions, drop_single_sessions
 from recsys.models.bayesian_mf.threshold import adjacent_levels, learn_threshold
 
 if TYPE_CHECKING:
@@ -36,98 +36,16 @@ if TYPE_CHECKING:
 CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=30)
 # Least gain on the validation rows, in standard errors, for which a term stays. Session biases that tell nothing are
 # shrunk to 0 by their own precision; the implicit term costs accuracy where it tells nothing.
-_IMPLICIT_GAIN, _TIME_GAIN = 2.0, 1.0
+_IMPLICIT_GAIN, _TIME_GAIN, _USER_NOISE_GAIN = 2.0, 1.0, 1.0
 _WARM_START_BURN_IN = 6  # sweeps of a chain that begins where another ended
-
-
-class BayesianRecommender(Recommender):
-    """Draws from the posterior, for ratings less `centre` over `unit`; a rating above `threshold` counts as a like."""
-
-    family = "bayesian_mf"
-    config: Config
-
-    def __init__(
-        self, knowledge: Knowledge, config: Config, draws: PosteriorDraws, centre: float, unit: float, threshold: float
-    ) -> None:
-        super().__init__(knowledge, config)
-        self.draws = draws
-        self.centre = centre
-        self.unit = unit
-        self.threshold = threshold
-
-    @property
-    def implicit(self) -> bool:
-        """Whether it learnt from who rated what."""
-        return bool(self.draws.projection.shape[1])
-
-    @property
-    def time(self) -> bool:
-        """Whether it learnt from time."""
-        return len(self.draws.sessions) > 0
-
-    def choices(self) -> dict[str, object]:
-        """Which terms the validation rows were for, and how many draws were kept."""
-        return {"implicit": self.implicit, "time": self.time, "samples": len(self.draws)}
-
-    def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
-        """Standard deviation of the rating that each pair of raw ids would give, shape (n,).
-
-        Of an unknown user or item nothing is known but the biases: theirs is that of all ratings.
-        """
-        users, items = self.knowledge.user_codes(user_ids), self.knowledge.item_codes(item_ids)
-        known = (users >= 0) & (items >= 0)
-        spread = np.full(len(users), self.unit)
-        times = None if timestamps is None else timestamps[known]
-        spread[known] = self.unit * np.sqrt(self.draws.predict(users[known], items[known], times)[1])
-        return spread
-
-    def _score_known(self, users: Codes, items: Codes) -> Predictions:
-        return self._predictions(*self.draws.predict(users, items))
-
-    def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
-        return self._predictions(*self.draws.predict(users, items, timestamps))
-
-    def _predictions(self, mean: Floats, variance: Floats) -> Predictions:
-        rating = self.centre + self.unit * mean
-        return Predictions(rating, normal_cdf((rating - self.threshold) / (self.unit * np.sqrt(variance))))
-
-    def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "BayesianRecommender":
-        """Draw the factors of the users of `rows`, given the items' kept draws."""
-        ratings = (rows.ratings - self.centre) / self.unit
-        draws = self.draws.fold_in(rows, len(knowledge.user_ids), ratings)
-        return BayesianRecommender(knowledge, self.config, draws, self.centre, self.unit, self.threshold)
-
-    def _save_weights(self, folder: Path) -> dict[str, Any]:
-        draws = self.draws
-        save_arrays(
-            folder / "samples.npz",
-            user_factors=draws.users[:, :, :-1].astype(np.float16),
-            item_factors=np.delete(draws.items, -2, axis=2).astype(np.float16),
-            **{SAVED_NAMES.get(name, name): getattr(draws, name) for name in _SMALL},
-            **{f"run_{name}": getattr(draws.sessions, name) for name in _SESSIONS},
-        )
-        return {"centre": self.centre, "unit": self.unit, "border": self.threshold}
-
-
-_SMALL = (
-    "noise",
-    "variance",
-    "second",
-    "precision",
-    "mean",
-    "inverse",
-    "link",
-    "projection",
-    "session_bias",
-    "session_variance",
-)
-_SESSIONS = ("users", "starts", "ends")
 
 
 def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOptions) -> BayesianRecommender:
     """Sample until further draws no longer help on the validation rows, or as many draws as the first fit kept.
 
-    The second fit keeps the first fit's terms and threshold. Processes that train together share one chain.
+    The terms are those that help on the validation rows; where biases alone do as well as factors and all else, they
+    alone are sampled. The second fit keeps the first fit's terms and threshold. Processes that train together share one
+    chain.
 
     Raises:
         InputError: if a GPU is asked for and there is none; StoppedError if a process was told to stop.
@@ -137,8 +55,8 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     validation = options.validation
     first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None
     sessions, of_rating = _cut_sessions(rows, validation)
-    _check(config, options, of_rating is not None)
-    held_out = None if validation is None else _held_out(knowledge, validation, sessions)
+    _check(config, options, _has_times(rows, validation))
+    held_out = None if validation is None else _held_out(knowledge, validation)
     collective = _collective(options)
 
     def on_sweep(progress: "SweepProgress") -> None:
@@ -162,27 +80,98 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         checkpointer=_checkpointer(chain, config, options.seed, parts, collective, most),
         burn_in=_WARM_START_BURN_IN if first else BURN_IN,
     )
+    low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
+    middle = first.threshold if first else (low + high) / 2
+    sampled = _pack(knowledge, config, chain, kept, sessions, middle)
+    if held_out is None:
+        sampled.is_plain = first is not None and first.is_plain
+        return sampled
+    _learn_threshold(sampled, held_out, low, high)
+    if first or _has_set_terms(config):
+        return sampled
+    biases = _sample_biases(knowledge, rows, config, options.seed, held_out, collective, middle)
+    _learn_threshold(biases, held_out, low, high)
+    if _is_clearly_better(sampled, biases, held_out):
+        return sampled
+    plain = copy.copy(biases)
+    plain.is_plain = True
+    return biases if _is_clearly_better(biases, plain, held_out) else plain
+
+
+def _pack(
+    knowledge: Knowledge, config: Config, chain: "Chain", kept: list[Draw], sessions: Sessions, threshold: float
+) -> BayesianRecommender:
     projection = None if chain.projection is None else chain.projection.cpu().numpy()
     if chain.sessions:
         draws = pack_draws(kept, projection, sessions, chain.sessions.counts.cpu().numpy())
     else:
         draws = pack_draws(kept, projection, NO_SESSIONS, np.zeros(0))
-    low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
-    threshold = first.threshold if first else (low + high) / 2
-    if held_out is not None:
-        known = held_out.known
-        times = None if held_out.rows.timestamps is None else held_out.rows.timestamps[known]
-        mean, variance = draws.predict(held_out.rows.users[known], held_out.rows.items[known], times)
-        rating, spread = chain.centre + chain.scale * mean, chain.scale * np.sqrt(variance)
-        threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
-    return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold)
+    return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold, chain.weighted)
+
+
+def _learn_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
+    """Set the threshold between two levels of ratings by the validation rows, asked without their moment."""
+    known = held_out.known
+    mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
+    rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
+    recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+
+
+def _has_set_terms(config: Config) -> bool:
+    """Whether the settings ask for a term that biases alone do not have."""
+    return "true" in (config.implicit, config.time)
+
+
+def _sample_biases(
+    knowledge: Knowledge,
+    rows: Interactions,
+    config: Config,
+    seed: int,
+    held_out: "HeldOut",
+    collective: "ContextCollective | None",
+    threshold: float,
+) -> BayesianRecommender:
+    """Biases alone, sampled. Each user's noise says how sure a prediction is, and does not weigh ratings.
+
+    Else a user whose few ratings are all equal has almost no noise and says that all items are equal.
+    """
+    from recsys.models.bayesian_mf.gibbs import Chain
+    from recsys.models.bayesian_mf.mcmc import run_chain
+
+    def on_sweep(progress: "SweepProgress") -> None:
+        if collective is not None:
+            collective.raise_if_stopped()
+
+    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+    chain = Chain(rows, sizes, config.model_copy(update={"embedding_size": 0}), seed, collective)
+    chain.weighted = False
+    kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
+    return _pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
+
+
+def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> bool:
+    """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
+    rows, liked = held_out.rows, held_out.liked
+    one_rating, one_like = one.score(rows.users, rows.items)
+    rating, like = other.score(rows.users, rows.items)
+    users = rows.users + 1  # those without a code, whose predictions are the same, are one user here
+    return is_clearly_better(
+        standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),
+        standard_errors(log_losses(liked, like) - log_losses(liked, one_like), users),
+        auc_standard_errors(liked, one_like, like, users),
+    )
 
 
 def _cut_sessions(rows: Interactions, validation: Interactions | None) -> tuple[Sessions, Codes | None]:
-    """The sessions, and the session of each rating; none where the ratings, or the validation rows, have no times."""
-    if rows.timestamps is None or (validation is not None and validation.timestamps is None):
+    """The sessions, and that of each rating; none where ratings, or validation rows, have no times, or are too few."""
+    if rows.timestamps is None or not _has_times(rows, validation):
         return NO_SESSIONS, None
-    return cut_sessions(rows.users, rows.timestamps)
+    sessions, of_rating = drop_single_sessions(*cut_sessions(rows.users, rows.timestamps))
+    return (sessions, of_rating) if len(sessions) else (NO_SESSIONS, None)
+
+
+def _has_times(rows: Interactions, validation: Interactions | None) -> bool:
+    return rows.timestamps is not None and (validation is None or validation.timestamps is not None)
 
 
 def _check(config: Config, options: FitOptions, has_time: bool) -> None:
@@ -222,7 +211,10 @@ def _start_chain(
     """A new chain with the terms that need no trial."""
     from recsys.models.bayesian_mf.gibbs import Chain
 
+    if first:
+        config = config.model_copy(update={"embedding_size": first.factors})
     chain = Chain(rows, (len(knowledge.user_ids), len(knowledge.item_ids)), config, seed, collective)
+    chain.weighted = first.user_noise if first else config.user_noise == "true"
     if timed and (first.time if first else config.time == "true"):
         chain.add_sessions(*timed)
     if first.implicit if first else config.implicit == "true":
@@ -247,7 +239,12 @@ def _try_terms(
         if collective is not None:
             collective.raise_if_stopped()
 
-    terms = [ModelTerm(Chain.add_implicit, _IMPLICIT_GAIN)] if config.implicit == "auto" else []
+    def weigh(chain: Chain) -> None:
+        chain.weighted = True
+
+    terms = [ModelTerm(weigh, _USER_NOISE_GAIN)] if config.user_noise == "auto" else []
+    if config.implicit == "auto":
+        terms.append(ModelTerm(Chain.add_implicit, _IMPLICIT_GAIN))
     if config.time == "auto" and timed:
         terms.append(ModelTerm(lambda chain: chain.add_sessions(*timed), _TIME_GAIN))
     return try_terms(chain, terms, held_out, on_trial)
@@ -294,28 +291,7 @@ def suggest(trial: Any) -> Config:
     )
 
 
-def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> BayesianRecommender:
-    """Read the draws back."""
-    arrays = load_arrays(folder / "samples.npz")
-    tables = (arrays[f"{entity}_factors"].swapaxes(0, 1) for entity in ("user", "item"))
-    sessions = Sessions(*(arrays[f"run_{name}"] for name in _SESSIONS))
-    n_users, d = len(arrays["noise"]), arrays["mean"].shape[1]
-    # Versions of the first release kept draws of the users' factors, not means, and so no variance within a draw.
-    arrays = {"variance": np.zeros(n_users), "second": np.zeros((d, d))} | arrays
-    small = {name: arrays[SAVED_NAMES.get(name, name)] for name in _SMALL}
-    draws = PosteriorDraws(*pack_factors(list(zip(*tables, strict=True))), sessions=sessions, **small)
-    weights = description["weights"]
-    return BayesianRecommender(
-        knowledge,
-        Config(**description["config"]),
-        draws,
-        float(weights["centre"]),
-        float(weights["unit"]),
-        float(weights["border"]),
-    )
-
-
-def _held_out(knowledge: Knowledge, validation: Interactions, sessions: Sessions) -> "HeldOut":
+def _held_out(knowledge: Knowledge, validation: Interactions) -> "HeldOut":
     from recsys.models.bayesian_mf.mcmc import HeldOut
 
     return HeldOut(
@@ -324,7 +300,6 @@ def _held_out(knowledge: Knowledge, validation: Interactions, sessions: Sessions
         knowledge.biases.rating(validation.users, validation.items),
         validation.ratings >= knowledge.like_threshold,
         knowledge.scale,
-        None if validation.timestamps is None else sessions.find(validation.users, validation.timestamps),
     )
 
 

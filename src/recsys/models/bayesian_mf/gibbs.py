@@ -33,7 +33,14 @@ from recsys.models.bayesian_mf.gram import DeviceChunk, draw_factors, gather, ma
 from recsys.models.bayesian_mf.implicit_features import learn_implicit_features
 from recsys.models.bayesian_mf.partition import Collective, Partition
 from recsys.models.bayesian_mf.posterior import Draw
-from recsys.models.bayesian_mf.priors import draw_gamma, draw_normal_wishart, draw_spread, draw_stretch, draw_width
+from recsys.models.bayesian_mf.priors import (
+    draw_bias_stretch,
+    draw_gamma,
+    draw_normal_wishart,
+    draw_spread,
+    draw_stretch,
+    draw_width,
+)
 from recsys.models.bayesian_mf.session_bias import SessionBias, start_session_bias
 from recsys.runtime.device import find_device
 from recsys.runtime.threads import Each, one_thread
@@ -90,6 +97,9 @@ class Chain:
         self.n = len(rows)
         self.noise = _START_NOISE
         self.spread = _START_SPREAD
+        self.weighted = (
+            True  # whether a rating counts by its user's precision; if not, that says how sure a prediction is
+        )
         self.sweeps = 0
         self.residual = math.nan  # root mean square error of the last draw on the ratings
         self.users = self._make_entity(rows.users, rows.items, *sizes)
@@ -113,7 +123,7 @@ class Chain:
 
         Args:
             users: the user of each session, shape (m,).
-            of_rating: the session of each rating, shape (n,).
+            of_rating: the session of each rating, shape (n,); m for none.
         """
         self.sessions = start_session_bias(users, of_rating, self.device)
         self.rest = torch.zeros_like(self.target)
@@ -165,10 +175,17 @@ class Chain:
             errors = sums[:, 0]
             if entity is self.users:
                 self.residual = math.sqrt(float(errors.sum()) / self.n)
-                errors = errors * self._draw_user_precision(errors)
+                precision = self._draw_user_precision(errors)
+                if self.weighted:
+                    errors, sums = errors * precision, sums * precision[:, None]
             self._draw_noise(errors)
+            moments = sums[:, 1:].sum(0).double().cpu() * self.noise
             if entity is self.items:
-                self._stretch(entity, sums[:, 1:].sum(0).double().cpu() * self.noise)
+                by = self._stretch(entity, moments[:2])
+                left = moments[3] - (by - 1) * moments[4]  # the product of the factors has changed
+                self._stretch_biases(entity, torch.stack((moments[2], left)))
+            elif not self.sessions:  # their part of the ratings is drawn next, from what these biases leave
+                self._stretch_biases(entity, moments[2:4])
         if self.sessions:
             self._draw_sessions(self.sessions, starting)
         self.sweeps += 1
@@ -211,28 +228,41 @@ class Chain:
             entity.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
         entity.link = link
 
-    def _stretch(self, entity: Entity, moments: Tensor) -> None:
-        """Multiply all factors of an entity, and their prior with them, by one number that is drawn; not the biases.
+    def _stretch(self, entity: Entity, moments: Tensor) -> float:
+        """Multiply all factors of an entity, and their prior with them, by one number that is drawn; returns it.
 
         The prior holds each factor, and the factors hold the prior, so that an ordinary sweep can change the size of
-        all factors only a little. If they move together, only the ratings hold them.
+        all factors only a little. If they move together, only the ratings hold them. `moments` are those of
+        draw_stretch.
         """
         by = entity.mean.new_full((self.size + 1,), draw_stretch(moments, entity.width, self.generator))
         by[-1] = 1
-        entity.factors, entity.mean, entity.link = entity.factors * by, entity.mean * by, entity.link * by
-        entity.inverse = entity.inverse / by / by[:, None]
+        self._multiply(entity, by)
         entity.width *= float(by[0]) ** 2
+        return float(by[0])
+
+    def _stretch_biases(self, entity: Entity, moments: Tensor) -> None:
+        """Multiply all biases of an entity likewise; `moments` are those of draw_bias_stretch."""
+        by = torch.ones_like(entity.mean)
+        by[-1] = draw_bias_stretch(moments, float(entity.inverse[-1, -1]), self.size + 1, self.generator)
+        self._multiply(entity, by)
+
+    def _multiply(self, entity: Entity, by: Tensor) -> None:
+        """Multiply each column of the factors by an element of `by`, (d,), and their prior with them."""
+        entity.factors, entity.expected = entity.factors * by, entity.expected * by
+        entity.mean, entity.link = entity.mean * by, entity.link * by
+        entity.inverse = entity.inverse / by / by[:, None]
 
     def _draw_factors(self, entity: Entity, other: Entity, starting: bool, each: Each) -> Tensor:
-        """Draw the factors of one entity given the other's; returns gram.sum_errors of all its rows, (n, 3)."""
+        """Draw the factors of one entity given the other's; returns gram.sum_errors of all its rows, (n, 6)."""
         n, d = entity.factors.shape
         noise = torch.zeros(n, d, device=self.device)
         if not starting:
             noise.normal_(generator=self.noise_generator)
         prior = entity.prior_mean()
         pull = (prior @ entity.inverse).expand(n, d)
-        # The results of each row stand side by side: new factors, expected factors, the three sums.
-        results = torch.empty(n, 2 * d + 3, device=self.device)
+        # The results of each row stand side by side: new factors, expected factors, the six sums.
+        results = torch.empty(n, 2 * d + 6, device=self.device)
         new, expected, sums = results[:, :d], results[:, d : 2 * d], results[:, 2 * d :]
         if len(entity.unrated):
             root = torch.linalg.cholesky(entity.inverse)
@@ -240,8 +270,8 @@ class Chain:
             expected[entity.unrated] = prior.expand(n, d)[entity.unrated]
             new[entity.unrated] = expected[entity.unrated] + drawn
             sums[entity.unrated] = 0
-        table = make_table(other.factors, other.precision)
-        weight = self.noise * entity.precision
+        table = make_table(other.factors, self._weight(other))
+        weight = self.noise * self._weight(entity)
         target, inverse = self.target, entity.inverse
         rest = self.rest if entity is self.users and self.sessions else None
 
@@ -262,11 +292,14 @@ class Chain:
         entity.factors, entity.expected = new.contiguous(), expected.contiguous()
         return sums
 
+    def _weight(self, entity: Entity) -> Tensor:
+        return entity.precision if self.weighted else torch.ones_like(entity.precision)
+
     def _draw_sessions(self, sessions: SessionBias, starting: bool) -> None:
         """Draw the biases of the sessions, given what all else leaves of the ratings, and then their precision."""
         of_rating = sessions.of_rating
-        weight = (self.noise * self.users.precision).index_select(0, sessions.users)  # (m,) of one rating
-        left = torch.zeros_like(sessions.value).index_add_(0, of_rating, self.rest[:-1])
+        weight = (self.noise * self._weight(self.users)).index_select(0, sessions.users)  # (m,) of one rating
+        left = self.rest.new_zeros(len(sessions.value) + 1).index_add_(0, of_rating, self.rest[:-1])[:-1]
         left = self.users.partition.sum(left) + sessions.counts * sessions.value
         precision = weight * sessions.counts + sessions.precision
         sessions.value = sessions.expected = weight * left / precision
@@ -279,7 +312,8 @@ class Chain:
 
     def _subtract_sessions(self, sessions: SessionBias) -> None:
         self.target = self.ratings.clone()
-        self.target[:-1] -= sessions.value.index_select(0, sessions.of_rating)
+        value = torch.cat((sessions.value, sessions.value.new_zeros(1)))
+        self.target[:-1] -= value.index_select(0, sessions.of_rating)
 
     def state(self) -> dict[str, Array]:
         """Everything that a sweep changes; with what the chain was made of, it determines all later sweeps."""

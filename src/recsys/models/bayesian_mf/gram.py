@@ -83,14 +83,18 @@ def draw_factors(gram: Tensor, weight: Tensor, inverse: Tensor, pull: Tensor, no
 
 
 def sum_errors(gram: Tensor, with_rest: Tensor) -> Tensor:
-    """Three sums over the ratings of each row, each rating times its precision: (rows, 3).
+    """Six sums over the ratings of each row, each rating times its precision: (rows, 6).
 
-    They are the sums of (x - r)^2, of x^2 and of x r. x is the product of the factors, and r is what the two biases
-    leave of the rating. `with_rest` holds [factors, bias, -1], (rows, d + 1, 1): G times it is the error.
+    They are the sums of (x - r)^2, x^2, x r, b^2, b (b + r - x) and b x. x is the product of the factors, r is what
+    the two biases leave of the rating, and b is the row's bias, so that b + r - x is what all else leaves for it.
+    `with_rest` holds [factors, bias, -1], (rows, d + 1, 1): G times it is the error.
     """
     product = with_rest.clone()
     product[:, -2:] = 0
     images = gram @ torch.cat((with_rest, product), 2)  # (rows, d + 1, 2)
     squares = (product * images).sum(1)  # x (x - r), x^2
     errors = (with_rest * images[:, :, :1]).sum((1, 2))
-    return torch.stack((errors, squares[:, 1], squares[:, 1] - squares[:, 0]), 1)
+    bias = with_rest[:, -2, 0]
+    sums = gram[:, -2, -2] * bias, images[:, -2, 0], images[:, -2, 1]  # of b, of x - r and of x
+    biases = bias * sums[0], bias * (sums[0] - sums[1]), bias * sums[2]
+    return torch.stack((errors, squares[:, 1], squares[:, 1] - squares[:, 0], *biases), 1)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.arrays import Codes, Flags, Floats
+from recsys.arrays import Flags, Floats
 from recsys.data.interactions import Interactions
+from recsys.models.bayesian_mf.evidence import rank_auc, standard_errors
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
 from recsys.models.bayesian_mf.posterior import Draw
 from recsys.models.bayesian_mf.warm_start import fork
@@ -30,14 +31,16 @@ GAIN = 1e-4  # of the ratings' standard deviation: a smaller gain counts as none
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The validation rows that a chain predicts after each sweep; an unknown user or item gets the fallback rating."""
+    """The validation rows that a chain predicts after each sweep; an unknown user or item gets the fallback rating.
+
+    They are predicted as a server is asked, without their moment: none has a session.
+    """
 
     rows: Interactions
     known: Flags  # (n,)
     fallback: Floats  # (n,) ratings; those of known pairs are replaced
     liked: Flags  # (n,)
     scale: tuple[float, float]
-    sessions: Codes | None  # (n,) the session of each row, -1 for none; None without timestamps
 
 
 @dataclass(frozen=True)
@@ -161,15 +164,6 @@ def _is_clearly_better(
     return False
 
 
-def standard_errors(gain: Floats, users: Codes) -> float:
-    """The mean of gains, (n,), divided by its standard error; 0 if undefined. A user's gains may be correlated."""
-    if not len(gain):
-        return 0.0
-    of_user = np.bincount(users, weights=gain - gain.mean())
-    error = math.sqrt((of_user**2).sum())
-    return float(gain.sum() / error) if error else 0.0
-
-
 def _progress(
     chain: Chain, predictions: "_HeldOutPredictions | None", keep: bool, started: float, kept: int = 0
 ) -> SweepProgress:
@@ -189,28 +183,20 @@ class _HeldOutPredictions:
             torch.from_numpy(codes[known].astype(np.int64)).to(chain.device)
             for codes in (held_out.rows.users, held_out.rows.items)
         )
-        self.sessions: Tensor | None = None
-        if held_out.sessions is not None and chain.sessions is not None:
-            sessions = held_out.sessions[known].astype(np.int64)
-            self.sessions = torch.from_numpy(np.where(sessions < 0, len(chain.sessions.value), sessions)).to(
-                chain.device
-            )
         self.total = np.zeros(len(known))
         self.kept = len(kept)
         self.means = list(means)  # RMSE after each kept draw
         self._shown: tuple[float, float | None] | None = None
         for draw in kept:
-            arrays = draw.user_factors, draw.item_factors, draw.session_bias
-            drawn_users, drawn_items, session_bias = (torch.from_numpy(array).to(chain.device) for array in arrays)
-            self.total += self._predict(drawn_users.float(), drawn_items.float(), session_bias)
+            arrays = draw.user_factors, draw.item_factors
+            self.total += self._predict(*(torch.from_numpy(array).to(chain.device).float() for array in arrays))
 
     def add_sweep(self, keep: bool) -> tuple[float, float, float | None]:
         """RMSE of this draw; RMSE and AUC of the mean of the kept draws, or of this draw if none is kept yet."""
         chain = self.chain
-        session_bias = chain.sessions.expected if chain.sessions else None
         # Rounded as kept draws are, so that a chain that continues from them has the same numbers.
         users, items = (factors.half().float() for factors in (chain.users.expected, chain.items.factors))
-        rating = self._predict(users, items, session_bias)
+        rating = self._predict(users, items)
         present = self._rmse(rating)
         if keep:
             self.total += rating
@@ -237,14 +223,12 @@ class _HeldOutPredictions:
         rating = np.clip(self.total / self.kept, *held_out.scale)
         return np.asarray((rating - held_out.rows.ratings[self.known]) ** 2)
 
-    def _predict(self, users: Tensor, items: Tensor, session_bias: Tensor | None) -> Floats:
+    def _predict(self, users: Tensor, items: Tensor) -> Floats:
         """Ratings of the known held-out pairs by one draw."""
         drawn = torch.empty(len(self.users), device=users.device)
         for start in range(0, len(drawn), _ROWS):
             part = slice(start, start + _ROWS)
             drawn[part] = _ratings(users.index_select(0, self.users[part]), items.index_select(0, self.items[part]))
-        if self.sessions is not None and session_bias is not None:
-            drawn += torch.cat((session_bias, drawn.new_zeros(1))).index_select(0, self.sessions)
         return np.asarray(self.chain.centre + self.chain.scale * drawn.cpu().numpy().astype(np.float64))
 
     def _rmse(self, rating: Floats) -> float:
@@ -259,13 +243,3 @@ def _ratings(users: Tensor, items: Tensor) -> Tensor:
     product: Tensor = users * items
     product[:, -1] = users[:, -1] + items[:, -1]
     return product.sum(1)
-
-
-def rank_auc(liked: Flags, score: Floats) -> float | None:
-    """The AUC of scores without ties, by rank sums; None where one class is missing."""
-    positive = int(liked.sum())
-    negative = len(liked) - positive
-    if not positive or not negative:
-        return None
-    ranks = np.flatnonzero(liked[np.argsort(score)]) + 1.0
-    return float((ranks.sum() - positive * (positive + 1) / 2) / (positive * negative))

@@ -3,7 +3,7 @@
 NumPy only: a loaded model does not import PyTorch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from recsys.models.base.ridge import ridge_systems
 from recsys.models.bayesian_mf.sessions import Sessions
 
 _BLOCK = 1 << 21  # numbers that are gathered at a time from each table; they fit into the processor's cache
+_SPREAD_SAMPLE = 128  # users or items over which a variance is averaged
+_SPREAD_BLOCK = 1 << 13
 _DENSE_SHARE = 0.5  # if at least this share of a grid of users and items is asked for, the whole grid is computed
 
 
@@ -84,6 +86,24 @@ class PosteriorDraws:
         variance = between + self.session_variance[session] + self.variance[users] + self.noise[users]
         return mean + self.session_bias[session], variance
 
+    def spread_parts(self) -> tuple[Floats, Floats]:
+        """The variance between the draws of a rating, about, as a part of the user (n_users,) and one of the item."""
+        n_users, n_items = len(self.users), len(self.items)
+        some_users = np.unique(np.linspace(0, n_users - 1, _SPREAD_SAMPLE).astype(np.int32))
+        some_items = np.unique(np.linspace(0, n_items - 1, _SPREAD_SAMPLE).astype(np.int32))
+        by_user = np.concatenate([self._variances(rows, some_items).mean(1) for rows in _in_turn(n_users)])
+        by_item = np.concatenate([self._variances(some_users, rows).mean(0) for rows in _in_turn(n_items)])
+        return by_user, by_item - by_item[some_items].mean()
+
+    def _variances(self, users: Codes, items: Codes) -> Floats:
+        """The variance between the draws of every user's ratings (u,) of every item (i,): (u, i)."""
+        total, square = np.zeros((len(users), len(items))), np.zeros((len(users), len(items)))
+        for draw in range(len(self)):
+            rating = self.users[users, draw] @ self.items[items, draw].T
+            total += rating
+            square += rating * rating
+        return np.maximum(square / len(self) - (total / len(self)) ** 2, 0)
+
     def _pairs(self, users: Codes, items: Codes) -> tuple[Floats, Floats]:
         """Sum and sum of squares of the ratings over the draws, computed pair by pair."""
         total, square = np.empty(len(users)), np.empty(len(users))
@@ -151,6 +171,11 @@ class PosteriorDraws:
             session_bias=self.session_bias[np.append(kept, True)],
             session_variance=self.session_variance[np.append(kept, True)],
         )
+
+
+def _in_turn(n: int) -> Iterator[Codes]:
+    for start in range(0, n, _SPREAD_BLOCK):
+        yield np.arange(start, min(start + _SPREAD_BLOCK, n), dtype=np.int32)
 
 
 def pack_factors(draws: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:

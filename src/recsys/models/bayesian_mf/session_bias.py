@@ -18,7 +18,7 @@ START_SESSION_PRECISION = 15.0
 class SessionBias:
     """One bias for each of m sessions; n is the number of ratings."""
 
-    of_rating: Tensor  # (n,) the session of each rating
+    of_rating: Tensor  # (n,) the session of each rating; m for none
     users: Tensor  # (m,) the user of each session
     counts: Tensor  # (m,) ratings in each session
     value: Tensor  # (m,)
@@ -27,8 +27,8 @@ class SessionBias:
 
 
 def start_session_bias(users: Codes, of_rating: Codes, device: torch.device) -> SessionBias:
-    """Biases of 0, for the user of each session, shape (m,), and the session of each rating, shape (n,)."""
-    counts = np.bincount(of_rating, minlength=len(users)).astype(np.float32)
+    """Biases of 0, for the user of each session, shape (m,), and the session of each rating, shape (n,); m for none."""
+    counts = np.bincount(of_rating, minlength=len(users) + 1)[:-1].astype(np.float32)
     of_rating, users = of_rating.astype(np.int64), users.astype(np.int64)
     moved = [torch.from_numpy(array).to(device) for array in (of_rating, users, counts, np.zeros_like(counts))]
     return SessionBias(moved[0], moved[1], moved[2], moved[3], moved[3], START_SESSION_PRECISION)

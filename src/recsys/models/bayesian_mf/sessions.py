@@ -83,3 +83,13 @@ def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
     session_of[order] = np.cumsum(first) - 1
     last = np.r_[at[1:], len(user)] - 1
     return Sessions(user[at].astype(np.int32), time[at], time[last]), session_of
+
+
+def drop_single_sessions(sessions: Sessions, of_rating: Codes) -> tuple[Sessions, Codes]:
+    """The sessions of users with several, m of them, and the session of each rating, m for none.
+
+    A user's only session would be the user's bias over again.
+    """
+    kept = np.bincount(sessions.users)[sessions.users] > 1
+    numbers = np.where(kept, np.cumsum(kept) - 1, kept.sum()).astype(np.int32)
+    return Sessions(sessions.users[kept], sessions.starts[kept], sessions.ends[kept]), numbers[of_rating]

@@ -16,6 +16,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.factors import RatingFactors
 from recsys.models.base.family import FitOptions, Report
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
@@ -36,6 +37,7 @@ CAPABILITIES = Capabilities(
     # For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
     spared_reports=20,
 )
+_LEAST_SLOPE = 1e-9  # of a calibration, where a number is divided by it
 _LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
 
 
@@ -76,6 +78,24 @@ class FactorRecommender(Recommender):
             item_factors = arrays["item_factors"].take(items[block], axis=0)
             np.einsum("nk,nk->n", user_factors, item_factors, out=product[block])
         return rating(self.mean, arrays["user_bias"][users], arrays["item_bias"][items], product.astype(np.float64))
+
+    def rating_factors(self) -> RatingFactors:
+        """The factors, with the biases as two further columns."""
+        arrays, likes = self.arrays, self.likes
+        users, items = arrays["user_factors"], arrays["item_factors"]
+        ones = np.ones(len(users), np.float32), np.ones(len(items), np.float32)
+        return RatingFactors(
+            users=np.column_stack((users, arrays["user_bias"].astype(np.float32), ones[0])),
+            items=np.column_stack((items, ones[1], arrays["item_bias"].astype(np.float32))),
+            constant=self.mean,
+            scale=1.0,
+            user_variance=np.ones(len(users)),
+            item_variance=np.zeros(len(items)),
+            # A slope of 0 knows one probability for every rating: a threshold cannot say which.
+            slope=likes.slope or _LEAST_SLOPE,
+            threshold=-likes.intercept / (likes.slope or _LEAST_SLOPE),
+            link="logit",
+        )
 
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "FactorRecommender":
         """Solve for the factors of the users of `rows`, with the penalty of the training."""

@@ -1,0 +1,191 @@
+"""The server under load by wrk: lists of two catalogues, scores, feedback, and the memory of a worker.
+
+Forms are synthetic: what a list costs depends on sizes, not on what the numbers say. Processor time is the workers';
+wall times mean something on a quiet machine only, so the load average is said.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.measure import heading, table
+from recsys.arrays import Array
+from recsys.serving.engine import Engine
+from recsys.serving.form import write_form
+from recsys.serving.ids import pack_ids
+from tests.support.serving_site import Server
+
+SECONDS = 10
+HISTORY, NEIGHBOURS, RANK = 100, 200, 32
+CATALOGUES = {"small": (6_040, 3_706), "middle": (160_000, 62_000), "large": (1_000_000, 100_000)}
+_BLOCK = 1 << 22
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+GET_LIST = """
+math.randomseed({seed})
+request = function() return wrk.format("GET", "/api/recommend/" .. math.random(1, {users})) end
+"""
+POST = """
+wrk.method, count = "POST", 0
+wrk.headers["Content-Type"] = "application/json"
+math.randomseed({seed})
+request = function()
+  count = count + 1
+  return wrk.format(nil, "{path}", nil, {body})
+end
+"""
+ONE_ROW = (
+    """'{"dataframe_split":{"columns":["user_id","item_id"],"data":[["' .. math.random(1, 6000) .. '","242"]]}}'"""
+)
+ONE_EVENT = """'{"UserId":"giver' .. math.random(1, 1e9) .. '","ItemId":"' .. count .. '","Value":4}'"""
+MANY_EVENTS = """(function() local all = {}
+  for i = 1, 100 do all[i] = '{"UserId":"giver' .. math.random(1, 1e9) .. '","ItemId":"' .. i .. '","Value":4}' end
+  return "[" .. table.concat(all, ",") .. "]" end)()"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw, and what it cost the workers."""
+
+    rate: float  # requests a second
+    p50: str
+    p90: str
+    p99: str
+    failed: int
+    processor: float  # ms of the workers a request
+
+
+def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
+    """A form of this size, with popular items in more histories."""
+    random = np.random.default_rng(0)
+    share = np.cumsum(np.arange(1, n_items + 1, dtype=np.float64) ** -0.7)
+    share /= share[-1]
+    places = random.permutation(n_items).astype(np.int32)
+
+    def draw(size: int) -> Array:
+        blocks = [random.random(min(_BLOCK, size - start)) for start in range(0, size, _BLOCK)]
+        return np.concatenate([places[np.minimum(np.searchsorted(share, block), n_items - 1)] for block in blocks])
+
+    user_ids, user_ends = pack_ids(sorted(str(number) for number in range(1, n_users + 1)))
+    item_ids, item_ends = pack_ids(sorted(str(number) for number in range(1, n_items + 1)))
+    items = draw(n_users * HISTORY)
+    counts = np.bincount(items, minlength=n_items)
+    user_bias = (3.5 + 0.3 * random.standard_normal(n_users)).astype(np.float32)
+    item_bias = (0.3 * random.standard_normal(n_items)).astype(np.float32)
+    arrays = {
+        "user_ids": user_ids,
+        "user_id_ends": user_ends,
+        "item_ids": item_ids,
+        "item_id_ends": item_ends,
+        "user_factors": (0.3 * random.standard_normal((n_users, RANK), np.float32)).astype(np.float16),
+        "item_factors": 0.3 * random.standard_normal((n_items, RANK), np.float32),
+        "user_bias": user_bias,
+        "item_bias": item_bias,
+        "user_variance": np.full(n_users, 0.8, np.float32),
+        "item_variance": np.zeros(n_items, np.float32),
+        "user_fallback": user_bias,
+        "item_fallback": item_bias,
+        "history_ends": np.arange(n_users + 1, dtype=np.int64) * HISTORY,
+        "history_items": items,
+        "history_values": np.tile(np.array([3, 4, 5, 2], np.float16), len(items) // 4),
+        "neighbours": draw(n_items * NEIGHBOURS).reshape(n_items, NEIGHBOURS),
+        "weights": random.random((n_items, NEIGHBOURS), np.float32) ** 3,
+        "popularity": counts.astype(np.float32),
+        "most_popular": np.argsort(-counts, kind="stable").astype(np.int32),
+    }
+    about = {
+        **{"version": "1", "model": "recsys", "family": "synthetic", "scale": [1, 5], "mean": 3.5, "exponent": 0.5},
+        "calibration": [1.5, -5.5],
+        "link": {"kind": "probit", "slope": 1.0, "threshold": 3.6},
+        "prior": {"bias": [3.5, 0.09], "factors": [0.09] * RANK, "noise": 0.8},
+        "sizes": {"users": n_users, "items": n_items, "ratings": len(items)},
+        "loss": {},
+    }
+    about["probe"] = Engine.of_arrays(arrays, about).probe(4)
+    return write_form(folder, arrays, about)
+
+
+def load(server: Server, script: str, connections: int) -> Load:
+    """Ask by one thread of wrk for a while."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        before = _processor(server)
+        done = subprocess.run(
+            ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", "-s", file.name, server.address],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    spent = _processor(server) - before
+    total = int(re.findall(r"(\d+) requests in", done)[0])
+    failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", done)))
+    p50, p90, p99 = (re.findall(rf"(?m)^ +{share}% +(\S+)", done)[0] for share in (50, 90, 99))
+    return Load(float(re.findall(r"Requests/sec:\s+(\S+)", done)[0]), p50, p90, p99, failed, 1000 * spent / total)
+
+
+def _processor(server: Server) -> float:
+    """Seconds that the workers have computed."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in server.worker_pids()]
+    return sum(int(part[11]) + int(part[12]) for part in fields) / _TICKS
+
+
+def memory(server: Server) -> list[tuple[float, float]]:
+    """Of each worker: GB of its own, and GB of files that are shared, in proportion."""
+    found = []
+    for pid in server.worker_pids():
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        own, whole = (sum(map(int, re.findall(rf"{name}:\s+(\d+)", text))) for name in ("Private_Dirty", "\nPss"))
+        found.append((own / 1e6, (whole - own) / 1e6))
+    return found
+
+
+def run(names: list[str]) -> None:
+    """Print the table of the catalogues named."""
+    print(heading("Serving", ["uvicorn", "uvloop", "httptools", "numpy"]))
+    print(f"wrk with one thread on the same machine; load average at the start: {os.getloadavg()[0]:.1f}\n")
+    rows: list[tuple[object, ...]] = []
+    for name in names:
+        n_users, n_items = CATALOGUES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(Path(folder) / "serving", workers=2)
+            server.point_at(synthetic(Path(folder) / "form", n_users, n_items))
+            try:
+                begun = time.monotonic()
+                server.start()
+                started = time.monotonic() - begun
+                rows += [_row(f"lists, {n_items:,} items", server, GET_LIST, n, users=n_users) for n in (8, 1)]
+                if name == "small":
+                    scores = {"path": "/invocations", "body": ONE_ROW}
+                    rows += [_row("one-row /invocations", server, POST, n, **scores) for n in (8, 1)]
+                    rows += [
+                        _row(f"feedback, {size} a request", server, POST, n, path="/api/feedback", body=body)
+                        for size, body, n in ((1, ONE_EVENT, 1), (1, ONE_EVENT, 64), (100, MANY_EVENTS, 4))
+                    ]
+                own = ", ".join(f"{mine:.2f} + {shared:.2f}" for mine, shared in memory(server))
+                print(f"{n_users:,} users x {n_items:,} items: started in {started:.1f} s")
+                print(f"GB a worker, its own + its part of shared files: {own}")
+            finally:
+                server.stop()
+    columns = ("what", "connections", "requests/s", "p50", "p90", "p99", "failed", "processor ms a request")
+    print("\n" + table(columns, rows))
+
+
+def _row(what: str, server: Server, script: str, connections: int, **values: object) -> tuple[object, ...]:
+    for name, value in {"seed": 1, **values}.items():
+        script = script.replace(f"{{{name}}}", str(value))
+    done = load(server, script, connections)
+    row = (what, connections, f"{done.rate:,.0f}", done.p50, done.p90, done.p99, done.failed, f"{done.processor:.2f}")
+    print(*row, sep="; ", file=sys.stderr, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:] or list(CATALOGUES))

@@ -1,0 +1,64 @@
+"""How sure validation rows make it that one model predicts better than another; rows of one user may be correlated."""
+
+import math
+
+import numpy as np
+
+from recsys.arrays import Codes, Flags, Floats
+
+_CLEAR, _WORSE = 1.0, -1.0  # standard errors
+
+
+def is_clearly_better(*gains: float) -> bool:
+    """Whether one of these gains, in standard errors, is at least 1, and none is a loss of 1 or more."""
+    return max(gains) >= _CLEAR and min(gains) > _WORSE
+
+
+def standard_errors(gain: Floats, users: Codes) -> float:
+    """The mean of gains, (n,), divided by its standard error; 0 if undefined. A user's gains may be correlated."""
+    if not len(gain):
+        return 0.0
+    of_user = np.bincount(users, weights=gain - gain.mean())
+    error = math.sqrt((of_user**2).sum())
+    return float(gain.sum() / error) if error else 0.0
+
+
+def auc_standard_errors(liked: Flags, better: Floats, worse: Floats, users: Codes) -> float:
+    """The AUC of the scores `better`, (n,), less that of `worse`, divided by the difference's standard error.
+
+    The error is that of DeLong, DeLong and Clarke-Pearson (1988), summed by user (Obuchowski 1997). 0 if undefined.
+    """
+    if liked.all() or not liked.any():
+        return 0.0
+    places = _placements(liked, better) - _placements(liked, worse)
+    gain = float(places[liked].mean())
+    of_row = np.where(liked, (places - gain) / liked.sum(), (places - gain) / (~liked).sum())
+    error = math.sqrt((np.bincount(users, weights=of_row) ** 2).sum())
+    return gain / error if error else 0.0
+
+
+def log_losses(liked: Flags, like_probability: Floats) -> Floats:
+    """The logarithmic loss of each row, (n,)."""
+    right = np.where(liked, like_probability, 1 - like_probability)
+    return np.asarray(-np.log(np.maximum(right, 1e-6)))
+
+
+def _placements(liked: Flags, score: Floats) -> Floats:
+    """For each row, the share of rows of the other class on the right side of it; a tie is half a row."""
+    placed = np.empty(len(score))
+    for own in (True, False):
+        others = np.sort(score[liked != own])
+        mine = score[liked == own]
+        below = (np.searchsorted(others, mine, "left") + np.searchsorted(others, mine, "right")) / 2 / len(others)
+        placed[liked == own] = below if own else 1 - below
+    return placed
+
+
+def rank_auc(liked: Flags, score: Floats) -> float | None:
+    """The AUC of scores without ties, by rank sums; None where one class is missing."""
+    positive = int(liked.sum())
+    negative = len(liked) - positive
+    if not positive or not negative:
+        return None
+    ranks = np.flatnonzero(liked[np.argsort(score)]) + 1.0
+    return float((ranks.sum() - positive * (positive + 1) / 2) / (positive * negative))

@@ -1,0 +1,201 @@
+"""The recommender of Bayesian matrix factorization, as it predicts and is saved."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.arrays import Codes, Floats, Ids
+from recsys.data.interactions import Interactions
+from recsys.models.base.factors import RatingFactors
+from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.recommender import Predictions, Recommender
+from recsys.models.base.storage import load_arrays, save_arrays
+from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.posterior import SAVED_NAMES, PosteriorDraws, normal_cdf, pack_factors
+from recsys.models.bayesian_mf.sessions import Sessions
+
+_LEAST_SLOPE = 1e-6
+
+
+class BayesianRecommender(Recommender):
+    """Draws from the posterior, for ratings less `centre` over `unit`; a rating above `threshold` counts as a like.
+
+    If it `is_plain`, it predicts by the damped biases of its knowledge, and the draws, of biases alone, are for the
+    standard deviation.
+    """
+
+    family = "bayesian_mf"
+    config: Config
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        config: Config,
+        draws: PosteriorDraws,
+        centre: float,
+        unit: float,
+        threshold: float,
+        user_noise: bool,
+        is_plain: bool = False,
+    ) -> None:
+        super().__init__(knowledge, config)
+        self.draws = draws
+        self.centre = centre
+        self.unit = unit
+        self.threshold = threshold
+        self.user_noise = user_noise
+        self.is_plain = is_plain
+
+    @property
+    def factors(self) -> int:
+        """The number of factors; 0 if biases alone did as well."""
+        return int(self.draws.mean.shape[1]) - 1
+
+    @property
+    def implicit(self) -> bool:
+        """Whether it learnt from who rated what."""
+        return bool(self.draws.projection.shape[1])
+
+    @property
+    def uses_time(self) -> bool:
+        """Whether predictions for given moments differ from those without."""
+        return self.time and not self.is_plain
+
+    @property
+    def time(self) -> bool:
+        """Whether it learnt from time."""
+        return len(self.draws.sessions) > 0
+
+    def choices(self) -> dict[str, object]:
+        """Which terms the validation rows were for, how many factors there are, and how many draws were kept."""
+        return {
+            "sampled": not self.is_plain,
+            "factors": self.factors,
+            "user_noise": self.user_noise,
+            "implicit": self.implicit,
+            "time": self.time,
+            "samples": len(self.draws),
+        }
+
+    def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
+        """Standard deviation of the rating that each pair of raw ids would give, shape (n,).
+
+        Of an unknown user or item nothing is known but the biases: theirs is that of all ratings.
+        """
+        users, items = self.knowledge.user_codes(user_ids), self.knowledge.item_codes(item_ids)
+        known = (users >= 0) & (items >= 0)
+        spread = np.full(len(users), self.unit)
+        times = None if timestamps is None else timestamps[known]
+        spread[known] = self.unit * np.sqrt(self.draws.predict(users[known], items[known], times)[1])
+        return spread
+
+    def rating_factors(self) -> RatingFactors:
+        """All draws side by side: their mean is one inner product. The spread between them is told by user and item."""
+        if self.is_plain:
+            return self._plain_factors()
+        draws = self.draws
+        user_part, item_part = draws.spread_parts()
+        rest = draws.variance + draws.noise + draws.session_variance[-1]
+        return RatingFactors(
+            users=draws.users.reshape(len(draws.users), -1),
+            items=draws.items.reshape(len(draws.items), -1),
+            constant=self.centre,
+            scale=self.unit / len(draws),
+            user_variance=self.unit**2 * (rest + user_part),
+            item_variance=self.unit**2 * item_part,
+            slope=1.0,
+            threshold=self.threshold,
+            link="probit",
+        )
+
+    def _plain_factors(self) -> RatingFactors:
+        biases, calibration = self.knowledge.biases, self.knowledge.calibration
+        slope = calibration.slope or _LEAST_SLOPE  # of 0, no threshold could tell the one probability
+        return RatingFactors(
+            users=np.column_stack((biases.user, np.ones(len(biases.user)))),
+            items=np.column_stack((np.ones(len(biases.item)), biases.item)),
+            constant=biases.mean,
+            scale=1.0,
+            user_variance=np.ones(len(biases.user)),
+            item_variance=np.zeros(len(biases.item)),
+            slope=slope,
+            threshold=-calibration.intercept / slope,
+            link="logit",
+        )
+
+    def _score_known(self, users: Codes, items: Codes) -> Predictions:
+        if self.is_plain:
+            return self._score_plainly(users, items)
+        return self._predictions(*self.draws.predict(users, items))
+
+    def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
+        if self.is_plain:
+            return self._score_plainly(users, items)
+        return self._predictions(*self.draws.predict(users, items, timestamps))
+
+    def _score_plainly(self, users: Codes, items: Codes) -> Predictions:
+        rating = self.knowledge.biases.rating(users, items)
+        return Predictions(rating, self.knowledge.calibration.probability(rating))
+
+    def _predictions(self, mean: Floats, variance: Floats) -> Predictions:
+        rating = self.centre + self.unit * mean
+        return Predictions(rating, normal_cdf((rating - self.threshold) / (self.unit * np.sqrt(variance))))
+
+    def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "BayesianRecommender":
+        """Draw the factors of the users of `rows`, given the items' kept draws."""
+        ratings = (rows.ratings - self.centre) / self.unit
+        draws = self.draws.fold_in(rows, len(knowledge.user_ids), ratings)
+        return BayesianRecommender(
+            knowledge, self.config, draws, self.centre, self.unit, self.threshold, self.user_noise, self.is_plain
+        )
+
+    def _save_weights(self, folder: Path) -> dict[str, Any]:
+        draws = self.draws
+        save_arrays(
+            folder / "samples.npz",
+            user_factors=draws.users[:, :, :-1].astype(np.float16),
+            item_factors=np.delete(draws.items, -2, axis=2).astype(np.float16),
+            **{SAVED_NAMES.get(name, name): getattr(draws, name) for name in _SMALL},
+            **{f"run_{name}": getattr(draws.sessions, name) for name in _SESSIONS},
+        )
+        numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
+        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain}
+
+
+_SMALL = (
+    "noise",
+    "variance",
+    "second",
+    "precision",
+    "mean",
+    "inverse",
+    "link",
+    "projection",
+    "session_bias",
+    "session_variance",
+)
+_SESSIONS = ("users", "starts", "ends")
+
+
+def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> BayesianRecommender:
+    """Read the draws back."""
+    arrays = load_arrays(folder / "samples.npz")
+    tables = (arrays[f"{entity}_factors"].swapaxes(0, 1) for entity in ("user", "item"))
+    sessions = Sessions(*(arrays[f"run_{name}"] for name in _SESSIONS))
+    n_users, d = len(arrays["noise"]), arrays["mean"].shape[1]
+    # Versions of the first release kept draws of the users' factors, not means, and so no variance within a draw.
+    arrays = {"variance": np.zeros(n_users), "second": np.zeros((d, d))} | arrays
+    small = {name: arrays[SAVED_NAMES.get(name, name)] for name in _SMALL}
+    draws = PosteriorDraws(*pack_factors(list(zip(*tables, strict=True))), sessions=sessions, **small)
+    weights = description["weights"]
+    return BayesianRecommender(
+        knowledge,
+        Config(**description["config"]),
+        draws,
+        float(weights["centre"]),
+        float(weights["unit"]),
+        float(weights["border"]),
+        bool(weights.get("user_noise", True)),  # versions of earlier releases all had it
+        bool(weights.get("plain", False)),
+    )

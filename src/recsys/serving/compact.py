@@ -1,0 +1,238 @@
+"""Making the served form of a version: expected ratings at low rank, item-to-item weights, and what that loses."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from recsys.arrays import Array, Codes, Floats
+from recsys.errors import InputError
+from recsys.models.base.factors import RatingFactors
+from recsys.models.base.recommender import Recommender
+from recsys.serving.engine import Engine
+from recsys.serving.form import Form, open_form, write_form
+from recsys.serving.ids import pack_ids
+
+RANK = 32
+NEIGHBOURS = 200  # most items that a rating of one item recommends
+_BLOCK = 1 << 14  # rows of a table at a time
+_GRID = 2 * 10**8  # most pairs whose expected ratings are computed one by one, for a family without factors
+_SAMPLE_USERS, _SAMPLE_ITEMS = 200, 4000
+_PROBES = 8
+_TOP = 10
+
+
+class Weights(NamedTuple):
+    """An item-to-item model: to each item the items that it recommends (n_items, k), and how much (n_items, k)."""
+
+    neighbours: Array
+    weights: Array
+
+
+def make_form(
+    recommender: Recommender, folder: Path, about: Mapping[str, Any], *, rank: int = RANK, max_loss: float = 0.02
+) -> Form:
+    """Make the served form of a version in a folder, measure what it loses, and open it.
+
+    Args:
+        about: what else form.json says; "version" and "model" at least.
+        max_loss: of the probability of a like, as root mean square over a sample of pairs.
+
+    Raises:
+        InputError: if it loses more.
+    """
+    knowledge = recommender.knowledge
+    factors = recommender.rating_factors() or _from_grid(recommender)
+    user_order, item_order = (np.argsort(ids.astype(str)) for ids in (knowledge.user_ids, knowledge.item_ids))
+    user_factors, item_factors, user_bias, item_bias = _truncate(factors, rank)
+    user_ids, user_ends = pack_ids(knowledge.user_ids[user_order].tolist())
+    item_ids, item_ends = pack_ids(knowledge.item_ids[item_order].tolist())
+    history_ends, history_items = _histories(knowledge.seen, user_order, item_order)
+    counts = np.bincount(history_items, minlength=len(item_ids))[: len(item_order)]
+    links = cooccurrence(history_ends, history_items, len(item_order))
+    arrays = {
+        "user_ids": user_ids,
+        "user_id_ends": user_ends,
+        "item_ids": item_ids,
+        "item_id_ends": item_ends,
+        "user_factors": user_factors[user_order].astype(np.float16),
+        "item_factors": item_factors[item_order].astype(np.float32),
+        "user_bias": user_bias[user_order].astype(np.float32),
+        "item_bias": item_bias[item_order].astype(np.float32),
+        "user_variance": factors.user_variance[user_order].astype(np.float32),
+        "item_variance": factors.item_variance[item_order].astype(np.float32),
+        "user_fallback": (knowledge.biases.mean + knowledge.biases.user[user_order]).astype(np.float32),
+        "item_fallback": knowledge.biases.item[item_order].astype(np.float32),
+        "history_ends": history_ends,
+        "history_items": history_items,
+        "history_values": np.full(len(history_items), np.nan, np.float16),
+        "neighbours": links.neighbours,
+        "weights": links.weights,
+        "popularity": counts.astype(np.float32),
+        "most_popular": np.argsort(-counts, kind="stable").astype(np.int32),
+    }
+    described = {
+        **about,
+        "family": recommender.family,
+        "scale": list(knowledge.scale),
+        "like_threshold": knowledge.like_threshold,
+        "mean": knowledge.biases.mean,
+        "calibration": [knowledge.calibration.slope, knowledge.calibration.intercept],
+        "link": {"kind": factors.link, "slope": factors.slope, "threshold": factors.threshold},
+        "exponent": 0.5,
+        "rank": user_factors.shape[1],
+        "sizes": {"users": len(user_order), "items": len(item_order), "ratings": len(history_items)},
+        # Of factors of which nothing is known: what a new user's ratings are weighed against.
+        "prior": {
+            "bias": [float(user_bias.mean()), float(user_bias.var())],
+            "factors": np.square(user_factors).mean(0).tolist(),
+            "noise": float(factors.user_variance.mean()),
+        },
+    }
+    engine = Engine.of_arrays(arrays, described)
+    loss = measure_loss(recommender, engine, user_order, item_order)
+    if loss["probability_rmse"] > max_loss:
+        raise InputError(
+            f"version {about.get('version')}: its served form at rank {rank} changes the probability of a like by "
+            f"{loss['probability_rmse']:.4f} (root mean square), more than max_loss={max_loss:g}; pass a higher rank "
+            "or max_loss"
+        )
+    described |= {"loss": loss, "probe": engine.probe(_PROBES)}
+    return open_form(write_form(folder, arrays, described))
+
+
+def _truncate(factors: RatingFactors, rank: int) -> tuple[Array, Array, Floats, Floats]:
+    """Factors (n_users, rank) and (n_items, rank), and biases, whose ratings are nearest to those of `factors`.
+
+    The ratings less their row and column means are a product of two centred tables, and the singular vectors of
+    that follow from the tables' two Gram matrices, which are small.
+    """
+    users, items, scale = factors.users, factors.items, factors.scale
+    user_mean, item_mean = users.mean(0, dtype=np.float64), items.mean(0, dtype=np.float64)
+    user_bias = factors.constant + scale * _product(users, np.zeros_like(user_mean), item_mean[:, None])[:, 0]
+    item_bias = scale * _product(items, item_mean, user_mean[:, None])[:, 0]
+    roots = [_root(_gram(users, user_mean)), _root(_gram(items, item_mean))]
+    left, values, right = np.linalg.svd(roots[0][0] @ roots[1][0])
+    kept = min(rank, int((values > values[0] * 1e-9).sum()) if values[0] > 0 else 1)
+    spread = np.sqrt(scale * values[:kept])
+    return (
+        _product(users, user_mean, roots[0][1] @ left[:, :kept] * spread),
+        _product(items, item_mean, roots[1][1] @ right[:kept].T * spread),
+        user_bias,
+        item_bias,
+    )
+
+
+def _blocks(n: int, step: int = _BLOCK) -> Iterator[slice]:
+    for start in range(0, n, step):
+        yield slice(start, start + step)
+
+
+def _gram(table: Array, mean: Floats) -> Floats:
+    total = np.zeros((table.shape[1], table.shape[1]))
+    for block in _blocks(len(table)):
+        centred = table[block] - mean
+        total += centred.T @ centred
+    return total
+
+
+def _product(table: Array, mean: Floats, other: Floats) -> Floats:
+    return np.concatenate([(table[block] - mean) @ other for block in _blocks(len(table))])
+
+
+def _root(gram: Floats) -> tuple[Floats, Floats]:
+    """The square root of a Gram matrix, and its inverse where there is one."""
+    values, vectors = np.linalg.eigh(gram)
+    values = np.sqrt(np.maximum(values, 0))
+    inverse = np.where(values > values.max() * 1e-7, 1 / np.maximum(values, 1e-300), 0)
+    return vectors * values @ vectors.T, vectors * inverse @ vectors.T
+
+
+def _from_grid(recommender: Recommender) -> RatingFactors:
+    """A family without factors: every expected rating, and the line that leads nearest to its probabilities."""
+    n_users, n_items = len(recommender.knowledge.user_ids), len(recommender.knowledge.item_ids)
+    if n_users * n_items > _GRID:
+        raise InputError(
+            f"family {recommender.family!r}: it has no factors, so that all {n_users * n_items:,} pairs would be "
+            f"scored for its served form, of at most {_GRID:,}; serve a version of another family"
+        )
+    rating, like = np.empty((n_users, n_items), np.float32), np.empty((n_users, n_items), np.float32)
+    items = np.arange(n_items, dtype=np.int32)
+    for block in _blocks(n_users, max(1, (1 << 20) // n_items)):
+        users = np.arange(n_users, dtype=np.int32)[block]
+        found = recommender.score(np.repeat(users, n_items), np.tile(items, len(users)))
+        rating[block], like[block] = (part.reshape(len(users), n_items) for part in found)
+    odds = np.log(np.clip(like, 1e-6, 1 - 1e-6) / np.clip(1 - like, 1e-6, 1))
+    varies = rating.var() > 0
+    slope = float(np.mean((rating - rating.mean()) * (odds - odds.mean())) / rating.var()) if varies else 0.0
+    slope = slope or 1e-9
+    return RatingFactors(
+        users=rating,
+        items=np.eye(n_items, dtype=np.float32),
+        constant=0.0,
+        scale=1.0,
+        user_variance=np.ones(n_users),
+        item_variance=np.zeros(n_items),
+        slope=slope,
+        threshold=float(rating.mean() - odds.mean() / slope),
+        link="logit",
+    )
+
+
+def _histories(seen: Codes, user_order: Array, item_order: Array) -> tuple[Array, Codes]:
+    """Where each user's items begin, (n_users + 1,), and the items: in the codes of sorted ids."""
+    user_at, item_at = np.argsort(user_order).astype(np.int32), np.argsort(item_order).astype(np.int32)
+    users, items = user_at[seen[:, 0]], item_at[seen[:, 1]]
+    ends = np.zeros(len(user_order) + 1, np.int64)
+    np.cumsum(np.bincount(users, minlength=len(user_order)), out=ends[1:])
+    return ends, items[np.argsort(users, kind="stable")]
+
+
+def cooccurrence(history_ends: Array, history_items: Codes, n_items: int, most: int = NEIGHBOURS) -> Weights:
+    """Cosines between the items' sets of users; the highest for each item.
+
+    For versions that carry no item-to-item model of their own.
+    """
+    counts = np.bincount(history_items, minlength=n_items)
+    values = (1 / np.sqrt(np.maximum(counts, 1)))[history_items].astype(np.float32)
+    table = sparse.csr_array((values, history_items, history_ends), shape=(len(history_ends) - 1, n_items))
+    turned = table.T.tocsr()
+    k = min(most, max(1, n_items - 1))
+    neighbours, weights = np.zeros((n_items, k), np.int32), np.zeros((n_items, k), np.float32)
+    for block in _blocks(n_items, 1024):
+        some = (turned[block] @ table).toarray()
+        rows = np.arange(len(some))
+        some[rows, rows + block.start] = 0
+        best = np.argpartition(some, n_items - k, axis=1)[:, n_items - k :]
+        neighbours[block], weights[block] = best, np.take_along_axis(some, best, axis=1)
+    return Weights(neighbours, weights)
+
+
+def measure_loss(recommender: Recommender, engine: Engine, user_order: Array, item_order: Array) -> dict[str, float]:
+    """How far the form's ratings and probabilities are from the version's, on a sample of users and items.
+
+    `top_10_overlap` is the share of a user's ten most probable likes that both name.
+    """
+    random = np.random.default_rng(0)
+    users, items = (
+        np.sort(random.permutation(len(order))[:most])
+        for order, most in ((user_order, _SAMPLE_USERS), (item_order, _SAMPLE_ITEMS))
+    )
+    squares, overlap = np.zeros(2), 0.0
+    top = min(_TOP, len(items))
+    for user in users:
+        same = np.full(len(items), user_order[user], np.int32)
+        version = recommender.score(same, item_order[items].astype(np.int32))
+        form = engine.predict_known(int(user), items)
+        squares += [np.square(one - other).mean() for one, other in zip(version, form, strict=True)]
+        best = (set(np.argsort(-part, kind="stable")[:top]) for part in (version.like_probability, form[1]))
+        overlap += len(set.intersection(*best)) / top
+    rating, probability = np.sqrt(squares / len(users))
+    return {
+        "rating_rmse": float(rating),
+        "probability_rmse": float(probability),
+        f"top_{_TOP}_overlap": overlap / len(users),
+        "pairs": float(len(users) * len(items)),
+    }

@@ -1,0 +1,115 @@
+"""Follows the registry: who is champion, its form on this machine's disk, and the pointer that workers read."""
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recsys.errors import InputError
+from recsys.runtime.files import write_atomically
+from recsys.serving.engine import Engine
+from recsys.serving.form import open_form
+from recsys.serving.service import POINTER
+
+_FORMS = "forms"
+_KEPT = 3  # forms on the disk: the current one and those that a rollback goes to
+_log = logging.getLogger("recsys.serving")
+
+
+class Champion(NamedTuple):
+    """A version to serve. `key` differs for any two versions of any two registries, and is a file's name."""
+
+    version: str
+    key: str
+
+
+class Follower:
+    """Brings what the registry says to the pointer. Nothing it does touches what is served until the pointer moves."""
+
+    def __init__(
+        self, folder: Path, find: Callable[[], Champion | None], make: Callable[[Champion, Path], object]
+    ) -> None:
+        """Take what asks the registry, and what makes a form.
+
+        Args:
+            folder: the server's; forms are kept in it.
+            find: the champion, None where there is none; may raise anything where the registry does not answer.
+            make: makes the form of a version in a folder, which is not there yet; may raise anything.
+        """
+        self.folder = folder
+        self._find = find
+        self._make = make
+        self._pointer = self._read()
+        self._refused: dict[str, str] = {}
+
+    def run(self, stop: threading.Event, seconds: float) -> None:
+        """Look every so many seconds until told to stop."""
+        while True:
+            self.look()
+            if stop.wait(seconds):
+                return
+
+    def look(self) -> None:
+        """Look once. A registry that does not answer changes nothing but what health and metrics say."""
+        try:
+            champion = self._find()
+        except Exception as error:  # whatever a client of a registry raises
+            return self._say(registry_problem=f"it does not answer ({_told(error)})")
+        if champion is None or champion.key == self._pointer.get("key") or champion.key in self._refused:
+            return self._say(registry_problem="")
+        place = Path(_FORMS) / champion.key
+        try:
+            self._bring(champion, self.folder / place)
+        except Exception as error:  # a version may be broken in any way
+            self._refused[champion.key] = f"version {champion.version} is refused: {_told(error)}"
+            _log.warning("%s", self._refused[champion.key])
+            return self._say(registry_problem="")
+        self._say(registry_problem="", form=str(place), key=champion.key, version=champion.version)
+        self._clear()
+        return None
+
+    def _bring(self, champion: Champion, place: Path) -> None:
+        """Have the form on the disk, whole, and answering as it did where it was made."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            self._make(champion, place)
+        try:
+            form = open_form(place, verify=True)
+            if wrong := Engine.of_form(form).differs_from(form.about["probe"]):
+                raise InputError(f"it does not answer as it did where it was made ({wrong})")
+        except InputError:
+            shutil.rmtree(place, ignore_errors=True)  # the next start makes it anew
+            raise
+
+    def _say(self, **changes: Any) -> None:
+        """Write the pointer where it changes."""
+        said = {**self._pointer, **changes, "refused": self._refused}
+        if said == self._pointer:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(self.folder / POINTER) as path:
+            path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        self._pointer = json.loads(json.dumps(said))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / POINTER).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not (self.folder / str(found.get("form"))).is_dir():
+            return {}
+        return found
+
+    def _clear(self) -> None:
+        """Remove the oldest forms; a worker that still maps one keeps its content."""
+        forms = [path for path in (self.folder / _FORMS).iterdir() if path.is_dir() and not path.name.startswith(".")]
+        for path in sorted(forms, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+            if path.name != self._pointer["key"]:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

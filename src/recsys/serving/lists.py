@@ -1,0 +1,134 @@
+"""Handlers of lists, in the spelling of Gorse's clients."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from recsys.serving.engine import Engine, History, Listed
+from recsys.serving.feedback import RATING, Answer
+from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
+from recsys.serving.service import ARM, Served, Service
+
+_MOST_IDS = 1000
+
+
+def recommend(service: Service, request: Request) -> Reply:
+    """GET /api/recommend/{user}: a list for a user."""
+    served = service.current()
+    user = as_id(request.parts[2], "the user")
+    code, history = service.history(served.engine, user)
+    return _answer(service, request, served, user, code, history)
+
+
+async def session(service: Service, request: Request) -> Reply:
+    """POST /api/session/recommend: a list from the history in the body."""
+    served = service.current()
+    engine = served.engine
+    events = request.json()
+    if not isinstance(events, list) or len(events) > service.settings.max_batch:
+        raise ProblemError(
+            400, f'a list of at most {service.settings.max_batch} events such as {{"ItemId": "1"}} is needed as body'
+        )
+    added: list[tuple[int, float]] = []
+    for row, event in enumerate(events):
+        if not isinstance(event, dict) or "ItemId" not in event:
+            raise ProblemError(400, f'event {row}: an object such as {{"ItemId": "1"}} is needed, got {cut(event)}')
+        code = engine.items.find(as_id(event["ItemId"], f"event {row}: ItemId"))
+        is_rating = event.get("FeedbackType") == RATING
+        value = rating_within(event.get("Value"), engine, f"event {row}") if is_rating else math.nan
+        if code >= 0:
+            added.append((code, value))
+    return _answer(service, request, served, "", -1, engine.history(-1, added))
+
+
+def rating_within(value: object, engine: Engine, where: str) -> float:
+    """A rating within the scale that the version learnt from."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not engine.low <= value <= engine.high:
+        raise ProblemError(
+            400, f"{where}: Value: a rating from {engine.low:g} to {engine.high:g} is needed, got {cut(value)}"
+        )
+    return float(value)
+
+
+def _answer(service: Service, request: Request, served: Served, user: str, code: int, history: History) -> Reply:
+    engine = served.engine
+    n = request.number("n", 10, 1, service.settings.max_n)
+    offset = request.number("offset", 0, 0, service.settings.max_n)
+    excluded = _codes(engine, request.ids("exclude", _MOST_IDS))
+    candidates = request.ids("candidates", _MOST_IDS)
+    listed = engine.recommend(
+        code,
+        history,
+        n + offset,
+        exclude=excluded,
+        candidates=_codes(engine, candidates) if candidates else None,
+    )
+    items = [engine.items[item] for item in listed.items[offset:].tolist()]
+    service.metrics.lists(listed.policy, served.version, ARM).inc()
+    if service.settings.record:
+        kept = dump(items).decode()
+        service.store.record(Answer(request.id, time.time(), user, served.version, ARM, listed.policy, kept))
+    content: Sequence[Any] = items
+    if request.flag("explain"):
+        content = _explained(engine, history, listed, items, offset)
+    elif request.header(b"x-api-version") == "2":
+        scores = listed.scores[offset:].tolist()
+        content = [{"Id": item, "Score": score} for item, score in zip(items, scores, strict=True)]
+    return Reply(dump(content), version=served.version, family=served.family, policy=listed.policy)
+
+
+def _explained(engine: Engine, history: History, listed: Listed, items: list[str], offset: int) -> list[dict[str, Any]]:
+    rows = zip(
+        items,
+        listed.items[offset:].tolist(),
+        listed.scores[offset:].tolist(),
+        listed.probabilities[offset:].tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "Id": name,
+            "Score": score,
+            "LikeProbability": like,
+            "Reasons": [{"Id": engine.items[at], "Share": share} for at, share in engine.reasons(history, code)],
+        }
+        for name, code, score, like in rows
+    ]
+
+
+def _codes(engine: Engine, ids: Sequence[str]) -> Any:
+    found = [engine.items.find(name) for name in ids]
+    return np.array([code for code in found if code >= 0], np.int32)
+
+
+def item_to_item(service: Service, request: Request) -> Reply:
+    """GET /api/item-to-item/{name}/{item} and /api/item/{item}/neighbors: what is rated with an item."""
+    served = service.current()
+    engine = served.engine
+    is_named = request.parts[1] == "item-to-item"
+    name = as_id(request.parts[3 if is_named else 2], "the item")
+    n = request.number("n", 10, 1, service.settings.max_n)
+    offset = request.number("offset", 0, 0, service.settings.max_n)
+    code = engine.items.find(name)
+    if code < 0:
+        raise ProblemError(
+            404, f"item {cut(name)}: version {served.version} does not know it; ask for one that was rated"
+        )
+    items, weights = engine.similar(code, n + offset)
+    return _scored(served, engine, items[offset:].tolist(), weights[offset:].tolist())
+
+
+def popular(service: Service, request: Request) -> Reply:
+    """GET /api/popular: the items that most have rated."""
+    served = service.current()
+    n = request.number("n", 10, 1, service.settings.max_n)
+    items, counts = served.engine.popular(n, request.number("offset", 0, 0, service.settings.max_n))
+    return _scored(served, served.engine, items.tolist(), counts.tolist())
+
+
+def _scored(served: Served, engine: Engine, items: list[int], scores: list[float]) -> Reply:
+    content = [{"Id": engine.items[item], "Score": score} for item, score in zip(items, scores, strict=True)]
+    return Reply(dump(content), version=served.version, family=served.family)

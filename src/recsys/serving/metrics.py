@@ -1,0 +1,54 @@
+"""Prometheus metrics, right over several processes: each writes files in PROMETHEUS_MULTIPROC_DIR, all are summed."""
+
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """What a worker counts. Labels are routes, statuses, versions, arms and policies: never ids."""
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self._requests = Counter(
+            "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own
+        )
+        self._seconds = Histogram(
+            "recsys_request_seconds", "Seconds from request to reply", ["route"], buckets=_BUCKETS, registry=own
+        )
+        self._lists = Counter("recsys_lists_total", "Lists by policy", ["policy", "version", "arm"], registry=own)
+        self.unknown_users = Counter("recsys_unknown_users_total", "Requests for users unknown to it", registry=own)
+        self.feedback = Counter("recsys_feedback_total", "Events that are on the disk", ["outcome"], registry=own)
+        self.refused = Counter("recsys_refused_total", "Requests refused", ["reason"], registry=own)
+        self.swaps = Counter("recsys_version_swaps_total", "Changes of version", registry=own)
+        self._info = Gauge(
+            "recsys_model_info",
+            "1 for the version served",
+            ["version", "family"],
+            registry=own,
+            multiprocess_mode="max",
+        )
+        self.registry_up = Gauge(
+            "recsys_registry_up", "1 while the registry answers", registry=own, multiprocess_mode="min"
+        )
+        # A label's child is looked up under a lock: these are remembered.
+        self.requests = cache(lambda *labels: self._requests.labels(*labels))
+        self.seconds = cache(lambda route: self._seconds.labels(route))
+        self.lists = cache(lambda *labels: self._lists.labels(*labels))
+
+    def serve(self, version: str, family: str, before: tuple[str, str] | None) -> None:
+        """Say which version is served from now on."""
+        if before is not None and before != (version, family):
+            self._info.labels(*before).set(0)
+            self.swaps.inc()
+        self._info.labels(version, family).set(1)
+
+
+def exposition() -> bytes:
+    """The sum over all processes, as Prometheus reads it."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,123 @@
+"""Handlers of what is not a list, a score or feedback: health, the page, the documentation."""
+
+import math
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from recsys.serving.http import ProblemError, Reply, Request, as_id, dump
+from recsys.serving.scores import check_model
+from recsys.serving.service import Service
+
+_HTML = b"text/html; charset=utf-8"
+# The page loads nothing from elsewhere, and nobody may frame it.
+_POLICY = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+        b"frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+@cache
+def _file(name: str) -> bytes:
+    return files("recsys.serving").joinpath("static", name).read_bytes()
+
+
+def page(service: Service, request: Request) -> Reply:
+    """GET /: the page."""
+    return Reply(_file("index.html"), _HTML, headers=_POLICY)
+
+
+def docs(service: Service, request: Request) -> Reply:
+    """GET /docs: what there is, from openapi.json."""
+    return Reply(_file("docs.html"), _HTML, headers=_POLICY)
+
+
+def openapi(service: Service, request: Request) -> Reply:
+    """GET /openapi.json."""
+    return Reply(_file("openapi.json"))
+
+
+def live(service: Service, request: Request) -> Reply:
+    """GET /api/health/live: this process answers."""
+    return Reply(dump({"live": True}))
+
+
+def _readiness(service: Service) -> dict[str, Any]:
+    served, pointer = service.served, service.pointer
+    return {
+        "ready": served is not None,
+        "version": served.version if served else None,
+        "registry": pointer.get("registry_problem") or "answers",
+        "refused": pointer.get("refused") or {},
+        "feedback": service.store.problem or "kept",
+        "problem": service.problem or None,
+    }
+
+
+def ready(service: Service, request: Request) -> Reply:
+    """GET /api/health/ready: whether a version is served, and what is wrong beside."""
+    about = _readiness(service)
+    return Reply(dump(about), status=200 if about["ready"] else 503)
+
+
+def model_ready(service: Service, request: Request) -> Reply:
+    """GET /v2/models/{name}/ready."""
+    served = check_model(service, request)
+    return Reply(dump({"name": service.settings.model_name, "ready": True}), version=served.version)
+
+
+def model_ready_v1(service: Service, request: Request) -> Reply:
+    """GET /v1/models/{name}."""
+    check_model(service, request)
+    return Reply(dump({"name": service.settings.model_name, "ready": "True"}))
+
+
+def ping(service: Service, request: Request) -> Reply:
+    """GET /ping and /health, as MLflow's scoring server has them: empty, 200 once a version is served."""
+    if service.served is None:
+        raise ProblemError(503, "no version is served yet; promote one, it is loaded then", 2)
+    return Reply(b"\n", b"application/json")
+
+
+def version(service: Service, request: Request) -> Reply:
+    """GET /version: which version is served."""
+    served = service.current()
+    return Reply(f"{served.version}\n".encode(), b"text/plain", version=served.version, family=served.family)
+
+
+def server_metadata(service: Service, request: Request) -> Reply:
+    """GET /v2: the server."""
+    return Reply(dump({"name": "recsys", "version": "1", "extensions": []}))
+
+
+def status(service: Service, request: Request) -> Reply:
+    """GET /api/status: what the page shows of the version."""
+    served = service.current()
+    about = served.about
+    content = {
+        **_readiness(service),
+        "family": served.family,
+        "since": served.since,
+        "sizes": about["sizes"],
+        "scale": about["scale"],
+        "loss": about["loss"],
+        "chosen": about.get("chosen"),
+    }
+    return Reply(dump(content), version=served.version, family=served.family)
+
+
+def history(service: Service, request: Request) -> Reply:
+    """GET /api/user/{user}/history: what a list of this user stands on, feedback included, the newest last."""
+    served = service.current()
+    engine = served.engine
+    _, found = service.history(engine, as_id(request.parts[2], "the user"))
+    n = request.number("n", 50, 1, service.settings.max_n)
+    content = [
+        {"Id": engine.items[item], "Rating": None if math.isnan(rating) else rating}
+        for item, rating in zip(found.items[-n:].tolist(), found.ratings[-n:].tolist(), strict=True)
+    ]
+    return Reply(dump(content), version=served.version, family=served.family)

@@ -1,0 +1,110 @@
+"""What a worker serves with: the version, the feedback, the metrics."""
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import InputError
+from recsys.serving.engine import Engine, History
+from recsys.serving.feedback import FeedbackStore
+from recsys.serving.form import open_form
+from recsys.serving.http import ProblemError
+from recsys.serving.metrics import Metrics
+from recsys.serving.settings import ServingSettings
+
+POINTER = "current.json"
+ARM = "champion"
+_log = logging.getLogger("recsys.serving")
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A version that answers, and since when."""
+
+    engine: Engine
+    version: str
+    family: str
+    since: float
+    about: Mapping[str, Any]
+
+
+def load(folder: Path) -> Served:
+    """Open a form, ask it what its maker asked it, and take it if it answers the same; raises InputError."""
+    form = open_form(folder)
+    engine = Engine.of_form(form)
+    if wrong := engine.differs_from(form.about["probe"]):
+        raise InputError(f"{folder}: it does not answer as it did where it was made ({wrong}); delete the folder")
+    return Served(engine, form.label, str(form.about["family"]), time.time(), form.about)
+
+
+class Service:
+    """The state of one worker. `served` changes between two requests and never within one."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self.settings = settings
+        self.folder = Path(settings.folder)
+        self.store = FeedbackStore(self.folder / "feedback.db", settings.max_waiting)
+        self.metrics = Metrics()
+        self.served: Served | None = None
+        self.pointer: dict[str, Any] = {}
+        self.problem = ""
+        self.lag = 0.0
+        self._read = 0
+
+    def current(self) -> Served:
+        """The version that answers; refuses where there is none yet."""
+        if self.served is None:
+            raise ProblemError(503, self.problem or "no version is served yet; promote one, it is loaded then", 2)
+        return self.served
+
+    def follow(self) -> None:
+        """Take the version that the pointer names, if it has changed; one that fails leaves the old in its place."""
+        path = self.folder / POINTER
+        try:
+            changed = path.stat().st_mtime_ns
+            if changed == self._read:
+                return
+            pointer = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        self._read = changed
+        self.pointer = pointer
+        self.metrics.registry_up.set(not pointer.get("registry_problem"))
+        if not pointer.get("form"):
+            return
+        folder = self.folder / pointer["form"]
+        if self.served is not None and self.served.about.get("folder") == str(folder):
+            return
+        try:
+            found = load(folder)
+        except (InputError, OSError) as error:
+            self.problem = str(error)
+            return
+        before = (self.served.version, self.served.family) if self.served else None
+        about = {**found.about, "folder": str(folder)}
+        self.served = Served(found.engine, found.version, found.family, found.since, about)
+        self.problem = ""
+        self.metrics.serve(found.version, found.family, before)
+
+    def history(self, engine: Engine, user: str) -> tuple[int, History]:
+        """A user's code and history, with all feedback that is on the disk."""
+        code = engine.users.find(user)
+        if code < 0:
+            self.metrics.unknown_users.inc()
+        added = [
+            (item, float("nan") if rating is None else rating)
+            for name, rating in self.store.of_user(user)
+            if (item := engine.items.find(name)) >= 0
+        ]
+        return code, engine.history(code, added)
+
+    def report(self, error: Exception) -> None:
+        """Write a fault of ours to the log, with its place and without what was asked."""
+        frames = traceback.extract_tb(error.__traceback__)[-4:]
+        places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+        _log.error("%s at %s", type(error).__name__, places)

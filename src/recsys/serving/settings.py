@@ -1,0 +1,27 @@
+"""Settings of a server, as its processes are given them."""
+
+from pydantic import Field
+
+from recsys.settings import Settings
+
+
+class Limits(Settings):
+    """What a server refuses."""
+
+    max_n: int = Field(1000, ge=1, le=100_000, description="longest list that may be asked for")
+    max_batch: int = Field(10_000, ge=1, description="most rows of one request for scores, and most events of one")
+    max_body: int = Field(4_000_000, ge=1000, description="bytes of the largest body")
+    max_waiting: int = Field(10_000, ge=1, description="events that may wait for the disk before more are refused")
+    max_lag: float = Field(0.5, gt=0, description="seconds that requests may wait before further ones are refused")
+    body_seconds: float = Field(10.0, gt=0, description="seconds in which a body has to arrive")
+    feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
+    record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
+
+
+class ServingSettings(Limits):
+    """Limits, places and keys."""
+
+    model_name: str = Field("recsys", description="name of the model in addresses such as /v2/models/recsys")
+    folder: str = Field("serving", description="folder of served forms, the pointer to the current one, and feedback")
+    read_keys: tuple[str, ...] = Field((), description="keys that may read; none: everybody may")
+    feedback_keys: tuple[str, ...] = Field((), description="keys that may give feedback; none: who may read")

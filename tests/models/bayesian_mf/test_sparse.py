@@ -1,0 +1,91 @@
+"""On few ratings a user, many of them at the top, it is no worse than biases."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recsys.models.base.family import family_module
+from recsys.models.base.loading import load_recommender
+from recsys.models.base.recommender import Predictions
+from recsys.models.base.storage import DESCRIPTION
+from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.evidence import auc_standard_errors, standard_errors
+from recsys.testing.datasets import prepared, sparse_ratings
+from recsys.training.trainer import train
+
+SETS = {
+    "one rating in the median": {"users": 1500, "items": 150, "median": 1, "constant": 0.0},
+    "most users constant": {"users": 1200, "items": 150, "median": 2, "constant": 0.7},
+    "skewed to the top": {"users": 500, "items": 200, "median": 5, "constant": 0.5, "top": 0.8},
+    "from -10 to 10": {"users": 700, "items": 150, "median": 3, "constant": 0.3, "levels": range(-10, 11), "top": 0.3},
+    "nothing but biases": {"users": 700, "items": 150, "median": 4, "constant": 0.4, "signal": 0.0},
+    "ten users": {"users": 10, "items": 100, "median": 20, "constant": 0.3},
+}
+
+
+def like_threshold(knobs):
+    levels = knobs.get("levels", range(1, 6))
+    return levels[-2]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_it_is_not_behind_biases_by_more_than_a_standard_error(name, tmp_path):
+    data = prepared(tmp_path, sparse_ratings(**SETS[name]), like_threshold=float(like_threshold(SETS[name])))
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+
+    def predict(family: str) -> Predictions:
+        return train(family, data, family_module(family).Config(), seed=0).final.predict(*ids)
+
+    bias, sampled = predict("bias"), predict("bayesian_mf")
+    gain = (bias.rating - data.test.ratings) ** 2 - (sampled.rating - data.test.ratings) ** 2
+    assert standard_errors(gain, data.test.users) > -1
+    likes = data.likes(data.test), sampled.like_probability, bias.like_probability
+    assert auc_standard_errors(*likes, data.test.users) > -1
+
+
+def test_users_who_always_give_the_same_rating_do_not_decide_what_items_are_worth(tmp_path):
+    """Seven users in ten give their one level to all items: the spread of the item biases stays that of the others."""
+    rows = sparse_ratings(1500, 60, median=5, constant=0.7, top=0.3, signal=0.0)
+    data = prepared(tmp_path, rows)
+    sampled = train("bayesian_mf", data, Config(), seed=0).final
+    bias = train("bias", data, family_module("bias").Config(), seed=0).final
+    spread = (sampled.draws.items.mean(1)[:, -1] * sampled.unit).std()
+    assert spread > 0.6 * bias.knowledge.biases.item.std()
+    assert sampled.factors == 0
+    assert not sampled.user_noise
+
+
+def test_the_knobs_turn_what_they_name():
+    rows = sparse_ratings(2000, 300, median=3, constant=0.6, top=0.5, levels=(-10, 0, 10))
+    users, ratings = (np.array([row[column] for row in rows]) for column in (0, 2))
+    assert set(ratings) == {-10.0, 0.0, 10.0}
+    assert np.mean(ratings == 10) == pytest.approx(0.5, abs=0.05)
+    _, number, counts = np.unique(users, return_inverse=True, return_counts=True)
+    assert np.median(counts) == 3
+    same = [len(set(ratings[number == user])) == 1 for user in np.flatnonzero(counts >= 8)]
+    assert np.mean(same) == pytest.approx(0.6, abs=0.1)
+    assert rows == sparse_ratings(2000, 300, median=3, constant=0.6, top=0.5, levels=(-10, 0, 10))
+
+
+def test_a_version_that_predicts_by_biases_is_saved_and_versions_without_a_word_of_it_load(tmp_path):
+    data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
+    sampled = train("bayesian_mf", data, Config(embedding_size=2, samples=2), seed=0).final
+    sampled.is_plain = True
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+    plain = sampled.predict(*ids)
+    knowledge = sampled.knowledge
+    rating = knowledge.biases.rating(knowledge.user_codes(ids[0]), knowledge.item_codes(ids[1]))
+    assert plain.rating == pytest.approx(np.clip(rating, 1, 5))
+    sampled.save(tmp_path / "saved")
+    loaded = load_recommender(tmp_path / "saved").predict(*ids)
+    assert loaded.like_probability.tolist() == plain.like_probability.tolist()
+    path = tmp_path / "saved" / DESCRIPTION
+    description = json.loads(path.read_text())
+    for key in ("plain", "user_noise"):
+        del description["weights"][key]
+    del description["config"]["user_noise"]
+    path.write_text(json.dumps(description))
+    earlier = load_recommender(tmp_path / "saved")
+    assert earlier.user_noise
+    assert not earlier.is_plain

@@ -1,0 +1,165 @@
+import gorse
+import pytest
+import requests
+
+pytestmark = pytest.mark.process
+
+
+def numbers(items):
+    return {int(item[1:]) % 2 for item in items}
+
+
+def test_a_list_is_of_what_the_user_has_not_taken_and_names_its_policy(server):
+    answer = server.get("api/recommend/u2?n=4")
+    assert len(answer.json()) == 4
+    assert numbers(answer.json()) == {0}
+    seen = {row["Id"] for row in server.get("api/user/u2/history").json()}
+    assert not seen & set(answer.json())
+    assert answer.headers["x-recsys-policy"] == "personal"
+    assert answer.headers["x-recsys-version"] == "1"
+    assert answer.headers["x-request-id"]
+
+
+def test_a_list_explains_itself(server):
+    found = server.get("api/recommend/u2?n=2&explain=true").json()
+    seen = {row["Id"] for row in server.get("api/user/u2/history").json()}
+    for row in found:
+        assert {reason["Id"] for reason in row["Reasons"]} <= seen
+        assert 0 < sum(reason["Share"] for reason in row["Reasons"]) <= 1.000001
+        assert 0 <= row["LikeProbability"] <= 1
+
+
+def test_filters_do_not_shorten_a_list(server):
+    first = server.get("api/recommend/u3?n=3").json()
+    rest = server.get(f"api/recommend/u3?n=3&exclude={','.join(first)}").json()
+    assert len(rest) == 3
+    assert not set(rest) & set(first)
+    assert set(server.get("api/recommend/u3?n=5&candidates=i1,i2,i3,nothing").json()) <= {"i1", "i2", "i3"}
+    assert server.get("api/recommend/u3?n=2&offset=1").json() == first[1:]
+
+
+def test_an_unknown_user_is_given_what_is_popular_and_then_what_their_feedback_leads_to(server):
+    assert server.get("api/recommend/somebody").headers["x-recsys-policy"] == "popular"
+    for item in ("i1", "i3", "i5"):
+        event = {"FeedbackType": "rating", "UserId": "somebody", "ItemId": item, "Value": 5}
+        assert server.post("api/feedback", event).json() == {"RowAffected": 1}
+        for _ in range(10):  # whichever worker answers
+            assert item not in server.get("api/recommend/somebody", headers={"Connection": "close"}).json()
+    answer = server.get("api/recommend/somebody?n=5")
+    assert numbers(answer.json()) == {1}
+    assert answer.headers["x-recsys-policy"] == "history"
+    assert [row["ItemId"] for row in server.get("api/user/somebody/feedback").json()] == ["i5", "i3", "i1"]
+
+
+def test_gorse_s_client_works(server):
+    client = gorse.Gorse(server.address, "", timeout=120)
+    assert client.insert_feedback("read", "reader", "i4", "2026-01-01T00:00:00Z") == {"RowAffected": 1}
+    assert client.insert_feedback("read", "reader", "i4", "2026-01-01T00:00:00Z") == {"RowAffected": 0}
+    assert client.list_feedbacks("read", "reader")[0]["ItemId"] == "i4"
+    found = client.get_recommend("reader", n=3)
+    assert numbers(score.id for score in found) == {0}
+    assert [score.score for score in found] == sorted((score.score for score in found), reverse=True)
+    assert numbers(client.session_recommend([{"ItemId": "i3"}], n=3)) == {1}
+    assert [row["Id"] for row in client.get_neighbors("i4", n=2)]
+
+
+def test_mlflow_s_protocol_answers(server):
+    rows = [["u2", "i2"], ["u2", "i3"], [7, "no such item"]]
+    body = {"dataframe_split": {"columns": ["user_id", "item_id"], "data": rows}}
+    found = server.post("invocations", body).json()["predictions"]
+    assert found[0]["like_probability"] > 0.8 > 0.2 > found[1]["like_probability"]
+    assert found[2]["rating"] == 3.0
+    records = [{"user_id": user, "item_id": item} for user, item in rows]
+    assert server.post("invocations", {"dataframe_records": records}).json()["predictions"] == found
+    assert server.post("v1/models/recsys:predict", {"instances": records}).json()["predictions"] == found
+    assert server.get("ping").status_code == 200
+    assert server.get("version").text == "1\n"
+
+
+def test_the_open_inference_protocol_answers(server):
+    inputs = [
+        {"name": name, "shape": [2], "datatype": "BYTES", "data": data}
+        for name, data in (("user_id", ["u2", "u2"]), ("item_id", ["i2", "i3"]))
+    ]
+    for path in ("v2/models/recsys/infer", "v2/models/recsys/versions/1/infer"):
+        answer = server.post(path, {"id": "mine", "inputs": inputs}).json()
+        assert (answer["id"], answer["model_version"]) == ("mine", "1")
+        assert [(output["name"], output["shape"]) for output in answer["outputs"]] == [
+            ("rating", [2]),
+            ("like_probability", [2]),
+        ]
+    assert server.get("v2/models/recsys/ready").json()["ready"]
+    assert server.get("v2/models/recsys").json()["versions"] == ["1"]
+    assert server.get("v2/models/recsys/versions/9").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("api/recommend/u1?n=0", 400, "parameter 'n'"),
+        ("api/recommend/u1?n=1e9", 400, "parameter 'n'"),
+        ("api/recommend/%ff", 400, "UTF-8"),
+        ("api/recommend/" + "x" * 10_000, 400, "512 characters"),
+        ("api/recommend/u1?exclude=,", 400, "parameter 'exclude'"),
+        ("api/item-to-item/any/nothing", 404, "does not know it"),
+        ("api/feedback", 405, "answers POST"),
+        ("nothing", 404, "/docs"),
+        ("..%2f..%2fetc/passwd", 404, "/docs"),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_sentence(server, path, status, told):
+    answer = server.get(path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert told in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"{", 400, "not JSON"),
+        (b"\xff\xfe", 400, "not JSON"),
+        (b'{"UserId": "u", "ItemId": "i", "Value": NaN}', 400, "from 1 to 5"),
+        (b'{"UserId": "u", "ItemId": "i", "Value": 6}', 400, "from 1 to 5"),
+        (b'{"UserId": "u", "ItemId": "i", "Value": true}', 400, "from 1 to 5"),
+        (b'{"UserId": "", "ItemId": "i", "Value": 4}', 400, "event 0: UserId"),
+        (b'{"UserId": "\\ud800", "ItemId": "i", "Value": 4}', 400, "surrogate"),
+        (b"[" * 10_000, 400, "not JSON"),
+        (b"x" * 30_000, 413, "at most 20,000 bytes"),
+        (b"[" + b",".join([b"{}"] * 101) + b"]", 413, "at most 100 events"),
+    ],
+)
+def test_wrong_feedback_is_told_and_not_kept(server, body, status, told):
+    answer = requests.post(f"{server.address}/api/feedback", data=body, timeout=120)
+    assert answer.status_code == status
+    assert told in answer.json()["detail"]
+
+
+def test_ids_are_values_and_never_code(server):
+    user = "'; drop table feedback; --"
+    event = {"UserId": user, "ItemId": "../i1", "Value": 4}
+    assert server.post("api/feedback", event).json() == {"RowAffected": 1}
+    assert server.get(f"api/user/{requests.utils.quote(user, safe='')}/feedback").json()[0]["ItemId"] == "../i1"
+
+
+def test_metrics_count_over_all_workers_without_ids(server):
+    def counted():
+        lines = server.get("metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("recsys_lists_total"))
+
+    before = counted()
+    for _ in range(20):
+        server.get("api/recommend/u4", headers={"Connection": "close"})
+    assert counted() == before + 20
+    assert "u4" not in server.get("metrics").text
+    assert 'recsys_model_info{family="table",version="1"} 1.0' in server.get("metrics").text
+
+
+def test_the_pages_load_nothing_from_elsewhere(server):
+    for path in ("", "docs"):
+        page = server.get(path)
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "http://" not in page.text.replace("http://127.0.0.1:8000", "")
+        assert "https://" not in page.text
+    described = server.get("openapi.json").json()
+    assert "/api/recommend/{user}" in described["paths"]

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from recsys.errors import InputError
+from recsys.models.matrix_factorization.family import Config, FactorRecommender
+from recsys.serving.compact import make_form
+from recsys.serving.engine import NO_HISTORY, Engine, History
+from recsys.serving.form import open_form
+from recsys.serving.ids import IdTable, pack_ids
+from tests.support.serving_site import form, two_tastes
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return Engine.of_form(open_form(form(tmp_path_factory.mktemp("form") / "one"), verify=True))
+
+
+def by_hand(engine, user, history, n):
+    """The n best by scoring all."""
+    carried = engine.carry(history)
+    likes = engine.predict_known(user, np.arange(len(engine.items)))[1]
+    scores = np.where(carried > 0, carried * likes**0.5, 0)
+    scores[history.items] = 0
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    return [int(item) for item in order[:n] if scores[item] > 0]
+
+
+def test_a_list_is_what_scoring_all_items_finds(engine):
+    for user in range(len(engine.users)):
+        history = engine.history(user)
+        expected = by_hand(engine, user, history, 4)
+        assert engine.recommend(user, history, 4).items[: len(expected)].tolist() == expected
+
+
+def test_a_list_has_as_many_as_are_left(engine):
+    history = engine.history(0)
+    left = len(engine.items) - len(history.items)
+    listed = engine.recommend(0, history, 1000)
+    assert len(set(listed.items.tolist())) == left
+    assert not set(listed.items.tolist()) & set(history.items.tolist())
+    everything = engine.history(0, [(item, 4.0) for item in range(len(engine.items))])
+    assert len(engine.recommend(0, everything, 10).items) == 0
+
+
+def test_the_last_rating_of_an_item_counts(engine):
+    history = engine.history(-1, [(3, 1.0), (5, 2.0), (3, 5.0)])
+    assert dict(zip(history.items.tolist(), history.ratings.tolist(), strict=True)) == {3: 5.0, 5: 2.0}
+
+
+def test_without_a_history_what_is_popular_is_listed(engine):
+    listed = engine.recommend(-1, NO_HISTORY, 5)
+    assert listed.policy == "popular"
+    assert listed.items.tolist() == engine.popular(5)[0].tolist()
+
+
+def test_reasons_are_shares_of_what_carried_an_item(engine):
+    history = engine.history(2)
+    item = int(engine.recommend(2, history, 1).items[0])
+    found = engine.reasons(history, item, most=100)
+    assert sum(share for _, share in found) == pytest.approx(1)
+    assert {at for at, _ in found} <= set(history.items.tolist())
+
+
+def test_a_new_user_s_ratings_lead_towards_what_they_liked(engine):
+    even = [code for code in range(len(engine.items)) if int(engine.items[code][1:]) % 2 == 0]
+    liked = History(np.array(even[:4], np.int32), np.full(4, 5.0, np.float32))
+    rest = np.array([code for code in range(len(engine.items)) if code not in even[:4]], np.int32)
+    likes = engine.predict(-1, liked, rest)[1]
+    is_even = np.isin(rest, even)
+    assert likes[is_even].min() > likes[~is_even].max()
+
+
+@pytest.mark.parametrize("rank", [4, 8])
+def test_a_form_of_full_rank_loses_nothing(tmp_path, rank):
+    random = np.random.default_rng(1)
+    knowledge = two_tastes().knowledge
+    arrays = {
+        "user_factors": random.normal(size=(24, 4)).astype(np.float32),
+        "item_factors": random.normal(size=(24, 4)).astype(np.float32),
+        "user_bias": random.normal(size=24),
+        "item_bias": random.normal(size=24),
+    }
+    recommender = FactorRecommender(knowledge, Config(), arrays, 3.0, 1, knowledge.calibration)
+    found = make_form(recommender, tmp_path / "form", {"version": "1"}, rank=rank)
+    assert found.about["loss"]["rating_rmse"] < 0.005  # factors of users are kept as float16
+    assert found.about["loss"]["top_10_overlap"] > 0.99
+
+
+def test_a_form_that_loses_too_much_is_refused(tmp_path):
+    with pytest.raises(InputError, match="more than max_loss"):
+        make_form(two_tastes(), tmp_path / "form", {"version": "1"}, max_loss=1e-9)
+    assert not (tmp_path / "form").exists()
+
+
+def test_ids_are_found_and_named():
+    names = sorted(["", "a", "ab", "b", "é", "日本", "\U0001f600", "z" * 500])
+    table = IdTable(*pack_ids(names))
+    assert [table.find(name) for name in names] == list(range(len(names)))
+    assert [table[code] for code in range(len(names))] == names
+    assert [table.find(name) for name in ("aa", "zz", "\ud800", "~")] == [-1] * 4
+    assert IdTable(*pack_ids([])).find("a") == -1

@@ -1,0 +1,161 @@
+import json
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+import requests
+
+from recsys.errors import InputError
+from recsys.serving.settings import ServingSettings
+from recsys.serving.supervisor import open_socket
+from tests.support.serving_site import Server, form
+from tests.support.waiting import wait
+
+pytestmark = pytest.mark.process
+SWAPS = 100
+
+
+@pytest.fixture
+def server(tmp_path):
+    running = Server(tmp_path / "serving", feedback_seconds=60)
+    running.point_at(form(tmp_path / "one"))
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+def test_a_hundred_changes_of_version_under_load_fail_no_request(server, tmp_path):
+    forms = [tmp_path / "one", form(tmp_path / "two", "2", liked=0.8)]
+    wrong, versions, done = [], set(), threading.Event()
+
+    def ask():
+        with requests.Session() as session:
+            while not done.is_set():
+                answer = session.get(f"{server.address}/api/recommend/u2?n=4", timeout=120)
+                versions.add(answer.headers.get("x-recsys-version"))
+                if answer.status_code != 200 or len(answer.json()) != 4:
+                    wrong.append(answer.text)
+
+    def served(version):
+        found = {server.get("version", headers={"Connection": "close"}).text.strip() for _ in range(4)}
+        return found == {version}
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for swap in range(SWAPS):
+            server.point_at(forms[swap % 2])
+            wait(lambda swap=swap: served("12"[swap % 2]), "the change of version")
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    assert versions == {"1", "2"}
+
+
+def test_acknowledged_feedback_outlives_a_kill_of_everything(server):
+    kept, done = [], threading.Event()
+
+    def give(number):
+        with requests.Session() as session:
+            for count in range(10**6):
+                event = {"UserId": f"giver{number}", "ItemId": f"thing{count}", "Value": 4}
+                try:
+                    answer = session.post(f"{server.address}/api/feedback", json=event, timeout=120)
+                except requests.RequestException:
+                    return
+                if answer.status_code == 200:
+                    kept.append((event["UserId"], event["ItemId"]))
+                if done.is_set():
+                    return
+
+    threads = [threading.Thread(target=give, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    wait(lambda: len(kept) > 100, "feedback")
+    for pid in server.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    server.stop(signal.SIGKILL)
+    done.set()
+    for thread in threads:
+        thread.join()
+    server.start()
+    found = {
+        (row["UserId"], row["ItemId"])
+        for number in range(4)
+        for row in server.get(f"api/user/giver{number}/feedback?n=10000").json()
+    }
+    assert set(kept) <= found
+
+
+def test_a_killed_worker_is_replaced(server):
+    before = server.worker_pids()
+    os.kill(before[0], signal.SIGKILL)
+    wait(lambda: len(server.worker_pids()) == 2 and before[0] not in server.worker_pids(), "another worker")
+    wait(server.answers, "an answer")
+    assert server.get("api/recommend/u1").status_code == 200
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(server):
+    pids = server.worker_pids()
+    server.stop(signal.SIGKILL)
+    wait(
+        lambda: subprocess.run(["ps", "-p", ",".join(map(str, pids))], capture_output=True).returncode != 0, "their end"
+    )
+
+
+def test_a_form_that_is_damaged_leaves_the_old_one_in_its_place(server, tmp_path):
+    damaged = form(tmp_path / "two", "2")
+    with (damaged / "item_factors.npy").open("ab") as file:
+        file.write(b"more")
+    server.point_at(damaged)
+    wait(lambda: server.get("api/health/ready").json()["problem"], "the refusal")
+    assert "item_factors.npy" in server.get("api/health/ready").json()["problem"]
+    assert server.get("version").text == "1\n"
+
+
+def test_lists_go_on_while_feedback_cannot_be_kept(server):
+    database = server.folder / "feedback.db"
+    holder = subprocess.Popen(
+        ["python", "-c", f"import fcntl, time; f = open({str(database) + '.lock'!r}, 'w'); fcntl.flock(f, 2); "
+         "print('held', flush=True); time.sleep(10**6)"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline()
+        refused = server.post("api/feedback", {"UserId": "w", "ItemId": "i1", "Value": 4})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "2"
+        assert "not acknowledged" in refused.json()["detail"]
+        assert server.get("api/recommend/u1").status_code == 200
+    finally:
+        holder.kill()
+        holder.wait()
+    assert server.post("api/feedback", {"UserId": "w", "ItemId": "i2", "Value": 4}).status_code == 200
+
+
+def test_keys_are_asked_for(tmp_path):
+    running = Server(tmp_path / "serving", workers=1, read_keys=("reader",), feedback_keys=("giver",))
+    running.point_at(form(tmp_path / "one"))
+    try:
+        running.start()
+        assert running.get("api/recommend/u1").status_code == 401
+        assert running.get("api/recommend/u1", headers={"X-API-Key": "giver"}).status_code == 401
+        assert running.get("api/recommend/u1", headers={"X-API-Key": "reader"}).status_code == 200
+        assert running.get("api/recommend/u1", headers={"Authorization": "Bearer reader"}).status_code == 200
+        event = {"UserId": "u1", "ItemId": "i1", "Value": 4}
+        assert running.post("api/feedback", event, {"X-API-Key": "reader"}).status_code == 401
+        assert running.post("api/feedback", event, {"X-API-Key": "giver"}).status_code == 200
+        assert "reader" not in json.dumps(running.get("api/health/ready").json())
+    finally:
+        running.stop()
+
+
+def test_another_machine_s_address_needs_keys():
+    with pytest.raises(InputError, match="there are no keys"):
+        open_socket("0.0.0.0", 0, ServingSettings())
