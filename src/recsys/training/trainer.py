@@ -13,6 +13,7 @@ from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training import out_of_core
 from recsys.training.fit_task import FitTask, RecodedRows, Recoding, make_fit_task
+from recsys.training.lists import add_lists
 
 FitAll = Callable[[Iterable[FitTask[Interactions]], Report | None], list[Recommender]]
 """Fits one task after the other, each with the first's recommender as its warm start; only the first is reported."""
@@ -40,6 +41,7 @@ def train(
     report: Report | None = None,
     gigabytes: float | None = None,
     fit_all: FitAll | None = None,
+    lists: bool = True,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -47,6 +49,7 @@ def train(
         gigabytes: memory to use, in 10^9 bytes; if the rows need more, a family that can reads them from disk. None:
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
+        lists: also learn what lists are made from.
 
     Raises:
         InputError: if the rows do not fit in memory and are needed there.
@@ -59,7 +62,7 @@ def train(
                 f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
             )
         fitted = fit_all(fit_tasks(dataset, refit), report)
-        return TrainingResult(fitted[0], fitted[-1])
+        return _result(fitted[0], fitted[-1], dataset, lists)
     module = family_module(family)
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     chosen: Recommender | None = None
@@ -68,6 +71,12 @@ def train(
         final = module.fit(task.knowledge, task.rows, config, options)
         chosen = chosen or final
     assert chosen is not None
+    return _result(chosen, final, dataset, lists)
+
+
+def _result(chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool) -> TrainingResult:
+    if lists:
+        add_lists(chosen, final, dataset)
     return TrainingResult(chosen, final)
 
 

@@ -113,7 +113,7 @@ class TrialObjective:
     def _fit(
         self, dataset: Dataset, config: Settings, heard: Callable[[int, dict[str, float]], None] | None
     ) -> dict[str, float]:
-        chosen = train(self.family, dataset, config, seed=self.seed, refit=False, report=heard).chosen
+        chosen = train(self.family, dataset, config, seed=self.seed, refit=False, report=heard, lists=False).chosen
         measured = evaluate(chosen, dataset, part="validation", ranking=False, baselines=False)
         if self.metric not in measured.metrics:
             reason = measured.undefined[self.metric]

@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,12 @@ import numpy as np
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.models.base import recommendation
 from recsys.models.base.capabilities import capabilities, family_names
 from recsys.models.base.factors import RatingFactors
 from recsys.models.base.fold_in import check_ratings, fold_into_knowledge, newest_of_known_items
 from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.lists import History, ListModel, ListSettings, Recommendations
 from recsys.models.base.storage import DESCRIPTION, FORMAT, save_knowledge
 from recsys.settings import Settings
 
@@ -30,6 +33,8 @@ class Recommender(ABC):
     """A trained model of one family. Unknown users and items never fail: they get the bias fallback."""
 
     family: str
+    lists: ListModel | None = None
+    """What lists are made from; None in versions that were trained without."""
 
     def __init__(self, knowledge: Knowledge, config: Settings) -> None:
         self.knowledge = knowledge
@@ -62,6 +67,10 @@ class Recommender(ABC):
     def choices(self) -> dict[str, object]:
         """What the fit settled itself, where there was anything left open by the settings."""
         return {}
+
+    def list_settings(self) -> ListSettings:
+        """What of the list model is settled by the family; all else is chosen on validation."""
+        return ListSettings()
 
     def rating_factors(self) -> RatingFactors | None:
         """The expected ratings as a product of two tables, where the family has them so."""
@@ -113,11 +122,54 @@ class Recommender(ABC):
         if len(kept) == 0:
             return Folded(self, ignored)
         folded = fold_into_knowledge(self.knowledge, user_ids[kept], item_ids[kept], ratings[kept])
-        return Folded(self._fold_in(*folded), ignored)
+        grown = self._fold_in(*folded)
+        if self.lists is not None:
+            grown.lists = self.lists.with_users(folded[1], len(folded[0].user_ids))
+        return Folded(grown, ignored)
 
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "Recommender":
         """This recommender with knowledge of further users, whose ratings are `rows`, in the codes of `knowledge`."""
         raise TypeError(f"{self.family} does not fold in")
+
+    def recommend(
+        self,
+        user_ids: Ids,
+        n: int = 10,
+        *,
+        history: Sequence[History | None] | None = None,
+        exclude_seen: bool = True,
+        candidates: Ids | None = None,
+        exclude: Ids | None = None,
+        diversity: float = 0.0,
+    ) -> Recommendations:
+        """For each user the n items of highest P(takes) * P(likes | takes) ^ exponent, fewer only where fewer exist.
+
+        The first factor comes from a history: the one given, or else the user's ratings learnt from. An unknown user
+        is answered by the given history, or by what is popular. Equal scores are ordered by the items' ids.
+
+        Args:
+            user_ids: raw ids (text), shape (u,).
+            n: at least 1.
+            history: one a user; None for those answered by what was learnt.
+            exclude_seen: leave out what the user rated, in the history given or in the rows learnt from.
+            candidates: list only these; unknown ids are ignored and counted.
+            exclude: never list these; unknown ids are ignored and counted.
+            diversity: from 0, by score alone, to 1, by how different the items of a list are (maximal marginal
+                relevance).
+
+        Raises:
+            InputError: if n, diversity or a history is not as described, no candidate is known, or the version has
+                no list model.
+        """
+        return recommendation.recommend(self, user_ids, n, history, exclude_seen, candidates, exclude, diversity)
+
+    def similar_items(self, item_ids: Ids, n: int = 10) -> list[recommendation.SimilarItems]:
+        """For each item the n others that a history with it speaks for most; raises InputError for an unknown item."""
+        return recommendation.similar_items(self, item_ids, n)
+
+    def explain(self, user_id: str, item_id: str, history: History | None = None) -> recommendation.Explanation:
+        """Which items of a history speak for an item, and what rating is expected; raises InputError if unknown."""
+        return recommendation.explain(self, user_id, item_id, history)
 
     def save(self, folder: Path) -> None:
         """Write the recommender as JSON, Parquet and NumPy arrays; no pickle."""
@@ -130,6 +182,8 @@ class Recommender(ABC):
             **described,
             "weights": self._save_weights(folder),
         }
+        if self.lists is not None:
+            description["lists"] = self.lists.save(folder)
         text = json.dumps(description, indent=2)
         (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 

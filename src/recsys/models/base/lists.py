@@ -1,0 +1,188 @@
+"""What a recommender makes lists from, beside its like probabilities: item-to-item weights, and who rated what.
+
+An item's score in a user's list is P(takes) * P(likes | takes) ^ exponent. The first factor comes from the user's
+history by the item-to-item weights, the second from the recommender.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from recsys.arrays import Array, Codes, Floats, Ids
+from recsys.data.interactions import Interactions
+from recsys.errors import InputError
+from recsys.models.base.item_to_item import ItemToItem, Regression, Signal, saved_arrays
+from recsys.models.base.storage import load_arrays, save_arrays
+
+POOL = 200
+"""So many items of highest P(takes) have their like probability computed and are ranked by the product."""
+
+Policy = Literal["personal", "history", "popular"]
+
+_FILE = "lists.npz"
+_POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of the history says anything of
+
+
+@dataclass(frozen=True)
+class ListSettings:
+    """What of a list model is given; None: it is chosen on validation."""
+
+    signal: Signal | None = None
+    ridge: float | None = None
+    relative_ridge: float | None = None
+    exponent: float | None = None
+
+
+class History(NamedTuple):
+    """Items by their ids, each once, and what they were rated, shape (h,); None: all of them are liked."""
+
+    items: Ids
+    ratings: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendations:
+    """One list a user, in the order asked, best first."""
+
+    items: list[Ids]
+    """The ids of the items."""
+    scores: list[Floats]
+    """What they are ranked by: comparable within one list only."""
+    probabilities: list[Floats]
+    """Of a like, if the user takes the item."""
+    policy: list[Policy]
+    """By what a list was made: the user's own factors and history, a history alone, or what is popular."""
+    notes: list[str]
+    """Why a list is shorter than asked; empty where it is not."""
+    ignored: int = 0
+    """How many ids of histories, candidates and exclusions are unknown."""
+
+
+@dataclass(frozen=True, eq=False)
+class RatedItems:
+    """Who rated what, by user: the rows learnt from, sorted by user and item."""
+
+    starts: Array  # (n_users + 1,) int64: the rows of user u are those from starts[u] to starts[u + 1]
+    items: Codes  # (n,)
+    ratings: Array  # (n,) float32
+
+    def of(self, user: int) -> tuple[Codes, Array]:
+        """A user's items, in ascending order, and ratings; a code of -1 has none."""
+        if not 0 <= user < len(self.starts) - 1:
+            return self.items[:0], self.ratings[:0]
+        part = slice(self.starts[user], self.starts[user + 1])
+        return self.items[part], self.ratings[part]
+
+    def with_users(self, rows: Interactions, n_users: int) -> "RatedItems":
+        """These, with the users of `rows` replaced or added; the last row of a pair counts."""
+        users = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        kept = ~np.isin(users, rows.users)
+        return rated_items(
+            Interactions(
+                np.concatenate((users[kept], rows.users)),
+                np.concatenate((self.items[kept], rows.items)),
+                np.concatenate((self.ratings[kept], rows.ratings)),
+            ),
+            n_users,
+        )
+
+
+def rated_items(rows: Interactions, n_users: int) -> RatedItems:
+    """Sort rows, of which each pair occurs once, by user and item."""
+    order = np.lexsort((rows.items, rows.users))
+    starts = np.zeros(n_users + 1, np.int64)
+    np.cumsum(np.bincount(rows.users, minlength=n_users), out=starts[1:])
+    return RatedItems(starts, rows.items[order].astype(np.int32), rows.ratings[order].astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class ListModel:
+    """The part of a version that lists are made from; its codes are those of the recommender's knowledge."""
+
+    item_to_item: ItemToItem
+    regression: Regression
+    exponent: float  # of the like probability
+    rated: RatedItems
+    popularity: Floats  # (n_items,): the share of users who rated an item
+
+    def takes(self, items: Codes, values: Array) -> Floats:
+        """P(takes), up to a factor, of every item for a history in codes: shape (n_items,)."""
+        if len(items) == 0:
+            return self.popularity
+        return self.item_to_item.score(items, values) + _POPULARITY_WEIGHT * self.popularity
+
+    def product(self, takes: Floats, likes: Floats) -> Floats:
+        """P(takes) * P(likes | takes) ^ exponent; what is not positive stays as it is, below all others."""
+        return np.where(takes > 0, takes * likes**self.exponent, takes)
+
+    def with_users(self, rows: Interactions, n_users: int) -> "ListModel":
+        """This model with the histories of further users."""
+        return replace(self, rated=self.rated.with_users(rows, n_users))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the arrays; returns the rest, for the description."""
+        rated = self.rated
+        save_arrays(
+            folder / _FILE,
+            **saved_arrays(self.item_to_item),
+            popularity=self.popularity,
+            starts=rated.starts,
+            items=rated.items,
+            ratings=rated.ratings,
+        )
+        chosen = self.regression
+        return {
+            "signal": chosen.signal,
+            "ridge": chosen.ridge,
+            "relative_ridge": chosen.relative_ridge,
+            "exponent": self.exponent,
+        }
+
+
+def load_list_model(folder: Path, described: dict[str, Any]) -> ListModel:
+    """Read back what `ListModel.save` wrote."""
+    arrays = load_arrays(folder / _FILE)
+    return ListModel(
+        ItemToItem(arrays["weight_starts"], arrays["neighbours"], arrays["weights"]),
+        Regression(described["signal"], described["ridge"], described["relative_ridge"]),
+        described["exponent"],
+        RatedItems(arrays["starts"], arrays["items"], arrays["ratings"]),
+        arrays["popularity"],
+    )
+
+
+def check_request(n: int, diversity: float, user_ids: Ids, history: Sequence[History | None] | None) -> None:
+    """Refuse a request that no list answers; raises InputError."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise InputError(f"parameter 'n': a whole number of items, at least 1, is needed, got {n!r}")
+    if not 0 <= diversity <= 1:
+        raise InputError(f"parameter 'diversity': a number from 0 to 1 is needed, got {diversity!r}")
+    if history is not None and len(history) != len(user_ids):
+        raise InputError(
+            f"parameter 'history': one history, or None, a user is needed, got {len(history)} for {len(user_ids)} users"
+        )
+
+
+def check_history(history: History, user: str, scale: tuple[float, float]) -> None:
+    """Refuse a history with repeated items, or ratings that are too few, too many or outside the scale."""
+    items, ratings = history
+    if len(set(items)) < len(items):
+        seen: set[str] = set()
+        repeated = next(item for item in items if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+        raise InputError(f"history of user {user!r}: item {repeated!r} is there twice; keep its newest rating only")
+    if ratings is None:
+        return
+    if len(ratings) != len(items):
+        raise InputError(
+            f"history of user {user!r}: one rating an item is needed, got {len(ratings)} for {len(items)} items"
+        )
+    low, high = scale
+    for item, rating in zip(items, ratings, strict=True):
+        if not low <= rating <= high:
+            raise InputError(
+                f"history of user {user!r}: item {item!r}: expected a rating from {low:g} to {high:g}, the scale "
+                f"learnt from, got {rating:g}"
+            )

@@ -1,0 +1,55 @@
+"""Ranking: scores of items in, lists out.
+
+Equal scores are ordered by item code, which is codepoint order of the ids.
+"""
+
+import numpy as np
+
+from recsys.arrays import Codes, Flags, Floats
+
+
+def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
+    """The codes of the n allowed items of highest score, best first; fewer only where fewer are allowed.
+
+    Args:
+        scores: (n_items,), finite.
+        n: at least 1.
+        allowed: (n_items,); None allows all.
+    """
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
+        n = min(n, int(np.count_nonzero(allowed)))
+    n = min(n, len(scores))
+    if n == 0:
+        return np.empty(0, np.int32)
+    if n == len(scores):
+        return np.argsort(-scores, kind="stable").astype(np.int32)
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    above = np.flatnonzero(scores > least)
+    ties = np.flatnonzero(scores == least)[: n - len(above)]  # which of them argpartition takes is not determined
+    chosen = np.concatenate((above, ties))
+    chosen.sort()
+    return chosen[np.argsort(-scores[chosen], kind="stable")].astype(np.int32)
+
+
+def diversify(scores: Floats, similarities: Floats, n: int, diversity: float) -> Codes:
+    """The positions of n of m items by maximal marginal relevance (Carbonell and Goldstein 1998), in their order.
+
+    Each next item is the one of highest (1 - diversity) * score - diversity * its largest similarity to those chosen.
+
+    Args:
+        scores: (m,), best first; they are moved to the range from 0 to 1.
+        similarities: (m, m), from 0 to 1.
+        diversity: from 0, by score alone, to 1, by similarity alone.
+    """
+    width = scores.max() - scores.min() if len(scores) else 0.0
+    relevance = (scores - scores.min()) / width if width else np.ones(len(scores))
+    closest, chosen = np.zeros(len(scores)), list[int]()
+    left = np.ones(len(scores), bool)
+    for _ in range(min(n, len(scores))):
+        gain = np.where(left, (1 - diversity) * relevance - diversity * closest, -np.inf)
+        best = int(np.argmax(gain))  # the first of equal ones
+        chosen.append(best)
+        left[best] = False
+        closest = np.maximum(closest, similarities[best])
+    return np.array(chosen, np.int32)
