@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from recsys.data.dataset import Dataset
 from recsys.evaluation import PROTOCOL
 from recsys.settings import Settings
-from registry.policy import PRODUCTION, Assessment, Decision, Guard
+from registry.guards import Guard
+from registry.policy import LABELS, PRODUCTION, Assessment, Decision
 from steps.support.runs import made_by
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 _PREFIX = "promotion."
-_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC", "ndcg_at_10": "nDCG@10"}
 _MOST_NOTES = 10
 _MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n
 _NOT_COMPARED = {"folder", "model_name", "dataset"}
@@ -108,22 +109,23 @@ class Record:
     def _log_plot(self, decision: Decision) -> None:
         from recsys.evaluation import plots
 
-        measured = [a for a in decision.assessments if "auc" in a.candidate.metrics]
+        measured = [a for a in decision.assessments if a.candidate.metric in a.candidate.metrics]
         if not measured:
             return
         numbers = [a.candidate.number for a in measured]
-        aucs = [a.candidate.metrics["auc"] for a in measured]
+        values, metric = [a.candidate.value for a in measured], measured[0].candidate.metric
         levels = [a.comparison.level for a in measured if a.comparison]
         figure = plots.comparison(
             [f"{a.candidate.number} {a.candidate.family}" for a in measured],
-            aucs,
+            values,
             [(a.comparison.low, a.comparison.high) if a.comparison else None for a in measured],
             numbers.index(decision.winner) if decision.winner in numbers else None,
             numbers.index(decision.previous) if levels and decision.previous in numbers else None,
             levels[0] if levels else 0.0,
+            LABELS[metric],
         )
         self.run.log_figures({"comparison.png": figure})
-        self.run.log_metrics({"versions": len(decision.assessments), "best_auc": max(aucs)})
+        self.run.log_metrics({"versions": len(decision.assessments), f"best_{metric}": max(values)})
 
 
 def find_decisions(model_name: str) -> list[dict[str, str]]:

@@ -173,20 +173,21 @@ _MOST_COMPARED = 40
 
 def comparison(
     names: Sequence[str],
-    aucs: Sequence[float],
+    values: Sequence[float],
     intervals: Sequence[tuple[float, float] | None],
     champion: int | None,
     reference: int | None,
     level: float = 0.95,
+    measure: str = "AUC",
 ) -> Figure:
-    """The AUC of versions on the same test set, the highest on top.
+    """A measure of versions on the same test set, the highest on top.
 
     Args:
-        intervals: of each version's difference to the reference, drawn around the version's AUC.
+        intervals: of each version's difference to the reference, drawn around the version's own.
         champion: position of the version in Production after the decision.
         reference: position of the version that was there before, which all are compared with.
     """
-    order = np.argsort(aucs, kind="stable")[-_MOST_COMPARED:]
+    order = np.argsort(values, kind="stable")[-_MOST_COMPARED:]
     title = "Versions on the same test set (orange: in Production)"
     if len(order) < len(names):
         title += f": the best {len(order)} of {len(names)}"
@@ -194,17 +195,22 @@ def comparison(
     for row, position in enumerate(order):
         colour = _ORANGE if position == champion else _BLUE
         if (interval := intervals[position]) is not None and reference is not None:
-            axes.plot([aucs[reference] + bound for bound in interval], [row, row], color=colour, lw=2, alpha=0.6)
-        axes.plot(aucs[position], row, "o", color=colour)
+            axes.plot([values[reference] + bound for bound in interval], [row, row], color=colour, lw=2, alpha=0.6)
+        axes.plot(values[position], row, "o", color=colour)
         axes.annotate(
-            f"{aucs[position]:.4f}", (aucs[position], row), (0, 5), textcoords="offset points", ha="center", fontsize=8
+            f"{values[position]:.4f}",
+            (values[position], row),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
         )
     if reference is not None:
-        axes.axvline(aucs[reference], color="black", lw=1, ls="--")
+        axes.axvline(values[reference], color="black", lw=1, ls="--")
         bars = f"bars: {level:.0%} interval of the difference to version {names[reference].split()[0]} (dashed)"
-        axes.set_xlabel(f"test AUC; {bars}")
+        axes.set_xlabel(f"test {measure}; {bars}")
     else:
-        axes.set_xlabel("test AUC")
+        axes.set_xlabel(f"test {measure}")
     axes.set_yticks(range(len(order)), [names[position] for position in order], fontsize=8)
     axes.set(ylabel="version", ylim=(-0.6, len(order) - 0.2))
     axes.margins(x=0.12)
