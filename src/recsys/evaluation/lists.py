@@ -62,14 +62,21 @@ class _Question:
 
 
 def evaluate_lists(
-    recommender: Recommender, dataset: Dataset, part: Literal["validation", "test"], seed: int
+    recommender: Recommender, dataset: Dataset, part: Literal["validation", "test"], seed: int, diversity: float = 0.0
 ) -> ListEvaluation:
-    """Measure the lists for all users who like something in a part of the dataset, or for some of more, drawn."""
+    """Measure the lists for all users who like something in a part of the dataset, or for some of more, drawn.
+
+    Args:
+        diversity: as of `Recommender.recommend`; only of versions that make lists.
+    """
     asked = _ask(dataset, part, seed)
     if len(asked.users) == 0:
         undefined = dict.fromkeys(MEASURES, float("nan")) | {"ranked_users": 0.0}
         return ListEvaluation(asked.users, np.empty(0), undefined, {})
-    lists = _listed(recommender, dataset, asked) if recommender.lists else _ranked(recommender, dataset, asked)
+    if recommender.lists is not None:
+        lists = _listed(recommender, dataset, asked, diversity)
+    else:
+        lists = _ranked(recommender, dataset, asked)
     n_items = len(dataset.item_ids)
     relevant = metrics.hits(lists, asked.rows, asked.items, n_items)
     by_user = _by_user(relevant, asked.counts)
@@ -142,10 +149,11 @@ def _ask(dataset: Dataset, part: Literal["validation", "test"], seed: int) -> _Q
     return _Question(users, whose, likes.items, counts, learnt, raters, rated)
 
 
-def _listed(recommender: Recommender, dataset: Dataset, asked: _Question) -> Codes:
+def _listed(recommender: Recommender, dataset: Dataset, asked: _Question, diversity: float) -> Codes:
     """The lists that a version makes: shape (users, LONG)."""
     top = min(LONG, len(dataset.item_ids))
-    made = recommender.recommend(dataset.user_ids[asked.users], top, history=_histories(recommender, dataset, asked))
+    history = _histories(recommender, dataset, asked)
+    made = recommender.recommend(dataset.user_ids[asked.users], top, history=history, diversity=diversity)
     sizes = np.array([len(items) for items in made.items])
     lists = np.full((len(sizes), top), -1)
     lists[np.arange(top) < sizes[:, None]] = Vocabulary(dataset.item_ids).codes(np.concatenate(made.items))
