@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 UNFINISHED = "unfinished"
 _PREFIX = "promotion."
 _MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+_DONE = {
+    "promoted": "promote",
+    "kept": "promote, kept",
+    "none": "promote",
+    "dry_run": "promote, dry run",
+    "rolled_back": "rollback",
+    "repaired": "repair",
+}
 _MOST_NOTES = 10
 _MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n
 _NOT_COMPARED = {"folder", "model_name", "dataset"}
@@ -44,9 +52,11 @@ class Record:
         earlier = 0 if dataset is None else self._earlier_promotions(dataset.test_digest)
         self.run.log_json(self._content(decision, outcome, dataset, earlier), "decision.json")
         self._tag(decision, outcome)
+        whom = "nobody" if decision.winner is None else f"version {decision.winner}"
+        self.run.describe(decision.reason, f"{_DONE.get(outcome, outcome)}: {whom}")
         if dataset is None:
             return
-        table = _table(decision, outcome)
+        table = comparison_table(decision, outcome == "promoted")
         self.run.log_table(table, "comparison.csv")
         self._log_plot(decision)
         print(f"\n{self.model_name} on the {len(dataset.test):,} test ratings of dataset {dataset.digest}:\n")
@@ -157,10 +167,10 @@ def _of_guard(guard: Guard) -> dict[str, Any]:
     return found | ({"interval": guard.interval} if guard.interval else {})
 
 
-def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
+def comparison_table(decision: Decision, moved: bool) -> "pd.DataFrame":
+    """A row a version: its measures, how it compares to the champion, and its stage, after the move if there is one."""
     import pandas as pd
 
-    moved = outcome == "promoted"
     rows = []
     for assessment in decision.assessments:
         candidate, comparison = assessment.candidate, assessment.comparison
