@@ -28,6 +28,7 @@ _DONE = {
 }
 _MOST_NOTES = 10
 _MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n
+_OWN_LEVEL = 0.95
 _NOT_COMPARED = {"folder", "model_name", "dataset"}
 
 
@@ -127,13 +128,30 @@ class Record:
         figure = plots.comparison(
             [f"{a.candidate.number} {a.candidate.family}" for a in measured],
             aucs,
-            [(a.comparison.low, a.comparison.high) if a.comparison else None for a in measured],
+            [_drawn_interval(a) if levels else _own_interval(a) for a in measured],
             numbers.index(decision.winner) if decision.winner in numbers else None,
             numbers.index(decision.previous) if levels and decision.previous in numbers else None,
-            levels[0] if levels else 0.0,
+            levels[0] if levels else _OWN_LEVEL,
         )
         self.run.log_figures({"comparison.png": figure})
         self.run.log_metrics({"versions": len(decision.assessments), "best_auc": max(aucs)})
+
+
+def _drawn_interval(assessment: Assessment) -> tuple[float, float] | None:
+    """Of the difference to the champion."""
+    comparison = assessment.comparison
+    return (comparison.low, comparison.high) if comparison else None
+
+
+def _own_interval(assessment: Assessment) -> tuple[float, float] | None:
+    """Of a version's own AUC, where there is no champion that it is compared with."""
+    import numpy as np
+
+    replicates = assessment.candidate.replicates
+    if replicates is None or np.isnan(replicates).all():
+        return None
+    low, high = np.nanquantile(replicates, [(1 - _OWN_LEVEL) / 2, (1 + _OWN_LEVEL) / 2])
+    return float(low), float(high)
 
 
 def find_decisions(model_name: str) -> list[dict[str, str]]:

@@ -62,7 +62,11 @@ def test_defaults_are_what_no_argument_gives(name):
         ("tune", ["--family=svd"], "parameter 'family': one of bayesian_mf, bias, "),
         ("train", ["--family=svd"], "got 'svd'"),
         ("train", ["--family=bias", "--epochs=3"], "(epochs belongs to family matrix_factorization)"),
-        ("train", ["--family=bias", "--dampin=3"], "'dampin' for family bias; known are: ratings, "),
+        (
+            "train",
+            ["--family=bias", "--dampin=3"],
+            "'dampin' for family bias (did you mean 'damping'?); known are: ratings, ",
+        ),
         (
             "train",
             [DESCENT, "--learning_rate=abc"],
