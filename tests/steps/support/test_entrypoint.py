@@ -65,7 +65,7 @@ def test_defaults_are_what_no_argument_gives(name):
         (
             "train",
             ["--family=bias", "--dampin=3"],
-            "'dampin' for family bias (did you mean 'damping'?); known are: ratings, ",
+            "for family bias (did you mean 'damping'?); known are: ratings, ",
         ),
         (
             "train",
