@@ -152,7 +152,7 @@ def fit(
 
         seed, batch_size = options.seed, config.batch_size
         source = BlockLoader(rows, *sizes, batch_size, seed) if isinstance(rows, RowStream) else rows
-        factors, _, best = fit_factors(source, sizes, training, progress=True, **how)
+        factors, _, best = fit_factors(source, sizes, training, **how)
     else:
         from recsys.models.matrix_factorization.distributed import fit_factors_distributed
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recsys.arrays import Floats
 from recsys.data.interactions import Interactions
@@ -117,7 +116,6 @@ def fit_factors(
     validation: Interactions | None = None,
     like_threshold: float | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-    progress: bool = False,
 ) -> tuple[Factors, list[Epoch], int]:
     """Trains in this process; returns the factors, the epochs run and the number of the best one.
 
@@ -133,7 +131,6 @@ def fit_factors(
         validation: rows to choose the epoch by; -1 stands for an unknown user or item.
         like_threshold: if given, every epoch is also measured by the AUC of ratings of at least this.
         on_epoch: called after each epoch; what it raises ends the training and passes through.
-        progress: shows a bar on a terminal.
 
     Raises:
         ValueError: there are no ratings to train on or to validate on, or a code is outside its table.
@@ -151,8 +148,7 @@ def fit_factors(
     liked = None if validation is None or like_threshold is None else validation.ratings >= like_threshold
 
     schedule = TrainingSchedule(config, scale)
-    hidden = None if progress else True  # None: shown on a terminal only
-    with torch.no_grad(), reproducible_torch(device), tqdm(total=config.epochs, disable=hidden) as bar:
+    with torch.no_grad(), reproducible_torch(device):
         network = Network(*sizes, config.embedding_size, device).initialize(torch.Generator().manual_seed(seed))
         descent = GradientDescent(network, source, config)
         best_weights = [parameter.clone() for parameter in network.parameters()]
@@ -171,8 +167,6 @@ def fit_factors(
             )
             if schedule.add(epoch) and held_out:
                 copy_tensors(network.parameters(), best_weights)
-            bar.set_postfix(train=epoch.train_rmse, validation=epoch.validation_rmse)
-            bar.update()
             if on_epoch:
                 on_epoch(epoch)
         if held_out:
