@@ -76,16 +76,16 @@ class _Registry:
     def make(self, champion: Champion, place: Path) -> None:
         """Make the served form of a version."""
         from recsys.serving.compact import make_form
-        from registry import versions
+        from registry import probe, versions
 
         parameters, state = self._parameters, self._state()
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
         about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
-        form = make_form(
-            versions.load_version(version), place, about, rank=parameters.rank, max_loss=parameters.max_loss
-        )
+        recommender = versions.load_version(version)
+        probe.check(version, recommender)
+        form = make_form(recommender, place, about, rank=parameters.rank, max_loss=parameters.max_loss)
         loss = form.about["loss"]
         self._tell(
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "

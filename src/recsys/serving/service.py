@@ -18,6 +18,7 @@ from recsys.serving.metrics import Metrics
 from recsys.serving.settings import ServingSettings
 
 POINTER = "current.json"
+CALL = "registry-changed"  # touched by a worker that the registry has called
 ARM = "champion"
 _log = logging.getLogger("recsys.serving")
 
