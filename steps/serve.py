@@ -5,11 +5,14 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from recsys.errors import InputError
 from recsys.serving.follower import Champion, Follower
+from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
+from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
 from steps.support.entrypoint import run_step
 from steps.support.parameters import ServeParameters
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from registry.transitions import State
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
+_DATABASE = "RECSYS_FEEDBACK_DATABASE"
+_SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -33,6 +38,7 @@ def serve(parameters: ServeParameters) -> None:
         read_keys=read,
         feedback_keys=feedback,
     )
+    url = _database(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -44,11 +50,23 @@ def serve(parameters: ServeParameters) -> None:
     port = listening.getsockname()[1]
     print(f"serving {parameters.model_name} on http://{parameters.host}:{port} by {parameters.workers} workers")
     sys.stdout.flush()
-    threading.Thread(target=follower.run, args=(stop, parameters.poll), daemon=True).start()
+    threads = [threading.Thread(target=follower.run, args=(stop, parameters.poll), daemon=True)]
+    if url:
+        threads.append(threading.Thread(target=_share, args=(folder / FEEDBACK, url, stop)))
+    for thread in threads:
+        thread.start()
     try:
         supervisor.run(stop)
     finally:
         stop.set()
+        for thread in threads[1:]:
+            thread.join(_SHARING_SECONDS)
+
+
+def _share(path: Path, url: str, stop: threading.Event) -> None:
+    from recsys.serving.sharing import Sharing  # SQLAlchemy is needed here only
+
+    Sharing(path, url).run(stop)
 
 
 class _Registry:
@@ -121,6 +139,23 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
             raise InputError(f"{path}:{number}: a line `read KEY` or `feedback KEY` is needed")
         found[right].append(key.strip())
     return tuple(found["read"]), tuple(found["feedback"])
+
+
+def _database(given: str) -> str:
+    """The URL of the team's database, empty where there is none; raises InputError."""
+    url = given or os.environ.get(_DATABASE, "")
+    where = "parameter 'database'" if given else _DATABASE
+    if given and has_password(given):
+        raise InputError(
+            f"{where}: a password on a command line can be read by every user of the machine, got {masked(given)!r}; "
+            f"pass the URL in the environment variable {_DATABASE} instead"
+        )
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("mysql+pymysql", "mariadb+pymysql") or not parts.hostname or len(parts.path) < 2):
+        raise InputError(
+            f"{where}: a URL such as mysql+pymysql://user:password@host:3306/recsys is needed, got {masked(url)!r}"
+        )
+    return url
 
 
 def _split(text: str) -> tuple[str, ...]:

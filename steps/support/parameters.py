@@ -194,6 +194,11 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
+    database: str = Field(
+        "",
+        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
+        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+    )
     store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(

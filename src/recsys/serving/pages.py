@@ -48,12 +48,15 @@ def live(service: Service, request: Request) -> Reply:
 
 def _readiness(service: Service) -> dict[str, Any]:
     served, pointer = service.served, service.pointer
+    waiting, problem = service.store.sharing()
     return {
         "ready": served is not None,
         "version": served.version if served else None,
         "registry": pointer.get("registry_problem") or "answers",
         "refused": pointer.get("refused") or {},
         "feedback": service.store.problem or "kept",
+        "unshared": waiting,
+        "sharing": problem or None,
         "problem": service.problem or None,
     }
 
