@@ -7,26 +7,23 @@ import json
 from typing import Any
 
 import numpy as np
-from mlflow.tracking import MlflowClient
 
 from recsys.errors import InputError
 from recsys.models.base.recommender import Recommender
-from recsys.runtime.interruption import uninterrupted
-from registry.versions import Version
+from registry.versions import Version, tag
 
 TAG = "probe.1"
 _PAIRS = 24
 _TOLERANCE = 1e-4  # of the scale's width, and of a probability: processors and libraries round otherwise
 
 
-@uninterrupted()
 def record(version: Version, recommender: Recommender) -> None:
     """Keep a version's answers; where some are kept already, compare them; raises InputError as `check` does."""
     if TAG in version.tags:
         check(version, recommender)
         return
     answers = json.dumps(_answers(recommender), separators=(",", ":"))
-    MlflowClient().set_model_version_tag(version.name, str(version.number), TAG, answers)
+    tag(version, TAG, answers)
 
 
 def check(version: Version, recommender: Recommender) -> None:

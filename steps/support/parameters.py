@@ -206,11 +206,21 @@ class ServeParameters(_Registering, Limits):
     )
 
 
+class ExportParameters(_Registering):
+    """Of `export`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
+    format: Literal["onnx"] = Field("onnx", description="what to write")
+    lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
+
+
 class DoctorParameters(_Step):
     """Of `doctor`."""
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "serve", "main", "doctor"]
+StepName = Literal[
+    "prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "serve", "export", "main", "doctor"
+]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,
@@ -221,5 +231,6 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "serve": ServeParameters,
+    "export": ExportParameters,
     "doctor": DoctorParameters,
 }
