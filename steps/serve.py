@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from recsys.data import movielens
+from recsys.data.titles import read_titles
 from recsys.errors import InputError
+from recsys.runtime.files import digest_file
 from recsys.serving.follower import Champion, Follower
 from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
 from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
-from steps.support.entrypoint import run_step
+from steps.support.entrypoint import data_folder, run_step
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
     from registry.transitions import State
+    from registry.versions import Version
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _DATABASE = "RECSYS_FEEDBACK_DATABASE"
@@ -76,6 +80,9 @@ class _Registry:
         self._parameters = parameters
         self._connected = False
         self._told = ""
+        self._titles: dict[str, tuple[dict[str, str], str]] = {}
+        if parameters.items not in ("auto", "none", *movielens.KNOWN):
+            self._titles[parameters.items] = self._read_titles(parameters.items)  # a wrong table is told at once
 
     def find(self) -> Champion | None:
         """The champion, None where there is none."""
@@ -89,7 +96,8 @@ class _Registry:
         if version is None:
             self._tell(f"model {state.name!r} has no champion yet; it is served once promote has chosen one")
             return None
-        return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}")
+        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}"
+        return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}-{made}")
 
     def make(self, champion: Champion, place: Path) -> None:
         """Make the served form of a version."""
@@ -103,12 +111,35 @@ class _Registry:
         about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
         recommender = versions.load_version(version)
         probe.check(version, recommender)
-        form = make_form(recommender, place, about, rank=parameters.rank, max_loss=parameters.max_loss)
+        form = make_form(
+            recommender,
+            place,
+            about,
+            rank=parameters.rank,
+            max_loss=parameters.max_loss,
+            titles=self._titles_of(version)[0],
+        )
         loss = form.about["loss"]
         self._tell(
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "
             f"{loss['probability_rmse']:.4f} (root mean square)"
         )
+
+    def _titles_of(self, version: "Version") -> tuple[dict[str, str], str]:
+        """Titles by item id, and a mark by which a form with other titles is known to be another."""
+        asked = self._parameters.items
+        source = version.tags.get("ratings", "") if asked == "auto" else asked
+        if source not in self._titles:
+            self._titles[source] = self._read_titles(source)
+        return self._titles[source]
+
+    def _read_titles(self, source: str) -> tuple[dict[str, str], str]:
+        path: Path | None = None
+        if source in movielens.KNOWN:
+            path = movielens.obtain_titles(source, data_folder() / "downloads")
+        elif self._parameters.items not in ("auto", "none"):
+            path = Path(self._parameters.folder, source).expanduser()
+        return ({}, "") if path is None else (read_titles(path), f"-t{digest_file(path)[:8]}")
 
     def _state(self) -> "State":
         from registry import transitions

@@ -200,6 +200,11 @@ class ServeParameters(_Registering, Limits):
         "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
     )
     store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+    items: str = Field(
+        "auto",
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"

@@ -63,8 +63,8 @@ class _Graph:
         size = sum(len(tensor.raw_data) for tensor in self.constants)
         if size > _MOST_BYTES:
             raise InputError(
-                f"its tables are {size / 1e9:.1f} GB, and one ONNX file holds {_MOST_BYTES / 1e9:g} GB; export a version "
-                "with fewer draws (samples), factors or users"
+                f"its tables are {size / 1e9:.1f} GB, and one ONNX file holds {_MOST_BYTES / 1e9:g} GB; export a "
+                "version with fewer draws (samples), factors or users"
             )
         graph = helper.make_graph(
             self.nodes,
