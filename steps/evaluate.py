@@ -32,10 +32,11 @@ def evaluate(parameters: Any) -> "Version":
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
     from recsys.evaluation import bootstrap, evaluator, plots
-    from registry import list_replicates, versions
+    from registry import list_replicates, probe, versions
 
     with stage(f"evaluate version {version.number}"):
         recommender = versions.load_version(version)
+        probe.record(version, recommender)
         measured = evaluator.evaluate(recommender, dataset)
     run.log_dataset(dataset, "test")
     run.set_tags({"model_type": str(version.family), "version": str(version.number), "data_version": dataset.digest})

@@ -108,6 +108,12 @@ class Run:
         mlflow.log_text(text, path)
 
     @uninterrupted()
+    def log_folder(self, folder: Path, path: str) -> str:
+        """Log the files of a folder; returns the URI by which they are found."""
+        mlflow.log_artifacts(str(folder), path)
+        return f"runs:/{self.run_id}/{path}"
+
+    @uninterrupted()
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
         # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
