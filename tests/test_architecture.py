@@ -302,7 +302,7 @@ def test_a_worker_imports_what_its_requirements_say():
     done = subprocess.run(
         [sys.executable, "-c", WORKER_IMPORTS], cwd=PROJECT / "src", capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
+    heavy = {"torch", "numba", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
     assert not heavy & set(json.loads(done.stdout))
 
 

@@ -129,8 +129,8 @@ def test_a_user_without_training_ratings_has_zeros(factorize, planted):
 
 def test_early_stopping_keeps_the_best_epoch(train, planted):
     rows, held_out = planted
-    few = tuple(c[:3_000] for c in rows)  # ten ratings a user and no penalty: it overfits soon
-    model, history, best = train(*few, regularization=0.0, learning_rate=0.5, patience=4, validation=held_out)
+    few = tuple(c[:6_000] for c in rows)  # twenty ratings a user and no penalty: it overfits soon
+    model, history, best = train(*few, regularization=0.0, learning_rate=0.3, patience=4, validation=held_out)
     scores = [epoch.validation_rmse for epoch in history]
     assert len(history) == best + 4 < 100
     assert best == 1 + int(np.argmin(scores))
