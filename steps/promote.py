@@ -95,7 +95,7 @@ class _Chooser:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
         replicates = version.replicates_on(digest), version.user_replicates_on(digest)
-        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates)
+        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates, version.forward)
 
     def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
         asked = self.parameters.version

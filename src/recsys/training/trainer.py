@@ -13,6 +13,7 @@ from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training import out_of_core
 from recsys.training.fit_task import FitTask, RecodedRows, Recoding, make_fit_task
+from recsys.training.forward import ForwardFit, hold_back_newest
 from recsys.training.lists import add_lists
 
 FitAll = Callable[[Iterable[FitTask[Interactions]], Report | None], list[Recommender]]
@@ -24,11 +25,12 @@ class TrainingResult:
     """The recommenders of a training.
 
     `chosen` learnt from the training rows alone, so that its measures on the validation rows are honest; `final`
-    is what goes into use: with `refit` it learnt from both, else it is the same.
+    is what goes into use: with `refit` it learnt from both, else it is the same. `forward` is for measuring only.
     """
 
     chosen: Recommender
     final: Recommender
+    forward: ForwardFit | None = None
 
 
 def train(
@@ -42,6 +44,7 @@ def train(
     gigabytes: float | None = None,
     fit_all: FitAll | None = None,
     lists: bool = True,
+    forward: bool = False,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -50,6 +53,8 @@ def train(
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from.
+        forward: also fit to the older rows alone, where there are timestamps, the rows are in memory, and the tasks are
+            fitted in this process.
 
     Raises:
         InputError: if the rows do not fit in memory and are needed there.
@@ -71,13 +76,22 @@ def train(
         final = module.fit(task.knowledge, task.rows, config, options)
         chosen = chosen or final
     assert chosen is not None
-    return _result(chosen, final, dataset, lists)
+    before = hold_back_newest(dataset) if forward and not streamed else None
+    measured = None if before is None else ForwardFit(_fit_once(family, before, config, seed), before)
+    return _result(chosen, final, dataset, lists, measured)
 
 
-def _result(chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool) -> TrainingResult:
+def _fit_once(family: str, dataset: Dataset, config: Settings, seed: int) -> Recommender:
+    task = next(fit_tasks(dataset, refit=False))
+    return family_module(family).fit(task.knowledge, task.rows, config, FitOptions(seed, task.validation))
+
+
+def _result(
+    chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool, forward: ForwardFit | None = None
+) -> TrainingResult:
     if lists:
         add_lists(chosen, final, dataset)
-    return TrainingResult(chosen, final)
+    return TrainingResult(chosen, final, forward)
 
 
 def fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask[Interactions]]:
