@@ -114,8 +114,8 @@ def _train_and_register(
     print(f"registered version {version.number} of {version.name}: {family}, validation {shown}")
     if forward:
         print(describe_forward(forward.metrics))
-    elif parameters.forward and (streamed or fit_all):
-        print("note: no measures on the newest ratings: a training from disk or in several processes has none")
+    elif parameters.forward and streamed:
+        print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():
         print("chosen on validation: " + ", ".join(f"{name} {to_text(value)}" for name, value in chosen.items()))
     for name, reason in measured.undefined.items():

@@ -53,8 +53,8 @@ def train(
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from.
-        forward: also fit to the older rows alone, where there are timestamps, the rows are in memory, and the tasks are
-            fitted in this process.
+        forward: also fit to the older rows alone, in this process, where there are timestamps and the rows are in
+            memory.
 
     Raises:
         InputError: if the rows do not fit in memory and are needed there.
@@ -67,7 +67,22 @@ def train(
                 f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
             )
         fitted = fit_all(fit_tasks(dataset, refit), report)
-        return _result(fitted[0], fitted[-1], dataset, lists)
+        chosen, final = fitted[0], fitted[-1]
+    else:
+        chosen, final = _fit_here(family, dataset, config, seed, refit, report, streamed)
+    if lists:
+        add_lists(chosen, final, dataset)
+    before = hold_back_newest(dataset) if forward and not streamed else None
+    if before is None:
+        return TrainingResult(chosen, final)
+    measured, _ = _fit_here(family, before, config, seed, refit=False, report=None, streamed=False)
+    return TrainingResult(chosen, final, ForwardFit(measured, before))
+
+
+def _fit_here(
+    family: str, dataset: Dataset, config: Settings, seed: int, refit: bool, report: Report | None, streamed: bool
+) -> tuple[Recommender, Recommender]:
+    """Fit in this process; returns what learnt from the training rows alone, and what learnt last."""
     module = family_module(family)
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     chosen: Recommender | None = None
@@ -76,22 +91,7 @@ def train(
         final = module.fit(task.knowledge, task.rows, config, options)
         chosen = chosen or final
     assert chosen is not None
-    before = hold_back_newest(dataset) if forward and not streamed else None
-    measured = None if before is None else ForwardFit(_fit_once(family, before, config, seed), before)
-    return _result(chosen, final, dataset, lists, measured)
-
-
-def _fit_once(family: str, dataset: Dataset, config: Settings, seed: int) -> Recommender:
-    task = next(fit_tasks(dataset, refit=False))
-    return family_module(family).fit(task.knowledge, task.rows, config, FitOptions(seed, task.validation))
-
-
-def _result(
-    chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool, forward: ForwardFit | None = None
-) -> TrainingResult:
-    if lists:
-        add_lists(chosen, final, dataset)
-    return TrainingResult(chosen, final, forward)
+    return chosen, final
 
 
 def fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask[Interactions]]:
