@@ -14,6 +14,6 @@ for _folder in (PROJECT, PROJECT / "src"):
 
 if (_loaded := sys.modules.get("recsys")) and not Path(str(_loaded.__file__)).is_relative_to(PROJECT / "src"):
     raise ImportError(
-        f"recsys is already imported from {Path(str(_loaded.__file__)).parent}, which holds the few modules that a model "
-        "carries; import the steps before you load a model, or in another process"
+        f"recsys is already imported from {Path(str(_loaded.__file__)).parent}, which holds the few modules that a "
+        "model carries; import the steps before you load a model, or in another process"
     )
