@@ -181,7 +181,7 @@ def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:
         for number in sorted(members, key=int):
             with written.open(members[number]) as file:
                 stored: Array = np.lib.format.read_array(file, allow_pickle=False)
-            array = np.zeros_like(stored)
+            array = np.zeros(stored.shape, stored.dtype)  # zeros_like sets the fields alone
             for field in stored.dtype.names or [...]:
                 array[field] = stored[field]
             if "missing_go_to_left" in (stored.dtype.names or ()):
