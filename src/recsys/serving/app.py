@@ -216,4 +216,5 @@ class App:
         while True:
             before = time.perf_counter()
             await asyncio.sleep(_LAG_SECONDS)
+            self.service.metrics.records_lost.set(self.service.store.dropped)
             self.service.lag = max(0.0, time.perf_counter() - before - _LAG_SECONDS)
