@@ -27,3 +27,4 @@ class ServingSettings(Limits):
     folder: str = Field("serving", description="folder of served forms, the pointer to the current one, and feedback")
     read_keys: tuple[str, ...] = Field((), description="keys that may read; none: everybody may")
     feedback_keys: tuple[str, ...] = Field((), description="keys that may give feedback; none: who may read")
+    webhook_secret: str = Field("", description="secret by which MLflow signs its webhooks; empty: none are taken")
