@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from steps.support.decision_record import UNFINISHED, find_decisions
 from steps.support.entrypoint import run_step
 from steps.support.parameters import HistoryParameters
+from steps.support.runs import name_own_run
 
 if TYPE_CHECKING:
     from registry.transitions import State
@@ -17,6 +18,7 @@ def history(parameters: HistoryParameters) -> list[dict[str, str]]:
     """Print the versions that were in Production, each with its time and reason; gives their records."""
     from registry import transitions, versions
 
+    name_own_run("history")
     name = parameters.model_name
     state = transitions.read_state(name)
     if not state.versions:

@@ -47,6 +47,7 @@ ROOMS = {
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],
+    "numba": ["src/recsys/models/matrix_factorization/compiled.py"],
     "torch.distributed": [
         "src/recsys/distributed",
         "src/recsys/training/launch",
@@ -71,7 +72,7 @@ ROOMS = {
     "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
-    "platformdirs": ["steps/support/entrypoint.py"],
+    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
 }
 # Programs of their own that stand in the library.
 PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
@@ -306,7 +307,7 @@ def test_a_worker_imports_what_its_requirements_say():
     done = subprocess.run(
         [sys.executable, "-c", WORKER_IMPORTS], cwd=PROJECT / "src", capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
+    heavy = {"torch", "numba", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
     assert not heavy & set(json.loads(done.stdout))
 
 

@@ -18,7 +18,7 @@ from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.capabilities import family_names
 from recsys.models.base.family import family_module
 from recsys.runtime import interruption
-from recsys.settings import Settings, parse_settings, to_text
+from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import masked
 from steps import PROJECT
 from steps.support.parameters import STEPS, StepName
@@ -156,7 +156,7 @@ def _help(name: StepName, model: type[Settings]) -> NoReturn:
 
 def _unknown(key: str, family: str, known: Sequence[str]) -> str:
     owners = [other for other in family_names() if other != family and key in family_module(other).Config.model_fields]
-    hint = f" ({key} belongs to family {' and '.join(owners)})" if owners else ""
+    hint = f" ({key} belongs to family {' and '.join(owners)})" if owners else did_you_mean(key, known)
     return f"unknown parameter {key!r} for family {family}{hint}; known are: {', '.join(known)}"
 
 
