@@ -26,5 +26,5 @@ def test_the_team_s_database_is_mysql_and_its_password_is_on_no_command_line(mon
 
 def test_a_wrong_table_of_titles_is_told_at_once(write, tmp_path):
     write("item_id,name\n1,x\n", "items.csv")
-    with pytest.raises(InputError, match="items.csv: column 'title' is needed, got item_id, name"):
+    with pytest.raises(InputError, match=r"items\.csv: column 'title' is needed, got item_id, name"):
         serve._Registry(ServeParameters(folder=str(tmp_path), items="items.csv"))
