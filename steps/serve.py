@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _SECRET = "RECSYS_WEBHOOK_SECRET"
 _DATABASE = "RECSYS_FEEDBACK_DATABASE"
+_SHARING_PAUSE = 5.0
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -72,7 +73,15 @@ def serve(parameters: ServeParameters) -> None:
 def _share(path: Path, url: str, stop: threading.Event) -> None:
     from recsys.serving.sharing import Sharing  # SQLAlchemy is needed here only
 
-    Sharing(path, url).run(stop)
+    sharing: Sharing | None = None
+    while sharing is None and not stop.is_set():
+        try:
+            sharing = Sharing(path, url)
+        except Exception as error:  # the file cannot be opened, as on a full disk
+            print(f"note: feedback is not shared yet ({error})", flush=True)
+            stop.wait(_SHARING_PAUSE)
+    if sharing is not None:
+        sharing.run(stop)
 
 
 class _Registry:
