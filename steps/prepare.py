@@ -9,7 +9,7 @@ from recsys.data.dataset import Dataset
 from recsys.data.movielens import KNOWN, obtain
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
-from steps.support.entrypoint import data_folder, run_step
+from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import PrepareParameters
 from steps.support.runs import open_run
 from steps.support.stages import stage
@@ -63,7 +63,7 @@ def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:
         return obtain(preparation.ratings, data_folder() / "downloads"), preparation
-    path = (Path(folder) / Path(preparation.ratings).expanduser()).absolute()
+    path = given_path(folder, preparation.ratings, "ratings").absolute()
     return path, preparation.model_copy(update={"ratings": str(path)})
 
 

@@ -17,7 +17,7 @@ from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
 from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
-from steps.support.entrypoint import data_folder, run_step
+from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
     """Keys for reading and for feedback, from the file or the environment; raises InputError for a line of neither."""
     if not parameters.keys:
         return _split(os.environ.get(_READ, "")), _split(os.environ.get(_FEEDBACK, ""))
-    path = Path(parameters.folder, parameters.keys).expanduser()
+    path = given_path(parameters.folder, parameters.keys, "keys")
     found: dict[str, list[str]] = {"read": [], "feedback": []}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

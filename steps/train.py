@@ -70,12 +70,15 @@ def _train_and_register(
     fit_all: "FitAll | None" = None,
 ) -> "Version":
     from recsys.evaluation import evaluator, plots
+    from recsys.evaluation.forward import evaluate_forward
     from recsys.training import out_of_core, trainer
     from registry import versions
+    from registry.forward import describe_forward, forward_tags
 
     family = parameters.family
     gigabytes = gigabytes_of(parameters.memory)
-    if out_of_core.is_needed(family, dataset, gigabytes):
+    streamed = out_of_core.is_needed(family, dataset, gigabytes)
+    if streamed:
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
     with stage(f"train {family}") as under_way:
         history = History(run, under_way)
@@ -88,17 +91,21 @@ def _train_and_register(
             report=history.report,
             gigabytes=gigabytes,
             fit_all=fit_all,
+            forward=parameters.forward,
         )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
+    forward = evaluate_forward(done.forward.recommender, done.forward.dataset) if done.forward else None
     run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
     history.log_plot()
     run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
     _log_importances(run, done.final)
     model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
-    run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
+    logged = validation | (forward.metrics if forward else {}) | {"training_rows": len(done.final.knowledge.seen)}
+    run.log_model_metrics(logged, model_id, dataset)
     tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
+    tags |= forward_tags(forward) if forward else {}
 
     def register() -> "Version":
         return versions.register(run.run_id, model_id, parameters.model_name, tags)
@@ -109,6 +116,10 @@ def _train_and_register(
     said = f"registered version {version.number} of {version.name}: {family}, validation {shown}"
     print(said)
     run.describe(said)
+    if forward:
+        print(describe_forward(forward.metrics))
+    elif parameters.forward and streamed:
+        print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():
         print("chosen on validation: " + ", ".join(f"{name} {to_text(value)}" for name, value in chosen.items()))
     for name, reason in measured.undefined.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.data.dataset import Dataset
 from recsys.evaluation import PROTOCOL
 from recsys.settings import Settings
+from registry.forward import ForwardMeasures
 from registry.guards import Guard
 from registry.policy import LABELS, PRODUCTION, Assessment, Decision
 from steps.support.runs import made_by
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 UNFINISHED = "unfinished"
 _PREFIX = "promotion."
 _MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC", "ndcg_at_10": "nDCG@10"}
+_FORWARD = {"forward_auc": "forward AUC", "forward_warm_auc": "of known"}
 _DONE = {
     "promoted": "promote",
     "kept": "promote, kept",
@@ -66,6 +68,7 @@ class Record:
         print(f"\n{'dry run, nothing is moved: ' if outcome == 'dry_run' else ''}{decision.reason}")
         _print_certainty(decision)
         _print_notes(decision)
+        _print_forward_notes(decision)
         if earlier >= _MANY_PROMOTIONS:
             print(
                 f"note: {earlier} promotions were decided on this test set before: among a hundred versions that are "
@@ -174,12 +177,17 @@ def _describe(assessment: Assessment, dataset: Dataset | None) -> dict[str, Any]
         "family": candidate.family,
         "stage_before": candidate.stage,
         "metrics": candidate.metrics,
+        "forward": _of_forward(candidate.forward) if candidate.forward else None,
         "test_digest": dataset.test_digest if dataset and candidate.metrics else None,
         "difference_to_champion": asdict(assessment.comparison) if assessment.comparison else None,
         "corrected_for_many": asdict(assessment.correction) if assessment.correction else None,
         "guards": {guard.name: _of_guard(guard) for guard in assessment.guards},
         "problem": assessment.problem,
     }
+
+
+def _of_forward(forward: ForwardMeasures) -> dict[str, Any]:
+    return {"digest": forward.digest, "metrics": dict(forward.metrics)}
 
 
 def _of_guard(guard: Guard) -> dict[str, Any]:
@@ -200,6 +208,9 @@ def comparison_table(decision: Decision, moved: bool) -> "pd.DataFrame":
             stage = PRODUCTION if candidate.number == decision.winner else "Archived" if was_first else stage
         row: dict[str, object] = {"version": candidate.number, "family": candidate.family}
         row |= {label: candidate.metrics.get(key) for key, label in _MEASURES.items()}
+        if any(a.candidate.forward for a in decision.assessments):
+            forward = candidate.forward.metrics if candidate.forward else {}
+            row |= {label: forward.get(key) for key, label in _FORWARD.items()}
         if any(a.comparison for a in decision.assessments):
             level = f"{comparison.level:.0%} interval" if comparison else "95% interval"
             row["to champion"] = f"{comparison.difference:+.4f}" if comparison else "-"
@@ -239,3 +250,18 @@ def _print_notes(decision: Decision) -> None:
         print(f"note: version {assessment.candidate.number} is no candidate: {assessment.problem}")
     if len(refused) > _MOST_NOTES:
         print(f"note: {len(refused) - _MOST_NOTES} more are no candidates; the run's decision.json says why")
+
+
+def _print_forward_notes(decision: Decision) -> None:
+    """Say which versions the guard of forward measures could not compare with the champion before."""
+    champion = next((a.candidate for a in decision.assessments if a.candidate.number == decision.previous), None)
+    if champion is None or champion.forward is None:
+        return
+    others = [a.candidate for a in decision.assessments if a.candidate is not champion and a.problem is None]
+    apart = [c.number for c in others if c.forward is None or c.forward.digest != champion.forward.digest]
+    if apart:
+        named = ", ".join(str(number) for number in apart[:_MOST_NOTES]) + (" …" if len(apart) > _MOST_NOTES else "")
+        print(
+            f"note: not measured on the newest ratings that version {champion.number} was measured on, and so not "
+            f"compared by max_forward_drop: {named}"
+        )

@@ -54,6 +54,9 @@ class PrepareParameters(_Step, _Preparing):
 class _Training(_Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
+    forward: bool = Field(
+        True, description="where ratings have timestamps, also learn from the older ones and measure on the newest"
+    )
 
 
 class TrainParameters(Processes, _Training):

@@ -59,6 +59,11 @@ def test_metrics_are_finite_and_lower_case(trained):
         f"baseline_{name}_{key}" for name in ("bias", "most_popular", "most_liked") for key in ("auc", "ndcg_at_10")
     } <= measured
     assert {f"validation_{key}" for key in MEASURES} <= set(trained.run_named("train random_forest").data.metrics)
+    # All ratings of an item are of one moment in the sample, and so all of the newest are of new items.
+    forward = {
+        f"forward_{group}{key}" for group in ("", "cold_") for key in ("auc", "rmse", "calibration_error", "rows")
+    }
+    assert forward | {"forward_warm_rows"} <= set(trained.run_named("train random_forest").data.metrics)
     prepared = trained.run_named("prepare").data.metrics
     assert (prepared["dataset_size"], prepared["users"], prepared["items"]) == (1200, 60, 40)
     assert prepared["density"] == pytest.approx(0.5)
