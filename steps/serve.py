@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from registry.versions import Version
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
+_SECRET = "RECSYS_WEBHOOK_SECRET"
 _DATABASE = "RECSYS_FEEDBACK_DATABASE"
+_SHARING_PAUSE = 5.0
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -41,6 +43,7 @@ def serve(parameters: ServeParameters) -> None:
         folder=str(folder),
         read_keys=read,
         feedback_keys=feedback,
+        webhook_secret=os.environ.get(_SECRET, ""),
     )
     url = _database(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
@@ -70,7 +73,15 @@ def serve(parameters: ServeParameters) -> None:
 def _share(path: Path, url: str, stop: threading.Event) -> None:
     from recsys.serving.sharing import Sharing  # SQLAlchemy is needed here only
 
-    Sharing(path, url).run(stop)
+    sharing: Sharing | None = None
+    while sharing is None and not stop.is_set():
+        try:
+            sharing = Sharing(path, url)
+        except Exception as error:  # the file cannot be opened, as on a full disk
+            print(f"note: feedback is not shared yet ({error})", flush=True)
+            stop.wait(_SHARING_PAUSE)
+    if sharing is not None:
+        sharing.run(stop)
 
 
 class _Registry:
@@ -136,7 +147,10 @@ class _Registry:
     def _read_titles(self, source: str) -> tuple[dict[str, str], str]:
         path: Path | None = None
         if source in movielens.KNOWN:
-            path = movielens.obtain_titles(source, data_folder() / "downloads")
+            try:
+                path = movielens.obtain_titles(source, data_folder() / "downloads")
+            except InputError as error:  # lists are no worse for want of titles
+                self._tell(f"note: no titles ({error})")
         elif self._parameters.items not in ("auto", "none"):
             path = Path(self._parameters.folder, source).expanduser()
         return ({}, "") if path is None else (read_titles(path), f"-t{digest_file(path)[:8]}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recsys.models.base.capabilities import family_names
 from server import make_env
 from steps.support.parameters import STEPS
 from tests.support.team_server import compose, secrets
@@ -105,7 +106,7 @@ def test_every_variable_is_in_the_example_and_every_one_of_the_example_is_used()
 def test_no_secret_stands_in_the_file_or_has_a_default():
     example = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if "=" in line and not line.startswith("#"))
     secret = {name for name in example if re.search(r"PASSWORD|SECRET", name)}
-    assert len(secret) == 7
+    assert len(secret) == 8
     assert {example[name] for name in secret} == {""}
     for name in secret:
         for default in re.findall(rf"\$\{{{name}:?-([^}}]*)\}}", TEXT):
@@ -124,7 +125,7 @@ def test_make_up_makes_env_once_with_random_secrets_for_its_owner_alone(tmp_path
     assert "random passwords" in capsys.readouterr().out
     values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line and not line.startswith("#"))
     random = [value for name, value in values.items() if re.search(r"DB_|ROOT_|SECRET", name)]
-    assert len(set(random)) == len(random) == 5
+    assert len(set(random)) == len(random) == 6
     assert all(re.fullmatch("[0-9a-f]{40}", value) for value in random)
     assert values["MLFLOW_AUTH_ADMIN_PASSWORD"] == ""  # an administrator chooses it
     make_env.main()
@@ -152,7 +153,7 @@ def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path)
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile"])
+@pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile", "serve.Dockerfile"])
 def test_a_dockerfile_passes_the_linter(name):
     done = run("hadolint", "--format", "json", f"server/{name}")
     assert json.loads(done.stdout) == []
@@ -170,7 +171,7 @@ def test_the_linter_would_notice(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile"])
+@pytest.mark.parametrize("name", ["Dockerfile", "pipeline.Dockerfile", "serve.Dockerfile"])
 def test_what_a_dockerfile_copies_is_there_and_reaches_the_builder(name):
     text = (PROJECT / "server" / name).read_text(encoding="utf-8")
     copied = [source for line in re.findall(r"^COPY (.*)", text, re.MULTILINE) for source in line.split()[:-1]]
@@ -178,7 +179,10 @@ def test_what_a_dockerfile_copies_is_there_and_reaches_the_builder(name):
     assert copied
     for source in copied:
         assert list(PROJECT.glob(source))
-        assert any(line in (f"!{source}", f"!{source}/**", f"!{Path(source).parent}/*.py") for line in allowed), source
+        assert any(
+            line in (f"!{source}", f"!{source}/**", f"!{Path(source).parent}/*.py", f"!{Path(source).parts[0]}/**")
+            for line in allowed
+        ), source
 
 
 # Imports in a folder that holds what an image holds, as if nothing were installed but what the image installs.
@@ -225,6 +229,15 @@ IMPORTED = {
         ["server.start", "mlflow.server.auth", "pymysql", "cryptography", "boto3"],
     ),
     "pipeline.Dockerfile": ("requirements.txt", [f"steps.{step}" for step in STEPS]),
+    # What the process that follows the registry and the workers import, sooner or later
+    "serve.Dockerfile": (
+        "server/serve-requirements.txt -r src/recsys/serving/requirements.txt",
+        [
+            *("steps.serve", "recsys.serving.worker", "recsys.serving.sharing", "recsys.serving.compact"),
+            *("recsys.tracking.connection", "registry.probe", "registry.transitions"),
+            *(f"recsys.models.{family}" for family in family_names()),
+        ],
+    ),
 }
 
 
@@ -237,13 +250,14 @@ def test_an_image_holds_and_installs_what_its_program_imports(name, tmp_path):
         *sources, into = line.split()
         for path in [found for source in sources for found in PROJECT.glob(source)]:
             if path.is_dir():
-                shutil.copytree(path, tmp_path / into, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(path, tmp_path / into, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
             else:
                 (tmp_path / into).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, tmp_path / into)
     requirements, modules = IMPORTED[name]
     assert f"pip install -r {requirements}" in text
-    lines = [line.split("#")[0].strip() for line in (tmp_path / requirements).read_text().splitlines()]
+    texts = [(tmp_path / path).read_text() for path in requirements.split(" -r ")]
+    lines = [line.split("#")[0].strip() for text in texts for line in text.splitlines()]
     done = subprocess.run(
         [sys.executable, "-c", IN_AN_IMAGE, json.dumps([[line for line in lines if line], modules])],
         cwd=tmp_path,
@@ -270,6 +284,6 @@ def test_the_server_s_packages_have_one_pin():
         return {re.split(r"[=<]", line)[0].lower(): line for line in lines if line and not line.startswith("-")}
 
     ours, pinned = names("server/requirements.txt"), names("requirements.txt")
-    for name, line in ours.items():
+    for name, line in {**names("server/serve-requirements.txt"), **ours}.items():
         assert (name in pinned) != ("==" in line), line
     assert f"recsys-server:{pinned['mlflow'].split('==')[1]}" == SERVICES["mlflow"]["image"]

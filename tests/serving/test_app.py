@@ -1,6 +1,14 @@
 import gorse
 import pytest
 import requests
+from mlflow.webhooks.constants import (
+    WEBHOOK_DELIVERY_ID_HEADER,
+    WEBHOOK_SIGNATURE_HEADER,
+    WEBHOOK_TIMESTAMP_HEADER,
+)
+from mlflow.webhooks.delivery import _generate_hmac_signature
+
+from recsys.serving.service import CALL
 
 pytestmark = pytest.mark.process
 
@@ -152,6 +160,20 @@ def test_wrong_feedback_is_told_and_not_kept(server, body, status, told):
     answer = requests.post(f"{server.address}/api/feedback", data=body, timeout=120)
     assert answer.status_code == status
     assert told in answer.json()["detail"]
+
+
+def test_a_call_of_the_registry_counts_if_mlflow_signed_it(server):
+    def call(secret):
+        signature = _generate_hmac_signature(secret, "one", "1700000000", "{}")
+        headers = {WEBHOOK_SIGNATURE_HEADER: signature, WEBHOOK_DELIVERY_ID_HEADER: "one"}
+        headers[WEBHOOK_TIMESTAMP_HEADER] = "1700000000"
+        return requests.post(f"{server.address}/api/registry-changed", data="{}", headers=headers, timeout=120)
+
+    assert call("another").status_code == 401
+    assert server.post("api/registry-changed", {}).status_code == 401
+    assert not (server.folder / CALL).exists()
+    assert call("s3cret").status_code == 200
+    assert (server.folder / CALL).exists()
 
 
 def test_ids_are_values_and_never_code(server):

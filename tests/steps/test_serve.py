@@ -15,7 +15,7 @@ from tests.support.pipeline import COLUMNS, PROJECT, Store, new_store, step_comm
 from tests.support.services import free_port
 
 pytestmark = pytest.mark.e2e
-_HANG_SECONDS = 300  # a hundred times what a change takes here; what goes wrong is told, not waited for
+_HANG_SECONDS = 900  # a hundred times what a change takes; what goes wrong is told at once, not waited for
 
 
 @pytest.fixture(scope="module")

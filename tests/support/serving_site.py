@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ def form(folder: Path, version: str = "1", titles: Mapping[str, str] | None = No
 class Server:
     """The server's process, its workers and its folder."""
 
-    def __init__(self, folder: Path, workers: int = 2, **settings: Any) -> None:
+    def __init__(self, folder: Path, workers: int = 2, paths: Sequence[Path] = (), **settings: Any) -> None:
+        self.paths = paths  # of modules, before the package's
         self.folder = folder
         self.workers = workers
         self.settings = ServingSettings(folder=str(folder), **settings)
@@ -75,7 +76,7 @@ class Server:
 
     def start(self) -> "Server":
         given = {"settings": self.settings.model_dump(), "port": self.port, "workers": self.workers}
-        environment = {**os.environ, "PYTHONPATH": f"{PROJECT / 'src'}"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*self.paths, PROJECT / "src")))}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE, json.dumps(given)], env=environment, start_new_session=True
         )

@@ -35,6 +35,7 @@ ROUTES: tuple[tuple[str, str, str, Handler, str], ...] = (
     ("GET", "api/popular", "popular", lists.popular, "read"),
     ("POST", "api/feedback", "feedback", events.give, "feedback"),
     ("PUT", "api/feedback", "feedback", events.give, "feedback"),
+    ("POST", "api/registry-changed", "webhook", events.registry_changed, ""),
     ("GET", "api/user/*/feedback", "feedback_of_user", events.of_user, "read"),
     ("GET", "api/user/*/feedback/*", "feedback_of_user", events.of_user, "read"),
     ("GET", "api/status", "status", pages.status, "read"),
@@ -216,4 +217,5 @@ class App:
         while True:
             before = time.perf_counter()
             await asyncio.sleep(_LAG_SECONDS)
+            self.service.metrics.records_lost.set(self.service.store.dropped)
             self.service.lag = max(0.0, time.perf_counter() - before - _LAG_SECONDS)

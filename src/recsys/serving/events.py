@@ -1,7 +1,9 @@
 """Handlers of feedback."""
 
 import asyncio
+import base64
 import hashlib
+import hmac
 import math
 import time
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from recsys.serving.feedback import RATING, Event, UnavailableError
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
 from recsys.serving.lists import rating_within
-from recsys.serving.service import Service
+from recsys.serving.service import CALL, Service
 
 _EXAMPLE = '{"FeedbackType": "rating", "UserId": "1", "ItemId": "2", "Value": 4}'
 _LONGEST = 128  # characters of a type, a time or a key
@@ -75,6 +77,25 @@ def _text(event: dict[str, Any], name: str, default: str, row: int) -> str:
             400, f"event {row}: {name}: text of at most {_LONGEST} characters is needed, got {cut(value)}"
         )
     return value.encode(errors="replace").decode()
+
+
+def registry_changed(service: Service, request: Request) -> Reply:
+    """POST /api/registry-changed: MLflow's webhook of an alias; the registry is looked at now, not at the next look.
+
+    What the body says is not used, so that a repetition of an old call only makes it look once more.
+    """
+    secret = service.settings.webhook_secret
+    delivery, moment, given = (
+        request.header(name) for name in (b"x-mlflow-delivery-id", b"x-mlflow-timestamp", b"x-mlflow-signature")
+    )
+    signed = f"{delivery}.{moment}.".encode("latin-1") + request.body
+    expected = "v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
+    if not secret or not hmac.compare_digest(given.encode(), expected.encode()):
+        raise ProblemError(
+            401, "a call signed by MLflow is needed; give the webhook and RECSYS_WEBHOOK_SECRET one secret"
+        )
+    (service.folder / CALL).touch()
+    return Reply(dump({"looking": True}))
 
 
 def of_user(service: Service, request: Request) -> Reply:

@@ -40,6 +40,12 @@ class Metrics:
             registry=own,
             multiprocess_mode="mostrecent",
         )
+        self.records_lost = Gauge(
+            "recsys_records_lost",
+            "Answers that are not in the record, since it could not be written",
+            registry=own,
+            multiprocess_mode="sum",
+        )
         # A label's child is looked up under a lock: these are remembered.
         self.requests = cache(lambda *labels: self._requests.labels(*labels))
         self.seconds = cache(lambda route: self._seconds.labels(route))

@@ -22,6 +22,10 @@ _POLICY = (
 )
 
 
+# Health asks for no key: where the database is and what its driver says is for /api/status.
+_AWAY = "the team's database does not take it now"
+
+
 @cache
 def _file(name: str) -> bytes:
     return files("recsys.serving").joinpath("static", name).read_bytes()
@@ -57,7 +61,7 @@ def _readiness(service: Service) -> dict[str, Any]:
         "refused": pointer.get("refused") or {},
         "feedback": service.store.problem or "kept",
         "unshared": waiting,
-        "sharing": problem or None,
+        "sharing": _AWAY if problem else None,
         "problem": service.problem or None,
     }
 
@@ -104,6 +108,7 @@ def status(service: Service, request: Request) -> Reply:
     about = served.about
     content = {
         **_readiness(service),
+        "sharing": service.store.sharing()[1] or None,
         "family": served.family,
         "since": served.since,
         "sizes": about["sizes"],

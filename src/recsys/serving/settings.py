@@ -13,7 +13,9 @@ class Limits(Settings):
     max_body: int = Field(4_000_000, ge=1000, description="bytes of the largest body")
     max_waiting: int = Field(10_000, ge=1, description="events that may wait for the disk before more are refused")
     max_lag: float = Field(0.5, gt=0, description="seconds that requests may wait before further ones are refused")
-    body_seconds: float = Field(10.0, gt=0, description="seconds in which a body has to arrive")
+    body_seconds: float = Field(
+        10.0, gt=0, description="seconds in which the head, and then the body, of a request arrives"
+    )
     feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
 
@@ -25,3 +27,4 @@ class ServingSettings(Limits):
     folder: str = Field("serving", description="folder of served forms, the pointer to the current one, and feedback")
     read_keys: tuple[str, ...] = Field((), description="keys that may read; none: everybody may")
     feedback_keys: tuple[str, ...] = Field((), description="keys that may give feedback; none: who may read")
+    webhook_secret: str = Field("", description="secret by which MLflow signs its webhooks; empty: none are taken")

@@ -66,6 +66,7 @@ class Sharing:
         self._outbox = Outbox(path, secrets.token_hex(8))
         self._engine = sa.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_WAITS)
         self._is_made = False
+        self._told = ""
 
     def run(self, stop: threading.Event) -> None:
         """Copy until told to stop; a database that is away is tried again, and said in health and metrics."""
@@ -77,7 +78,7 @@ class Sharing:
                     self.fetch()
                     fetched = time.monotonic()
                 self._outbox.tell("")
-                pause = 0.0
+                pause, self._told = 0.0, ""
             except Exception as error:  # SQLAlchemy, the driver and the file each raise their own
                 pause = min(_LONGEST_PAUSE, 2 * pause + 0.2)
                 self._say(error)
@@ -87,7 +88,9 @@ class Sharing:
     def _say(self, error: Exception) -> None:
         # Only the first line, and of the driver: the rest has the statement with ids in it.
         reason = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
-        _log.warning("feedback is not shared now: %s", reason)
+        if reason != self._told:
+            _log.warning("feedback is not shared now: %s", reason)
+            self._told = reason
         with suppress(Exception):  # the file may be what fails
             self._outbox.tell(reason)
 

@@ -4,14 +4,17 @@ Its settings come as the first line of standard input, where no other user of th
 standard input is the end of the supervisor, however it died.
 """
 
+import asyncio
 import json
 import logging
+import resource
 import socket
 import sys
 import threading
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving.app import App
 from recsys.serving.service import Service
@@ -21,15 +24,46 @@ _GRACE_SECONDS = 10
 _IDLE_SECONDS = 65  # longer than a load balancer keeps a connection
 
 
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol, which lets go of a client that connects and sends nothing, or a request's head too slowly."""
+
+    head_seconds = 10.0
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._allow(_IDLE_SECONDS)
+
+    def on_message_begin(self) -> None:
+        self._allow(self.head_seconds)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._allow(None)
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._allow(None)
+        super().connection_lost(exc)
+
+    def _allow(self, seconds: float | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None if seconds is None else self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+
 def main() -> None:
     """Serve until told to stop."""
     given: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection each, idle ones too
     service = Service(ServingSettings.model_validate(given["settings"]))
+    _Protocol.head_seconds = service.settings.body_seconds
     config = uvicorn.Config(
         App(service),
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -1,0 +1,30 @@
+"""What `serve` refuses before it listens."""
+
+import pytest
+
+from recsys.errors import InputError
+from steps import serve
+from steps.support.parameters import ServeParameters
+
+
+def test_the_team_s_database_is_mysql_and_its_password_is_on_no_command_line(monkeypatch):
+    monkeypatch.delenv("RECSYS_FEEDBACK_DATABASE", raising=False)
+    assert serve._database("") == ""
+    with pytest.raises(InputError, match="a password on a command line") as told:
+        serve._database("mysql+pymysql://me:s3cret@host/recsys")
+    assert "s3cret" not in str(told.value)
+    for wrong in ("sqlite:///x.db", "mysql+pymysql://host", "host:3306", "mysql+pymysql:///recsys"):
+        with pytest.raises(InputError, match=r"parameter 'database': a URL such as mysql\+pymysql://"):
+            serve._database(wrong)
+    monkeypatch.setenv("RECSYS_FEEDBACK_DATABASE", "postgresql://me:s3cret@host/x")
+    with pytest.raises(InputError, match="RECSYS_FEEDBACK_DATABASE: a URL") as told:
+        serve._database("")
+    assert "s3cret" not in str(told.value)
+    monkeypatch.setenv("RECSYS_FEEDBACK_DATABASE", "mysql+pymysql://me:s3cret@host/recsys")
+    assert serve._database("").endswith("@host/recsys")
+
+
+def test_a_wrong_table_of_titles_is_told_at_once(write, tmp_path):
+    write("item_id,name\n1,x\n", "items.csv")
+    with pytest.raises(InputError, match=r"items\.csv: column 'title' is needed, got item_id, name"):
+        serve._Registry(ServeParameters(folder=str(tmp_path), items="items.csv"))
