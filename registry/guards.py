@@ -44,10 +44,8 @@ def popularity_guards(
         return []
     value, limit = metrics["ndcg_at_10"], float(np.nanmax(others))
     found = None if gains is None else compare(value - limit, gains, 0.0, np.zeros(len(gains)), level=level)
-    if confidence:
-        passed = found is not None and found.low > 0
-    else:
-        passed = value > limit or found is None or found.high > 0
+    surely, perhaps = found is not None and found.low > 0, found is None or found.high > 0
+    passed = surely if confidence else value > limit or perhaps
     shown = "" if found is None else f" ({level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
     failure = (
         f"its lists' nDCG@10 {value:.4f} is not{' surely' if value > limit else ''} above {limit:.4f} of what is "

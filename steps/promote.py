@@ -96,9 +96,9 @@ class _Chooser:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
         replicates = version.replicates_on(digest), version.user_replicates_on(digest)
-        if lists := list_replicates_on(version, digest):
-            replicates += lists.ndcg, lists.gain
-        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates)
+        lists = list_replicates_on(version, digest)
+        drawn = (lists.ndcg, lists.gain) if lists else ()
+        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates, *drawn)
 
     def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
         asked = self.parameters.version
