@@ -55,8 +55,8 @@ class Policy(Settings):
     beat_bias: bool = Field(True, description="guard: AUC must be above that of the bias baseline")
     beat_popularity: bool = Field(
         True,
-        description="guard: nDCG@10 of a version's lists must be above that of listing what is popular, and with "
-        "confidence surely so; a version that makes no lists is not held to it",
+        description="guard: nDCG@10 of a version's lists must be above that of listing what is popular, or have an "
+        "interval that reaches above it, and with confidence lies above it; a version without lists is not held to it",
     )
     max_ndcg_drop: OptionalFloat = Field(
         None,

@@ -5,7 +5,9 @@ import pytest
 
 from recsys.evaluation import bootstrap
 from recsys.evaluation.forward import evaluate_forward
-from recsys.training.trainer import learn_knowledge
+from recsys.evaluation.lists import evaluate_lists
+from recsys.models.bias import Config
+from recsys.training.trainer import learn_knowledge, train
 from tests.support.builders import TableRecommender
 
 # In order of time. Learnt from are a to d on w to z; e and v are new then.
@@ -70,3 +72,23 @@ def test_the_replicates_are_those_of_the_bootstrap_on_these_rows(prepare_rows):
     )
     np.testing.assert_array_equal(found.warm_replicates, expected)
     assert found.replicates.shape == expected.shape
+
+
+def test_lists_of_the_newest_rows_are_those_of_the_version_fitted_to_the_older_ones(prepare_rows):
+    """Known users are told apart, and what is popular among the older rows stands beside."""
+    rng = np.random.default_rng(5)
+    pairs = [(f"u{user:02}", f"i{item:02}") for user in range(30) for item in range(user % 2, 24, 2)]
+    rows = [(*pairs[k], int(rng.integers(1, 6)), moment) for moment, k in enumerate(rng.permutation(len(pairs)))]
+    rows += [(f"new{user}", "i01", 5, 10_000 + user) for user in range(4)]
+    trained = train("bias", prepare_rows(rows), Config(), seed=0, forward=True)
+    recommender, dataset = trained.forward.recommender, trained.forward.dataset
+    assert recommender.lists.regression == trained.chosen.lists.regression
+    found = evaluate_forward(recommender, dataset).metrics
+    every = evaluate_lists(recommender, dataset, "test", seed=0)
+    known = np.isin(dataset.user_ids[every.users], recommender.knowledge.user_ids)
+    assert found["forward_ndcg_at_10"] == pytest.approx(every.ndcg.mean())
+    assert found["forward_warm_ndcg_at_10"] == pytest.approx(every.ndcg[known].mean())
+    assert (found["forward_ranked_users"], found["forward_warm_ranked_users"]) == (len(known), known.sum())
+    assert 0 < known.sum() < len(known)
+    # Lists of one's own half of the catalogue are better than those of what is popular in both.
+    assert found["forward_warm_ndcg_at_10"] > found["forward_warm_popular_ndcg_at_10"]

@@ -9,13 +9,18 @@ from recsys.arrays import Array, Floats
 from recsys.data.dataset import Dataset
 from recsys.data.splits import digest_rows, hash_pairs
 from recsys.evaluation import bootstrap
-from recsys.evaluation.evaluator import Evaluation, evaluate
+from recsys.evaluation.baselines import baseline_recommenders
+from recsys.evaluation.evaluator import POPULARITIES, Evaluation, evaluate
+from recsys.evaluation.lists import evaluate_lists
 from recsys.models.base.recommender import Recommender
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardEvaluation:
     """The measures of all rows (`forward_auc` and so on), of warm and of cold ones (`forward_warm_auc`, …).
+
+    Those of lists, where the recommender makes some, are of all users who like one of the rows, and of warm ones: users
+    learnt from. `forward_popular_ndcg_at_10` is that of the better list of what is popular among the older rows.
 
     A row is warm where its user and its item were both learnt from. `digest` names the rows: versions may be compared
     where it is equal. The replicates of the AUC, of all and of warm rows, are those of `recsys.evaluation.bootstrap`;
@@ -44,6 +49,8 @@ def evaluate_forward(recommender: Recommender, dataset: Dataset) -> ForwardEvalu
         for name, value in _measures(recommender, dataset, measured, chosen).items()
         if np.isfinite(value)
     }
+    if recommender.lists is not None:
+        values |= _lists(recommender, dataset)
     replicates = (
         _replicates(dataset, measured, groups[group], digest) if f"forward_{group}auc" in values else None
         for group in ("", "warm_")
@@ -68,6 +75,24 @@ def _measures(recommender: Recommender, dataset: Dataset, measured: Evaluation, 
     if spread is not None:
         values["interval_coverage"] = metrics.interval_coverage(rows.ratings, rating, spread)
     return values
+
+
+def _lists(recommender: Recommender, dataset: Dataset) -> dict[str, float]:
+    found = evaluate_lists(recommender, dataset, "test", seed=0)
+    baselines = baseline_recommenders(dataset)
+    popular = [evaluate_lists(baselines[name], dataset, "test", seed=0).ndcg for name in POPULARITIES]
+    warm = recommender.knowledge.user_codes(dataset.user_ids[found.users]) >= 0
+    best = max(popular, key=lambda ndcg: ndcg.sum())
+    values = {
+        "forward_ndcg_at_10": found.metrics["ndcg_at_10"],
+        "forward_recall_at_20": found.metrics["recall_at_20"],
+        "forward_ranked_users": found.metrics["ranked_users"],
+        "forward_popular_ndcg_at_10": float(best.mean()) if len(best) else float("nan"),
+        "forward_warm_ranked_users": float(warm.sum()),
+        "forward_warm_ndcg_at_10": float(found.ndcg[warm].mean()) if warm.any() else float("nan"),
+        "forward_warm_popular_ndcg_at_10": float(best[warm].mean()) if warm.any() else float("nan"),
+    }
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _replicates(dataset: Dataset, measured: Evaluation, chosen: Array, digest: str) -> Floats:

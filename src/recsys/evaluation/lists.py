@@ -155,7 +155,7 @@ def _listed(recommender: Recommender, dataset: Dataset, asked: _Question, divers
     history = _histories(recommender, dataset, asked)
     made = recommender.recommend(dataset.user_ids[asked.users], top, history=history, diversity=diversity)
     sizes = np.array([len(items) for items in made.items])
-    lists = np.full((len(sizes), top), -1)
+    lists = np.full((len(sizes), top), -1, np.int32)
     lists[np.arange(top) < sizes[:, None]] = Vocabulary(dataset.item_ids).codes(np.concatenate(made.items))
     return lists
 

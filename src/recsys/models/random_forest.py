@@ -186,8 +186,10 @@ def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:
                 array[field] = stored[field]
             if "missing_go_to_left" in (stored.dtype.names or ()):
                 array["missing_go_to_left"][stored["left_child"] < 0] = 0  # scikit-learn leaves it unset in leaves
+            # Not by np.save, which may copy field by field into a buffer and write what the buffer held between fields.
             content = io.BytesIO()
-            np.save(content, array, allow_pickle=False)
+            np.lib.format.write_array_header_1_0(content, np.lib.format.header_data_from_array_1_0(array))
+            content.write(array.tobytes())
             archive.writestr(ZipInfo(f"{number}.npy"), content.getvalue(), ZIP_DEFLATED, 3)
         archive.writestr(ZipInfo("schema.json"), schema, ZIP_DEFLATED, 3)
 

@@ -62,6 +62,13 @@ def add_lists(chosen: Recommender, final: Recommender, dataset: Dataset) -> None
         final.lists = _list_model(histories, counts, chosen.lists.regression, chosen.lists.exponent, final)
 
 
+def learn_lists_as(chosen: ListModel, recommender: Recommender, dataset: Dataset) -> ListModel:
+    """A list model for a recommender of the training rows alone, with the settings of another: nothing is chosen."""
+    histories = collect_histories(recommender, dataset, ("train",))
+    counts = _count(histories, chosen.regression, recommender)
+    return _list_model(histories, counts, chosen.regression, chosen.exponent, recommender)
+
+
 def _count(histories: Histories, regression: Regression, recommender: Recommender) -> CoCounts:
     from scipy.sparse import csr_matrix, vstack
 

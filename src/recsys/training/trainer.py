@@ -14,7 +14,7 @@ from recsys.settings import Settings
 from recsys.training import out_of_core
 from recsys.training.fit_task import FitTask, RecodedRows, Recoding, make_fit_task
 from recsys.training.forward import ForwardFit, hold_back_newest
-from recsys.training.lists import add_lists
+from recsys.training.lists import add_lists, learn_lists_as
 
 FitAll = Callable[[Iterable[FitTask[Interactions]], Report | None], list[Recommender]]
 """Fits one task after the other, each with the first's recommender as its warm start; only the first is reported."""
@@ -76,6 +76,8 @@ def train(
     if before is None:
         return TrainingResult(chosen, final)
     measured, _ = _fit_here(family, before, config, seed, refit=False, report=None, streamed=False)
+    if chosen.lists is not None:
+        measured.lists = learn_lists_as(chosen.lists, measured, before)
     return TrainingResult(chosen, final, ForwardFit(measured, before))
 
 
