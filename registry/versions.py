@@ -231,6 +231,12 @@ def record_metrics(
     return find_or_raise_version(version.name, version.number)
 
 
+@uninterrupted()
+def tag(version: Version, key: str, value: str) -> None:
+    """Write a tag of a version."""
+    MlflowClient().set_model_version_tag(version.name, str(version.number), key, value)
+
+
 def _pack(deviations: Floats) -> str:
     return base64.b64encode(deviations.astype("<f2").tobytes()).decode()
 

@@ -8,7 +8,8 @@ from recsys.data.dataset import Dataset
 from recsys.evaluation import PROTOCOL
 from recsys.settings import Settings
 from registry.forward import ForwardMeasures
-from registry.policy import PRODUCTION, Assessment, Decision, Guard
+from registry.guards import Guard
+from registry.policy import LABELS, PRODUCTION, Assessment, Decision
 from steps.support.runs import made_by
 
 if TYPE_CHECKING:
@@ -18,10 +19,19 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 _PREFIX = "promotion."
-_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC", "ndcg_at_10": "nDCG@10"}
 _FORWARD = {"forward_auc": "forward AUC", "forward_warm_auc": "of known"}
+_DONE = {
+    "promoted": "promote",
+    "kept": "promote, kept",
+    "none": "promote",
+    "dry_run": "promote, dry run",
+    "rolled_back": "rollback",
+    "repaired": "repair",
+}
 _MOST_NOTES = 10
 _MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n
+_OWN_LEVEL = 0.95
 _NOT_COMPARED = {"folder", "model_name", "dataset"}
 
 
@@ -46,9 +56,11 @@ class Record:
         earlier = 0 if dataset is None else self._earlier_promotions(dataset.test_digest)
         self.run.log_json(self._content(decision, outcome, dataset, earlier), "decision.json")
         self._tag(decision, outcome)
+        whom = "nobody" if decision.winner is None else f"version {decision.winner}"
+        self.run.describe(decision.reason, f"{_DONE.get(outcome, outcome)}: {whom}")
         if dataset is None:
             return
-        table = _table(decision, outcome)
+        table = comparison_table(decision, outcome == "promoted")
         self.run.log_table(table, "comparison.csv")
         self._log_plot(decision)
         print(f"\n{self.model_name} on the {len(dataset.test):,} test ratings of dataset {dataset.digest}:\n")
@@ -111,22 +123,40 @@ class Record:
     def _log_plot(self, decision: Decision) -> None:
         from recsys.evaluation import plots
 
-        measured = [a for a in decision.assessments if "auc" in a.candidate.metrics]
+        measured = [a for a in decision.assessments if a.candidate.metric in a.candidate.metrics]
         if not measured:
             return
         numbers = [a.candidate.number for a in measured]
-        aucs = [a.candidate.metrics["auc"] for a in measured]
+        values, metric = [a.candidate.value for a in measured], measured[0].candidate.metric
         levels = [a.comparison.level for a in measured if a.comparison]
         figure = plots.comparison(
             [f"{a.candidate.number} {a.candidate.family}" for a in measured],
-            aucs,
-            [(a.comparison.low, a.comparison.high) if a.comparison else None for a in measured],
+            values,
+            [_drawn_interval(a) if levels else _own_interval(a) for a in measured],
             numbers.index(decision.winner) if decision.winner in numbers else None,
             numbers.index(decision.previous) if levels and decision.previous in numbers else None,
-            levels[0] if levels else 0.0,
+            levels[0] if levels else _OWN_LEVEL,
+            LABELS[metric],
         )
         self.run.log_figures({"comparison.png": figure})
-        self.run.log_metrics({"versions": len(decision.assessments), "best_auc": max(aucs)})
+        self.run.log_metrics({"versions": len(decision.assessments), f"best_{metric}": max(values)})
+
+
+def _drawn_interval(assessment: Assessment) -> tuple[float, float] | None:
+    """Of the difference to the champion."""
+    comparison = assessment.comparison
+    return (comparison.low, comparison.high) if comparison else None
+
+
+def _own_interval(assessment: Assessment) -> tuple[float, float] | None:
+    """Of what decides, of a version alone, where there is no champion that it is compared with."""
+    import numpy as np
+
+    replicates = assessment.candidate.drawn
+    if replicates is None or np.isnan(replicates).all():
+        return None
+    low, high = np.nanquantile(replicates, [(1 - _OWN_LEVEL) / 2, (1 + _OWN_LEVEL) / 2])
+    return float(low), float(high)
 
 
 def find_decisions(model_name: str) -> list[dict[str, str]]:
@@ -165,10 +195,10 @@ def _of_guard(guard: Guard) -> dict[str, Any]:
     return found | ({"interval": guard.interval} if guard.interval else {})
 
 
-def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
+def comparison_table(decision: Decision, moved: bool) -> "pd.DataFrame":
+    """A row a version: its measures, how it compares to the champion, and its stage, after the move if there is one."""
     import pandas as pd
 
-    moved = outcome == "promoted"
     rows = []
     for assessment in decision.assessments:
         candidate, comparison = assessment.candidate, assessment.comparison
