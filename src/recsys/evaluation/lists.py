@@ -187,7 +187,7 @@ def _ranked(recommender: Recommender, dataset: Dataset, asked: _Question) -> Cod
     top = min(LONG, n_items)
     users = recommender.knowledge.user_codes(dataset.user_ids[asked.users])
     items = recommender.knowledge.item_codes(dataset.item_ids)
-    lists = np.empty((len(users), top), np.int64)
+    lists = np.empty((len(users), top), np.int32)
     step = max(1, _PAIRS_AT_A_TIME // n_items)
     for start in range(0, len(users), step):
         batch = users[start : start + step]

@@ -149,7 +149,7 @@ def _validation_of(recommender: Recommender, dataset: Dataset) -> _Validation:
     rated = rated[:: -(-len(rated) // MOST_USERS) or 1]
     row = np.searchsorted(rated, users)
     kept = (row < len(rated)) & (rated[np.minimum(row, len(rated) - 1)] == users) if len(rated) else row < 0
-    return _Validation(rated, row[kept], items[kept], np.bincount(row[kept], minlength=len(rated)))
+    return _Validation(rated, row[kept].astype(np.int32), items[kept], np.bincount(row[kept], minlength=len(rated)))
 
 
 def _ndcgs(recommender: Recommender, model: ListModel, validation: _Validation, exponents: Sequence[float]) -> Floats:
