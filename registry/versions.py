@@ -258,7 +258,7 @@ def describe(tags: Mapping[str, str]) -> str:
     lines.append(f"Trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).")
     lines.append(f"On the validation rows, before learning from them too: {validation}.")
     if forward := read_forward(tags):
-        lines.append(f"Before that, {describe_forward(forward.metrics)}.")
+        lines.append(f"O{describe_forward(forward.metrics)[1:]}.")
     lines.append(f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.")
     return "\n\n".join(lines)
 

@@ -40,6 +40,7 @@ def fitting_together(
         dataset.digest,
         parameters.refit,
         parameters.sharding,
+        parameters.forward,
     )
     with ExitStack() as stack:
         workspace = stack.enter_context(

@@ -121,12 +121,15 @@ def test_more_processes_than_rows(store, step, capsys):
 
 @pytest.mark.e2e
 def test_two_processes_with_split_tables_train_what_one_trains(store, step):
-    write_csv(store.home / "my.csv", grid(30, 20))
+    # By turns of 7 the newest ratings are of all users and items.
+    rows = [(*row, 7 * number % 600) for number, row in enumerate(grid(30, 20))]
+    write_csv(store.home / "my.csv", rows, header="user_id,item_id,rating,timestamp")
     found = []
     for parameters in ({}, {"processes": 2, "sharding": "row"}):
         step("train", ratings="my.csv", family="matrix_factorization", epochs=4, embedding_size=4, **parameters)
         run = store.run_named("train matrix_factorization")
         found.append([run.data.metrics[f"validation_{name}"] for name in ("rmse", "mae", "auc")])
+        assert {"forward_rmse", "forward_warm_auc"} <= set(run.data.metrics)
     assert found[0] == pytest.approx(found[1], abs=1e-4)
     assert run.data.params["sharding"] == "row"
     assert run.data.metrics["rank_1_rows_per_second"] > 0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.models.base.family import family_module
+from recsys.models.base.family import FitOptions, family_module
 from recsys.testing.datasets import rated
 from recsys.training.forward import hold_back_newest
 from recsys.training.trainer import train
@@ -78,3 +78,27 @@ def test_what_goes_into_use_is_the_same_with_and_without(dataset):
     with_forward, without = fit(dataset, forward=True).final, fit(dataset).final
     assert with_forward.predict(*ids).rating.tolist() == without.predict(*ids).rating.tolist()
     assert len(with_forward.knowledge.seen) == dataset.size("train") + dataset.size("validation")
+
+
+def test_what_fits_elsewhere_is_given_the_older_rows_last_with_their_own_validation_rows(dataset):
+    given = []
+
+    def fit_all(tasks, report):
+        fitted = []
+        for task in tasks:
+            given.append((len(task.rows), task.validation is not None))
+            options = FitOptions(0, task.validation, None if task.validation is not None else fitted[0])
+            fitted.append(family_module("bias").fit(task.knowledge, task.rows, family_module("bias").Config(), options))
+        return fitted
+
+    elsewhere, here = fit(dataset, forward=True, fit_all=fit_all), fit(dataset, forward=True)
+    held = hold_back_newest(dataset)
+    sizes = dataset.size("train"), dataset.size("train") + dataset.size("validation"), len(held.train)
+    assert given == [(sizes[0], True), (sizes[1], False), (sizes[2], True)]
+    ids = dataset.user_ids[dataset.test.users], dataset.item_ids[dataset.test.items]
+    for name in ("chosen", "final"):
+        assert (
+            getattr(elsewhere, name).predict(*ids).rating.tolist() == getattr(here, name).predict(*ids).rating.tolist()
+        )
+    ours, theirs = (found.forward.recommender.predict(*ids).rating for found in (here, elsewhere))
+    assert ours.tolist() == theirs.tolist()

@@ -23,7 +23,7 @@ Rows = TypeVar("Rows", Interactions, RowStream)
 
 @dataclass(frozen=True, eq=False)
 class FitTask(Generic[Rows]):
-    """One fit: the rows to learn from, in the codes of `knowledge`; in the first of two fits, also validation rows."""
+    """One fit: the rows to learn from, in the codes of `knowledge`; to choose by, validation rows."""
 
     knowledge: Knowledge
     rows: Rows

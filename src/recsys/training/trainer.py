@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from recsys.data.dataset import Dataset
@@ -17,7 +18,8 @@ from recsys.training.forward import ForwardFit, hold_back_newest
 from recsys.training.lists import add_lists, learn_lists_as
 
 FitAll = Callable[[Iterable[FitTask[Interactions]], Report | None], list[Recommender]]
-"""Fits one task after the other, each with the first's recommender as its warm start; only the first is reported."""
+"""Fits one task after the other, those without validation rows with the first's recommender as their warm start; only
+the first is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,47 +55,41 @@ def train(
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from.
-        forward: also fit to the older rows alone, in this process, where there are timestamps and the rows are in
-            memory.
+        forward: also fit to the older rows alone, where there are timestamps and the rows are in memory.
 
     Raises:
         InputError: if the rows do not fit in memory and are needed there.
     """
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
-    if fit_all is not None:
-        if streamed:
-            raise InputError(
-                f"parameter 'processes': a training from disk is one of a single process, and all "
-                f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
-            )
-        fitted = fit_all(fit_tasks(dataset, refit), report)
-        chosen, final = fitted[0], fitted[-1]
-    else:
-        chosen, final = _fit_here(family, dataset, config, seed, refit, report, streamed)
+    if fit_all is not None and streamed:
+        raise InputError(
+            f"parameter 'processes': a training from disk is one of a single process, and all "
+            f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
+        )
+    before = hold_back_newest(dataset) if forward and not streamed else None
+    tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
+    if before is not None:
+        tasks = chain(tasks, fit_tasks(before, refit=False))
+    fitted = fit_all(tasks, report) if fit_all else _fit_here(family, tasks, config, seed, report)
+    measured = None if before is None else ForwardFit(fitted.pop(), before)
+    chosen, final = fitted[0], fitted[-1]
     if lists:
         add_lists(chosen, final, dataset)
-    before = hold_back_newest(dataset) if forward and not streamed else None
-    if before is None:
-        return TrainingResult(chosen, final)
-    measured, _ = _fit_here(family, before, config, seed, refit=False, report=None, streamed=False)
-    if chosen.lists is not None:
-        measured.lists = learn_lists_as(chosen.lists, measured, before)
-    return TrainingResult(chosen, final, ForwardFit(measured, before))
+    if measured is not None and chosen.lists is not None:
+        measured.recommender.lists = learn_lists_as(chosen.lists, measured.recommender, measured.dataset)
+    return TrainingResult(chosen, final, measured)
 
 
 def _fit_here(
-    family: str, dataset: Dataset, config: Settings, seed: int, refit: bool, report: Report | None, streamed: bool
-) -> tuple[Recommender, Recommender]:
-    """Fit in this process; returns what learnt from the training rows alone, and what learnt last."""
+    family: str, tasks: Iterable[FitTask[Any]], config: Settings, seed: int, report: Report | None
+) -> list[Recommender]:
     module = family_module(family)
-    tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
-    chosen: Recommender | None = None
+    fitted: list[Recommender] = []
     for task in tasks:
-        options = FitOptions(seed, task.validation, chosen, report if chosen is None else None)
-        final = module.fit(task.knowledge, task.rows, config, options)
-        chosen = chosen or final
-    assert chosen is not None
-    return chosen, final
+        warm_start = fitted[0] if task.validation is None else None
+        options = FitOptions(seed, task.validation, warm_start, None if fitted else report)
+        fitted.append(module.fit(task.knowledge, task.rows, config, options))
+    return fitted
 
 
 def fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask[Interactions]]:

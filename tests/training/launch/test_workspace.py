@@ -220,8 +220,9 @@ def test_a_plan_s_digest_names_all_that_decides_the_result_and_not_the_processes
         JobSpec("matrix_factorization", {"epochs": 3}, 7, "other", True, "none"),
         JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, False, "none"),
         JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "row"),
+        JobSpec("matrix_factorization", {"epochs": 3}, 7, dataset.digest, True, "none", forward=True),
     ]
-    assert len({plan.digest, *(other.digest for other in others)}) == 7
+    assert len({plan.digest, *(other.digest for other in others)}) == 8
 
     def rows_digest(folder, settings):
         write_job(folder, plan, trainer.fit_tasks(dataset, True), settings, "r")

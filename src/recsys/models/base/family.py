@@ -26,7 +26,10 @@ the fit."""
 
 @dataclass(frozen=True, eq=False)
 class FitOptions:
-    """How to fit. A training fits twice: the first fit has `validation`, the second, of all rows, `warm_start`."""
+    """How to fit. A training fits twice: the first fit has `validation`, the second, of all rows, `warm_start`.
+
+    A third, to the older rows, is like the first, and is measured on the newest rows.
+    """
 
     seed: int
     """Of all that is random."""

@@ -1,7 +1,7 @@
 """The folder through which the process that runs a step and the ranks that compute communicate.
 
 job.json           what to compute; written last, so that a folder with it is whole
-fit-1/          one fit each: first that which validation chooses by, then that of all rows
+fit-1/          one fit each: that which validation chooses by, that of all rows, that of the older rows
     rows/          columns of the training rows, one .npy file each, which every rank maps into memory
     validation/    likewise
     ids/, biases/  what the knowledge of every recommender holds; an id is a number here
@@ -48,6 +48,7 @@ class JobSpec:
     dataset: str  # its digest
     refit: bool
     sharding: str
+    forward: bool = False
 
     @property
     def digest(self) -> str:
@@ -104,8 +105,9 @@ def write_job(
         digest.update(json.dumps(about, sort_keys=True).encode())
         knowledges.append(knowledge)
         described.append(about)
+    widest = max(knowledges, key=lambda knowledge: len(knowledge.seen))  # all ids of the others are among its ids
     for number, knowledge in enumerate(knowledges):
-        codes = knowledges[-1].user_codes(knowledge.user_ids), knowledges[-1].item_codes(knowledge.item_ids)
+        codes = widest.user_codes(knowledge.user_ids), widest.item_codes(knowledge.item_ids)
         _write_arrays(folder / f"fit-{number + 1}" / "ids", dict(zip(("user", "item"), codes, strict=True)), digest)
     content = {
         **asdict(spec),
@@ -135,7 +137,8 @@ def read_job(folder: Path) -> Job:
 def read_task(job: Job, number: int) -> FitTask[Interactions]:
     """A task with its columns mapped into memory, and no seen items.
 
-    An id is a number, the code that it has in the last task: so the users and items of a warm start are found again.
+    An id is a number, the code that it has in the task of most rows: so the users and items of a warm start are found
+    again.
     """
     about = json.loads((job.folder / "job.json").read_text(encoding="utf-8"))["tasks"][number]
     task_folder = job.task_folder(number)

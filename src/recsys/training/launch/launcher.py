@@ -219,7 +219,7 @@ class Launcher:
         elif kind == "resumed":
             self.resumed += 1
             if not past:
-                which = " of the second fit" if event["task"] else ""
+                which = ("", " of the second fit", " of the third fit")[event["task"]]
                 self.say(f"goes on from checkpoint {event['number']}{which}")
         elif kind == "note" and not past:
             self.say(f"note: {event['text']}")

@@ -113,7 +113,8 @@ def _fit(
         Checkpoints, heartbeat, lambda kind, **content: append_event(progress, kind, task=number, **content)
     )(folder, f"{job.digest}-{number}", group, job.checkpoint_seconds, say)
     context = Context(group, checkpoints, job.sharding, stop.asked, heartbeat.beat)  # type: ignore[arg-type]
-    options = FitOptions(job.seed, task.validation, chosen, None if chosen else report, context)
+    warm_start = chosen if task.validation is None else None
+    options = FitOptions(job.seed, task.validation, warm_start, None if chosen else report, context)
     fitted = family_module(job.family).fit(task.knowledge, task.rows, job.config, options)
     if group.rank == 0:
         write_fitted(job, number, fitted)
