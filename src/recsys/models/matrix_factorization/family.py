@@ -17,7 +17,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.capabilities import Capabilities
-from recsys.models.base.factors import RatingFactors
+from recsys.models.base.factors import RatingFactors, ScoringDraws
 from recsys.models.base.family import FitOptions, Report
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
@@ -102,6 +102,10 @@ class FactorRecommender(Recommender):
             threshold=-likes.intercept / (likes.slope or _LEAST_SLOPE),
             link="logit",
         )
+
+    def scoring_draws(self) -> ScoringDraws:
+        """The factors as one draw."""
+        return ScoringDraws.of_one(self.rating_factors())
 
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "FactorRecommender":
         """Solve for the factors of the users of `rows`, with the penalty of the training."""

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from recsys.arrays import Floats
 from recsys.data.interactions import Interactions
@@ -99,24 +98,21 @@ def run(
     if validation is not None and problem.like_threshold is not None:
         liked = validation.ratings >= problem.like_threshold
     schedule = TrainingSchedule(problem.config, scale)
-    with tqdm(total=problem.config.epochs, disable=None) as bar:  # None: shown on a terminal only
-        while not schedule.is_finished:
-            started = time.perf_counter()
-            train_mse = engine.run_epoch(schedule.learning_rate, schedule.next_epoch)
-            predicted = None if truth is None else engine.predict()
-            epoch = Epoch(
-                schedule.next_epoch,
-                time.perf_counter() - started,
-                schedule.rmse(train_mse),
-                None if predicted is None or truth is None else schedule.rmse(mean_square_error(predicted, truth)),
-                None if predicted is None or liked is None else auc_by_ranks(liked, predicted),
-            )
-            if schedule.add(epoch) and truth is not None:
-                engine.keep()
-            bar.set_postfix(train=epoch.train_rmse, validation=epoch.validation_rmse)
-            bar.update()
-            if on_epoch:
-                on_epoch(epoch)
+    while not schedule.is_finished:
+        started = time.perf_counter()
+        train_mse = engine.run_epoch(schedule.learning_rate, schedule.next_epoch)
+        predicted = None if truth is None else engine.predict()
+        epoch = Epoch(
+            schedule.next_epoch,
+            time.perf_counter() - started,
+            schedule.rmse(train_mse),
+            None if predicted is None or truth is None else schedule.rmse(mean_square_error(predicted, truth)),
+            None if predicted is None or liked is None else auc_by_ranks(liked, predicted),
+        )
+        if schedule.add(epoch) and truth is not None:
+            engine.keep()
+        if on_epoch:
+            on_epoch(epoch)
     if truth is not None:
         engine.restore()
     return Factors(mean, **engine.arrays()), schedule.history, schedule.best_epoch
