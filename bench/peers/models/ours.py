@@ -47,7 +47,7 @@ def load(rows: Any) -> Dataset:
 def fit(data: Dataset, settings: dict[str, Any], seed: int) -> Any:
     """Both fits count: the one that chooses on the validation rows and the one on all."""
     family, config = _family(settings)
-    model = train(family, data, config, seed=seed).final
+    model = train(family, data, config, seed=seed, lists=False).final  # the others learn no lists either
 
     def predict(rows: Any) -> Any:
         rating, like = model.predict(_text(rows.users), _text(rows.items), rows.timestamps)
@@ -74,7 +74,7 @@ def watch(data: Dataset, settings: dict[str, Any], seed: int, rows: Any) -> list
             curve.append((time.perf_counter() - start, metrics["validation_rmse"]))
 
     family, config = _family(settings)
-    train(family, whole, config, seed=seed, refit=False, report=report)
+    train(family, whole, config, seed=seed, refit=False, report=report, lists=False)
     return curve
 
 

@@ -119,15 +119,16 @@ def kernels() -> tuple[Callable[..., float], Callable[..., None]]:
 
 
 def _compile(*, cached: bool) -> tuple[Callable[..., float], Callable[..., None]]:
-    before = numba.config.CACHE_DIR
-    # Else Numba writes beside this file. A folder that the user chose (NUMBA_CACHE_DIR) stays.
-    numba.config.CACHE_DIR = before or str(user_cache_path("recsys") / "numba")
+    before = numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES
+    # This folder or none: else Numba writes beside this file. One that the user chose (NUMBA_CACHE_DIR) stays.
+    numba.config.CACHE_DIR = before[0] or str(user_cache_path("recsys") / "numba")
+    numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"
     try:
         # Without the interpreter's lock, so that a search's heartbeat goes on during a long epoch.
         compiler = numba.njit(fastmath=FAST_MATH, error_model="numpy", nogil=True, cache=cached)
         compiled = compiler(descend), compiler(predict)
     finally:
-        numba.config.CACHE_DIR = before
+        numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES = before
     codes, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
     tables = [np.zeros((1, width), np.float32) for width in (LANE, 2, LANE, 2)]
     # It is compiled by the first call.
