@@ -11,8 +11,8 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.models.base.item_to_item import CoCounts, ItemToItem, Regression, Signal, count_together, learn_item_to_item
-from recsys.models.base.lists import POOL, ListModel, ListSettings, RatedItems
-from recsys.models.base.ranking import best_items
+from recsys.models.base.lists import ListModel, ListSettings, RatedItems
+from recsys.models.base.ranking import POOL, best_items
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
 

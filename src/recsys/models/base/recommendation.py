@@ -11,7 +11,6 @@ from recsys.errors import InputError
 from recsys.models.base.capabilities import capabilities
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import (
-    POOL,
     History,
     ListModel,
     Policy,
@@ -19,7 +18,7 @@ from recsys.models.base.lists import (
     check_history,
     check_request,
 )
-from recsys.models.base.ranking import best_items, diversify
+from recsys.models.base.ranking import POOL, best_items, diversify
 
 _USERS_AT_A_TIME = 64  # whose like probabilities are computed in one call
 _SHOWN = 5
