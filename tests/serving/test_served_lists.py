@@ -43,7 +43,7 @@ def assert_same(version, user, listed, found):
     users = np.full(len(items), user, object)
     likes = recommender.predict(users, np.array(items, object)).like_probability
     assert listed.probabilities == pytest.approx(likes, abs=loss)
-    takes = listed.scores / listed.probabilities
+    takes = listed.scores / np.maximum(listed.probabilities, 1e-12)
     assert listed.scores == pytest.approx(found.scores[0], abs=loss * takes.max(initial=0) + 1e-6)
     if about["loss"]["probability_rmse"] < 1e-4:
         assert items == found.items[0].tolist()

@@ -19,6 +19,8 @@ from recsys.models.base.ranking import weigh
 from recsys.models.base.storage import load_arrays, save_arrays
 
 Policy = Literal["personal", "history", "popular"]
+Unknown = Literal["ignore", "refuse"]
+"""What becomes of candidates and exclusions that the version does not know."""
 
 _FILE = "lists.npz"
 
@@ -56,6 +58,8 @@ class Recommendations:
     """Why a list is shorter than asked; empty where it is not."""
     ignored: int = 0
     """How many ids of histories, candidates and exclusions are unknown."""
+    unknown: tuple[str, ...] = ()
+    """Those of candidates and exclusions."""
 
 
 @dataclass(frozen=True, eq=False)
