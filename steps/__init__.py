@@ -12,8 +12,10 @@ for _folder in (PROJECT, PROJECT / "src"):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
-if (_loaded := sys.modules.get("recsys")) and not Path(str(_loaded.__file__)).is_relative_to(PROJECT / "src"):
-    raise ImportError(
-        f"recsys is already imported from {Path(str(_loaded.__file__)).parent}, which holds the few modules that a model "
-        "carries; import the steps before you load a model, or in another process"
-    )
+if _loaded := sys.modules.get("recsys"):
+    _found = Path(str(_loaded.__file__)).resolve().parent
+    if _found != PROJECT / "src" / "recsys":
+        raise ImportError(
+            f"recsys is already imported from {_found}, which holds the few modules that a model carries; "
+            "import the steps before you load a model, or in another process"
+        )

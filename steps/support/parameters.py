@@ -55,6 +55,9 @@ class _Training(_Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
+    forward: bool = Field(
+        True, description="where ratings have timestamps, also learn from the older ones and measure on the newest"
+    )
 
 
 class TrainParameters(Processes, _Training):
@@ -195,7 +198,17 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
+    database: str = Field(
+        "",
+        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
+        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+    )
     store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+    items: str = Field(
+        "auto",
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
@@ -222,12 +235,31 @@ class RecommendParameters(_Registering):
     )
 
 
+class ExportParameters(_Registering):
+    """Of `export`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
+    format: Literal["onnx"] = Field("onnx", description="what to write")
+    lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
+
+
 class DoctorParameters(_Step):
     """Of `doctor`."""
 
 
 StepName = Literal[
-    "prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "recommend", "serve", "main", "doctor"
+    "prepare",
+    "train",
+    "tune",
+    "evaluate",
+    "promote",
+    "rollback",
+    "history",
+    "recommend",
+    "serve",
+    "export",
+    "main",
+    "doctor",
 ]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
@@ -240,5 +272,6 @@ STEPS: dict[StepName, type[Settings]] = {
     "history": HistoryParameters,
     "recommend": RecommendParameters,
     "serve": ServeParameters,
+    "export": ExportParameters,
     "doctor": DoctorParameters,
 }

@@ -10,7 +10,7 @@ from recsys.models.base.lists import History
 from recsys.serving.compact import make_form
 from recsys.serving.engine import Engine
 from recsys.serving.follower import Champion, Follower
-from recsys.serving.form import open_form
+from recsys.serving.form import FORMAT, open_form
 from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
 
@@ -112,5 +112,5 @@ def test_a_form_of_an_earlier_release_is_made_again(version, tmp_path):
     description.write_text(json.dumps({**json.loads(description.read_text()), "format": 1}))
     Follower(tmp_path, lambda: champion, make).look()
     assert made == ["1", "1"]
-    assert json.loads(description.read_text())["format"] == 2
+    assert json.loads(description.read_text())["format"] == FORMAT
     assert json.loads((tmp_path / "current.json").read_text())["refused"] == {}

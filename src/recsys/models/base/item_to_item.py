@@ -23,7 +23,7 @@ DENSE_ITEMS = 8_000  # two matrices of items² float64 while learning: 1 GB
 KEPT_WEIGHTS = 1_000  # of each item; docs/lists.md has what others cost
 _NEIGHBOURS = 100  # regressors of an item where the inverse is not held
 _CO_COUNTS = 400  # of each item, kept to look up the Gram matrix among its neighbours
-_POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of the history says anything of
+POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of the history says anything of
 _TABLE_CELLS = 1 << 24  # 67 MB at most
 _TABLE_SHARE = 10
 _ROWS = 32  # that are gathered at a time: they stay in the processor's cache
@@ -34,12 +34,14 @@ Signal = Literal["ratings", "likes"]
 
 @dataclass(frozen=True)
 class Regression:
-    """What is chosen on validation: what a rating counts as, and the ridge."""
+    """What is chosen on validation: what a rating counts as, the ridge, and how much sessions count."""
 
     signal: Signal
     """ratings: the rating over the highest one; likes: 1 for a like, else 0."""
     ridge: float
     relative_ridge: float
+    session_weight: float = 0.0
+    """Of S'S, added to X'X: S has a row for each session, in which a user rated without a break."""
 
     def values(self, ratings: Array, scale: tuple[float, float], like_threshold: float) -> Array:
         """What ratings count as in X, shape (n,), float32: at most 1, and more than 0 for whatever counts.
@@ -96,6 +98,16 @@ class ItemToItem:
         table[np.repeat(np.arange(n), np.diff(self.starts)), self.neighbours] = self.weights
         return table
 
+    def score_many(self, histories: "csr_matrix") -> Array:
+        """The scores of every item for many histories, float32, both of shape (users, n_items)."""
+        from scipy.sparse import csr_matrix
+
+        n = len(self.starts) - 1
+        weights = csr_matrix((self.weights, self.neighbours, self.starts), (n, n))
+        if n <= DENSE_ITEMS:
+            return np.asarray(histories @ weights.toarray())
+        return np.asarray((histories @ weights).toarray())
+
     def contributions(self, items: Codes, values: Array, item: int) -> Floats:
         """What each item of a history adds to the score of one item: shape (h,)."""
         return np.array([self._among(one, np.array([item]))[0] for one in items], np.float64) * values
@@ -127,7 +139,7 @@ def expect_next(item_to_item: ItemToItem, popularity: Floats, items: Codes, valu
     """
     if len(items) == 0:
         return popularity
-    return item_to_item.score(items, values) + _POPULARITY_WEIGHT * popularity
+    return item_to_item.score(items, values) + POPULARITY_WEIGHT * popularity
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,16 +7,26 @@ history by the item-to-item weights, the second from the recommender.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.item_to_item import ItemToItem, Regression, Signal, expect_next, saved_arrays
+from recsys.models.base.item_to_item import (
+    POPULARITY_WEIGHT,
+    ItemToItem,
+    Regression,
+    Signal,
+    expect_next,
+    saved_arrays,
+)
 from recsys.models.base.ranking import weigh
 from recsys.models.base.storage import load_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Policy = Literal["personal", "history", "popular"]
 Unknown = Literal["ignore", "refuse"]
@@ -32,6 +42,7 @@ class ListSettings:
     signal: Signal | None = None
     ridge: float | None = None
     relative_ridge: float | None = None
+    session_weight: float | None = None
     exponent: float | None = None
 
 
@@ -113,6 +124,10 @@ class ListModel:
         """P(takes), up to a factor, of every item for a history in codes: shape (n_items,)."""
         return expect_next(self.item_to_item, self.popularity, items, values)
 
+    def takes_many(self, histories: "csr_matrix") -> Array:
+        """`takes` for many histories, what items count in rows of shape (users, n_items): float32 of that shape."""
+        return self.item_to_item.score_many(histories) + (POPULARITY_WEIGHT * self.popularity).astype(np.float32)
+
     def product(self, takes: Floats, likes: Floats) -> Floats:
         """P(takes) * P(likes | takes) ^ exponent; what is not positive stays as it is, below all others."""
         return weigh(takes, likes, self.exponent)
@@ -137,6 +152,7 @@ class ListModel:
             "signal": chosen.signal,
             "ridge": chosen.ridge,
             "relative_ridge": chosen.relative_ridge,
+            "session_weight": chosen.session_weight,
             "exponent": self.exponent,
         }
 
@@ -146,7 +162,12 @@ def load_list_model(folder: Path, described: dict[str, Any]) -> ListModel:
     arrays = load_arrays(folder / _FILE)
     return ListModel(
         ItemToItem(arrays["weight_starts"], arrays["neighbours"], arrays["weights"]),
-        Regression(described["signal"], described["ridge"], described["relative_ridge"]),
+        Regression(
+            described["signal"],
+            described["ridge"],
+            described["relative_ridge"],
+            described.get("session_weight", 0.0),  # 0 in versions from before it was known
+        ),
         described["exponent"],
         RatedItems(arrays["starts"], arrays["items"], arrays["ratings"]),
         arrays["popularity"],
