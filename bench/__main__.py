@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-_DATA = ("prepare", "streaming", "training", "scoring")
+_DATA = ("prepare", "streaming", "training", "scoring", "lists")
 _FAMILIES = ("bayesian", "forward", "sparse", "gpu", "scaling", "tuning")
 _SERVICES = ("null_promotions", "promotion", "server", "serving")
 

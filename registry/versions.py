@@ -27,7 +27,8 @@ from recsys.tracking.runs import all_pages
 from registry.forward import ForwardMeasures, describe_forward, read_forward
 
 MODEL_DESCRIPTION = (
-    "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "
+    "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`, for `user_id` "
+    "alone the list of `n` items that the user most probably takes and likes. "
     "The version in Production carries the alias `champion`; every version's description says how it does."
 )
 ROLLED_BACK = "rolled_back"  # on a version taken out of Production: {"to": version, "by": person, "at": time}

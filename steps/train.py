@@ -88,6 +88,7 @@ def _train_and_register(
             config,
             seed=parameters.seed,
             refit=parameters.refit,
+            lists=parameters.lists,
             report=history.report,
             gigabytes=gigabytes,
             fit_all=fit_all,

@@ -54,6 +54,7 @@ class PrepareParameters(_Step, _Preparing):
 class _Training(_Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
+    lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
     forward: bool = Field(
         True, description="where ratings have timestamps, also learn from the older ones and measure on the newest"
     )
@@ -214,6 +215,26 @@ class ServeParameters(_Registering, Limits):
     )
 
 
+class RecommendParameters(_Registering):
+    """Of `recommend`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
+    n: int = Field(10, ge=1, description="items a list, fewer only where fewer are left")
+    users: str = Field(
+        "all", min_length=1, description="all: those learnt from; or a file of ids: Parquet, CSV, or one a line"
+    )
+    output: str = Field("lists.parquet", min_length=1, description="file to write, .parquet or .csv")
+    candidates: str = Field("", description="file of the items that alone may be listed; empty: all")
+    exclude: str = Field("", description="file of items that are never listed")
+    exclude_seen: bool = Field(True, description="leave out what the user rated")
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="0: by score alone; 1: by how different the items of a list are"
+    )
+    unknown: Literal["ignore", "refuse"] = Field(
+        "ignore", description="candidates and exclusions that the version does not know are ignored, or refused"
+    )
+
+
 class ExportParameters(_Registering):
     """Of `export`."""
 
@@ -227,7 +248,18 @@ class DoctorParameters(_Step):
 
 
 StepName = Literal[
-    "prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "serve", "export", "main", "doctor"
+    "prepare",
+    "train",
+    "tune",
+    "evaluate",
+    "promote",
+    "rollback",
+    "history",
+    "recommend",
+    "serve",
+    "export",
+    "main",
+    "doctor",
 ]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
@@ -238,6 +270,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "promote": PromoteParameters,
     "rollback": RollbackParameters,
     "history": HistoryParameters,
+    "recommend": RecommendParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
     "doctor": DoctorParameters,

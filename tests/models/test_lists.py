@@ -1,4 +1,4 @@
-"""Lists of every family: who is alike in what they take is told by who rated what."""
+"""Lists: what is refused, ignored or empty. What every family's lists keep to is in recsys.testing.lists_contract."""
 
 from pathlib import Path
 
@@ -8,118 +8,31 @@ from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.models.base import item_to_item
 from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
-from recsys.models.base.capabilities import family_names
 from recsys.models.base.family import family_module
-from recsys.models.base.item_to_item import Regression, count_together, learn_item_to_item
+from recsys.models.base.item_to_item import Regression, count_together, keep_largest, learn_item_to_item
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
 from recsys.models.base.lists import History, ListModel, rated_items
-from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.testing.datasets import prepared
+from recsys.testing.lists_contract import ITEMS, checkerboard
 from recsys.training.trainer import train
-
-USERS, ITEMS = 24, 16
-SMALL = {"epochs": 2, "samples": 2, "n_estimators": 2}
 
 
 def ids(*names: str) -> np.ndarray:
     return np.array(names, object)
 
 
-def checkerboard():
-    """Even users take even items, odd users odd ones; each leaves out one of their own, and their ratings vary."""
-    for user in range(USERS):
-        for item in range(user % 2, ITEMS, 2):
-            if item // 2 != user // 2 % (ITEMS // 2):
-                yield f"u{user:02}", f"i{item:02}", 1 + (user + item // 2) % 5
-
-
-def left_out(user: int) -> str:
-    return f"i{user % 2 + 2 * (user // 2 % (ITEMS // 2)):02}"
-
-
 def fitted(family: str, folder: Path, **arguments) -> Recommender:
-    config = family_module(family).Config
-    small = {name: value for name, value in SMALL.items() if name in config.model_fields}
     dataset = prepared(folder, checkerboard(), test_size=0.05, validation_size=0.05)
-    return train(family, dataset, config(**small), seed=1, **arguments).final
-
-
-@pytest.fixture(scope="module", params=family_names())
-def recommender(request, tmp_path_factory):
-    return fitted(request.param, tmp_path_factory.mktemp(request.param))
+    return train(family, dataset, family_module(family).Config(), seed=1, **arguments).final
 
 
 @pytest.fixture(scope="module")
 def bias(tmp_path_factory):
     return fitted("bias", tmp_path_factory.mktemp("bias"))
-
-
-def test_what_a_user_left_out_of_a_checkerboard_comes_first(recommender):
-    every = recommender.knowledge.user_ids
-    found = recommender.recommend(every, ITEMS)
-    assert set(found.policy) == {"personal"}
-    for user, items in zip(every, found.items, strict=True):
-        own = int(user[1:]) % 2
-        count = ITEMS // 2 - len(recommender.lists.rated.of(int(recommender.knowledge.user_codes(ids(user))[0]))[0])
-        first = items[:count]
-        assert left_out(int(user[1:])) in first
-        assert {int(item[1:]) % 2 for item in first} == {own}
-
-
-def test_a_history_alone_gives_the_same(recommender):
-    history = History(ids(*(f"i{item:02}" for item in range(0, ITEMS - 2, 2))))
-    found = recommender.recommend(ids("new", "other"), 3, history=[history, None])
-    assert found.policy == ["history", "popular"]
-    assert found.items[0][0] == f"i{ITEMS - 2:02}"
-    assert [len(items) for items in found.items] == [3, 3]
-
-
-def test_a_list_is_as_long_as_asked_where_so_many_items_exist(recommender):
-    kept = recommender.knowledge.item_ids[:6]
-    for n in (1, 4, 6, 20):
-        found = recommender.recommend(ids("u00", "nobody"), n, candidates=kept, exclude=kept[:1], exclude_seen=False)
-        assert [len(items) for items in found.items] == [min(n, 5)] * 2
-        assert all(set(items) <= set(kept[1:]) for items in found.items)
-        assert all(bool(note) == (n > 5) for note in found.notes)
-        assert all(np.isfinite(scores).all() and (np.diff(scores) <= 0).all() for scores in found.scores)
-        assert all(((like >= 0) & (like <= 1)).all() for like in found.probabilities)
-
-
-def test_what_was_seen_is_left_out_unless_asked_for(recommender):
-    seen = recommender.knowledge.item_ids[recommender.lists.rated.of(0)[0]]
-    user = recommender.knowledge.user_ids[:1]
-    assert not set(recommender.recommend(user, ITEMS).items[0]) & set(seen)
-    assert set(seen) <= set(recommender.recommend(user, ITEMS, exclude_seen=False).items[0])
-
-
-def test_saving_and_loading_changes_no_list(recommender, tmp_path):
-    recommender.save(tmp_path)
-    loaded, users = load_recommender(tmp_path), recommender.knowledge.user_ids
-    for options in ({}, {"diversity": 0.5}, {"candidates": recommender.knowledge.item_ids[:5]}):
-        one, other = (model.recommend(users, 4, **options) for model in (recommender, loaded))
-        assert [items.tolist() for items in one.items] == [items.tolist() for items in other.items]
-        assert [scores.tolist() for scores in one.scores] == [scores.tolist() for scores in other.scores]
-
-
-def test_an_explanation_names_items_of_the_history_and_its_shares_add_up(recommender):
-    user = recommender.knowledge.user_ids[0]
-    why = recommender.explain(user, left_out(int(user[1:])))
-    rated = recommender.knowledge.item_ids[recommender.lists.rated.of(0)[0]]
-    assert set(why.items) <= set(rated)
-    assert why.shares.sum() == pytest.approx(1)
-    assert (np.diff(why.shares) <= 0).all()
-    assert 1 <= why.rating <= 5
-    assert 0 <= why.like_probability <= 1
-
-
-def test_similar_items_are_of_the_same_colour(recommender):
-    found = recommender.similar_items(ids("i00", "i03"), 4)
-    assert [len(one.items) for one in found] == [4, 4]
-    assert {int(item[1:]) % 2 for item in found[0].items} == {0}
-    assert {int(item[1:]) % 2 for item in found[1].items} == {1}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +61,18 @@ def test_unknown_ids_are_counted(bias):
         ids("new"), history=[History(ids("i00", "?"))], candidates=ids(*known, "?"), exclude=ids("??")
     )
     assert found.ignored == 3
+    assert found.unknown == ("?", "??")
+
+
+@pytest.mark.parametrize("name", ["candidates", "exclude"])
+def test_unknown_ids_are_refused_where_that_is_asked_for(bias, name):
+    given = {name: ids(bias.knowledge.item_ids[0], *"abcdef")}
+    with pytest.raises(InputError) as caught:
+        bias.recommend(ids("u00"), unknown="refuse", **given)
+    assert str(caught.value) == (
+        f"parameter '{name}': items of the catalogue are needed, but 6 of these 7 were not learnt from: 'a', 'b', 'c', "
+        "'d', 'e', …; leave them out, or pass unknown=ignore"
+    )
 
 
 def test_an_empty_history_or_one_of_unknown_items_is_answered_by_what_is_popular(bias):
@@ -187,6 +112,24 @@ def test_the_whole_list_of_equal_users_is_in_the_order_of_the_ids(bias):
     first = bias.recommend(ids("new"), ITEMS)
     again = bias.recommend(ids("another"), ITEMS)
     assert first.items[0].tolist() == again.items[0].tolist()
+
+
+@pytest.mark.parametrize("kept", [3, 90])
+def test_weights_are_summed_alike_by_table_and_by_entry(monkeypatch, kept):
+    """Few items with many weights are summed from a table; equal columns have equal sums in it, too."""
+    random = np.random.default_rng(0)
+    matrix = random.random((90, 90))
+    matrix[:, 77] = matrix[:, 3]
+    weights = keep_largest(matrix, kept)
+    items = np.sort(random.permutation(90)[:40])
+    values = random.random(40)
+    table = weights.score(items, values)
+    monkeypatch.setattr(item_to_item, "_TABLE_CELLS", 0)
+    entries = keep_largest(matrix, kept).score(items, values)
+    assert table == pytest.approx(entries, abs=1e-5)
+    if kept == 90:
+        assert table[3] == table[77]
+        assert weights.score(items[:0], values[:0]).tolist() == [0] * 90
 
 
 def test_full_diversity_avoids_what_is_alike(bias):

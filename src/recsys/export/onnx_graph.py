@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from recsys.arrays import Array
 from recsys.errors import InputError
 from recsys.models.base.factors import ScoringDraws
-from recsys.models.base.lists import POOL
+from recsys.models.base.ranking import POOL
 from recsys.models.base.recommender import Recommender
 
 OPSET = 18

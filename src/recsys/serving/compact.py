@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
+from scipy.sparse import csr_array
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.errors import InputError
 from recsys.models.base.factors import RatingFactors
+from recsys.models.base.item_to_item import ItemToItem
 from recsys.models.base.recommender import Recommender
 from recsys.serving.engine import Engine
 from recsys.serving.form import Form, open_form, write_form
 from recsys.serving.ids import pack_ids
 
 RANK = 32
-NEIGHBOURS = 200  # most items that a rating of one item recommends
+NEIGHBOURS, _EXPONENT = 200, 0.5  # of a version without lists: cosines an item, and the like probability's exponent
 _BLOCK = 1 << 14  # rows of a table at a time
 _GRID = 2 * 10**8  # most pairs whose expected ratings are computed one by one, for a family without factors
 _SAMPLE_USERS, _SAMPLE_ITEMS = 200, 4000
@@ -24,11 +25,14 @@ _PROBES = 8
 _TOP = 10
 
 
-class Weights(NamedTuple):
-    """An item-to-item model: to each item the items that it recommends (n_items, k), and how much (n_items, k)."""
+class _Lists(NamedTuple):
+    """What lists are made from, in the codes of sorted ids."""
 
-    neighbours: Array
-    weights: Array
+    item_to_item: ItemToItem
+    history_ends: Array  # (n_users + 1,)
+    history_items: Codes
+    history_values: Array
+    about: dict[str, Any]
 
 
 def make_form(
@@ -57,9 +61,8 @@ def make_form(
     user_ids, user_ends = pack_ids(knowledge.user_ids[user_order].tolist())
     item_ids, item_ends = pack_ids(knowledge.item_ids[item_order].tolist())
     title_text, title_ends = pack_ids([(titles or {}).get(name, "") for name in knowledge.item_ids[item_order]])
-    history_ends, history_items = _histories(knowledge.seen, user_order, item_order)
-    counts = np.bincount(history_items, minlength=len(item_ids))[: len(item_order)]
-    links = cooccurrence(history_ends, history_items, len(item_order))
+    lists = _lists(recommender, user_order, item_order)
+    counts = np.bincount(lists.history_items, minlength=len(item_order))
     arrays = {
         "user_ids": user_ids,
         "user_id_ends": user_ends,
@@ -75,11 +78,12 @@ def make_form(
         "item_variance": factors.item_variance[item_order].astype(np.float32),
         "user_fallback": (knowledge.biases.mean + knowledge.biases.user[user_order]).astype(np.float32),
         "item_fallback": knowledge.biases.item[item_order].astype(np.float32),
-        "history_ends": history_ends,
-        "history_items": history_items,
-        "history_values": np.full(len(history_items), np.nan, np.float16),
-        "neighbours": links.neighbours,
-        "weights": links.weights,
+        "history_ends": lists.history_ends,
+        "history_items": lists.history_items,
+        "history_values": lists.history_values,
+        "weight_starts": lists.item_to_item.starts,
+        "neighbours": lists.item_to_item.neighbours,
+        "weights": lists.item_to_item.weights,
         "popularity": counts.astype(np.float32),
         "most_popular": np.argsort(-counts, kind="stable").astype(np.int32),
     }
@@ -91,9 +95,9 @@ def make_form(
         "mean": knowledge.biases.mean,
         "calibration": [knowledge.calibration.slope, knowledge.calibration.intercept],
         "link": {"kind": factors.link, "slope": factors.slope, "threshold": factors.threshold},
-        "exponent": 0.5,
+        "lists": lists.about,
         "rank": user_factors.shape[1],
-        "sizes": {"users": len(user_order), "items": len(item_order), "ratings": len(history_items)},
+        "sizes": {"users": len(user_order), "items": len(item_order), "ratings": len(lists.history_items)},
         # Of factors of which nothing is known: what a new user's ratings are weighed against.
         "prior": {
             "bias": [float(user_bias.mean()), float(user_bias.var())],
@@ -191,23 +195,57 @@ def _from_grid(recommender: Recommender) -> RatingFactors:
     )
 
 
-def _histories(seen: Codes, user_order: Array, item_order: Array) -> tuple[Array, Codes]:
-    """Where each user's items begin, (n_users + 1,), and the items: in the codes of sorted ids."""
+def _lists(recommender: Recommender, user_order: Array, item_order: Array) -> _Lists:
+    """The version's list model in the codes of sorted ids; of one without, cosines between the items' sets of users."""
+    model, seen = recommender.lists, recommender.knowledge.seen
+    if model is None:
+        users, items = seen[:, 0], seen[:, 1]
+        ratings = np.full(len(seen), np.nan, np.float16)
+    else:
+        users = np.repeat(np.arange(len(user_order)), np.diff(model.rated.starts))
+        items, ratings = model.rated.items, model.rated.ratings
+        if np.array_equal(ratings.astype(np.float16), ratings):
+            ratings = ratings.astype(np.float16)
     user_at, item_at = np.argsort(user_order).astype(np.int32), np.argsort(item_order).astype(np.int32)
-    users, items = user_at[seen[:, 0]], item_at[seen[:, 1]]
+    users, items = user_at[users], item_at[items]
     ends = np.zeros(len(user_order) + 1, np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_order)), out=ends[1:])
-    return ends, items[np.argsort(users, kind="stable")]
+    order = np.lexsort((items, users))
+    items, ratings = items[order], ratings[order]
+    if model is None:
+        about = {"signal": "ratings", "ridge": 0.0, "relative_ridge": 0.0, "exponent": _EXPONENT}
+        return _Lists(cooccurrence(ends, items, len(item_order)), ends, items, ratings, about)
+    chosen = model.regression
+    about = {
+        "signal": chosen.signal,
+        "ridge": chosen.ridge,
+        "relative_ridge": chosen.relative_ridge,
+        "exponent": model.exponent,
+    }
+    return _Lists(_reordered(model.item_to_item, item_order), ends, items, ratings, about)
 
 
-def cooccurrence(history_ends: Array, history_items: Codes, n_items: int, most: int = NEIGHBOURS) -> Weights:
+def _reordered(model: ItemToItem, order: Array) -> ItemToItem:
+    """The same weights where code i is what was order[i]."""
+    if np.array_equal(order, np.arange(len(order))):
+        return model
+    table = csr_array((model.weights, model.neighbours, model.starts), shape=(len(order), len(order)))
+    return _item_to_item(table[order][:, order])
+
+
+def _item_to_item(table: Any) -> ItemToItem:
+    table.sort_indices()
+    return ItemToItem(table.indptr.astype(np.int64), table.indices.astype(np.int32), table.data.astype(np.float32))
+
+
+def cooccurrence(history_ends: Array, history_items: Codes, n_items: int, most: int = NEIGHBOURS) -> ItemToItem:
     """Cosines between the items' sets of users; the highest for each item.
 
     For versions that carry no item-to-item model of their own.
     """
     counts = np.bincount(history_items, minlength=n_items)
     values = (1 / np.sqrt(np.maximum(counts, 1)))[history_items].astype(np.float32)
-    table = sparse.csr_array((values, history_items, history_ends), shape=(len(history_ends) - 1, n_items))
+    table = csr_array((values, history_items, history_ends), shape=(len(history_ends) - 1, n_items))
     turned = table.T.tocsr()
     k = min(most, max(1, n_items - 1))
     neighbours, weights = np.zeros((n_items, k), np.int32), np.zeros((n_items, k), np.float32)
@@ -217,7 +255,8 @@ def cooccurrence(history_ends: Array, history_items: Codes, n_items: int, most: 
         some[rows, rows + block.start] = 0
         best = np.argpartition(some, n_items - k, axis=1)[:, n_items - k :]
         neighbours[block], weights[block] = best, np.take_along_axis(some, best, axis=1)
-    return Weights(neighbours, weights)
+    starts = np.arange(n_items + 1) * k
+    return _item_to_item(csr_array((weights.ravel(), neighbours.ravel(), starts), shape=(n_items, n_items)))
 
 
 def measure_loss(recommender: Recommender, engine: Engine, user_order: Array, item_order: Array) -> dict[str, float]:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsys.arrays import Array, Floats
+from recsys.models.base.item_to_item import ItemToItem, Regression, expect_next
+from recsys.models.base.ranking import POOL, best_items, weigh
 from recsys.serving.form import Arrays, Form
 from recsys.serving.ids import IdTable
 
-_SHORTLIST = 64
 _NONE = np.zeros(0, np.int32)
 
 
@@ -62,7 +63,11 @@ class Engine:
         self._slope = float(about["link"]["slope"])
         self._threshold = float(about["link"]["threshold"])
         self._probit = about["link"]["kind"] == "probit"
-        self._exponent = float(about["exponent"])
+        lists = about["lists"]
+        self._regression = Regression(lists["signal"], lists["ridge"], lists["relative_ridge"])
+        self._exponent = float(lists["exponent"])
+        self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
+        self._popularity = arrays.popularity.astype(np.float64) / max(len(users), 1)
         prior = about["prior"]
         self._noise = max(float(prior["noise"]), 1e-9)
         factors = np.maximum(np.array(prior["factors"], np.float64), 1e-12)
@@ -93,10 +98,9 @@ class Engine:
         newest = dict(added)
         known = np.isin(items, np.fromiter(newest, np.int32, len(newest)), invert=True)
         values = np.fromiter(newest.values(), np.float32, len(newest))
-        return History(
-            np.concatenate((items[known], np.fromiter(newest, np.int32, len(newest)))),
-            np.concatenate((ratings[known], values)),
-        )
+        items = np.concatenate((items[known], np.fromiter(newest, np.int32, len(newest))))
+        order = np.argsort(items)  # sums do not depend on when a rating came
+        return History(items[order], np.concatenate((ratings[known], values))[order])
 
     def recommend(
         self,
@@ -108,72 +112,36 @@ class Engine:
         candidates: Array | None = None,
         exclude_seen: bool = True,
     ) -> Listed:
-        """The n items that a user most probably takes and likes; fewer only where fewer are left.
-
-        Where the history leads to fewer than n, the most popular of the rest follow.
+        """The list that the version's `Recommender.recommend` gives for this history; fewer only where fewer are left.
 
         Args:
             user: its code, -1 for one that the version does not know.
             history: as of `history`.
             exclude, candidates: codes of items that may not, or alone may, be named.
         """
-        arrays = self.arrays
-        taste = self._taste(user, history)
-        blocked = np.zeros(len(self.items), np.bool_)
-        blocked[exclude] = True
-        if exclude_seen:
-            blocked[history.items] = True
+        allowed = np.full(len(self.items), candidates is None)
         if candidates is not None:
-            others = np.ones(len(blocked), np.bool_)
-            others[candidates] = False
-            blocked |= others
-        found, scores, likes = self._carried(taste, history, n, blocked)
-        if len(found) < n:
-            blocked[found] = True
-            rest = arrays.most_popular[: n + len(history.items) + len(exclude)] if candidates is None else candidates
-            if candidates is not None:
-                rest = np.unique(rest)
-                rest = rest[np.argsort(-arrays.popularity[rest], kind="stable")]
-            rest = rest[~blocked[rest]][: n - len(found)]
-            found, scores = np.concatenate((found, rest)), np.concatenate((scores, np.zeros(len(rest))))
-            likes = np.concatenate((likes, self._like(taste, rest)[1]))
-        policy = ("personal" if user >= 0 else "history") if len(history.items) else "popular"
-        return Listed(found, scores, likes, policy)
-
-    def _carried(self, taste: _Taste, history: History, n: int, blocked: Array) -> tuple[Array, Floats, Floats]:
-        """The n best of the items that the history leads to, their scores and probabilities of a like.
-
-        A score is at most the weight carried, so that what weighs less than the n-th best score need not be scored.
-        """
-        if not len(history.items):
-            return _NONE, np.zeros(0), np.zeros(0)
-        carried = self.carry(history)
-        carried[blocked] = 0
-        found = np.flatnonzero(carried > 0)
-        weight = carried[found]
-        few = max(_SHORTLIST, 4 * n)
-        while True:
-            best = np.argpartition(weight, len(weight) - few)[len(weight) - few :] if few < len(weight) else slice(None)
-            items, bound = found[best], weight[best]
-            likes = self._like(taste, items)[1]
-            scores = bound * likes**self._exponent
-            if few >= len(weight) or np.partition(scores, few - n)[few - n] > bound.min():
-                break
-            few *= 4
-        order = np.lexsort((items, -scores))[:n]
-        return items[order], scores[order], likes[order]
+            allowed[candidates] = True
+        allowed[exclude] = False
+        if exclude_seen:
+            allowed[history.items] = False
+        told = bool(self._values(history).any())
+        takes = self.carry(history) if told else self._popularity
+        pool = np.sort(best_items(takes, max(n, POOL), allowed))
+        likes = self._like(self._taste(user, history), pool)[1]
+        scores = weigh(takes[pool], likes, self._exponent)
+        order = best_items(scores, n)
+        policy = ("personal" if user >= 0 else "history") if told else "popular"
+        return Listed(pool[order], scores[order], likes[order], policy)
 
     def carry(self, history: History) -> Floats:
-        """How much a history recommends each item, (n_items,): the sum over its items of weight by rating."""
-        arrays = self.arrays
-        columns, weights = arrays.neighbours.take(history.items, 0), arrays.weights.take(history.items, 0)
-        weights = weights * self._inputs(history)[:, None]
-        return np.bincount(columns.ravel(), weights.ravel(), len(self.items)).astype(np.float64, copy=False)
+        """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
+        return expect_next(self._item_to_item, self._popularity, history.items, self._values(history))
 
-    def _inputs(self, history: History) -> Array:
-        """What each item of a history counts: the share that its rating is of the highest; 1 for another event."""
-        shares = history.ratings.astype(np.float32) / self.high
-        return np.where(np.isnan(shares), np.float32(1), shares)
+    def _values(self, history: History) -> Array:
+        """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
+        ratings = np.where(np.isnan(history.ratings), self.high, history.ratings)
+        return self._regression.values(ratings, (self.low, self.high), float(self.about["like_threshold"]))
 
     def _taste(self, user: int, history: History) -> _Taste:
         arrays = self.arrays
@@ -224,11 +192,12 @@ class Engine:
         return np.clip(rating, self.low, self.high), 1 / (1 + np.exp(-(slope * rating + intercept)))
 
     def similar(self, item: int, n: int) -> tuple[Array, Array]:
-        """The n items that a rating of this one recommends most, and how much."""
-        columns, weights = self.arrays.neighbours[item], self.arrays.weights[item]
-        order = np.lexsort((columns, -weights))[:n]
-        order = order[weights[order] > 0]
-        return columns[order], weights[order]
+        """The n items to whose scores a rating of this one adds most, and how much; as `Recommender.similar_items`."""
+        scores = expect_next(self._item_to_item, self._popularity, np.array([item], np.int32), np.ones(1, np.float32))
+        allowed = np.ones(len(scores), np.bool_)
+        allowed[item] = False
+        best = best_items(scores, n, allowed)
+        return best, scores[best]
 
     def popular(self, n: int, offset: int = 0) -> tuple[Array, Array]:
         """The n most popular items from `offset` on, and how many rated each."""
@@ -237,8 +206,7 @@ class Engine:
 
     def reasons(self, history: History, item: int, most: int = 3) -> list[tuple[int, float]]:
         """The items of a history that carried an item most, and the share of each in the whole."""
-        columns, weights = self.arrays.neighbours.take(history.items, 0), self.arrays.weights.take(history.items, 0)
-        parts = np.where(columns == item, weights, 0).sum(1) * self._inputs(history)
+        parts = np.maximum(self._item_to_item.contributions(history.items, self._values(history), item), 0)
         total = float(parts.sum())
         best = np.argsort(-parts, kind="stable")[:most]
         return [(int(history.items[at]), float(parts[at]) / total) for at in best if parts[at] > 0 and total > 0]

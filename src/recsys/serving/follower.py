@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from recsys.errors import InputError
 from recsys.runtime.files import write_atomically
 from recsys.serving.engine import Engine
-from recsys.serving.form import open_form
+from recsys.serving.form import open_form, read_description
 from recsys.serving.service import CALL, POINTER
 
 _FORMS = "forms"
@@ -96,7 +96,8 @@ class Follower:
     def _bring(self, champion: Champion, place: Path) -> None:
         """Have the form on the disk, whole, and answering as it did where it was made."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
+        if not _is_readable(place):
+            shutil.rmtree(place, ignore_errors=True)  # an earlier release made it
             self._make(champion, place)
         try:
             form = open_form(place, verify=True)
@@ -121,7 +122,7 @@ class Follower:
             found: dict[str, Any] = json.loads((self.folder / POINTER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        if not (self.folder / str(found.get("form"))).is_dir():
+        if not _is_readable(self.folder / str(found.get("form"))):
             return {}
         return found
 
@@ -131,6 +132,15 @@ class Follower:
         for path in sorted(forms, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
             if path.name != self._pointer["key"]:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether a form of this release's format is there."""
+    try:
+        read_description(folder)
+    except InputError:
+        return False
+    return True
 
 
 def _told(error: Exception) -> str:

@@ -16,7 +16,7 @@ from recsys.errors import InputError
 from recsys.runtime.files import digest_file, write_atomically
 from recsys.serving.ids import IdTable
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "form.json"
 
 
@@ -39,10 +39,11 @@ class Arrays:
     user_fallback: Array  # (n_users,) float32, with the mean: the bias that counts beside an unknown item
     item_fallback: Array  # (n_items,) float32
     history_ends: Array  # (n_users + 1,) int64
-    history_items: Array  # (n_ratings,) int32
-    history_values: Array  # (n_ratings,) float16: the rating, NaN where it is not known
-    neighbours: Array  # (n_items, k) int32: the items that a rating of this item recommends
-    weights: Array  # (n_items, k) float32: how much; 0 where there are fewer than k
+    history_items: Array  # (n_ratings,) int32, ascending for a user
+    history_values: Array  # (n_ratings,) float16 or float32: the rating, NaN where it is not known
+    weight_starts: Array  # (n_items + 1,) int64: where the weights of an item begin
+    neighbours: Array  # (m,) int32: the items to whose scores a rating of this item adds, ascending for an item
+    weights: Array  # (m,) float32: how much
     popularity: Array  # (n_items,) float32: how many rated it
     most_popular: Array  # (n_items,) int32: the items by it, the most popular first
 

@@ -1,4 +1,4 @@
-"""The MLflow model: a table of user and item ids in, expected ratings and probabilities of a like out.
+"""The MLflow model: pairs of user and item in, ratings and probabilities of a like out; users alone in, lists out.
 
 MLflow keeps this file with every version and runs it when the version is loaded (a model from code).
 """
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from recsys.arrays import Floats, Ids
 from recsys.models.base.loading import load_recommender
@@ -19,15 +19,45 @@ from recsys.models.base.loading import load_recommender
 # Ids are text. The schema says "any", so that a client with integer ids is served too: MLflow would refuse an
 # integer where the schema says text.
 _ANY = AnyType()  # type: ignore[no-untyped-call]
+# In the output, either the first two columns or all the others are there.
+_TEXTS, _NUMBERS = Array(DataType.string), Array(DataType.double)
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(_ANY, "user_id"), ColSpec(_ANY, "item_id"), ColSpec(_ANY, "timestamp", required=False)]),
-    outputs=Schema([ColSpec(DataType.double, "rating"), ColSpec(DataType.double, "like_probability")]),
+    inputs=Schema(
+        [
+            ColSpec(_ANY, "user_id"),
+            ColSpec(_ANY, "item_id", required=False),
+            ColSpec(_ANY, "timestamp", required=False),
+        ]
+    ),
+    outputs=Schema(
+        [
+            ColSpec(DataType.double, "rating", required=False),
+            ColSpec(DataType.double, "like_probability", required=False),
+            ColSpec(_TEXTS, "items", required=False),
+            ColSpec(_NUMBERS, "scores", required=False),
+            ColSpec(_NUMBERS, "like_probabilities", required=False),
+            ColSpec(DataType.string, "policy", required=False),
+            ColSpec(DataType.string, "note", required=False),
+        ]
+    ),
+    params=ParamSchema(
+        [
+            ParamSpec("n", DataType.long, 10),
+            ParamSpec("exclude_seen", DataType.boolean, True),
+            ParamSpec("diversity", DataType.double, 0.0),
+        ]
+    ),
 )
 ARTIFACT = "recommender"
 
 
 class RecommenderModel(PythonModel):
-    """Answers one row of `rating, like_probability` for every row of `user_id, item_id`, in order."""
+    """Answers a row for every row, in order: of a pair its rating, of a user alone the list.
+
+    Of `user_id, item_id`, perhaps with `timestamp`, the columns are `rating, like_probability`. Of `user_id` they are
+    `items, scores, like_probabilities`, each a list with the best item first, `policy`, and `note`, which says why a
+    list is shorter than `n`.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the recommender saved with the model."""
@@ -39,10 +69,39 @@ class RecommenderModel(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict; raises ValueError naming the row where an id is missing or not one value, or a moment no number."""
-        users, items = _as_text(model_input, "user_id"), _as_text(model_input, "item_id")
+        """Predict, or recommend where there is no column `item_id`.
+
+        Args:
+            context: as loaded; not used.
+            model_input: the table.
+            params: of lists only: `n` items, `exclude_seen`, `diversity` from 0 to 1.
+
+        Raises:
+            ValueError: naming the row where an id is missing or not one value, or a moment no number; for parameters
+                out of range; and for lists of a version that has none.
+        """
+        users = _as_text(model_input, "user_id")
+        if "item_id" not in model_input.columns:
+            return self._recommend(users, model_input.index, params or {})
+        items = _as_text(model_input, "item_id")
         rating, like = self.recommender.predict(users, items, _as_moments(model_input))
         return pd.DataFrame({"rating": rating, "like_probability": like}, index=model_input.index)
+
+    def _recommend(self, users: Ids, index: "pd.Index[Any]", params: dict[str, Any]) -> pd.DataFrame:
+        made = self.recommender.recommend(
+            users,
+            params.get("n", 10),
+            exclude_seen=params.get("exclude_seen", True),
+            diversity=params.get("diversity", 0.0),
+        )
+        columns = {
+            "items": [items.tolist() for items in made.items],
+            "scores": [scores.tolist() for scores in made.scores],
+            "like_probabilities": [likes.tolist() for likes in made.probabilities],
+            "policy": made.policy,
+            "note": made.notes,
+        }
+        return pd.DataFrame(columns, index=index)
 
 
 def _as_text(table: pd.DataFrame, column: str) -> Ids:

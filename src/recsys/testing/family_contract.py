@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import optuna
@@ -21,13 +21,13 @@ from recsys.arrays import Array
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.evaluation.evaluator import evaluate
-from recsys.models.base.family import Report, family_module
+from recsys.models.base.family import family_module
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays
 from recsys.settings import parse_settings, to_text
 from recsys.testing.datasets import prepared, rated
-from recsys.training.trainer import TrainingResult, train
+from recsys.testing.lists_contract import ListsContract
 
 Pairs = tuple[Array, Array]
 """Users and items by their ids, each of shape (n,)."""
@@ -71,23 +71,13 @@ def _assert_same(one: Predictions, other: Predictions) -> None:
     assert one.like_probability.tolist() == other.like_probability.tolist()
 
 
-class FamilyContract:
+class FamilyContract(ListsContract):
     """The tests that every family passes; a subclass names its family and says what may be expected of it."""
 
-    family: ClassVar[str]
-    """Its name: a module or a folder in recsys/models, or in a folder appended to `recsys.models.__path__`."""
-    small: ClassVar[dict[str, Any]] = {}
-    """Settings for datasets of a few hundred ratings, where the defaults are for larger ones."""
     knows_users: ClassVar[bool] = True
     """Whether its likes of one item differ between users."""
     knows_pairs: ClassVar[bool | None] = None
     """Whether it can know more of a pair than how its user rates and its item is rated; None: a little, perhaps."""
-
-    @classmethod
-    def fit(cls, dataset: Dataset, seed: int = 42, report: Report | None = None) -> TrainingResult:
-        """Train with the settings for small datasets."""
-        config = family_module(cls.family).Config(**cls.small)
-        return train(cls.family, dataset, config, seed=seed, report=report)
 
     @pytest.fixture(scope="class")
     @classmethod

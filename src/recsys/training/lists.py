@@ -10,8 +10,8 @@ from recsys import metrics
 from recsys.arrays import Array, Codes, Flags, Floats
 from recsys.data.dataset import Dataset
 from recsys.models.base.item_to_item import CoCounts, Regression, Signal, count_together, learn_item_to_item
-from recsys.models.base.lists import POOL, ListModel, ListSettings
-from recsys.models.base.ranking import best_of_rows
+from recsys.models.base.lists import ListModel, ListSettings
+from recsys.models.base.ranking import POOL, best_of_rows
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
 from recsys.training.histories import Histories, collect_histories

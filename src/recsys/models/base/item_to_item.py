@@ -9,6 +9,7 @@ rated together with it most, relative to their counts: memory is bounded whateve
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ DENSE_ITEMS = 8_000  # two matrices of items² float64 while learning: 1 GB
 KEPT_WEIGHTS = 1_000  # of each item; docs/lists.md has what others cost
 _NEIGHBOURS = 100  # regressors of an item where the inverse is not held
 _CO_COUNTS = 400  # of each item, kept to look up the Gram matrix among its neighbours
+POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of the history says anything of
+_TABLE_CELLS = 1 << 24  # 67 MB at most
+_TABLE_SHARE = 10
+_ROWS = 32  # that are gathered at a time: they stay in the processor's cache
 _BLOCK_CELLS = 1 << 24  # numbers of a block of the Gram matrix
 
 Signal = Literal["ratings", "likes"]
@@ -65,12 +70,33 @@ class ItemToItem:
 
     def score(self, items: Codes, values: Array) -> Floats:
         """The score of every item, shape (n_items,), for a history: codes and what each counts, both of shape (h,)."""
-        parts = [slice(*self.starts[item : item + 2]) for item in items]
-        if not parts:
-            return np.zeros(len(self.starts) - 1)
-        neighbours = np.concatenate([self.neighbours[part] for part in parts])
-        added = np.concatenate([self.weights[part] * value for part, value in zip(parts, values, strict=True)])
-        return np.asarray(np.bincount(neighbours, weights=added, minlength=len(self.starts) - 1), np.float64)
+        n = len(self.starts) - 1
+        if self._table is not None:
+            values, total = values.astype(np.float32), np.zeros(self._table.shape[1], np.float32)
+            for start in range(0, len(items), _ROWS):
+                total += values[start : start + _ROWS] @ self._table.take(items[start : start + _ROWS], 0)
+            return total[:n].astype(np.float64)
+        first = self.starts[items]
+        sizes = self.starts[items + 1] - first
+        ends = np.cumsum(sizes)
+        if len(ends) == 0 or ends[-1] == 0:
+            return np.zeros(n)
+        at = np.arange(ends[-1]) + np.repeat(first - (ends - sizes), sizes)
+        added = self.weights[at] * np.repeat(values, sizes)
+        return np.bincount(self.neighbours[at], added, n).astype(np.float64, copy=False)
+
+    @cached_property
+    def _table(self) -> Array | None:
+        """The weights as a matrix, where that is quicker to add up: few items, of whose pairs many have one.
+
+        It is as wide as whole vectors of the processor, so that equal columns have equal sums wherever they stand.
+        """
+        n = len(self.starts) - 1
+        if n * n > _TABLE_CELLS or len(self.weights) * _TABLE_SHARE < n * n:
+            return None
+        table = np.zeros((n, -(-n // 64) * 64), np.float32)
+        table[np.repeat(np.arange(n), np.diff(self.starts)), self.neighbours] = self.weights
+        return table
 
     def score_many(self, histories: "csr_matrix") -> Array:
         """The scores of every item for many histories, float32, both of shape (users, n_items)."""
@@ -103,6 +129,17 @@ class ItemToItem:
         return (
             np.where(neighbours[at] == others, self.weights[part][at], 0) if len(neighbours) else np.zeros(len(others))
         )
+
+
+def expect_next(item_to_item: ItemToItem, popularity: Floats, items: Codes, values: Array) -> Floats:
+    """P(takes), up to a factor, of every item, shape (n_items,), for a history: codes and values, both of shape (h,).
+
+    Args:
+        popularity: the share of users who rated an item, shape (n_items,); what an empty history is answered by.
+    """
+    if len(items) == 0:
+        return popularity
+    return item_to_item.score(items, values) + POPULARITY_WEIGHT * popularity
 
 
 @dataclass(frozen=True, eq=False)

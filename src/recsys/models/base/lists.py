@@ -14,19 +14,25 @@ import numpy as np
 from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.item_to_item import ItemToItem, Regression, Signal, saved_arrays
+from recsys.models.base.item_to_item import (
+    POPULARITY_WEIGHT,
+    ItemToItem,
+    Regression,
+    Signal,
+    expect_next,
+    saved_arrays,
+)
+from recsys.models.base.ranking import weigh
 from recsys.models.base.storage import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-POOL = 200
-"""So many items of highest P(takes) have their like probability computed and are ranked by the product."""
-
 Policy = Literal["personal", "history", "popular"]
+Unknown = Literal["ignore", "refuse"]
+"""What becomes of candidates and exclusions that the version does not know."""
 
 _FILE = "lists.npz"
-_POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of the history says anything of
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Recommendations:
     """Why a list is shorter than asked; empty where it is not."""
     ignored: int = 0
     """How many ids of histories, candidates and exclusions are unknown."""
+    unknown: tuple[str, ...] = ()
+    """Those of candidates and exclusions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +122,15 @@ class ListModel:
 
     def takes(self, items: Codes, values: Array) -> Floats:
         """P(takes), up to a factor, of every item for a history in codes: shape (n_items,)."""
-        if len(items) == 0:
-            return self.popularity
-        return self.item_to_item.score(items, values) + _POPULARITY_WEIGHT * self.popularity
+        return expect_next(self.item_to_item, self.popularity, items, values)
 
     def takes_many(self, histories: "csr_matrix") -> Array:
         """`takes` for many histories, what items count in rows of shape (users, n_items): float32 of that shape."""
-        return self.item_to_item.score_many(histories) + (_POPULARITY_WEIGHT * self.popularity).astype(np.float32)
+        return self.item_to_item.score_many(histories) + (POPULARITY_WEIGHT * self.popularity).astype(np.float32)
 
     def product(self, takes: Floats, likes: Floats) -> Floats:
         """P(takes) * P(likes | takes) ^ exponent; what is not positive stays as it is, below all others."""
-        return np.where(takes > 0, takes * likes**self.exponent, takes)
+        return weigh(takes, likes, self.exponent)
 
     def with_users(self, rows: Interactions, n_users: int) -> "ListModel":
         """This model with the histories of further users."""

@@ -7,6 +7,9 @@ import numpy as np
 
 from recsys.arrays import Codes, Flags, Floats
 
+POOL = 200
+"""So many items of highest P(takes) have their like probability computed and are ranked by the product."""
+
 
 def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
     """The codes of the n allowed items of highest score, best first; fewer only where fewer are allowed.
@@ -30,6 +33,11 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
     chosen = np.concatenate((above, ties))
     chosen.sort()
     return chosen[np.argsort(-scores[chosen], kind="stable")].astype(np.int32)
+
+
+def weigh(takes: Floats, likes: Floats, exponent: float) -> Floats:
+    """P(takes) * P(likes | takes) ^ exponent; what is not positive stays as it is, below all others. All (m,)."""
+    return np.where(takes > 0, takes * likes**exponent, takes)
 
 
 def best_of_rows(scores: Floats, n: int) -> Codes:

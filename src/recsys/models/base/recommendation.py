@@ -11,15 +11,15 @@ from recsys.errors import InputError
 from recsys.models.base.capabilities import capabilities
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import (
-    POOL,
     History,
     ListModel,
     Policy,
     Recommendations,
+    Unknown,
     check_history,
     check_request,
 )
-from recsys.models.base.ranking import best_items, diversify
+from recsys.models.base.ranking import POOL, best_items, diversify
 
 _USERS_AT_A_TIME = 64  # whose like probabilities are computed in one call
 _SHOWN = 5
@@ -110,15 +110,16 @@ def recommend(
     candidates: Ids | None,
     exclude: Ids | None,
     diversity: float,
+    unknown: Unknown,
 ) -> Recommendations:
     """See `Recommender.recommend`."""
     list_model(recommender)  # or the reason why there is none
     check_request(n, diversity, user_ids, history)
-    allowed, ignored = _allowed(recommender, candidates, exclude)
-    given, unknown = _histories_in_codes(recommender, user_ids, history)
+    allowed, strange = _allowed(recommender, candidates, exclude, unknown)
+    given, ignored = _histories_in_codes(recommender, user_ids, history)
     codes = recommender.knowledge.user_codes(user_ids)
     folded = _fold_in_new_users(recommender, codes, given)
-    made = Recommendations([], [], [], [], [], ignored + unknown)
+    made = Recommendations([], [], [], [], [], len(strange) + ignored, strange)
     options = _Options(n, exclude_seen, allowed, diversity)
     for start in range(0, len(user_ids), _USERS_AT_A_TIME):
         requests = [
@@ -129,27 +130,36 @@ def recommend(
     return made
 
 
-def _allowed(recommender: ListMaker, candidates: Ids | None, exclude: Ids | None) -> tuple[Flags | None, int]:
-    """Which items may be listed, shape (n_items,), None for all; and how many of these ids are unknown."""
+def _allowed(
+    recommender: ListMaker, candidates: Ids | None, exclude: Ids | None, unknown: Unknown
+) -> tuple[Flags | None, tuple[str, ...]]:
+    """Which items may be listed, shape (n_items,), None for all; and which of these ids are unknown."""
     if candidates is None and exclude is None:
-        return None, 0
-    knowledge, ignored = recommender.knowledge, 0
+        return None, ()
+    knowledge, strange = recommender.knowledge, list[str]()
     allowed = np.full(len(knowledge.item_ids), candidates is None)
-    if candidates is not None:
-        codes = knowledge.item_codes(candidates)
-        ignored += int((codes < 0).sum())
-        if not (codes >= 0).any():
-            shown = ", ".join(map(repr, candidates[:_SHOWN]))
+    for name, ids in (("candidates", candidates), ("exclude", exclude)):
+        if ids is None:
+            continue
+        codes = knowledge.item_codes(ids)
+        wrong = ids[codes < 0].tolist()
+        if wrong and unknown == "refuse":
             raise InputError(
-                f"parameter 'candidates': items of the catalogue are needed, but none of these {len(candidates)} was "
-                f"learnt from: {shown or 'there is none'}"
+                f"parameter '{name}': items of the catalogue are needed, but {len(wrong)} of these {len(ids)} were not "
+                f"learnt from: {_shown(wrong)}; leave them out, or pass unknown=ignore"
             )
-        allowed[codes[codes >= 0]] = True
-    if exclude is not None:
-        codes = knowledge.item_codes(exclude)
-        ignored += int((codes < 0).sum())
-        allowed[codes[codes >= 0]] = False
-    return allowed, ignored
+        strange += wrong
+        if name == "candidates" and len(wrong) == len(ids):
+            raise InputError(
+                f"parameter 'candidates': items of the catalogue are needed, but none of these {len(ids)} was learnt "
+                f"from: {_shown(wrong) or 'there is none'}"
+            )
+        allowed[codes[codes >= 0]] = name == "candidates"
+    return allowed, tuple(strange)
+
+
+def _shown(ids: Sequence[str]) -> str:
+    return ", ".join(map(repr, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
 
 
 def _histories_in_codes(
@@ -297,9 +307,8 @@ def explain(recommender: ListMaker, user_id: str, item_id: str, history: History
 def _known_items(recommender: ListMaker, item_ids: Ids) -> Codes:
     codes = recommender.knowledge.item_codes(item_ids)
     if (codes < 0).any():
-        unknown = item_ids[codes < 0]
-        shown = ", ".join(map(repr, unknown[:_SHOWN]))
+        unknown = item_ids[codes < 0].tolist()
         raise InputError(
-            f"items of the catalogue are needed, but {len(unknown)} of these were not learnt from: {shown}"
+            f"items of the catalogue are needed, but {len(unknown)} of these were not learnt from: {_shown(unknown)}"
         )
     return codes

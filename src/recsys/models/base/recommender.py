@@ -17,7 +17,7 @@ from recsys.models.base.capabilities import capabilities, family_names
 from recsys.models.base.factors import RatingFactors, ScoringDraws
 from recsys.models.base.fold_in import check_ratings, fold_into_knowledge, newest_of_known_items
 from recsys.models.base.knowledge import Knowledge
-from recsys.models.base.lists import History, ListModel, ListSettings, Recommendations
+from recsys.models.base.lists import History, ListModel, ListSettings, Recommendations, Unknown
 from recsys.models.base.storage import DESCRIPTION, FORMAT, save_knowledge
 from recsys.settings import Settings
 
@@ -145,6 +145,7 @@ class Recommender(ABC):
         candidates: Ids | None = None,
         exclude: Ids | None = None,
         diversity: float = 0.0,
+        unknown: Unknown = "ignore",
     ) -> Recommendations:
         """For each user the n items of highest P(takes) * P(likes | takes) ^ exponent, fewer only where fewer exist.
 
@@ -156,16 +157,19 @@ class Recommender(ABC):
             n: at least 1.
             history: one a user; None for those answered by what was learnt.
             exclude_seen: leave out what the user rated, in the history given or in the rows learnt from.
-            candidates: list only these; unknown ids are ignored and counted.
-            exclude: never list these; unknown ids are ignored and counted.
+            candidates: list only these.
+            exclude: never list these.
             diversity: from 0, by score alone, to 1, by how different the items of a list are (maximal marginal
                 relevance).
+            unknown: whether unknown candidates and exclusions are ignored, counted and named, or refused.
 
         Raises:
-            InputError: if n, diversity or a history is not as described, no candidate is known, or the version has
-                no list model.
+            InputError: if n, diversity or a history is not as described, no candidate is known, an unknown one is
+                refused, or the version has no list model.
         """
-        return recommendation.recommend(self, user_ids, n, history, exclude_seen, candidates, exclude, diversity)
+        return recommendation.recommend(
+            self, user_ids, n, history, exclude_seen, candidates, exclude, diversity, unknown
+        )
 
     def similar_items(self, item_ids: Ids, n: int = 10) -> list[recommendation.SimilarItems]:
         """For each item the n others that a history with it speaks for most; raises InputError for an unknown item."""

@@ -16,6 +16,7 @@ from recsys.models.bayesian_mf.sessions import Sessions
 _BLOCK = 1 << 21  # numbers that are gathered at a time from each table; they fit into the processor's cache
 _SPREAD_SAMPLE = 128  # users or items over which a variance is averaged
 _SPREAD_BLOCK = 1 << 13
+_MANY_ITEMS = 32  # of a user, on average: more than the user's own row costs to find
 _DENSE_SHARE = 0.5  # if at least this share of a grid of users and items is asked for, the whole grid is computed
 
 
@@ -79,7 +80,7 @@ class PosteriorDraws:
             items: codes of known items, shape (n,).
             timestamps: shape (n,), NaN where unknown; they select the sessions. None: no rating has a session.
         """
-        total, square = self._grid(users, items) or self._pairs(users, items)
+        total, square = self._grid(users, items) or self._by_user(users, items) or self._pairs(users, items)
         mean = total / len(self)
         between = np.maximum(square / len(self) - mean**2, 0)
         session = -1 if timestamps is None else self.sessions.find(users, timestamps)
@@ -116,6 +117,17 @@ class PosteriorDraws:
             total[block] = draws.sum(1, dtype=np.float64)
             square[block] = np.einsum("ns,ns->n", draws, draws)
         return total, square
+
+    def _by_user(self, users: Codes, items: Codes) -> tuple[Floats, Floats] | None:
+        """The same, user by user, if the pairs of a user stand together and are many (as in a list); else None."""
+        starts = np.flatnonzero(np.diff(users, prepend=-1))
+        if len(users) == 0 or len(users) < _MANY_ITEMS * len(starts):
+            return None
+        draws = np.empty((len(users), len(self)), np.float32)
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(users)], strict=True):
+            table = self.items.take(items[start:end], axis=0)
+            np.einsum("nsk,sk->ns", table, self.users[users[start]], out=draws[start:end])
+        return draws.sum(1, dtype=np.float64), np.einsum("ns,ns->n", draws, draws)
 
     def _grid(self, users: Codes, items: Codes) -> tuple[Floats, Floats] | None:
         """The same, by one matrix product a draw, if the pairs fill most of a grid (as in a ranking); else None."""

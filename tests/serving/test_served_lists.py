@@ -1,0 +1,116 @@
+"""A port answers the lists that `recommend` gives, from the version's own weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recsys.models.base.family import family_module
+from recsys.models.base.lists import History
+from recsys.serving.compact import make_form
+from recsys.serving.engine import Engine
+from recsys.serving.follower import Champion, Follower
+from recsys.serving.form import FORMAT, open_form
+from recsys.testing.datasets import prepared, rated
+from recsys.training.trainer import train
+
+SMALL = {"bias": {}, "bayesian_mf": {"embedding_size": 4, "samples": 4}}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def version(request, tmp_path_factory):
+    """A version with an exponent, so that its like probabilities count, and the engine of its served form."""
+    folder = tmp_path_factory.mktemp(request.param)
+    dataset = prepared(folder, rated(40, 30, 1, 5, step=0.5, seed=3))
+    config = family_module(request.param).Config(**SMALL[request.param])
+    recommender = train(request.param, dataset, config, seed=1).final
+    object.__setattr__(recommender.lists, "exponent", 1.0)
+    form = open_form(_form(recommender, folder / "form"))
+    return recommender, Engine.of_form(form), form.about
+
+
+def _form(recommender, folder):
+    return make_form(recommender, folder, {"version": "1", "model": "recsys"}, rank=64, max_loss=1).folder
+
+
+def assert_same(version, user, listed, found):
+    """Each place holds what the version has there, or what it scores the same within what the form loses."""
+    recommender, engine, about = version
+    loss = 8 * about["loss"]["probability_rmse"] + 1e-5  # of one pair, where the loss is the root mean square
+    items = [engine.items[code] for code in listed.items.tolist()]
+    assert len(items) == len(found.items[0])
+    assert listed.policy == found.policy[0]
+    users = np.full(len(items), user, object)
+    likes = recommender.predict(users, np.array(items, object)).like_probability
+    assert listed.probabilities == pytest.approx(likes, abs=loss)
+    takes = listed.scores / np.maximum(listed.probabilities, 1e-12)
+    assert listed.scores == pytest.approx(found.scores[0], abs=loss * takes.max(initial=0) + 1e-6)
+    if about["loss"]["probability_rmse"] < 1e-4:
+        assert items == found.items[0].tolist()
+
+
+def test_the_served_list_is_that_of_the_version(version):
+    recommender, engine, _ = version
+    for user in recommender.knowledge.user_ids:
+        code = engine.users.find(user)
+        found = recommender.recommend(np.array([user], object), 5)
+        assert_same(version, user, engine.recommend(code, engine.history(code), 5), found)
+
+
+def test_a_rating_in_feedback_changes_the_list_as_a_history_with_it_does(version):
+    recommender, engine, _ = version
+    changed = 0
+    for user in recommender.knowledge.user_ids[:10]:
+        code = engine.users.find(user)
+        before = engine.history(code)
+        new = int(engine.recommend(code, before, 1).items[0])
+        after = engine.history(code, [(new, 5.0)])
+        listed = engine.recommend(code, after, 5)
+        items = np.array([engine.items[item] for item in after.items.tolist()], object)
+        history = [History(items, after.ratings.astype(float))]
+        assert_same(version, user, listed, recommender.recommend(np.array([user], object), 5, history=history))
+        assert new not in listed.items
+        changed += listed.items[:4].tolist() != engine.recommend(code, before, 5).items[1:].tolist()
+    assert changed > 0
+
+
+def test_candidates_and_exclusions_are_those_of_the_version(version):
+    recommender, engine, _ = version
+    user, some = recommender.knowledge.user_ids[0], recommender.knowledge.item_ids[:8]
+    code, codes = engine.users.find(user), np.array([engine.items.find(item) for item in some], np.int32)
+    listed = engine.recommend(code, engine.history(code), 9, candidates=codes, exclude=codes[:2], exclude_seen=False)
+    options = {"candidates": some, "exclude": some[:2], "exclude_seen": False}
+    assert_same(version, user, listed, recommender.recommend(np.array([user], object), 9, **options))
+
+
+def test_reasons_and_similar_items_are_those_of_the_version(version):
+    recommender, engine, _ = version
+    user = recommender.knowledge.user_ids[1]
+    code = engine.users.find(user)
+    item = int(engine.recommend(code, engine.history(code), 1).items[0])
+    why = recommender.explain(user, engine.items[item])
+    found = engine.reasons(engine.history(code), item, most=3)
+    assert [engine.items[at] for at, _ in found] == why.items[:3].tolist()
+    assert [share for _, share in found] == pytest.approx(why.shares[:3].tolist())
+    near, weights = engine.similar(item, 4)
+    same = recommender.similar_items(np.array([engine.items[item]], object), 4)[0]
+    assert [engine.items[at] for at in near.tolist()] == same.items.tolist()
+    assert weights == pytest.approx(same.weights)
+
+
+def test_a_form_of_an_earlier_release_is_made_again(version, tmp_path):
+    recommender = version[0]
+    made = []
+
+    def make(champion, place):
+        made.append(champion.version)
+        _form(recommender, place)
+
+    champion = Champion("1", "1-a")
+    Follower(tmp_path, lambda: champion, make).look()
+    description = tmp_path / "forms" / "1-a" / "form.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "format": 1}))
+    Follower(tmp_path, lambda: champion, make).look()
+    assert made == ["1", "1"]
+    assert json.loads(description.read_text())["format"] == FORMAT
+    assert json.loads((tmp_path / "current.json").read_text())["refused"] == {}
