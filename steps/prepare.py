@@ -27,12 +27,10 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
         run.log_dataset(dataset, "preparation")
         run.log_json(dataset.manifest, "manifest.json")
-        run.log_figures(
-            {
-                "ratings.png": plots.rating_histogram(dataset),
-                "ratings_per_user.png": plots.ratings_per_user(dataset),
-            }
-        )
+        figures = {"ratings_per_user.png": plots.ratings_per_user(dataset)}
+        if not dataset.implicit:
+            figures["ratings.png"] = plots.rating_histogram(dataset)
+        run.log_figures(figures)
     return dataset
 
 
@@ -71,9 +69,12 @@ def _announce(dataset: Dataset) -> None:
         return
     sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items() if count)
+    low, high = dataset.scale
+    rated = ", without ratings" if dataset.implicit else f", from {low:g} to {high:g}"
+    kind = "takes" if dataset.implicit else "ratings"
     print(
-        f"prepared {dataset.folder}: {manifest['ratings']:,} ratings ({sizes}) of {manifest['users']:,} users on "
-        f"{manifest['items']:,} items, from {manifest['scale'][0]:g} to {manifest['scale'][1]:g}; dropped "
+        f"prepared {dataset.folder}: {manifest['ratings']:,} {kind} ({sizes}) of {manifest['users']:,} users on "
+        f"{manifest['items']:,} items{rated}; dropped "
         f"{dropped or 'none'} of {manifest['rows_read']:,} rows read"
     )
     for note in manifest["notes"]:

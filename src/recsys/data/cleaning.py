@@ -19,6 +19,9 @@ from recsys.errors import InputError
 Bar = float | Literal["positive"] | None
 """The lowest rating kept; "positive" keeps those above zero, None all."""
 
+TAKEN = 1.0
+"""What a pair is rated where the input has no ratings: the user took the item."""
+
 _NOTED_SHARE = 0.01  # of the rows dropped below zero, from which on the user is told
 
 
@@ -76,7 +79,10 @@ class Cleaner:
     def clean(self, raw: RawBlock) -> Block:
         """The rows kept; raises InputError where a value is no number."""
         users, items = self.users.encode(raw.users), self.items.encode(raw.items)
-        values = self._numbers(raw, raw.ratings, self.columns.rating, dates=False)
+        if raw.ratings is None:
+            values = np.full(len(users), TAKEN)
+        else:
+            values = self._numbers(raw, raw.ratings, str(self.columns.rating), dates=False)
         stamps = None
         if raw.timestamps is not None:
             stamps = self._numbers(raw, raw.timestamps, self.columns.timestamp, dates=True)

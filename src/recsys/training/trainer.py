@@ -7,7 +7,8 @@ from typing import Any
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.family import FitOptions, Report, family_module
+from recsys.models.base.capabilities import capabilities
+from recsys.models.base.family import FitOptions, Report, check_feedback, family_module
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
 from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
@@ -49,11 +50,13 @@ def train(
         gigabytes: memory to use, in 10^9 bytes; if the rows need more, a family that can reads them from disk. None:
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
-        lists: also learn what lists are made from.
+        lists: also learn what lists are made from; families of lists always do.
 
     Raises:
-        InputError: if the rows do not fit in memory and are needed there.
+        InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
+            needed there.
     """
+    check_feedback(family, dataset)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if fit_all is not None:
         if streamed:
@@ -75,7 +78,7 @@ def train(
 
 
 def _result(chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool) -> TrainingResult:
-    if lists:
+    if lists or capabilities(chosen.family).implicit:
         add_lists(chosen, final, dataset)
     return TrainingResult(chosen, final)
 
