@@ -75,11 +75,11 @@ def _learn_curve(recommender: ListRecommender, dataset: Dataset) -> TakingCurve:
     held = counts > 0
     at, rates = sums[held] / counts[held], (takes[held] + 0.5) / (counts[held] + 1)
     rates = IsotonicRegression().fit_transform(at, rates, sample_weight=counts[held])
-    odds = np.log(rates / (1 - np.minimum(rates, 1 - 1e-6))) + stretch
+    log_odds = np.log(rates / (1 - np.minimum(rates, 1 - 1e-6))) + stretch
     if len(at) == 1:
-        at, odds = np.array([at[0], at[0] + 1]), np.array([odds[0], odds[0]])
-    odds = odds + _LEAST_RISE * (at - at[0]) / (at[-1] - at[0])
-    return TakingCurve(at.tolist(), odds.tolist(), 1.0)
+        at, log_odds = np.array([at[0], at[0] + 1]), np.array([log_odds[0], log_odds[0]])
+    log_odds = log_odds + _LEAST_RISE * (at - at[0]) / (at[-1] - at[0])
+    return TakingCurve(at.tolist(), log_odds.tolist(), 1.0)
 
 
 def _users_asked(recommender: ListRecommender, dataset: Dataset) -> tuple[Codes, tuple[Codes, Codes]]:
@@ -91,7 +91,7 @@ def _users_asked(recommender: ListRecommender, dataset: Dataset) -> tuple[Codes,
     most = min(_MOST_USERS, max(1, _MOST_PAIRS // len(knowledge.item_ids)))
     asked = asked[:: -(-len(asked) // most) or 1]
     kept = np.isin(users, asked) & (items >= 0)
-    return asked, (np.searchsorted(asked, users[kept]), items[kept])
+    return asked, (np.searchsorted(asked, users[kept]).astype(np.int32), items[kept])
 
 
 def _scored(recommender: ListRecommender, users: Codes, wanted: tuple[Codes, Codes]) -> Iterator[tuple[Array, Flags]]:
