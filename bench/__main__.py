@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 _DATA = ("prepare", "streaming", "training", "scoring")
-_FAMILIES = ("bayesian", "gpu", "scaling", "tuning")
+_FAMILIES = ("bayesian", "forward", "sparse", "gpu", "scaling", "tuning")
 _SERVICES = ("null_promotions", "promotion", "server", "serving")
 
-for name in (*_DATA, *_FAMILIES, *_SERVICES, "peers"):
+for name in (*_DATA, *_FAMILIES, *_SERVICES, "diversity", "peers", "ranking"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

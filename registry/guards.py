@@ -30,9 +30,9 @@ def lists_measured(metrics: Mapping[str, float]) -> bool:
 def popularity_guards(
     metrics: Mapping[str, float], gains: Floats | None, *, level: float, confidence: float
 ) -> list[Guard]:
-    """`beat_popularity`: nDCG@10 of lists above that of what is popular, and surely so where confidence is asked for.
+    """`beat_popularity`: nDCG@10 of lists is not surely at or below that of what is popular.
 
-    A version that makes no lists is not held to it.
+    Where confidence is asked for, it has to be surely above. A version that makes no lists is not held to it.
 
     Args:
         gains: the difference by replicate.
@@ -44,7 +44,8 @@ def popularity_guards(
         return []
     value, limit = metrics["ndcg_at_10"], float(np.nanmax(others))
     found = None if gains is None else compare(value - limit, gains, 0.0, np.zeros(len(gains)), level=level)
-    passed = value > limit and (not confidence or (found is not None and found.low > 0))
+    surely, perhaps = found is not None and found.low > 0, found is None or found.high > 0
+    passed = surely if confidence else value > limit or perhaps
     shown = "" if found is None else f" ({level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
     failure = (
         f"its lists' nDCG@10 {value:.4f} is not{' surely' if value > limit else ''} above {limit:.4f} of what is "

@@ -10,6 +10,7 @@ from pydantic import Field
 from recsys.arrays import Floats
 from recsys.evaluation.bootstrap import Comparison, Correction, compare, correct
 from recsys.settings import OptionalFloat, Settings
+from registry.forward import ForwardMeasures
 from registry.guards import Guard, list_drop_guards, lists_measured, popularity_guards
 
 Metric = Literal["auc", "ndcg_at_10"]
@@ -44,14 +45,21 @@ class Policy(Settings):
         description="guard: per-user AUC may be this much below the champion's, and more where the interval of the "
         "difference does not exclude this much",
     )
+    max_forward_drop: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="guard: AUC on the newest ratings, of all and of known users and items, may be this much below the "
+        "champion's, and more where the interval of the difference does not exclude this much",
+    )
     beat_bias: bool = Field(
         True,
         description="guard: AUC must be above that of the bias baseline, or of popularity where there are no ratings",
     )
     beat_popularity: bool = Field(
         True,
-        description="guard: nDCG@10 of a version's lists must be above that of listing what is popular, and with "
-        "confidence surely so; a version that makes no lists is not held to it",
+        description="guard: nDCG@10 of a version's lists must be above that of listing what is popular, or have an "
+        "interval that reaches above it, and with confidence lies above it; a version without lists is not held to it",
     )
     max_ndcg_drop: OptionalFloat = Field(
         None,
@@ -68,7 +76,8 @@ class Candidate:
 
     `problem` says why it cannot be chosen, whatever its numbers. `replicates` of its AUC and `user_replicates` of its
     per-user AUC are those of `recsys.evaluation.bootstrap`, so are `list_replicates` of the nDCG@10 of its lists, and
-    `list_gains` of how much that is above what is popular. `metric` is what decides.
+    `list_gains` of how much that is above what is popular. `forward` is what its training measured on its newest rows.
+    `metric` is what decides.
     """
 
     number: int
@@ -80,6 +89,7 @@ class Candidate:
     user_replicates: Floats | None = None
     list_replicates: Floats | None = None
     list_gains: Floats | None = None
+    forward: ForwardMeasures | None = None
     metric: Metric = "auc"
 
     @property
@@ -243,7 +253,7 @@ def _assess(
         guards += popularity_guards(metrics, candidate.list_gains, level=_level(policy), confidence=policy.confidence)
     comparison = None
     if incumbent is not None and incumbent is not candidate:
-        guards += _per_user_guards(candidate, incumbent, policy)
+        guards += _per_user_guards(candidate, incumbent, policy) + _forward_guards(candidate, incumbent, policy)
         guards += list_drop_guards(
             metrics,
             candidate.list_replicates,
@@ -315,22 +325,50 @@ def _bias_guard(value: float, limit: float, whose: str) -> Guard:
 
 def _per_user_guards(candidate: Candidate, incumbent: Candidate, policy: Policy) -> list[Guard]:
     """Refuse what is surely worse for users: by more than the drop as measured, and by all of its interval."""
-    name, drop = "max_auc_per_user_drop", policy.max_auc_per_user_drop
-    value, other = (found.metrics.get("auc_per_user") for found in (candidate, incumbent))
+    values = candidate.metrics.get("auc_per_user"), incumbent.metrics.get("auc_per_user")
+    replicates = candidate.user_replicates, incumbent.user_replicates
+    guard = _drop_guard("max_auc_per_user_drop", "per-user AUC", values, replicates, incumbent, policy)
+    return [guard] if guard else []  # none: no user has both classes
+
+
+def _forward_guards(candidate: Candidate, incumbent: Candidate, policy: Policy) -> list[Guard]:
+    """Likewise what is surely worse on the newest ratings; none where the two were measured on different ones."""
+    mine, other = candidate.forward, incumbent.forward
+    if mine is None or other is None or mine.digest != other.digest:
+        return []
+    found = []
+    for rows, key, said in (
+        ("", "forward_auc", "forward AUC"),
+        (" of known", "forward_warm_auc", "forward AUC of known users and items"),
+    ):
+        values = mine.metrics.get(key), other.metrics.get(key)
+        replicates = mine.replicates.get(key), other.replicates.get(key)
+        guard = _drop_guard("max_forward_drop", said, values, replicates, incumbent, policy)
+        found += [replace(guard, name=guard.name + rows)] if guard else []
+    return found
+
+
+def _drop_guard(
+    name: str,
+    said: str,
+    values: tuple[float | None, float | None],
+    replicates: tuple[Floats | None, Floats | None],
+    incumbent: Candidate,
+    policy: Policy,
+) -> Guard | None:
+    """Whether the first value is not surely more below the second than the setting `name` allows; None without both."""
+    (value, other), (own, others) = values, replicates
     if value is None or other is None:
-        return []  # no user has both classes: it exists for nobody
+        return None
+    drop: float = getattr(policy, name)
     passed, interval, shown = value >= other - drop, None, ""
-    if candidate.user_replicates is not None and incumbent.user_replicates is not None:
-        replicates = candidate.user_replicates, incumbent.user_replicates
-        found = compare(value, replicates[0], other, replicates[1], level=_level(policy))
-        if found is not None:
-            passed = passed or found.high >= -drop
-            interval = other + found.low, other + found.high
-            shown = f" ({found.level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
-    failure = (
-        f"its per-user AUC {value:.4f} is more than {drop:g} below version {incumbent.number}'s {other:.4f}{shown}"
-    )
-    return [Guard(name, passed, value, other - drop, f"{failure} ({name})", interval)]
+    found = None if own is None or others is None else compare(value, own, other, others, level=_level(policy))
+    if found is not None:
+        passed = passed or found.high >= -drop
+        interval = other + found.low, other + found.high
+        shown = f" ({found.level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
+    failure = f"its {said} {value:.4f} is more than {drop:g} below version {incumbent.number}'s {other:.4f}{shown}"
+    return Guard(name, passed, value, other - drop, f"{failure} ({name})", interval)
 
 
 def _lacking_evidence(better: Assessment, incumbent: Candidate, policy: Policy) -> str | None:

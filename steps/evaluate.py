@@ -10,6 +10,7 @@ from recsys.settings import parse_settings
 from steps.prepare import prepare_once, prepared_folder
 from steps.support.entrypoint import run_step
 from steps.support.runs import open_run
+from steps.support.stages import stage
 
 if TYPE_CHECKING:
     from registry.versions import Version
@@ -31,10 +32,12 @@ def evaluate(parameters: Any) -> "Version":
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
     from recsys.evaluation import bootstrap, evaluator, plots
-    from registry import list_replicates, versions
+    from registry import list_replicates, probe, versions
 
-    recommender = versions.load_version(version)
-    measured = evaluator.evaluate(recommender, dataset)
+    with stage(f"evaluate version {version.number}"):
+        recommender = versions.load_version(version)
+        probe.record(version, recommender)
+        measured = evaluator.evaluate(recommender, dataset)
     run.log_dataset(dataset, "test")
     run.set_tags({"model_type": str(version.family), "version": str(version.number), "data_version": dataset.digest})
     if version.model_id:
@@ -65,7 +68,9 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     names = ("rmse", "mae", "auc", "auc_per_user")
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
     kind = "takes" if dataset.implicit else "ratings"
-    print(f"version {version.number} ({version.family}) on {len(measured.rows):,} test {kind}: {shown}")
+    said = f"version {version.number} ({version.family}) on {len(measured.rows):,} test {kind}: {shown}"
+    print(said)
+    run.describe(said)
     _print_lists(measured.metrics)
     timed = [f"{name} {measured.metrics[f'timed_{name}']:.4f}" for name in names if f"timed_{name}" in measured.metrics]
     if timed:

@@ -9,9 +9,10 @@ from recsys.data.dataset import Dataset
 from recsys.data.movielens import KNOWN, obtain
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
-from steps.support.entrypoint import data_folder, run_step
+from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import PrepareParameters
 from steps.support.runs import open_run
+from steps.support.stages import stage
 
 
 def prepare(parameters: PrepareParameters) -> Dataset:
@@ -21,8 +22,10 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
-        dataset = builder.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
+        with stage(f"prepare {Path(preparation.ratings).name}"):
+            dataset = builder.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
         _announce(dataset)
+        run.describe(_summary(dataset), f"prepare {Path(preparation.ratings).name}")
         run.log_metrics(_counts(dataset))
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
         run.log_dataset(dataset, "preparation")
@@ -58,7 +61,7 @@ def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:
         return obtain(preparation.ratings, data_folder() / "downloads"), preparation
-    path = (Path(folder) / Path(preparation.ratings).expanduser()).absolute()
+    path = given_path(folder, preparation.ratings, "ratings").absolute()
     return path, preparation.model_copy(update={"ratings": str(path)})
 
 
@@ -67,18 +70,24 @@ def _announce(dataset: Dataset) -> None:
     if dataset.reused:
         print(f"reused {dataset.folder}: same ratings, same parameters")
         return
-    sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items() if count)
-    low, high = dataset.scale
-    rated = ", without ratings" if dataset.implicit else f", from {low:g} to {high:g}"
-    kind = "takes" if dataset.implicit else "ratings"
     print(
-        f"prepared {dataset.folder}: {manifest['ratings']:,} {kind} ({sizes}) of {manifest['users']:,} users on "
-        f"{manifest['items']:,} items{rated}; dropped "
-        f"{dropped or 'none'} of {manifest['rows_read']:,} rows read"
+        f"prepared {dataset.folder}: {_summary(dataset)}; dropped {dropped or 'none'} of {manifest['rows_read']:,} "
+        "rows read"
     )
     for note in manifest["notes"]:
         print(f"note: {note}")
+
+
+def _summary(dataset: Dataset) -> str:
+    manifest = dataset.manifest
+    sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
+    low, high = dataset.scale
+    kind, rated = ("takes", "without ratings") if dataset.implicit else ("ratings", f"from {low:g} to {high:g}")
+    return (
+        f"{manifest['ratings']:,} {kind} ({sizes}) of {manifest['users']:,} users on {manifest['items']:,} items, "
+        f"{rated}"
+    )
 
 
 def _counts(dataset: Dataset) -> dict[str, float]:

@@ -101,10 +101,19 @@ class _Chooser:
             except InputError as error:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
-        replicates = version.replicates_on(digest), version.user_replicates_on(digest)
-        if lists := list_replicates_on(version, digest):
-            replicates += lists.ndcg, lists.gain
-        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates)
+        lists = list_replicates_on(version, digest)
+        return Candidate(
+            version.number,
+            family,
+            version.stage,
+            metrics or {},
+            problem,
+            replicates=version.replicates_on(digest),
+            user_replicates=version.user_replicates_on(digest),
+            list_replicates=lists.ndcg if lists else None,
+            list_gains=lists.gain if lists else None,
+            forward=version.forward,
+        )
 
     def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
         asked = self.parameters.version

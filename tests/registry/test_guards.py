@@ -36,19 +36,27 @@ def problems(decision):
 
 
 def test_lists_below_what_is_popular_are_refused_unless_allowed():
-    versions = [candidate(1, 0.19, auc=0.9), candidate(2, 0.3)]
+    versions = [candidate(1, 0.17, auc=0.9), candidate(2, 0.3)]
     decision = decide(versions)
     assert decision.winner == 2
     assert problems(decision)[1].startswith(
-        "its lists' nDCG@10 0.1900 is not above 0.2000 of what is popular (95% interval of the difference -0.02"
+        "its lists' nDCG@10 0.1700 is not above 0.2000 of what is popular (95% interval of the difference -0.0"
     )
     assert problems(decision)[1].endswith("(beat_popularity)")
     assert decide(versions, beat_popularity=False).winner == 1
 
 
 def test_it_is_the_better_of_both_popularities_that_has_to_be_beaten():
-    liked = candidate(1, 0.3, baseline_most_liked_ndcg_at_10=0.31)
-    assert "0.3100 of what is popular" in problems(decide([liked]))[1]
+    liked = candidate(1, 0.3, baseline_most_liked_ndcg_at_10=0.35)
+    liked = replace(liked, list_gains=liked.list_replicates - 0.35)
+    assert "0.3500 of what is popular" in problems(decide([liked]))[1]
+
+
+@pytest.mark.parametrize(("spread", "refused"), [(0.002, True), (0.02, False)])
+def test_lists_that_may_be_better_than_what_is_popular_pass_by_default(spread, refused):
+    below = candidate(1, 0.19, spread=spread)
+    assert (1 in problems(decide([below]))) == refused
+    assert 1 in problems(decide([below], confidence=0.5))
 
 
 def test_with_confidence_the_gain_over_popularity_has_to_be_sure():

@@ -155,7 +155,7 @@ def _listed(recommender: Recommender, dataset: Dataset, asked: _Question, divers
     history = _histories(recommender, dataset, asked)
     made = recommender.recommend(dataset.user_ids[asked.users], top, history=history, diversity=diversity)
     sizes = np.array([len(items) for items in made.items])
-    lists = np.full((len(sizes), top), -1)
+    lists = np.full((len(sizes), top), -1, np.int32)
     lists[np.arange(top) < sizes[:, None]] = Vocabulary(dataset.item_ids).codes(np.concatenate(made.items))
     return lists
 
@@ -187,7 +187,7 @@ def _ranked(recommender: Recommender, dataset: Dataset, asked: _Question) -> Cod
     top = min(LONG, n_items)
     users = recommender.knowledge.user_codes(dataset.user_ids[asked.users])
     items = recommender.knowledge.item_codes(dataset.item_ids)
-    lists = np.empty((len(users), top), np.int64)
+    lists = np.empty((len(users), top), np.int32)
     step = max(1, _PAIRS_AT_A_TIME // n_items)
     for start in range(0, len(users), step):
         batch = users[start : start + step]

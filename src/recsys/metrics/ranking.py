@@ -111,9 +111,14 @@ def intra_list_diversity(lists: Codes, rated: "csr_matrix") -> Floats:
             cosine = np.asarray(together[one, other]).ravel() / np.maximum(norms[one] * norms[other], 1e-12)
             similar += np.where(there, cosine, 0.0)
             pairs += there
-    return 1 - np.divide(similar, pairs, out=np.full(len(lists), np.nan), where=pairs > 0)
+    return 1 - _quotient(similar, pairs)
 
 
 def _mean_of_lists(values: Floats, lists: Codes) -> Floats:
     sizes = (lists >= 0).sum(axis=1)
-    return np.divide(values.sum(axis=1), sizes, out=np.full(len(lists), np.nan), where=sizes > 0)
+    return _quotient(values.sum(axis=1), sizes)
+
+
+def _quotient(sums: Floats, counts: Array) -> Floats:
+    found: Floats = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return found

@@ -1,5 +1,6 @@
 """Feedback and the record of answers, in one SQLite file that all workers share.
 
+Where a team's database keeps the feedback of several servers too, recsys.serving.sharing copies between the two.
 Feedback is acknowledged once it is on the disk. Each process has one thread that writes: what arrives while it commits
 goes together into its next commit. Every list reads its user's rows anew, so that all workers know of a rating at once.
 """
@@ -23,7 +24,8 @@ _BUSY_SECONDS = 5
 _TABLES = """
 create table if not exists feedback (
     id integer primary key, key text not null unique, user text not null, item text not null, kind text not null,
-    value real, moment text not null, received real not null, request text
+    value real, moment text not null, received real not null, request text,
+    origin text -- the server that accepted it, null for this one
 );
 create index if not exists feedback_of_user on feedback (user, id);
 create table if not exists record (
@@ -36,7 +38,8 @@ _ADD = """insert into feedback (key, user, item, kind, value, moment, received, 
 values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing"""
 _REPLACE = """insert into feedback (key, user, item, kind, value, moment, received, request)
 values (?, ?, ?, ?, ?, ?, ?, ?)
-on conflict (key) do update set value = excluded.value, moment = excluded.moment, received = excluded.received"""
+on conflict (key) do update set
+value = excluded.value, moment = excluded.moment, received = excluded.received, origin = null"""
 _OF_USER = f"select item, case kind when '{RATING}' then value end from feedback where user = ? order by id"
 _RECORD = "insert into record (request, moment, user, version, arm, policy, items) values (?, ?, ?, ?, ?, ?, ?)"
 
@@ -85,15 +88,9 @@ class FeedbackStore:
         Args:
             most_waiting: events that may wait for the disk; more are refused.
         """
-        self._path = path
+        self.path = path
         self._most_waiting = most_waiting
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = path.with_name(f"{path.name}.lock").open("w")
-        with _Locked(self._lock_file):
-            making = self._connect()
-            making.executescript(_TABLES)
-            making.close()
-        self._reading = self._connect()
+        self._reading, self._lock_file = open_shared(path)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._records: list[Answer] = []
         self._waiting = 0
@@ -118,6 +115,15 @@ class FeedbackStore:
             (user, kind, kind, most),
         )
         return [Event(*row) for row in rows]
+
+    def sharing(self) -> tuple[int, str]:
+        """Events that wait for the team's database, and what is wrong with that; (0, "") where there is none."""
+        try:
+            rows = self._reading.execute("select waiting, problem from sharing, (select count(*) waiting from outbox)")
+            found = rows.fetchone()
+        except sqlite3.Error:  # without a team's database there are no such tables
+            return 0, ""
+        return found or (0, "")
 
     def record(self, answer: Answer) -> None:
         """Keep an answer for the record. It is written soon, and lost if the process is killed before."""
@@ -163,14 +169,6 @@ class FeedbackStore:
         self._thread.join()
         self._reading.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
-        )
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")  # a commit that returns is on the disk
-        return connection
-
     def _write_all(self) -> None:
         connection: sqlite3.Connection | None = None
         ended = False
@@ -180,8 +178,8 @@ class FeedbackStore:
             if not group and not records:
                 continue
             try:
-                connection = connection or self._connect()
-                with _Locked(self._lock_file):
+                connection = connection or _connect(self.path)
+                with Locked(self._lock_file):
                     counts = _commit(connection, group, records)
                 self.problem = ""
             except (sqlite3.Error, OSError) as error:
@@ -214,7 +212,32 @@ class FeedbackStore:
         return group, True
 
 
-class _Locked:
+def open_shared(path: Path) -> tuple[sqlite3.Connection, IO[str]]:
+    """A connection to the file for a process that is no worker, and the file to lock while it writes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock_file = path.with_name(f"{path.name}.lock").open("w")
+    with Locked(lock_file):
+        connection = _connect(path)
+        _make_tables(connection)
+    return connection, lock_file
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+    )
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")  # a commit that returns is on the disk
+    return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.executescript(_TABLES)
+    if "origin" not in {row[1] for row in connection.execute("pragma table_info(feedback)")}:
+        connection.execute("alter table feedback add column origin text")  # made by an earlier release
+
+
+class Locked:
     """Holds a file's lock: processes that write take turns without SQLite's waiting by sleeping."""
 
     def __init__(self, file: IO[str]) -> None:
@@ -235,9 +258,7 @@ def _commit(
     connection.execute("begin immediate")
     try:
         for waiting in group:
-            before = connection.total_changes
-            connection.executemany(_REPLACE if waiting.replace else _ADD, waiting.events)
-            counts.append(connection.total_changes - before)
+            counts.append(connection.executemany(_REPLACE if waiting.replace else _ADD, waiting.events).rowcount)
         connection.executemany(_RECORD, records)
         connection.execute("commit")
     except BaseException:

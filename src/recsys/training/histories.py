@@ -90,7 +90,7 @@ def _some_users(starts: Array) -> Iterator[tuple[slice, Codes]]:
     while first < users:
         last = int(np.searchsorted(starts, starts[first] + _SORTED_AT_A_TIME, "right")) - 1
         last = min(max(last, first + 1), users)
-        whose = np.repeat(np.arange(first, last), np.diff(starts[first : last + 1]))
+        whose = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(starts[first : last + 1]))
         if len(whose):
             yield slice(int(starts[first]), int(starts[last])), whose
         first = last

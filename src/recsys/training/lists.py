@@ -76,6 +76,13 @@ def add_lists(chosen: Recommender, final: Recommender, dataset: Dataset) -> None
         answer_by_lists(chosen, final, dataset)
 
 
+def learn_lists_as(chosen: ListModel, recommender: Recommender, dataset: Dataset) -> ListModel:
+    """A list model for a recommender of the training rows alone, with the settings of another: nothing is chosen."""
+    histories = collect_histories(recommender, dataset, ("train",))
+    counts = _count(histories, chosen.regression, recommender)
+    return _list_model(histories, counts, chosen.regression, chosen.exponent, recommender)
+
+
 def _count(histories: Histories, regression: Regression, recommender: Recommender) -> CoCounts:
     from scipy.sparse import csr_matrix, vstack
 
@@ -164,7 +171,7 @@ def _validation_of(recommender: Recommender, dataset: Dataset) -> _Validation:
     rated = rated[:: -(-len(rated) // MOST_USERS) or 1]
     row = np.searchsorted(rated, users)
     kept = (row < len(rated)) & (rated[np.minimum(row, len(rated) - 1)] == users) if len(rated) else row < 0
-    return _Validation(rated, row[kept], items[kept], np.bincount(row[kept], minlength=len(rated)))
+    return _Validation(rated, row[kept].astype(np.int32), items[kept], np.bincount(row[kept], minlength=len(rated)))
 
 
 def _ndcgs(recommender: Recommender, model: ListModel, validation: _Validation, exponents: Sequence[float]) -> Floats:

@@ -10,11 +10,13 @@ from recsys.errors import InputError
 from recsys.models.base.capabilities import capabilities
 from recsys.models.base.family import FitOptions, Report, check_feedback, family_module
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
+from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training import out_of_core
 from recsys.training.fit_task import FitTask, RecodedRows, Recoding, make_fit_task
-from recsys.training.lists import add_lists
+from recsys.training.forward import ForwardFit, hold_back_newest
+from recsys.training.lists import add_lists, learn_lists_as
 
 FitAll = Callable[[Iterable[FitTask[Interactions]], Report | None], list[Recommender]]
 """Fits one task after the other, each with the first's recommender as its warm start; only the first is reported."""
@@ -25,11 +27,12 @@ class TrainingResult:
     """The recommenders of a training.
 
     `chosen` learnt from the training rows alone, so that its measures on the validation rows are honest; `final`
-    is what goes into use: with `refit` it learnt from both, else it is the same.
+    is what goes into use: with `refit` it learnt from both, else it is the same. `forward` is for measuring only.
     """
 
     chosen: Recommender
     final: Recommender
+    forward: ForwardFit | None = None
 
 
 def train(
@@ -43,6 +46,7 @@ def train(
     gigabytes: float | None = None,
     fit_all: FitAll | None = None,
     lists: bool = True,
+    forward: bool = False,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -51,6 +55,8 @@ def train(
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from; families of lists always do.
+        forward: also fit to the older rows alone, in this process, where there are timestamps and the rows are in
+            memory.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
@@ -65,7 +71,27 @@ def train(
                 f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
             )
         fitted = fit_all(fit_tasks(dataset, refit), report)
-        return _result(fitted[0], fitted[-1], dataset, lists)
+        chosen, final = fitted[0], fitted[-1]
+    else:
+        chosen, final = _fit_here(family, dataset, config, seed, refit, report, streamed)
+    if lists or capabilities(family).implicit:
+        add_lists(chosen, final, dataset)
+    # Without ratings there is no measure of the newest rows yet.
+    before = hold_back_newest(dataset) if forward and not streamed and not dataset.implicit else None
+    if before is None:
+        return TrainingResult(chosen, final)
+    measured, _ = _fit_here(family, before, config, seed, refit=False, report=None, streamed=False)
+    if chosen.lists is not None:
+        measured.lists = learn_lists_as(chosen.lists, measured, before)
+    if isinstance(measured, ListRecommender) and isinstance(chosen, ListRecommender):
+        measured.answering_as(chosen)
+    return TrainingResult(chosen, final, ForwardFit(measured, before))
+
+
+def _fit_here(
+    family: str, dataset: Dataset, config: Settings, seed: int, refit: bool, report: Report | None, streamed: bool
+) -> tuple[Recommender, Recommender]:
+    """Fit in this process; returns what learnt from the training rows alone, and what learnt last."""
     module = family_module(family)
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     chosen: Recommender | None = None
@@ -74,13 +100,7 @@ def train(
         final = module.fit(task.knowledge, task.rows, config, options)
         chosen = chosen or final
     assert chosen is not None
-    return _result(chosen, final, dataset, lists)
-
-
-def _result(chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool) -> TrainingResult:
-    if lists or capabilities(chosen.family).implicit:
-        add_lists(chosen, final, dataset)
-    return TrainingResult(chosen, final)
+    return chosen, final
 
 
 def fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask[Interactions]]:
