@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.capabilities import Capabilities, capabilities, family_names, import_family
@@ -18,6 +17,7 @@ from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 
 if TYPE_CHECKING:  # what only training needs
+    from recsys.data.dataset import Dataset
     from recsys.data.loader import RowStream
     from recsys.distributed.context import Context
 
@@ -65,7 +65,7 @@ def family_module(name: str) -> Family:
     return cast(Family, import_family(name))
 
 
-def check_feedback(family: str, dataset: Dataset) -> None:
+def check_feedback(family: str, dataset: "Dataset") -> None:
     """Refuse to learn ratings from a dataset without; raises InputError that names the families for it."""
     if dataset.implicit and not capabilities(family).implicit:
         able = [name for name in family_names() if capabilities(name).implicit]
