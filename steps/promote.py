@@ -88,8 +88,8 @@ class _Chooser:
         if (version.tags.get("feedback") == "implicit") != self.dataset.implicit:
             kind = "has none" if self.dataset.implicit else "has ratings"
             learnt = "with" if self.dataset.implicit else "without"
-            problem = f"it learnt from data {learnt} ratings, and this test set {kind}"
-            return Candidate(version.number, family, version.stage, {}, problem)
+            reason = f"it learnt from data {learnt} ratings, and this test set {kind}"
+            return Candidate(version.number, family, version.stage, {}, reason)
         digest = self.dataset.test_digest
         metrics = version.metrics_on(digest)
         measured = metrics is not None and version.replicates_on(digest) is not None and "makes_lists" in metrics
