@@ -52,7 +52,10 @@ class Policy(Settings):
         description="guard: AUC on the newest ratings, of all and of known users and items, may be this much below the "
         "champion's, and more where the interval of the difference does not exclude this much",
     )
-    beat_bias: bool = Field(True, description="guard: AUC must be above that of the bias baseline")
+    beat_bias: bool = Field(
+        True,
+        description="guard: AUC must be above that of the bias baseline, or of popularity where there are no ratings",
+    )
     beat_popularity: bool = Field(
         True,
         description="guard: nDCG@10 of a version's lists must be above that of listing what is popular, or have an "
@@ -167,6 +170,7 @@ def decide(
     policy: Policy,
     scale: tuple[float, float],
     test_rows: int,
+    implicit: bool = False,
 ) -> Decision:
     """Choose the highest AUC, or what else decides, on the same test rows among those that pass and show their gain.
 
@@ -176,13 +180,15 @@ def decide(
         champion: the version in Production, None where there is none.
         scale: lowest and highest rating.
         test_rows: on how many ratings all were measured.
+        implicit: there are no ratings: no RMSE is asked for, and popularity is the baseline of AUC.
     """
+    rated = None if implicit else scale
     candidates = [replace(candidate, metric=policy.metric) for candidate in candidates]
     holder = next((c for c in candidates if c.number == champion), None)
     # Only a champion that is fit can be compared with: one that learnt from test rows would look too good.
-    unfit = _assess(holder, None, policy, scale).problem if holder else "it is gone"
+    unfit = _assess(holder, None, policy, rated).problem if holder else "it is gone"
     incumbent = None if unfit else holder
-    assessed = tuple(_assess(candidate, incumbent, policy, scale) for candidate in candidates)
+    assessed = tuple(_assess(candidate, incumbent, policy, rated) for candidate in candidates)
     if incumbent is not None:
         assessed = _weigh(assessed, incumbent, policy)
     fit = [a for a in assessed if a.problem is None]
@@ -228,15 +234,21 @@ def _rank(assessment: Assessment) -> tuple[float, int]:
 
 
 def _assess(
-    candidate: Candidate, incumbent: Candidate | None, policy: Policy, scale: tuple[float, float]
+    candidate: Candidate, incumbent: Candidate | None, policy: Policy, scale: tuple[float, float] | None
 ) -> Assessment:
+    """How a candidate stands; `scale` is None where there are no ratings."""
     metrics = candidate.metrics
-    problem = candidate.problem or _undefined(metrics, policy.metric)
+    problem = candidate.problem or _undefined(metrics, policy.metric, scale is not None)
     if problem:
         return Assessment(candidate, problem=problem)
-    guards = [_rmse_guard(metrics["rmse"], policy.max_rmse * (scale[1] - scale[0]) / 4)]
+    guards = []
+    if scale is not None:
+        guards.append(_rmse_guard(metrics["rmse"], policy.max_rmse * (scale[1] - scale[0]) / 4))
     if policy.beat_bias:
-        guards.append(_bias_guard(metrics["auc"], metrics.get("baseline_bias_auc", float("nan"))))
+        name, said = (
+            ("bias", "the bias baseline's") if scale is not None else ("most_popular", "that of what is popular,")
+        )
+        guards.append(_bias_guard(metrics["auc"], metrics.get(f"baseline_{name}_auc", float("nan")), said))
     if policy.beat_popularity:
         guards += popularity_guards(metrics, candidate.list_gains, level=_level(policy), confidence=policy.confidence)
     comparison = None
@@ -282,11 +294,11 @@ def _compare(candidate: Candidate, other: Candidate, level: float) -> Comparison
     return compare(candidate.value, candidate.drawn, other.value, other.drawn, level=level)
 
 
-def _undefined(metrics: dict[str, float], metric: Metric) -> str | None:
+def _undefined(metrics: dict[str, float], metric: Metric, rated: bool) -> str | None:
     """All numbers finite and within their range, or no candidate."""
     if not metrics:
         return "it was not measured"
-    for name in ("auc", "rmse"):
+    for name in ("auc", "rmse") if rated else ("auc",):
         value = metrics.get(name, float("nan"))
         if not np.isfinite(value):
             return f"its {name.upper()} is undefined on this test set"
@@ -295,8 +307,9 @@ def _undefined(metrics: dict[str, float], metric: Metric) -> str | None:
     for name, value in metrics.items():
         if not np.isfinite(value):
             return f"its {name} is {value}"
-    if not 0 <= metrics["auc"] <= 1 or metrics["rmse"] < 0:
-        return f"its AUC {metrics['auc']:g} or RMSE {metrics['rmse']:g} is out of range"
+    rmse = metrics["rmse"] if rated else 0.0
+    if not 0 <= metrics["auc"] <= 1 or rmse < 0:
+        return f"its AUC {metrics['auc']:g}{f' or RMSE {rmse:g}' if rated else ''} is out of range"
     return None
 
 
@@ -305,8 +318,8 @@ def _rmse_guard(value: float, limit: float) -> Guard:
     return Guard("max_rmse", value < limit, value, limit, failure)
 
 
-def _bias_guard(value: float, limit: float) -> Guard:
-    failure = f"its AUC {value:.4f} is not above the bias baseline's {limit:.4f} (beat_bias)"
+def _bias_guard(value: float, limit: float, whose: str) -> Guard:
+    failure = f"its AUC {value:.4f} is not above {whose} {limit:.4f} (beat_bias)"
     return Guard("beat_bias", value > limit, value, limit, failure)
 
 

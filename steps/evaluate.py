@@ -50,8 +50,11 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     run.log_json(described, "evaluation.json")
     scored = dataset.test.users, dataset.user_ids, measured.liked, measured.predictions.like_probability
     digest = dataset.test_digest
-    replicates = bootstrap.replicate_auc(*scored, test_digest=digest)
-    user_replicates = bootstrap.replicate_user_auc(*scored, test_digest=digest)
+    if measured.taking is not None:
+        replicates, user_replicates = measured.taking.replicates(dataset.user_ids, digest)
+    else:
+        replicates = bootstrap.replicate_auc(*scored, test_digest=digest)
+        user_replicates = bootstrap.replicate_user_auc(*scored, test_digest=digest)
     if measured.lists is not None and measured.popular is not None:
         ndcgs = measured.lists.ndcg, measured.lists.ndcg - measured.popular
         drawn = [
@@ -64,13 +67,16 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     recorded = versions.record_metrics(version, digest, measured.metrics, replicates, user_replicates)
     names = ("rmse", "mae", "auc", "auc_per_user")
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
-    said = f"version {version.number} ({version.family}) on {len(measured.rows):,} test ratings: {shown}"
+    kind = "takes" if dataset.implicit else "ratings"
+    said = f"version {version.number} ({version.family}) on {len(measured.rows):,} test {kind}: {shown}"
     print(said)
     run.describe(said)
     _print_lists(measured.metrics)
     timed = [f"{name} {measured.metrics[f'timed_{name}']:.4f}" for name in names if f"timed_{name}" in measured.metrics]
     if timed:
         print(f"note: asked with the moments of the test ratings, which a server is not: {', '.join(timed)}")
+    if measured.taking is not None and (popular := measured.metrics.get("baseline_most_popular_auc")) is not None:
+        print(f"the AUC of what is popular: {popular:.4f}")
     learnt, counted = recommender.knowledge.like_threshold, dataset.like_threshold
     if learnt != counted:
         print(f"note: version {version.number} learnt likes as ratings of at least {learnt:g}, here it is {counted:g}")

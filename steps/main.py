@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from recsys.data.dataset import Dataset
+from recsys.models.base.item_to_item import DENSE_ITEMS
 from recsys.settings import Settings
 from steps import PROJECT
 from steps.evaluate import evaluate
@@ -13,6 +15,7 @@ from steps.promote import promote
 from steps.support.decision_record import comparison_table
 from steps.support.entrypoint import run_step
 from steps.support.parameters import (
+    AUTO,
     EvaluateParameters,
     MainParameters,
     PrepareParameters,
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from registry.policy import Decision
 
 
+FOR_RATINGS = "matrix_factorization,random_forest,bayesian_mf"
+
+
 def main(parameters: MainParameters) -> None:
     """Run the whole pipeline; every step is a child run with its own parameters, metrics and artifacts."""
     given = parameters.model_dump()
@@ -37,10 +43,11 @@ def main(parameters: MainParameters) -> None:
     with open_run("main") as run:
         run.log_parameters(parameters)
         run.describe(f"prepare {Path(parameters.ratings).name}, train {parameters.families}, evaluate and promote")
-        families = parameters.families.split(",")
-        steps = 2 * len(families) + 2
-        set_position(1, steps)
+        named = parameters.families if parameters.families != AUTO else FOR_RATINGS
+        set_position(1, 2 * len(named.split(",")) + 2)
         dataset = prepare(PrepareParameters(**of(PrepareParameters)))
+        families = (named if parameters.families != AUTO else _families_for(dataset)).split(",")
+        steps = 2 * len(families) + 2
         for number, family in enumerate(families, 1):
             set_position(2 * number, steps)
             version = train(TrainParameters(**of(TrainParameters), family=family), dataset=dataset)
@@ -74,6 +81,18 @@ def _metrics_of(decision: "Decision") -> dict[str, float]:
     """What the version in Production was measured to do."""
     found = [a.candidate.metrics for a in decision.assessments if a.candidate.number == decision.winner]
     return found[0] if found else {}
+
+
+def _families_for(dataset: Dataset) -> str:
+    """The families that are trained on a dataset where none are named."""
+    if not dataset.implicit:
+        return FOR_RATINGS
+    items = len(dataset.item_ids)
+    chosen, held = ("ease", "fits") if items <= DENSE_ITEMS else ("neighbourhood", "does not fit")
+    print(
+        f"family {chosen}: a catalogue of {items:,} items {held} within the {DENSE_ITEMS:,} that ease takes by default"
+    )
+    return chosen
 
 
 if __name__ == "__main__":

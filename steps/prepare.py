@@ -30,12 +30,10 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
         run.log_dataset(dataset, "preparation")
         run.log_json(dataset.manifest, "manifest.json")
-        run.log_figures(
-            {
-                "ratings.png": plots.rating_histogram(dataset),
-                "ratings_per_user.png": plots.ratings_per_user(dataset),
-            }
-        )
+        figures = {"ratings_per_user.png": plots.ratings_per_user(dataset)}
+        if not dataset.implicit:
+            figures["ratings.png"] = plots.rating_histogram(dataset)
+        run.log_figures(figures)
     return dataset
 
 
@@ -84,9 +82,11 @@ def _announce(dataset: Dataset) -> None:
 def _summary(dataset: Dataset) -> str:
     manifest = dataset.manifest
     sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
+    low, high = dataset.scale
+    kind, rated = ("takes", "without ratings") if dataset.implicit else ("ratings", f"from {low:g} to {high:g}")
     return (
-        f"{manifest['ratings']:,} ratings ({sizes}) of {manifest['users']:,} users on {manifest['items']:,} items, "
-        f"from {manifest['scale'][0]:g} to {manifest['scale'][1]:g}"
+        f"{manifest['ratings']:,} {kind} ({sizes}) of {manifest['users']:,} users on {manifest['items']:,} items, "
+        f"{rated}"
     )
 
 

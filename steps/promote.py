@@ -71,6 +71,7 @@ class _Chooser:
             champion=state.champion,
             policy=chosen,
             scale=self.dataset.scale,
+            implicit=self.dataset.implicit,
             test_rows=len(self.dataset.test),
         )
         if decision.changes and not self.parameters.dry_run:
@@ -84,6 +85,11 @@ class _Chooser:
         family = version.family or "unknown"
         if version.family is None:
             return Candidate(version.number, family, version.stage, {}, "it was not registered by recsys")
+        if (version.tags.get("feedback") == "implicit") != self.dataset.implicit:
+            kind = "has none" if self.dataset.implicit else "has ratings"
+            learnt = "with" if self.dataset.implicit else "without"
+            reason = f"it learnt from data {learnt} ratings, and this test set {kind}"
+            return Candidate(version.number, family, version.stage, {}, reason)
         digest = self.dataset.test_digest
         metrics = version.metrics_on(digest)
         measured = metrics is not None and version.replicates_on(digest) is not None and "makes_lists" in metrics
@@ -155,6 +161,8 @@ def _check_versions(state: "State", asked: int | None) -> None:
 
 
 def _check_classes(dataset: Dataset) -> None:
+    if dataset.implicit:
+        return
     likes = int(dataset.likes(dataset.test).sum())
     if likes in (0, len(dataset.test)):
         raise InputError(

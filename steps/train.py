@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError, JoinedError
-from recsys.models.base.family import family_module
+from recsys.models.base.family import check_feedback, family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
@@ -49,6 +49,7 @@ def train(
         dataset = dataset or prepare_once(parameters, parameters.folder, parameters.memory)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "training")
+        check_feedback(family, dataset)
         if not parameters.together:
             return _train_and_register(parameters, config, dataset, tags, once, run)
         try:
@@ -97,7 +98,8 @@ def _train_and_register(
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
     forward = evaluate_forward(done.forward.recommender, done.forward.dataset) if done.forward else None
-    run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
+    if not dataset.implicit:
+        run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
     history.log_plot()
     run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
     _log_importances(run, done.final)
@@ -192,6 +194,7 @@ def _version_tags(family: str, dataset: Dataset, validation: dict[str, float]) -
         "test_digest": dataset.test_digest,
         "split": dataset.preparation.split,
         "ratings": dataset.preparation.ratings,
+        "feedback": "implicit" if dataset.implicit else "explicit",
         "validation": json.dumps(validation),
     }
     return tags | ({"validation_auc": f"{validation['auc']:.4f}"} if "auc" in validation else {})

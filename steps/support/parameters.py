@@ -17,6 +17,9 @@ STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
 
 
+AUTO = "auto"
+
+
 def _check_model_name(name: str) -> str:
     if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
         raise ValueError("expected a name without / : \\ or quotes")
@@ -24,6 +27,8 @@ def _check_model_name(name: str) -> str:
 
 
 def _check_families(names: str) -> str:
+    if names == AUTO:
+        return names
     families = [name.strip() for name in names.split(",")]
     if len(set(families)) < len(families) or not set(families) <= set(family_names()):
         raise ValueError(f"expected names out of {', '.join(family_names())}, each once, between commas")
@@ -182,7 +187,9 @@ class MainParameters(_Promoting, _Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
-        "matrix_factorization,random_forest,bayesian_mf", description="families to train, by commas"
+        AUTO,
+        description="families to train, by commas; auto: matrix_factorization,random_forest,bayesian_mf for ratings, "
+        "else ease, or neighbourhood for a catalogue that is too large for it",
     )
 
 

@@ -124,7 +124,7 @@ def test_the_manifest_says_what_the_dataset_is(tmp_path, folder):
     assert manifest["dropped"] == {"missing_value": 1, "below_min_rating": 1, "repeated_pair": 1}
     assert (manifest["ratings"], manifest["users"], manifest["items"]) == (100, 10, 10)
     assert manifest["scale"] == [1, 5]
-    assert manifest["preparation"] == dataset.preparation.model_dump()
+    assert manifest["preparation"] == dataset.preparation.recorded()
     assert manifest["sizes"] == {part: len(getattr(dataset, part)) for part in PARTS}
     assert sum(manifest["sizes"].values()) == 100
     assert len(manifest["features"]) == 8

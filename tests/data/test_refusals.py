@@ -25,7 +25,7 @@ SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
         ),
         pytest.param(
             [(u, i, 3) for u, i, _ in SQUARE],
-            {},
+            {"feedback": "explicit"},
             "ratings.csv: column 'rating': ratings that differ are needed, but all 36 are 3, ",
             id="all ratings equal",
         ),

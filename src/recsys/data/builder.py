@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from recsys.arrays import Floats
 from recsys.data import splits
 from recsys.data.buckets import Buckets, bits_for
-from recsys.data.cleaning import Block
+from recsys.data.cleaning import TAKEN, Block
 from recsys.data.dataset import Dataset, digest_source, find_prepared, open_prepared
 from recsys.data.features import Features, Learner, Statistics
 from recsys.data.interactions import Interactions
@@ -54,7 +54,7 @@ def build(
     Raises:
         InputError: if these ratings and parameters make no dataset.
     """
-    _check(ratings, preparation, source)
+    implicit = _check(ratings, preparation, source)
     assign = _assign(ratings, preparation)
     hashes = splits.PairHashes(ratings.users.ids, ratings.items.ids)
     learner = Learner(len(ratings.users), len(ratings.items))
@@ -64,9 +64,12 @@ def build(
         bits = bits_for(round(len(ratings) * preparation.test_size), _BUCKET)
         tested = stack.enter_context(Buckets(scratch, [("row", "u8")], bits))
         low, high = np.inf, -np.inf  # of the rows learnt from: models must not know how the test rows are rated
+        taken = splits.PairSum()
         for block in ratings.blocks():
-            rows = Interactions(block.users, block.items, block.values, block.timestamps)
+            values = np.full(len(block), TAKEN) if implicit else block.values
+            rows = Interactions(block.users, block.items, values, block.timestamps)
             hashed = hashes.of(block.users, block.items)
+            taken.add(hashed)
             parts = assign(block, hashed)
             for part, writer in enumerate(writers):
                 chosen = np.flatnonzero(parts == part)
@@ -78,19 +81,24 @@ def build(
                 if part == splits.TRAIN:
                     learner.add(some.users, some.items, some.ratings)
         sizes = {name: writer.rows for name, writer in zip(PARTS, writers, strict=True)}
-        _check_parts(sizes, low, high, preparation, source)
+        _check_parts(sizes, preparation, source)
+        if low == high and not implicit:
+            raise _alike(low, preparation, source)
         for writer in writers:
             writer.finish()
         test_digest = splits.digest_ascending(
             (np.sort(records["row"]) for records in tested.drain()), preparation.like_threshold
         )
+        if implicit:
+            test_digest = taken.digest(test_digest)
     _write_sides(ratings, learner.features(), folder)
     return {
         "test_digest": test_digest,
         "ratings": len(ratings),
         "users": len(ratings.users),
         "items": len(ratings.items),
-        "scale": [float(low), float(high)],
+        "feedback": "implicit" if implicit else "explicit",
+        "scale": [0.0, TAKEN] if implicit else [float(low), float(high)],
         "sizes": sizes,
         "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
     }
@@ -101,27 +109,37 @@ def feature_names(side: str) -> tuple[str, ...]:
     return "average_rating", "rating_std", "rating_count", SIDES[side]
 
 
-def _check_parts(sizes: dict[str, int], low: float, high: float, preparation: Preparation, source: Path) -> None:
-    """Refuse a part without ratings, and rows to learn from that are all rated alike, from `low` to `high`."""
-    sentence = (
-        f"split={preparation.split} with test_size={preparation.test_size:g} and "
-        f"validation_size={preparation.validation_size:g} leaves"
-    )
+def _check_parts(sizes: dict[str, int], preparation: Preparation, source: Path) -> None:
+    """Refuse a part without ratings."""
     for name, size in sizes.items():
         if size == 0:
             raise InputError(
-                f"{source.name}: at least one {name} rating is needed, but {sentence} none of {sum(sizes.values())}; "
-                "pass more ratings or other sizes"
+                f"{source.name}: at least one {name} rating is needed, but {_leaves(preparation)} none of "
+                f"{sum(sizes.values())}; pass more ratings or other sizes"
             )
-    if low == high:
+
+
+def _alike(rating: float, preparation: Preparation, source: Path) -> InputError:
+    return InputError(
+        f"{source.name}: column {preparation.rating_column!r}: ratings that differ are needed to learn from, but "
+        f"{_leaves(preparation)} only ratings of {rating:g} for train and validation; pass more ratings or other sizes"
+    )
+
+
+def _leaves(preparation: Preparation) -> str:
+    return (
+        f"split={preparation.split} with test_size={preparation.test_size:g} and "
+        f"validation_size={preparation.validation_size:g} leaves"
+    )
+
+
+def _check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
+    """Refuse ratings of which no dataset can be made; returns whether they say only who took what."""
+    if preparation.feedback == "explicit" and not ratings.rated:
         raise InputError(
-            f"{source.name}: column {preparation.rating_column!r}: ratings that differ are needed to learn from, but "
-            f"{sentence} only ratings of {low:g} for train and validation; pass more ratings or other sizes"
+            f"{source.name}: column {preparation.rating_column!r} is needed for feedback=explicit; name yours with "
+            "-P rating_column=<column>, or pass feedback=auto to learn from who took what"
         )
-
-
-def _check(ratings: Ratings, preparation: Preparation, source: Path) -> None:
-    """Refuse ratings of which no dataset can be made."""
     place = source.name
     low, high = np.inf, -np.inf
     for block in ratings.blocks():
@@ -135,12 +153,13 @@ def _check(ratings: Ratings, preparation: Preparation, source: Path) -> None:
                 f"{place}: column {column!r}: at least 2 {kind} are needed to compare, got only {ids[0]!r} in "
                 f"{len(ratings)} ratings; pass a file with more {kind}, or name another column"
             )
-    if low == high:
+    implicit = preparation.feedback != "explicit" and (low == high or not ratings.rated)
+    if low == high and not implicit:
         raise InputError(
             f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
             f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; pass other ratings"
         )
-    if not low < preparation.like_threshold <= high:
+    if not implicit and not low < preparation.like_threshold <= high:
         kind = "every rating is" if preparation.like_threshold <= low else "no rating is"
         (proposed,) = splits.find_ranked(
             lambda: (block.values for block in ratings.blocks()), [int(0.6 * len(ratings))]
@@ -158,6 +177,7 @@ def _check(ratings: Ratings, preparation: Preparation, source: Path) -> None:
             f"parameter 'split': time needs timestamps, and {place} has no column "
             f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
         )
+    return implicit
 
 
 def _assign(ratings: Ratings, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
@@ -228,7 +248,7 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
     columns = ColumnNames(
         preparation.user_column,
         preparation.item_column,
-        preparation.rating_column,
+        None if preparation.feedback == "implicit" else preparation.rating_column,
         preparation.timestamp_column,
     )
     lowest = None if preparation.min_rating == "none" else preparation.min_rating
@@ -250,14 +270,25 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
             "digest": digest,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "source": str(source),
-            "preparation": preparation.model_dump(),
+            "preparation": preparation.recorded(),
             "rows_read": ratings.rows_read,
             "dropped": ratings.dropped,
-            "notes": list(ratings.notes),
+            "notes": [*ratings.notes, *_notes(ratings, content, preparation)],
             **content,
         }
         _publish(partial, folder / digest, manifest)
     return open_prepared(folder / digest, manifest)
+
+
+def _notes(ratings: Ratings, content: dict[str, Any], preparation: Preparation) -> list[str]:
+    """What a user has to know who did not ask for implicit feedback."""
+    if content["feedback"] == "explicit" or preparation.feedback == "implicit":
+        return []
+    why = "has only one value" if ratings.rated else "is not there: if yours has another name, pass -P rating_column"
+    return [
+        f"implicit feedback: column {preparation.rating_column!r} {why}; a row counts as 'the user took the item', and "
+        "AUC as the probability that an item held out is ranked above one never taken"
+    ]
 
 
 @contextmanager

@@ -19,6 +19,9 @@ from recsys.errors import InputError
 Bar = float | Literal["positive"] | None
 """The lowest rating kept; "positive" keeps those above zero, None all."""
 
+TAKEN = 1.0
+"""What a pair is rated where the input has no ratings: the user took the item."""
+
 _LARGEST = 1e12  # of a rating, whose squares are summed
 _LATEST = 1e20  # of a timestamp: nanoseconds since 1970 are 1e18
 _YEAR_1 = -62_135_596_800.0  # seconds; Python and ISO 8601 have no date before
@@ -79,7 +82,10 @@ class Cleaner:
     def clean(self, raw: RawBlock) -> Block:
         """The rows kept; raises InputError where a value is no number."""
         users, items = self.users.encode(raw.users), self.items.encode(raw.items)
-        values = self._numbers(raw, raw.ratings, self.columns.rating, dates=False)
+        if raw.ratings is None:
+            values = np.full(len(users), TAKEN)
+        else:
+            values = self._numbers(raw, raw.ratings, str(self.columns.rating), dates=False)
         stamps = None
         if raw.timestamps is not None:
             stamps = self._numbers(raw, raw.timestamps, self.columns.timestamp, dates=True)

@@ -2,7 +2,8 @@
 
 A dataset is a folder named by the digest of the ratings it came from and of the parameters that made it:
 
-    manifest.json       what made it, what was dropped, sizes, scale, checksums of this and every other file
+    manifest.json       what made it, what was dropped, sizes, scale, feedback (explicit, or implicit where there are no
+                        ratings), checksums of this and every other file
     users.parquet       user_id and that user's features from the training rows; row k is user k
     items.parquet       likewise
     train/              part-00000.parquet and so on, of FILE_ROWS rows each: user, item (row numbers in the tables
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.arrays import Flags, Ids
+from recsys.data.cleaning import TAKEN
 from recsys.data.features import Features, Statistics
 from recsys.data.interactions import Interactions
 from recsys.data.manifest import FORMAT, find_format, read_manifest
@@ -108,8 +110,15 @@ class Dataset:
         return float(low), float(high)
 
     @property
+    def implicit(self) -> bool:
+        """Whether it says only who took what: then every rating is 1, and a like, on a scale from 0, not taken."""
+        return bool(self.manifest.get("feedback") == "implicit")  # older datasets do not say, and have ratings
+
+    @property
     def like_threshold(self) -> float:
         """A rating of at least this is a like."""
+        if self.implicit:
+            return TAKEN
         return float(self.manifest["preparation"]["like_threshold"])
 
     @property
@@ -178,7 +187,8 @@ def _ids(column: pa.ChunkedArray) -> Ids:
 
 def digest_source(files: Sequence[Path], preparation: Preparation) -> str:
     """Digest of the files' bytes and of every parameter that changes what is made of them."""
-    made_by = preparation.model_dump(exclude={"ratings", "seed"} if preparation.split != "random" else {"ratings"})
+    left_out = {"ratings", "seed"} if preparation.split != "random" else {"ratings"}
+    made_by = {name: value for name, value in preparation.recorded().items() if name not in left_out}
     recipe = json.dumps({"format": FORMAT, **made_by}, sort_keys=True)
     digest = hashlib.blake2b(recipe.encode(), digest_size=16)
     digest.update(digest_files(files).encode())

@@ -1,6 +1,6 @@
 """The parameters that make a dataset of a ratings file."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,11 @@ class Preparation(Settings):
     timestamp_column: str = Field(
         "timestamp", min_length=1, description="column of the time, a number or a date; used where present"
     )
+    feedback: Literal["auto", "explicit", "implicit"] = Field(
+        "auto",
+        description="explicit: ratings are needed; implicit: who took what, ratings are not read; auto: explicit where "
+        "there is a column of ratings that differ",
+    )
     separator: str = Field("auto", min_length=1, description="between columns: auto, tab, or the character(s)")
     min_rating: float | Literal["positive", "none"] = Field(
         "positive", description="lowest rating kept: a number, positive (above 0) or none (all are kept)"
@@ -30,3 +35,10 @@ class Preparation(Settings):
     validation_size: float = Field(0.1, gt=0, lt=1, description="share held out for choosing epochs and settings")
     like_threshold: float = Field(4.0, description="a rating of at least this is a like")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of split=random and of everything random in training")
+
+    def recorded(self) -> dict[str, Any]:
+        """The parameters by name; `feedback` only where it is given: datasets from before it was known stay valid."""
+        values = self.model_dump()
+        if self.feedback == "auto":
+            del values["feedback"]
+        return values

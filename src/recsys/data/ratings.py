@@ -45,6 +45,7 @@ class Ratings:
     users: Vocabulary  # in codepoint order, each id used by a row
     items: Vocabulary  # likewise
     timed: bool  # whether every rating has a timestamp; else none has
+    rated: bool  # whether the input has a column of ratings; else all are cleaning.TAKEN
     rows_read: int
     dropped: dict[str, int]  # reason -> rows: "missing_value", "below_min_rating", "repeated_pair"
     notes: tuple[str, ...]  # one sentence each, for the user
@@ -128,6 +129,7 @@ def read_ratings(
         users=users,
         items=items,
         timed=cleaner.timed,
+        rated="rating" in sources[0].found,
         rows_read=cleaner.rows_read,
         dropped=dropped,
         notes=_notes(sources) + cleaner.notes(),

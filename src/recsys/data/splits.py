@@ -156,6 +156,27 @@ def digest_ascending(rows: Iterable[Hashes], like_threshold: float) -> str:
     return digest.hexdigest()
 
 
+class PairSum:
+    """All pairs of a dataset in one number, whatever their order.
+
+    Where there are no ratings, a held-out pair is measured against those never taken, so that the measures of two
+    datasets may be compared only if all their pairs are equal.
+    """
+
+    def __init__(self) -> None:
+        self._sums = [0, 0]
+
+    def add(self, hashes: Hashes) -> None:
+        """Take further pairs."""
+        for position, salt in enumerate((np.uint64(1), np.uint64(2))):
+            self._sums[position] += int(mix(hashes ^ salt).sum(dtype=np.uint64))
+
+    def digest(self, test_digest: str) -> str:
+        """What names a test set together with all pairs."""
+        text = f"{test_digest} {self._sums[0] % 2**64} {self._sums[1] % 2**64}"
+        return hashlib.blake2b(text.encode(), digest_size=16, key=_KEY).hexdigest()
+
+
 def check_sizes(test_size: float, validation_size: float) -> None:
     """Refuse sizes that leave nothing to learn from; raises InputError."""
     if test_size + validation_size >= 1:

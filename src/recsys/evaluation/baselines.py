@@ -44,8 +44,10 @@ class PopularityRecommender(Recommender):
 
 
 def baseline_recommenders(dataset: Dataset) -> dict[str, Recommender]:
-    """The baselines by name, learnt from the dataset's training and validation rows."""
+    """The baselines by name, learnt from the dataset's training and validation rows; without ratings, popularity."""
     knowledge, rows = learn_knowledge(dataset)
+    if dataset.implicit:
+        return {"most_popular": _taken_often(knowledge, rows, dataset)}
     return {
         "bias": BiasRecommender(knowledge, Config()),
         "most_popular": _popularity("most_popular", knowledge, rows, rows.items, dataset),
@@ -62,3 +64,11 @@ def _popularity(
     slope, intercept = np.polyfit(of_row, rows.ratings, 1) if np.ptp(of_row) else (0.0, rows.ratings.mean())
     line = float(slope), float(intercept)
     return PopularityRecommender(family, knowledge, popularity, line, calibrate(of_row, dataset.likes(rows)))
+
+
+def _taken_often(knowledge: Knowledge, rows: Interactions, dataset: Dataset) -> PopularityRecommender:
+    """Everybody takes an item as probably as users took it: 1 + count, over all, for as much as the test part holds."""
+    popularity = np.log1p(np.bincount(rows.items, minlength=len(knowledge.item_ids)))
+    share = dataset.preparation.test_size / (1 - dataset.preparation.test_size)
+    taking = LikeCalibration(1.0, float(np.log(share / len(knowledge.user_ids))))
+    return PopularityRecommender("most_popular", knowledge, popularity, (0.0, 0.0), taking)

@@ -6,6 +6,7 @@ number fixed (Hanley and MacGibbon 2006). The weights follow from the test set a
 of models are computed apart, at any time and place, and subtracted they compare two models on the same draws.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import exp, factorial
@@ -106,6 +107,19 @@ def replicate_mean(users: Codes, user_ids: Ids, whose: Codes, values: Floats, *,
         with np.errstate(invalid="ignore"):
             found.append(values @ weights / weights.sum(axis=0, dtype=np.float64))
     return np.concatenate(found)[:replicates]
+
+
+def draw_users(users: Codes, user_ids: Ids, rows: int, test_digest: str) -> Iterator[Floats]:
+    """How often each of these users, (u,), is drawn in some replicates at a time: float32 of shape (u, some).
+
+    Args:
+        rows: that decides how many replicates there are.
+    """
+    present, rank = _ranked(users, user_ids)
+    replicates = count_replicates(rows)
+    for start in range(0, replicates, _BLOCK):
+        weights = _weights(test_digest, start, len(present))[rank[np.searchsorted(present, users)]]
+        yield weights[:, : replicates - start]
 
 
 def compare(auc: float, replicates: Floats, other_auc: float, other: Floats, *, level: float) -> Comparison | None:

@@ -17,6 +17,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.evaluation.baselines import baseline_recommenders
 from recsys.evaluation.lists import MEASURES, ListEvaluation, evaluate_lists
+from recsys.evaluation.taking import TakingEvaluation, evaluate_taking
 from recsys.models.base.recommender import Predictions, Recommender
 
 POPULARITIES = ("most_popular", "most_liked")
@@ -40,6 +41,8 @@ class Evaluation:
     undefined: dict[str, str]
     scale: tuple[float, float]
     lists: ListEvaluation | None = None
+    taking: TakingEvaluation | None = None
+    """Where there are no ratings: how pairs held out are told from pairs never taken."""
     popular: Floats | None = None
     """(u,) nDCG at 10 of the users that `lists` is about, by the better of the two lists of what is popular."""
 
@@ -62,20 +65,27 @@ def evaluate(
         ranking: also measure lists (`recsys.evaluation.lists`) for those of the part's users who like something.
         baselines: also measure the baselines on the same rows, as `baseline_bias_rmse` and so on.
 
+    Where there are no ratings, the measures are those of `recsys.evaluation.taking`, and of lists.
+
     Raises:
-        InputError: if a prediction is not finite or a probability is outside [0, 1].
+        InputError: if a prediction is not finite or a probability is outside [0, 1], or one of recommender and dataset
+            knows ratings and the other does not.
     """
+    _check_feedback(recommender, dataset)
     rows: Interactions = getattr(dataset, part)
     liked = dataset.likes(rows)
     users, items = _codes(recommender, dataset)
     pairs = users[rows.users], items[rows.items]
     predictions = _score(recommender, *pairs)
-    _, user_auc = metrics.user_aucs(rows.users, liked, predictions.like_probability)
-    values = _pooled(rows, liked, predictions)
+    if dataset.implicit:
+        taking = evaluate_taking(recommender, dataset, part, seed)
+        user_auc, values = taking.user_auc[np.isfinite(taking.user_auc)], taking.metrics
+    else:
+        taking, (_, user_auc) = None, metrics.user_aucs(rows.users, liked, predictions.like_probability)
+        values = _pooled(rows, liked, predictions) | {"positive_rate": float(liked.mean())}
     values |= {
         "auc_per_user": _mean(user_auc),
         "rows": len(rows),
-        "positive_rate": float(liked.mean()),
         "auc_users": len(user_auc),
         "unknown_user_rows": int((users[rows.users] < 0).sum()),
         "unknown_item_rows": int((items[rows.items] < 0).sum()),
@@ -100,11 +110,24 @@ def evaluate(
         item_counts=dataset.features.item.count[rows.items],
         user_auc=user_auc,
         metrics={key: value for key, value in values.items() if np.isfinite(value)},
-        undefined={key: _reason(key, liked) for key, value in values.items() if not np.isfinite(value)},
+        undefined={
+            key: _reason(key, liked, dataset.implicit) for key, value in values.items() if not np.isfinite(value)
+        },
         scale=dataset.scale,
         lists=lists,
+        taking=taking,
         popular=popular,
     )
+
+
+def _check_feedback(recommender: Recommender, dataset: Dataset) -> None:
+    learnt, asked = recommender.knowledge.implicit, dataset.implicit
+    if learnt != asked:
+        kinds = {True: "who took what, without ratings", False: "ratings"}
+        raise InputError(
+            f"family {recommender.family!r}: this version learnt from {kinds[learnt]}, dataset {dataset.digest[:12]} "
+            f"holds {kinds[asked]}: their measures do not compare; measure it on a dataset like the one it learnt from"
+        )
 
 
 _COMPARED = ("rmse", "mae", "auc", "accuracy", "f1_score", "log_loss", "auc_per_user", *MEASURES)
@@ -169,8 +192,10 @@ def _mean(values: Floats) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _reason(metric: str, liked: Flags) -> str:
+def _reason(metric: str, liked: Flags, implicit: bool) -> str:
     metric = metric.removeprefix("timed_")
+    if implicit and metric in ("auc", "auc_per_user"):
+        return "every user took every item"
     if metric == "auc":
         return f"all {len(liked)} rows are {'likes' if liked.all() else 'no likes'}"
     if metric == "auc_per_user":

@@ -223,7 +223,9 @@ def comparison(
 
 
 def evaluation_plots(evaluation: Evaluation) -> dict[str, Figure]:
-    """All figures of an evaluation by file name."""
+    """All figures of an evaluation by file name; none where there are no ratings."""
+    if evaluation.taking is not None:
+        return {}
     return {
         "roc.png": roc(evaluation),
         "calibration.png": calibration(evaluation),

@@ -21,6 +21,7 @@ from recsys.arrays import Array
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.evaluation.evaluator import evaluate
+from recsys.models.base.capabilities import capabilities
 from recsys.models.base.family import family_module
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions, Recommender
@@ -130,6 +131,30 @@ class FamilyContract(ListsContract):
         rating, like = recommender.predict(_text(user), _text(item))
         assert rating.tolist() == np.clip(bias, 1, 5).tolist()
         assert like.tolist() == knowledge.calibration.probability(bias).tolist()
+
+    def test_data_without_ratings_is_learnt_from_or_refused_with_the_families_that_can(self, tmp_path: Path) -> None:
+        """Half the users take one half of the items, the others the other, but for one item each."""
+        rows = [(f"u{u:02}", f"i{i:02}", 1) for u in range(40) for i in range(u % 2, 40, 2) if i // 2 != u // 2]
+        dataset = prepared(tmp_path, rows)
+        if not capabilities(self.family).implicit:
+            with pytest.raises(InputError, match=r"it learns from ratings.* learn from that"):
+                self.fit(dataset)
+            return
+        recommender = self.fit(dataset).final
+        measured = evaluate(recommender, dataset)
+        assert measured.metrics["auc"] > 0.9
+        assert measured.metrics["auc_per_user"] > 0.9
+        assert "rmse" not in measured.metrics
+        left_out = [f"i{2 * (u // 2) + u % 2:02}" for u in range(40)]
+        users = _text(*(f"u{u:02}" for u in range(40)))
+        probable = recommender.predict(users, _text(*left_out)).like_probability
+        other = recommender.predict(users, _text(*(left_out[1:] + left_out[:1]))).like_probability
+        assert (probable[::2] > other[::2]).mean() > 0.8
+        recommender.save(tmp_path / "saved")
+        _assert_same(
+            load_recommender(tmp_path / "saved").predict(users, _text(*left_out)),
+            recommender.predict(users, _text(*left_out)),
+        )
 
     def test_no_pair_gives_no_prediction(self, recommender: Recommender) -> None:
         rating, like = recommender.predict(_text(), _text())

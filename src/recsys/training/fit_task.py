@@ -10,10 +10,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from recsys.arrays import Codes, Flags, Ids
+from recsys.data.cleaning import TAKEN
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.data.loader import RowStream
-from recsys.models.base.biases import learn_biases_from
+from recsys.models.base.biases import Biases, learn_biases_from
 from recsys.models.base.calibration import calibrate
 from recsys.models.base.knowledge import Knowledge
 
@@ -77,7 +78,10 @@ def make_fit_task(
     recoding = _recoding_of(dataset, blocks())
     recoded = recode(recoding)
     sizes = len(recoding.user_ids), len(recoding.item_ids)
-    biases = learn_biases_from(lambda: ((b.users, b.items, b.ratings) for b in recoded.blocks()), *sizes)
+    if dataset.implicit:  # all are rated alike
+        biases = Biases(TAKEN, np.zeros(sizes[0]), np.zeros(sizes[1]))
+    else:
+        biases = learn_biases_from(lambda: ((b.users, b.items, b.ratings) for b in recoded.blocks()), *sizes)
     if validation is not None:
         validation = recoding.apply(validation)
         predicted = biases.rating(validation.users, validation.items)
@@ -93,6 +97,7 @@ def make_fit_task(
         like_threshold=dataset.like_threshold,
         biases=biases,
         calibration=calibration,
+        implicit=dataset.implicit,
     )
     return FitTask(knowledge, recoded.rows, validation)
 

@@ -9,12 +9,21 @@ import numpy as np
 from recsys import metrics
 from recsys.arrays import Array, Codes, Flags, Floats
 from recsys.data.dataset import Dataset
-from recsys.models.base.item_to_item import CoCounts, Regression, Signal, count_together, learn_item_to_item
+from recsys.models.base.item_to_item import (
+    DENSE_ITEMS,
+    CoCounts,
+    Regression,
+    Signal,
+    count_together,
+    learn_item_to_item,
+)
+from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.lists import ListModel, ListSettings
 from recsys.models.base.ranking import POOL, best_of_rows
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
 from recsys.training.histories import Histories, collect_histories
+from recsys.training.taking import answer_by_lists
 
 SIGNALS: tuple[Signal, ...] = ("ratings", "likes")
 RIDGES = (100.0, 200.0, 400.0, 800.0)
@@ -52,14 +61,19 @@ def add_lists(chosen: Recommender, final: Recommender, dataset: Dataset) -> None
 
     Nothing is added where the rows do not fit in memory.
     """
-    rows = dataset.size("train") + dataset.size("validation")
-    if rows * _MEMORY_A_ROW > memory.available():
+    rows, needed = dataset.size("train") + dataset.size("validation"), isinstance(chosen, ListRecommender)
+    if needed:
+        remedy = "use a machine with more, or fewer ratings"
+        memory.check(rows * _MEMORY_A_ROW, f"family {chosen.family}, which counts all {rows:,} ratings,", remedy)
+    elif rows * _MEMORY_A_ROW > memory.available():
         return
     chosen.lists = _learn_and_choose(chosen, dataset)
     if final is not chosen:
         histories = collect_histories(final, dataset, ("train", "validation"))
         counts = _count(histories, chosen.lists.regression, final)
         final.lists = _list_model(histories, counts, chosen.lists.regression, chosen.lists.exponent, final)
+    if isinstance(chosen, ListRecommender) and isinstance(final, ListRecommender):
+        answer_by_lists(chosen, final, dataset)
 
 
 def learn_lists_as(chosen: ListModel, recommender: Recommender, dataset: Dataset) -> ListModel:
@@ -80,7 +94,8 @@ def _count(histories: Histories, regression: Regression, recommender: Recommende
         weighted = values * np.float32(np.sqrt(regression.session_weight))
         shape = int(histories.sessions.max()) + 1, n_items
         matrix = vstack([matrix, csr_matrix((weighted, (histories.sessions, rated.items)), shape)], format="csr")
-    return count_together(matrix)
+    dense = recommender.list_settings().dense
+    return count_together(matrix, DENSE_ITEMS if dense is None else n_items if dense else 0)
 
 
 def _list_model(

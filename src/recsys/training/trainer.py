@@ -8,8 +8,10 @@ from typing import Any
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.family import FitOptions, Report, family_module
+from recsys.models.base.capabilities import capabilities
+from recsys.models.base.family import FitOptions, Report, check_feedback, family_module
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
+from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training import out_of_core
@@ -54,29 +56,34 @@ def train(
         gigabytes: memory to use, in 10^9 bytes; if the rows need more, a family that can reads them from disk. None:
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
-        lists: also learn what lists are made from.
+        lists: also learn what lists are made from; families of lists always do.
         forward: also fit to the older rows alone, where there are timestamps and the rows are in memory.
 
     Raises:
-        InputError: if the rows do not fit in memory and are needed there.
+        InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
+            needed there.
     """
+    check_feedback(family, dataset)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if fit_all is not None and streamed:
         raise InputError(
             f"parameter 'processes': a training from disk is one of a single process, and all "
             f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
         )
-    before = hold_back_newest(dataset) if forward and not streamed else None
+    # Without ratings there is no measure of the newest rows yet.
+    before = hold_back_newest(dataset) if forward and not streamed and not dataset.implicit else None
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     if before is not None:
         tasks = chain(tasks, fit_tasks(before, refit=False))
     fitted = fit_all(tasks, report) if fit_all else _fit_here(family, tasks, config, seed, report)
     measured = None if before is None else ForwardFit(fitted.pop(), before)
     chosen, final = fitted[0], fitted[-1]
-    if lists:
+    if lists or capabilities(family).implicit:
         add_lists(chosen, final, dataset)
     if measured is not None and chosen.lists is not None:
         measured.recommender.lists = learn_lists_as(chosen.lists, measured.recommender, measured.dataset)
+        if isinstance(measured.recommender, ListRecommender) and isinstance(chosen, ListRecommender):
+            measured.recommender.answering_as(chosen)
     return TrainingResult(chosen, final, measured)
 
 

@@ -89,7 +89,7 @@ def _raw_block(path: Path, dialect: Dialect, rows: pa.RecordBatch, start: int) -
     return RawBlock(
         users=arrays["user"],
         items=arrays["item"],
-        ratings=arrays["rating"],
+        ratings=arrays.get("rating"),
         timestamps=seconds(timestamps) if dated else timestamps,
         place=lambda row: f"{path}:{line_of(path, dialect, start + row)}",
         dated=dated,

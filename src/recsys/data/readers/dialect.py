@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -29,7 +29,7 @@ class Dialect:
     separator: str
     width: int  # fields in a line
     skipped: int  # lines before the first row, the header included
-    at: dict[str, int]  # "user", "item", "rating" and perhaps "timestamp" -> position in the line
+    at: dict[str, int]  # "user", "item" and perhaps "rating" and "timestamp" -> position in the line
     headed: bool
     notes: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ def find_dialect(path: Path, columns: ColumnNames, separator: str) -> Dialect:
     number, line = _first_line(path)
     needed = {columns.user, columns.item, columns.rating}
     tried = _CANDIDATES if separator == "auto" else (separator,)
-    fitting = [candidate for candidate in tried if needed <= set(_fields(line, candidate))]
+    fitting = [candidate for candidate in tried if {columns.user, columns.item} <= set(_fields(line, candidate))]
     chosen = fitting[0] if fitting else max(tried, key=line.count)
     names = _fields(line, chosen)
     if not needed & set(names):
@@ -60,13 +60,15 @@ def find_dialect(path: Path, columns: ColumnNames, separator: str) -> Dialect:
 
 
 def _headerless(path: Path, columns: ColumnNames, separator: str, number: int, fields: list[str]) -> Dialect:
-    if columns != ColumnNames():
+    if replace(columns, rating=columns.rating or ColumnNames().rating) != ColumnNames():
         raise InputError(
             f"{path}:{number}: no header, so the column parameters name nothing; the columns of the first "
             f"line are {shorten(', '.join(fields))}: add a header, or leave out -P user_column, "
             "item_column, rating_column and timestamp_column to read these four by position"
         )
     at = dict(zip(vars(columns), range(min(len(fields), 4)), strict=False))
+    if columns.rating is None:
+        at.pop("rating", None)
     note = f"{path} has no header: its columns are read by position as {', '.join(at)}"
     return Dialect(separator, len(fields), number - 1, at, False, (note,))
 

@@ -107,7 +107,7 @@ def _raw_block(path: Path, columns: ColumnNames, wanted: dict[str, str], table: 
     return RawBlock(
         users=ids("user"),
         items=ids("item"),
-        ratings=numbers("rating", "numbers"),
+        ratings=numbers("rating", "numbers") if "rating" in wanted else None,
         timestamps=numbers("timestamp", "numbers or dates") if timed else None,
         place=place,
         dated=timed and is_date(column("timestamp").type),

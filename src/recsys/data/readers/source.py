@@ -14,11 +14,14 @@ _LONGEST_VALUE = 60  # characters of a value shown in a message
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """The names of the columns in the file. Only the timestamps may be absent, and only by default."""
+    """The names of the columns in the file.
+
+    Only ratings and timestamps may be absent, and only by default. A rating of None is not read, whatever the file has.
+    """
 
     user: str = "user_id"
     item: str = "item_id"
-    rating: str = "rating"
+    rating: str | None = "rating"
     timestamp: str = "timestamp"
 
 
@@ -32,7 +35,7 @@ class RawBlock:
 
     users: pa.DictionaryArray
     items: pa.DictionaryArray
-    ratings: pa.Array
+    ratings: pa.Array | None  # None: the file has none
     timestamps: pa.Array | None
     place: Callable[[int], str]  # index of a row -> how a message names it, such as "ratings.csv:17"
     dated: bool = False  # timestamps that are float64 were dates in the file
@@ -43,7 +46,7 @@ class Source:
     """One file that has been looked at, but for its rows; reading them may raise InputError."""
 
     path: Path
-    found: tuple[str, ...]  # "user", "item", "rating" and perhaps "timestamp"
+    found: tuple[str, ...]  # "user", "item", and perhaps "rating" and "timestamp"
     headed: bool  # whether the file names its columns
     blocks: Callable[[], Iterator[RawBlock]]  # its rows, some at a time, in order
     notes: tuple[str, ...] = ()
@@ -53,6 +56,8 @@ def check_names(columns: ColumnNames) -> None:
     """Refuse two column parameters that name the same column."""
     owners: dict[str, str] = {}
     for parameter, name in vars(columns).items():
+        if name is None:
+            continue
         if name in owners:
             raise InputError(
                 f"parameters {owners[name]}_column and {parameter}_column both name column {name!r}; "
@@ -62,15 +67,17 @@ def check_names(columns: ColumnNames) -> None:
 
 
 def find_or_raise_positions(place: str, present: Sequence[str], columns: ColumnNames) -> dict[str, int]:
-    """Where each needed column stands among `present`; without "timestamp" where the file has none."""
+    """Where each column stands among `present`; without "rating" and "timestamp" where the file has none."""
     found = {}
     for parameter, name in vars(columns).items():
+        if name is None:
+            continue
         count = present.count(name)
         if count > 1:
             raise InputError(f"{place}: column {name!r} is there {count} times; rename or remove all but one of them")
         if count == 1:
             found[parameter] = present.index(name)
-        elif parameter != "timestamp" or name != ColumnNames().timestamp:
+        elif parameter in ("user", "item") or name != getattr(ColumnNames(), parameter):
             listed = shorten(", ".join(present), 4 * _LONGEST_VALUE)
             raise InputError(
                 f"{place}: needed column {shorten(name)} is missing, the columns are {listed}; "

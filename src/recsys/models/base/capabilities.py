@@ -19,6 +19,9 @@ class Capabilities:
     in every process alike, and what it returns counts in rank 0; in the others it serves as `warm_start` only."""
     streams: bool = False
     """Whether `fit` takes a `RowStream` too, for rows that do not fit in memory."""
+    implicit: bool = False
+    """Whether it learns from who took what, without ratings. It then answers by its list model, which is always learnt
+    (`recsys.models.base.list_recommender`)."""
     folds_in: bool = False
     """Whether its recommenders know further users from their ratings without training (`Recommender._fold_in`)."""
     cross_validation_folds: int = 0

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from recsys.data.interactions import Interactions
-from recsys.models.base.capabilities import Capabilities, import_family
+from recsys.errors import InputError
+from recsys.models.base.capabilities import Capabilities, capabilities, family_names, import_family
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 
 if TYPE_CHECKING:  # what only training needs
+    from recsys.data.dataset import Dataset
     from recsys.data.loader import RowStream
     from recsys.distributed.context import Context
 
@@ -64,3 +66,13 @@ class Family(Protocol):
 def family_module(name: str) -> Family:
     """A family by its name; raises InputError that lists the known ones."""
     return cast(Family, import_family(name))
+
+
+def check_feedback(family: str, dataset: "Dataset") -> None:
+    """Refuse to learn ratings from a dataset without; raises InputError that names the families for it."""
+    if dataset.implicit and not capabilities(family).implicit:
+        able = [name for name in family_names() if capabilities(name).implicit]
+        raise InputError(
+            f"family {family!r}: it learns from ratings, and dataset {dataset.digest[:12]} says only who took what; "
+            f"{', '.join(able)} learn from that: pass -P family={able[0]}, or name the ratings by -P rating_column"
+        )

@@ -210,6 +210,7 @@ def _learn_neighbourhoods(gram: "csr_matrix", squares: Floats, regression: Regre
     n = gram.shape[0]
     per_item = min(_NEIGHBOURS, n - 1)
     sources, targets, values = [], [], []
+    place = np.full(n, -1, np.int32)
     step = max(1, _BLOCK_CELLS // per_item**2)
     for start in range(0, n, step):
         group = [_regressors(gram, squares, item, per_item) for item in range(start, min(start + step, n))]
@@ -217,7 +218,7 @@ def _learn_neighbourhoods(gram: "csr_matrix", squares: Floats, regression: Regre
         right = np.zeros((len(group), per_item))
         for number, (chosen, co_counts) in enumerate(group):
             size = len(chosen)
-            systems[number, :size, :size] = _submatrix(gram, chosen, n)
+            systems[number, :size, :size] = _submatrix(gram, chosen, place)
             right[number, :size] = co_counts
             ridge = np.full(per_item, 1.0)  # what is padded is solved to 0
             ridge[:size] = squares[chosen] * (1 + regression.relative_ridge) + regression.ridge
@@ -269,8 +270,16 @@ def _regressors(gram: "csr_matrix", squares: Floats, item: int, most: int) -> tu
     return others[chosen], co_counts[chosen]
 
 
-def _submatrix(gram: "csr_matrix", chosen: Codes, n: int) -> Floats:
-    return np.asarray(gram[chosen][:, chosen].toarray(), np.float64)
+def _submatrix(gram: "csr_matrix", chosen: Codes, place: Codes) -> Floats:
+    """The rows and columns of some items; `place`, (n_items,), is -1 everywhere, and is so again afterwards."""
+    place[chosen] = np.arange(len(chosen))
+    some = gram[chosen]
+    columns = place[some.indices]
+    kept = columns >= 0
+    found = np.zeros((len(chosen), len(chosen)))
+    found[np.repeat(np.arange(len(chosen)), np.diff(some.indptr))[kept], columns[kept]] = some.data[kept]
+    place[chosen] = -1
+    return found
 
 
 def _largest(values: Array, most: int) -> Array:

@@ -30,6 +30,8 @@ class Knowledge:
     like_threshold: float
     biases: Biases
     calibration: LikeCalibration
+    implicit: bool = False
+    """Whether the rows learnt from say only who took what: then a like is that a user takes an item."""
 
     @cached_property
     def _users(self) -> Vocabulary:

@@ -44,6 +44,8 @@ class ListSettings:
     relative_ridge: float | None = None
     session_weight: float | None = None
     exponent: float | None = None
+    dense: bool | None = None
+    """Whether items are regressed on all others, or on their neighbours; None: by the size of the catalogue."""
 
 
 class History(NamedTuple):

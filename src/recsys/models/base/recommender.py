@@ -48,6 +48,11 @@ class Recommender(ABC):
         """As `_score_known`, for moments (n,), NaN where unknown; a family that knows no time ignores them."""
         return self._score_known(users, items)
 
+    def _score_unknown(self, users: Codes, items: Codes) -> Predictions:
+        """Predictions where the user or the item is unknown; those of other pairs are not used."""
+        rating = self.knowledge.biases.rating(users, items)
+        return Predictions(rating, self.knowledge.calibration.probability(rating))
+
     @property
     def uses_time(self) -> bool:
         """Whether predictions for given moments can differ from those without."""
@@ -96,8 +101,7 @@ class Recommender(ABC):
         if known.all():
             rating, like = found
         else:
-            rating = knowledge.biases.rating(users, items)
-            like = knowledge.calibration.probability(rating)
+            rating, like = self._score_unknown(users, items)
             rating[known], like[known] = found
         return Predictions(np.clip(rating, *knowledge.scale), like)
 

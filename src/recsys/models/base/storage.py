@@ -27,7 +27,8 @@ def save_knowledge(knowledge: Knowledge, folder: Path) -> dict[str, Any]:
     with pq.ParquetWriter(folder / "seen.parquet", _SEEN) as writer:
         for some in knowledge.seen_blocks():
             writer.write_table(pa.table({"user": some[:, 0], "item": some[:, 1]}))
-    return {
+    feedback = {"feedback": "implicit"} if knowledge.implicit else {}
+    return feedback | {
         "scale": list(knowledge.scale),
         "like_threshold": knowledge.like_threshold,
         "mean": biases.mean,
@@ -48,6 +49,7 @@ def load_knowledge(folder: Path, description: dict[str, Any]) -> Knowledge:
         like_threshold=float(description["like_threshold"]),
         biases=Biases(float(description["mean"]), users["bias"].to_numpy(), items["bias"].to_numpy()),
         calibration=LikeCalibration(*description["calibration"]),
+        implicit=description.get("feedback") == "implicit",
     )
 
 

@@ -1,0 +1,107 @@
+"""Data that says only who took what: how it is recognised, and what its dataset holds."""
+
+import numpy as np
+import pytest
+
+from recsys.data.builder import prepare
+from recsys.data.dataset import digest_source
+from recsys.data.preparation import Preparation
+from recsys.errors import InputError
+
+PAIRS = [(f"u{u}", f"i{i}") for u in range(8) for i in range(8) if (u + i) % 3]
+NAMES = {"user_column": "customer", "item_column": "sku"}
+
+
+@pytest.fixture
+def orders(tmp_path):
+    """Prepares rows of a file with columns of its own."""
+
+    def prepared(header, rows, **parameters):
+        path = tmp_path / "orders.csv"
+        path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n", encoding="utf-8")
+        return prepare(path, Preparation(**{**NAMES, **parameters}), tmp_path / "prepared")
+
+    return prepared
+
+
+def parts(dataset):
+    rows = [getattr(dataset, name) for name in ("train", "validation", "test")]
+    return [sorted(zip(dataset.user_ids[r.users], dataset.item_ids[r.items], strict=True)) for r in rows]
+
+
+def test_a_file_without_ratings_is_who_took_what_and_says_so(orders):
+    dataset = orders("customer,sku", PAIRS)
+    assert dataset.implicit
+    assert dataset.scale == (0.0, 1.0)
+    assert set(dataset.train.ratings) | set(dataset.test.ratings) == {1.0}
+    assert dataset.likes(dataset.test).all()
+    assert "column 'rating' is not there" in dataset.manifest["notes"][0]
+
+
+def test_so_is_one_whose_ratings_are_all_the_same_or_are_not_to_be_read(orders):
+    alike = orders("customer,sku,rating", [(*pair, 5) for pair in PAIRS])
+    assert alike.implicit
+    assert set(alike.train.ratings) == {1.0}
+    assert "has only one value" in alike.manifest["notes"][0]
+    rated = [(*pair, 1 + n % 5) for n, pair in enumerate(PAIRS)]
+    assert not orders("customer,sku,rating", rated).implicit
+    unread = orders("customer,sku,rating", rated, feedback="implicit")
+    assert unread.implicit
+    assert unread.manifest["notes"] == []
+
+
+def test_pairs_are_in_the_part_that_they_are_in_with_ratings(orders):
+    rated = orders("customer,sku,rating", [(*pair, 1 + n % 5) for n, pair in enumerate(PAIRS)])
+    assert parts(orders("customer,sku", PAIRS)) == parts(rated)
+
+
+def test_a_pair_that_is_there_twice_counts_once_and_its_newest_moment_stays(orders):
+    rows = [(*pair, n) for n, pair in enumerate(PAIRS)] + [(*PAIRS[0], 99)]
+    dataset = orders("customer,sku,timestamp", rows)
+    assert dataset.manifest["ratings"] == len(PAIRS)
+    assert dataset.manifest["dropped"]["repeated_pair"] == 1
+    moments = np.concatenate([getattr(dataset, name).timestamps for name in ("train", "validation", "test")])
+    assert 99 in moments
+    assert 0 not in moments
+
+
+def test_measures_compare_only_where_all_pairs_are_the_same(orders):
+    """One more pair that is learnt from is one less that was never taken."""
+    whole = orders("customer,sku", PAIRS)
+    learnt = next(pair for pair in parts(whole)[0])
+    fewer = orders("customer,sku", [pair for pair in PAIRS if pair != learnt])
+    assert parts(fewer)[2] == parts(whole)[2]
+    assert fewer.test_digest != whole.test_digest
+    assert orders("customer,sku", PAIRS[::-1]).test_digest == whole.test_digest
+
+
+def test_ratings_that_are_asked_for_are_needed(orders):
+    with pytest.raises(InputError, match=r"orders\.csv: column 'rating' is needed for feedback=explicit; name yours"):
+        orders("customer,sku", PAIRS, feedback="explicit")
+    with pytest.raises(InputError, match="needed column 'stars' is missing"):
+        orders("customer,sku", PAIRS, rating_column="stars")
+
+
+def test_a_file_without_header_is_read_by_position_and_its_ratings_are_passed_over(tmp_path):
+    path = tmp_path / "plain.tsv"
+    path.write_text("".join(f"{u}\t{i}\t{3}\t{7}\n" for u in range(6) for i in range(6)))
+    dataset = prepare(path, Preparation(feedback="implicit"), tmp_path / "prepared")
+    assert dataset.implicit
+    assert set(dataset.train.timestamps) == {7.0}
+
+
+def test_parquet_needs_no_ratings_either(tmp_path):
+    import pandas as pd
+
+    pd.DataFrame(PAIRS, columns=["user_id", "item_id"]).to_parquet(tmp_path / "orders.parquet")
+    dataset = prepare(tmp_path / "orders.parquet", Preparation(), tmp_path / "prepared")
+    assert dataset.implicit
+    assert dataset.manifest["ratings"] == len(PAIRS)
+
+
+def test_datasets_with_ratings_keep_their_digests(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,item_id,rating\na,b,1\n")
+    assert digest_source([path], Preparation()) == "7f802e254f463effd63512cb969ad20e"
+    assert "feedback" not in Preparation().recorded()
+    assert Preparation(feedback="implicit").recorded()["feedback"] == "implicit"
