@@ -31,9 +31,9 @@ def evaluate(parameters: Any) -> "Version":
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
     from recsys.evaluation import bootstrap, evaluator, plots
-    from registry import versions
+    from registry import integrity, versions
 
-    recommender = versions.load_version(version)
+    recommender = integrity.load_version(version)
     measured = evaluator.evaluate(recommender, dataset)
     run.log_dataset(dataset, "test")
     run.set_tags({"model_type": str(version.family), "version": str(version.number), "data_version": dataset.digest})

@@ -76,7 +76,7 @@ class _Registry:
     def make(self, champion: Champion, place: Path) -> None:
         """Make the served form of a version."""
         from recsys.serving.compact import make_form
-        from registry import versions
+        from registry import integrity
 
         parameters, state = self._parameters, self._state()
         version = state.find(int(champion.version))
@@ -84,7 +84,7 @@ class _Registry:
             raise InputError(f"version {champion.version} is gone from the registry")
         about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
         form = make_form(
-            versions.load_version(version), place, about, rank=parameters.rank, max_loss=parameters.max_loss
+            integrity.load_version(version), place, about, rank=parameters.rank, max_loss=parameters.max_loss
         )
         loss = form.about["loss"]
         self._tell(

@@ -10,6 +10,7 @@ from recsys.models.base.family import family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
+from steps.support import provenance
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import read_params, run_step
 from steps.support.parameters import TrainParameters
@@ -70,7 +71,7 @@ def _train_and_register(
 ) -> "Version":
     from recsys.evaluation import evaluator, plots
     from recsys.training import out_of_core, trainer
-    from registry import versions
+    from registry import integrity, versions
 
     family = parameters.family
     history = History(run)
@@ -97,6 +98,7 @@ def _train_and_register(
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
     run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
     tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
+    tags |= integrity.seal(model_id, provenance.predicate(parameters, config, dataset, run.run_id))
 
     def register() -> "Version":
         return versions.register(run.run_id, model_id, parameters.model_name, tags)
