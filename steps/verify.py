@@ -19,7 +19,9 @@ def verify(parameters: VerifyParameters) -> dict[int, str]:
     for version in versions.list_versions(name) if asked == "all" else [found]:
         try:
             files = integrity.check_version(version)
-            said = f"{files} files, all as registered" if files else "states no digests (an earlier release's, or foreign)"
+            said = (
+                f"{files} files, all as registered" if files else "states no digests (an earlier release's, or foreign)"
+            )
         except InputError as error:
             said = wrong[version.number] = str(error)
         print(f"version {version.number}: {said}", flush=True)

@@ -218,7 +218,9 @@ class DoctorParameters(_Step):
     """Of `doctor`."""
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "verify", "serve", "main", "doctor"]
+StepName = Literal[
+    "prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "verify", "serve", "main", "doctor"
+]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,

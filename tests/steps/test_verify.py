@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ ANY = {"max_rmse": 4, "beat_bias": False}
 
 
 @pytest.fixture
-def files(module_store, module_step, request) -> Path:
+def files(module_store, module_step) -> Iterator[Path]:
     """The files of version 1 of two; what a test changes is put back."""
     write_csv(module_store.home / "grid.csv", grid())
     if not module_store.client.search_registered_models():
@@ -24,8 +25,9 @@ def files(module_store, module_step, request) -> Path:
     folder = Path(urlsplit(model.artifact_location).path)
     kept = module_store.folder / "kept"
     shutil.copytree(folder, kept)
-    request.addfinalizer(lambda: (shutil.rmtree(folder), kept.rename(folder)))
-    return folder
+    yield folder
+    shutil.rmtree(folder)
+    kept.rename(folder)
 
 
 def flip(path: Path) -> None:
@@ -100,7 +102,9 @@ def test_a_winner_that_was_measured_and_then_altered_does_not_win(files, module_
     flip(next(files.rglob("*.npz")))
     capsys.readouterr()
     module_step("promote", **ANY)
-    assert "note: version 1 is no candidate: version 1 of 'recsys' is not what was registered" in capsys.readouterr().out
+    assert (
+        "note: version 1 is no candidate: version 1 of 'recsys' is not what was registered" in capsys.readouterr().out
+    )
     assert champion(module_store) == 2
 
 
