@@ -2,11 +2,9 @@
 
 import base64
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -18,10 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.evaluation import PROTOCOL
-from recsys.models.base.loading import load_recommender
-from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
-from recsys.serving.pyfunc_model import ARTIFACT
 from recsys.tracking.retry import retry_mlflow
 from recsys.tracking.runs import all_pages
 from registry.forward import ForwardMeasures, describe_forward, read_forward
@@ -31,6 +26,7 @@ MODEL_DESCRIPTION = (
     "alone the list of `n` items that the user most probably takes and likes. "
     "The version in Production carries the alias `champion`; every version's description says how it does."
 )
+PROVENANCE = "provenance"  # on a version: the digest of the statement of its files' digests
 ROLLED_BACK = "rolled_back"  # on a version taken out of Production: {"to": version, "by": person, "at": time}
 # By test set, and by how its rows were measured, so that figures of an earlier release, or written by one in use beside
 # this, are never compared with those of this one.
@@ -171,28 +167,6 @@ def find_or_raise_version(name: str, number: int | None = None) -> Version:
 def find_tagged(name: str, tags: Mapping[str, str]) -> Version | None:
     """The first version with all these tags, or None."""
     return next((version for version in list_versions(name) if tags.items() <= version.tags.items()), None)
-
-
-@uninterrupted()
-def load_version(version: Version) -> Recommender:
-    """Load a version's recommender; raises InputError if it is not one of ours or is damaged."""
-    if version.family is None:
-        raise InputError(f"version {version.number} of {version.name!r} was not registered by recsys (no tag 'family')")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{version.name}/{version.number}/artifacts/{ARTIFACT}", dst_path=folder
-            )
-            return load_recommender(Path(path))
-        except InputError:
-            raise
-        except Exception as error:
-            # What a damaged or missing file raises depends on the store and on the library that reads it.
-            reason = " ".join(str(error).split())[:300]  # MLflow's take many lines
-            raise InputError(
-                f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
-                "train it again"
-            ) from error
 
 
 @uninterrupted()

@@ -27,7 +27,9 @@ def load(accounts: Path, content: bytes) -> None:
     if content:
         accounts.parent.mkdir(parents=True, exist_ok=True)
         new = accounts.with_suffix(".new")
-        new.write_bytes(content)
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
         new.replace(accounts)
 
 

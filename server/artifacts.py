@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
+_STAGING = ".unpacking-"
+
 
 class Artifacts(Protocol):
     """A place of files, by their paths in it."""
@@ -39,7 +41,7 @@ class Folder:
     def paths(self) -> Iterator[str]:
         """The paths of all files."""
         for path in sorted(self.folder.rglob("*")):
-            if path.is_file():
+            if path.is_file() and not path.relative_to(self.folder).parts[0].startswith(_STAGING):
                 yield path.relative_to(self.folder).as_posix()
 
     def read(self, path: str, into: IO[bytes]) -> None:
@@ -106,6 +108,10 @@ def pack(place: Artifacts, into: IO[bytes]) -> int:
 
 def unpack(place: Artifacts, source: IO[bytes]) -> int:
     """Read a tar; the number of files. A path that leaves the destination is refused."""
+    return _unpack_beside(place, source) if isinstance(place, Folder) else _extract(place, source)
+
+
+def _extract(place: Artifacts, source: IO[bytes]) -> int:
     unpacked = 0
     with tarfile.open(fileobj=source, mode="r|") as archive:
         for member in archive:
@@ -116,6 +122,28 @@ def unpack(place: Artifacts, source: IO[bytes]) -> int:
             place.write(member.name, io.BytesIO(content.read()) if isinstance(place, Bucket) else content)
             unpacked += 1
     return unpacked
+
+
+def _unpack_beside(place: Folder, source: IO[bytes]) -> int:
+    """Unpack within the folder under a name of its own, and move the files to their places once all are there.
+
+    A disk that is full by then, or a tar that ends early, changes nothing.
+    """
+    place.folder.mkdir(parents=True, exist_ok=True)
+    for left in place.folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(left)  # of an unpacking that was killed
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=place.folder))
+    try:
+        _extract(Folder(staging), source)
+        unpacked = 0
+        for path in Folder(staging).paths():
+            target = place.folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (staging / path).replace(target)
+            unpacked += 1
+        return unpacked
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Back up the server into one dated file, and restore one.
 
     python server/backup.py save [FOLDER]            default: backups
+    python server/backup.py verify FILE
     python server/backup.py restore FILE [--replace]
 
 The server is that of docker-compose.yml, or, where MLFLOW_BACKEND_STORE_URI is set, the one over that database (the
 studies' database: RECSYS_STUDY_STORAGE; the artifacts: MLFLOW_ARTIFACTS_DESTINATION; the accounts of a login:
-RECSYS_SERVER_ACCOUNTS). Both ways run database.sh, artifacts.py and accounts.py: in the containers or here.
+RECSYS_SERVER_ACCOUNTS). Where RECSYS_BACKUP_KEY is set, a backup is sealed with it (HMAC-SHA256 over the digests of its
+parts), and one that is not so sealed is refused. Both ways run database.sh, artifacts.py and accounts.py: in the
+containers or here.
 
 The databases are written first, each as it was at one moment, then the artifacts: those are only ever added, so that
 every artifact that a database knows of is in the file.
@@ -13,6 +16,7 @@ every artifact that a database knows of is in the file.
 
 import gzip
 import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -20,6 +24,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +37,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts.tar"
 ACCOUNTS = "accounts.db"
+SEAL = "manifest.hmac"
+KEY = "RECSYS_BACKUP_KEY"
+_END_OF_DUMP = b"-- Dump completed"
 _CHUNK = 1 << 20
 
 
@@ -180,8 +188,9 @@ def save(server: Server, folder: Path) -> Path:
         whole = work / target.name
         with _private(whole) as output:
             with tarfile.open(fileobj=output, mode="w") as archive:
-                for name in (MANIFEST, *files):  # the manifest first: a look at the beginning says what it is
-                    archive.add(work / name, name)
+                sealed = _seal(work, server.environment)
+            for name in (MANIFEST, *sealed, *files):  # the manifest first: a look at the beginning says what it is
+                archive.add(work / name, name)
             output.flush()
             os.fsync(output.fileno())  # a backup that a power cut could take away is none
         whole.rename(target)
@@ -196,18 +205,51 @@ def restore(server: Server, file: Path, replace: bool = False) -> dict[str, dict
     """
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".restore-") as temporary:
         work = Path(temporary)
-        manifest = _unpacked(file, work)
+        manifest = _unpacked(file, work, server.environment)
         names = tuple(manifest["counts"])
         if missing := [name for name in names if name not in server.names]:
             raise BackupError(f"{file} holds the database {missing[0]}: RECSYS_STUDY_STORAGE is needed, its URL here")
         _check_idle(server, names)
         if not replace:
             _check_empty(server, names)
+        server.unpack(work / ARTIFACTS)  # first: where the disk is full, nothing has changed yet
         for name in names:
-            server.load(name, work / f"{name}.sql.gz")
+            _load_or_keep(server, name, work)
         server.load_accounts(work / ACCOUNTS)
-        server.unpack(work / ARTIFACTS)
         return {name: server.counts(name) for name in names}
+
+
+def verify(file: Path, environment: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Whether a backup is whole, and sealed where there is a key; its rows by database and table. Raises BackupError.
+
+    Writes beside the file what it unpacks, and removes it again.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".verify-") as temporary:
+        counts: dict[str, dict[str, int]] = _unpacked(file, Path(temporary), environment)["counts"]
+        return counts
+
+
+def _load_or_keep(server: Server, name: str, work: Path) -> None:
+    """Read a database in place of what is there, which comes back where that fails."""
+    before = work / f"{name}.before.sql.gz"
+    server.dump(name, before)
+    try:
+        server.load(name, work / f"{name}.sql.gz")
+    except BackupError as error:
+        server.load(name, before)
+        raise BackupError(f"{error}; the database {name} is as it was before") from None
+
+
+def _seal(work: Path, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Write the seal of the manifest where there is a key; the names of the files written."""
+    if not environment.get(KEY):
+        return ()
+    (work / SEAL).write_text(_hmac(work / MANIFEST, environment[KEY]), encoding="ascii")
+    return (SEAL,)
+
+
+def _hmac(path: Path, key: str) -> str:
+    return hmac.new(key.encode(), path.read_bytes(), hashlib.sha256).hexdigest()
 
 
 def _check_idle(server: Server, names: tuple[str, ...]) -> None:
@@ -228,19 +270,50 @@ def _check_empty(server: Server, names: tuple[str, ...]) -> None:
         raise BackupError(f"there are {number} artifacts already: --replace adds to them")
 
 
-def _unpacked(file: Path, work: Path) -> dict[str, Any]:
+def _unpacked(file: Path, work: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Unpack a backup and check every part of it; its manifest."""
     try:
         with tarfile.open(file, mode="r:") as archive:
             archive.extractall(work, filter="data")
+        if key := environment.get(KEY):
+            found = (work / SEAL).read_text(encoding="ascii") if (work / SEAL).is_file() else ""
+            if not hmac.compare_digest(found, _hmac(work / MANIFEST, key)):
+                raise BackupError(f"{file}: not sealed with {KEY}: it was made without it, or was changed since")
         manifest: dict[str, Any] = json.loads((work / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise BackupError(f"{file}: made in format {manifest['format']}, this is {FORMAT}: use that recsys")
+        _check_parts(manifest)
         damaged = [name for name, kept in manifest["files"].items() if _fingerprint(work / name) != kept]
-    except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackupError(f"{file}: no whole backup ({type(error).__name__}: {error})") from None
     if damaged:
         raise BackupError(f"{file}: damaged: {', '.join(damaged)} differ from what was written")
+    for name in manifest["counts"]:
+        _check_dump(file, work / f"{name}.sql.gz")
     return manifest
+
+
+def _check_parts(manifest: dict[str, Any]) -> None:
+    """Whether the manifest tells of all that a restore reads; raises ValueError."""
+    counts, files = manifest["counts"], manifest["files"]
+    needed = {f"{name}.sql.gz" for name in counts} | {ACCOUNTS, ARTIFACTS}
+    if not counts or not set(counts) <= {"mlflow", "optuna"} or set(files) != needed:
+        raise ValueError(f"the manifest tells of {', '.join(files) or 'nothing'}")
+    if not all(isinstance(rows, int) for table in counts.values() for rows in table.values()):
+        raise ValueError("the manifest's counts are no numbers")
+
+
+def _check_dump(file: Path, dump: Path) -> None:
+    """Whether a dump of a database goes to its end."""
+    last = b""
+    try:
+        with gzip.open(dump, "rb") as content:
+            while chunk := content.read(_CHUNK):
+                last = (last + chunk)[-200:]
+    except (OSError, EOFError, zlib.error) as error:
+        raise BackupError(f"{file}: {dump.name} in it is damaged ({error})") from None
+    if _END_OF_DUMP not in last:
+        raise BackupError(f"{file}: {dump.name} in it is cut: its end is missing")
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -271,9 +344,15 @@ def main(arguments: list[str]) -> None:
     replace = "--replace" in arguments
     words = [word for word in arguments if word != "--replace"]
     verb = words[0] if words else ""
-    if (verb, len(words)) not in {("save", 1), ("save", 2), ("restore", 2)} or (replace and verb == "save"):
+    if (verb, len(words)) not in {("save", 1), ("save", 2), ("verify", 2), ("restore", 2)} or (
+        replace and verb != "restore"
+    ):
         sys.exit(__doc__)
     try:
+        if verb == "verify":
+            found = verify(Path(words[1]), os.environ)
+            print(f"{words[1]}: whole{', and sealed' * bool(os.environ.get(KEY))}; databases {', '.join(found)}")
+            return
         server = direct(os.environ) if os.environ.get("MLFLOW_BACKEND_STORE_URI") else composed()
         if verb == "save":
             file = save(server, Path(words[1] if len(words) > 1 else "backups"))

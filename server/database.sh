@@ -97,6 +97,9 @@ case "$verb" in
         ;;
     dump) dump ;;
     clear) clear_tables ;;
-    load) mysql "${options[@]}" "$database" ;;
+    load)
+        # In binary mode the client carries out no commands of its own: `system` and \! in a dump would run here.
+        mysql "${options[@]}" --binary-mode --local-infile=0 "$database"
+        ;;
     *) fail "unknown command '$verb'" ;;
 esac

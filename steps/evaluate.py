@@ -32,10 +32,10 @@ def evaluate(parameters: Any) -> "Version":
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
     from recsys.evaluation import bootstrap, evaluator, plots
-    from registry import list_replicates, probe, versions
+    from registry import integrity, list_replicates, probe, versions
 
     with stage(f"evaluate version {version.number}"):
-        recommender = versions.load_version(version)
+        recommender = integrity.load_version(version)
         probe.record(version, recommender)
         measured = evaluator.evaluate(recommender, dataset)
     run.log_dataset(dataset, "test")

@@ -29,14 +29,14 @@ def export(parameters: ExportParameters) -> None:
         raise InputError(
             f"format {parameters.format!r} needs {error.name}, which is not installed; {_INSTALL}"
         ) from None
-    from registry import probe, transitions, versions
+    from registry import integrity, probe, transitions, versions
 
     with open_run("export") as run, tempfile.TemporaryDirectory() as scratch:
         run.log_parameters(parameters)
         number = parameters.version or transitions.read_state(parameters.model_name).champion
         version = versions.find_or_raise_version(parameters.model_name, number)
         run.set_tags({"mlflow.runName": f"export version {version.number}", "version": str(version.number)})
-        recommender = versions.load_version(version)
+        recommender = integrity.load_version(version)
         probe.check(version, recommender)
         folder = Path(scratch)
         path = folder / "scores.onnx"

@@ -61,9 +61,10 @@ class _Chooser:
         self.dataset = dataset
         self.record = record
         self._unmeasurable: dict[int, str] = {}
+        self._checked: set[int] = set()  # whose files are those registered
 
     def __call__(self, state: "State") -> "Decision":
-        from registry import policy
+        from registry import integrity, policy
 
         chosen = policy.Policy(**self.parameters.model_dump(include=set(policy.Policy.model_fields)))
         decision = policy.decide(
@@ -74,6 +75,14 @@ class _Chooser:
             implicit=self.dataset.implicit,
             test_rows=len(self.dataset.test),
         )
+        winner = state.find(decision.winner) if decision.changes else None
+        if winner is not None and winner.number not in self._checked:
+            try:
+                integrity.check_version(winner)
+                self._checked.add(winner.number)
+            except InputError as error:
+                self._unmeasurable[winner.number] = str(error)
+                return self(state)
         if decision.changes and not self.parameters.dry_run:
             self.record.intend(decision)
         return decision

@@ -23,7 +23,7 @@ _ALL = "all"
 
 def recommend(parameters: RecommendParameters) -> Counts:
     """Write the lists of all users, or of those in a file, by one version: by default the champion."""
-    from registry import versions
+    from registry import integrity
 
     output = Path(parameters.folder, parameters.output).expanduser().absolute()
     check_output(output)
@@ -40,7 +40,7 @@ def recommend(parameters: RecommendParameters) -> Counts:
         )
         version = _version(parameters)
         run.set_tags({"mlflow.runName": f"recommend by version {version.number}", "version": str(version.number)})
-        recommender = versions.load_version(version)
+        recommender = integrity.load_version(version)
         known = recommender.knowledge.user_ids
         asked = known if users is None else users
         # What cannot be answered is told by one user, before anything is written.

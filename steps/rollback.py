@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def rollback(parameters: RollbackParameters) -> "Decision":
     """Put a version back in Production, once it is seen to load; the champion does not come back by itself."""
-    from registry import transitions, versions
+    from registry import integrity, transitions
 
     with open_run("rollback") as run:
         run.log_parameters(parameters)
@@ -24,7 +24,7 @@ def rollback(parameters: RollbackParameters) -> "Decision":
 
         def check(target: "Version", state: "State") -> None:
             try:
-                versions.load_version(target)
+                integrity.load_version(target)
             except InputError as error:
                 raise InputError(f"{error}; or roll back to another: -P version=N") from None
             record.intend(transitions.describe_rollback(state, target, made_by()["author"]))

@@ -113,14 +113,14 @@ class _Registry:
     def make(self, champion: Champion, place: Path) -> None:
         """Make the served form of a version."""
         from recsys.serving.compact import make_form
-        from registry import probe, versions
+        from registry import integrity, probe
 
         parameters, state = self._parameters, self._state()
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
         about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
-        recommender = versions.load_version(version)
+        recommender = integrity.load_version(version)
         probe.check(version, recommender)
         form = make_form(
             recommender,

@@ -10,6 +10,7 @@ from recsys.models.base.family import check_feedback, family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
+from steps.support import provenance
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import read_params, run_step
 from steps.support.parameters import TrainParameters
@@ -73,7 +74,7 @@ def _train_and_register(
     from recsys.evaluation import evaluator, plots
     from recsys.evaluation.forward import evaluate_forward
     from recsys.training import out_of_core, trainer
-    from registry import versions
+    from registry import integrity, versions
     from registry.forward import describe_forward, forward_tags
 
     family = parameters.family
@@ -109,6 +110,7 @@ def _train_and_register(
     run.log_model_metrics(logged, model_id, dataset)
     tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
     tags |= forward_tags(forward) if forward else {}
+    tags |= integrity.seal(model_id, provenance.predicate(parameters, config, dataset, run.run_id))
 
     def register() -> "Version":
         return versions.register(run.run_id, model_id, parameters.model_name, tags)

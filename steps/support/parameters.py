@@ -4,7 +4,7 @@ import os
 import warnings
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from recsys.data.preparation import Preparation
 from recsys.models.base.capabilities import family_names
@@ -183,6 +183,19 @@ class HistoryParameters(_Registering):
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
+class VerifyParameters(_Registering):
+    """Of `verify`."""
+
+    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None, description="version to verify, or all; none: the newest"
+    )
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return None if value in ("none", "") else value
+
+
 class MainParameters(_Promoting, _Preparing):
     """Of `main`."""
 
@@ -262,6 +275,7 @@ StepName = Literal[
     "promote",
     "rollback",
     "history",
+    "verify",
     "recommend",
     "serve",
     "export",
@@ -277,6 +291,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "promote": PromoteParameters,
     "rollback": RollbackParameters,
     "history": HistoryParameters,
+    "verify": VerifyParameters,
     "recommend": RecommendParameters,
     "serve": ServeParameters,
     "export": ExportParameters,

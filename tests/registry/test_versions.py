@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import InputError
-from registry import versions
+from registry import integrity, versions
 from tests.support.pipeline import VERSION_TAGS as TAGS
 
 MEASURED = {"rmse": 0.91234, "mae": 0.7, "auc": 0.8123456789, "auc_per_user": 0.7, "rows": 100.0}
@@ -169,11 +169,11 @@ def test_a_version_of_another_tool_is_listed_and_refused_by_name(registry):
     assert (foreign.family, foreign.model_id, foreign.description) == (None, None, "")
     assert foreign.metrics_on("one") is None
     with pytest.raises(InputError, match=r"version 1 of 'recsys' was not registered by recsys \(no tag 'family'\)"):
-        versions.load_version(foreign)
+        integrity.load_version(foreign)
 
 
 def test_a_version_whose_files_are_gone_is_told(register):
     (version,) = register()
     with pytest.raises(InputError, match=r"^version 1 of 'recsys' cannot be loaded \(.*\); train it again$") as caught:
-        versions.load_version(version)
+        integrity.load_version(version)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from recsys.data.dataset import newest_dataset
-from registry import versions
+from registry import integrity
 from tests.support.pipeline import VERSION_TAGS, Store, grid, write_csv
 
 FACTORS = {"family": "matrix_factorization", "embedding_size": 4, "batch_size": 64, "patience": 50}
@@ -254,7 +254,7 @@ def test_a_hundred_measured_versions_are_decided_without_loading_one(trained, st
     del tags["standing"]
     for _ in range(98):
         trained.client.create_model_version("recsys", "s3://bucket/nothing", tags=tags)
-    monkeypatch.setattr(versions, "load_version", None)
+    monkeypatch.setattr(integrity, "load_version", None)
     began = time.monotonic()
     step("promote")
     assert time.monotonic() - began < 60

@@ -15,6 +15,7 @@ from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, 
 
 from recsys.arrays import Floats, Ids
 from recsys.models.base.loading import load_recommender
+from recsys.serving.integrity import STATEMENT, check_folder
 
 # Ids are text. The schema says "any", so that a client with integer ids is served too: MLflow would refuse an
 # integer where the schema says text.
@@ -60,8 +61,12 @@ class RecommenderModel(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the recommender saved with the model."""
-        self.recommender = load_recommender(Path(context.artifacts[ARTIFACT]))
+        """Load the recommender saved with the model; raises InputError where a file is not what its statement says."""
+        saved = Path(context.artifacts[ARTIFACT])
+        model = saved.parent.parent
+        if (model / STATEMENT).exists():  # not yet where MLflow tries a model that is being logged
+            check_folder(model)
+        self.recommender = load_recommender(saved)
 
     def predict(
         self,

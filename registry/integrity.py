@@ -1,0 +1,90 @@
+"""Whether the files of a version are those that were registered: looked at before anything in them is used."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+from recsys.errors import InputError
+from recsys.models.base.loading import load_recommender
+from recsys.models.base.recommender import Recommender
+from recsys.runtime.interruption import uninterrupted
+from recsys.serving.integrity import STATEMENT, check_folder, write_statement
+from recsys.serving.pyfunc_model import ARTIFACT
+from registry.versions import PROVENANCE, Version
+
+
+@uninterrupted()
+def seal(model_id: str, made: Mapping[str, Any]) -> dict[str, str]:
+    """State the digests of a logged model's files beside them; the tag by which its version knows the statement.
+
+    Args:
+        made: how it was made, a predicate in the words of SLSA's provenance.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=temporary))
+        digest = write_statement(folder, made)
+        MlflowClient().log_model_artifact(model_id, str(folder / STATEMENT))
+    return {PROVENANCE: digest}
+
+
+@uninterrupted()
+def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
+    """Copy all files of a version into a folder and compare them with the digests registered; imports none of them.
+
+    Returns where they are, and how many were compared: 0 for a version of an earlier release, which states none.
+
+    Raises:
+        InputError: if one was altered, is missing or was added, or the files cannot be had.
+    """
+    try:
+        place = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(folder)))
+    except Exception as error:  # what a missing file raises depends on the store
+        reason = " ".join(str(error).split())[:300]  # MLflow's take many lines
+        raise InputError(
+            f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
+            "train it again"
+        ) from error
+    for compiled in place.rglob("__pycache__"):
+        shutil.rmtree(compiled)  # no file of the version, and Python would run it in place of one
+    stated = version.tags.get(PROVENANCE)
+    if stated is None:
+        return place, 0
+    try:
+        return place, check_folder(place, stated)
+    except InputError as error:
+        raise InputError(
+            f"version {version.number} of {version.name!r} is not what was registered: {error}; none of it was used: "
+            "find out who changed it, and train it again"
+        ) from None
+
+
+def check_version(version: Version) -> int:
+    """Compare a version's files with the digests registered; their number. Raises InputError as `fetch_checked`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fetch_checked(version, Path(folder))[1]
+
+
+@uninterrupted()
+def load_version(version: Version) -> Recommender:
+    """Load a version's recommender, once its files are seen to be those registered.
+
+    Raises:
+        InputError: if it is not one of ours, was altered or is damaged.
+    """
+    if version.family is None:
+        raise InputError(f"version {version.number} of {version.name!r} was not registered by recsys (no tag 'family')")
+    with tempfile.TemporaryDirectory() as folder:
+        place, _ = fetch_checked(version, Path(folder))
+        try:
+            return load_recommender(place / "artifacts" / ARTIFACT)
+        except Exception as error:  # what a damaged or missing file raises depends on the library that reads it
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
+                "train it again"
+            ) from error
