@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from registry.transitions import State
     from registry.versions import Version
 
+_DATA_VERSION = "data_version"  # tag of a version: the digest of the dataset that it learnt from
+_LEAST_KNOWN = 0.1
+
 
 def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "Decision":
     """Compare all versions on the same test rows, those not yet measured there first, and promote the best.
@@ -33,7 +36,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
         record = decision_record.Record(run, parameters)
         if parameters.repair:
             return _repair(parameters, record)
-        dataset = dataset or _dataset(parameters.dataset)
+        dataset = dataset or _dataset(parameters.dataset, state)
         _check_classes(dataset)
         run.log_dataset(dataset, "test")
         run.set_tags({"data_version": dataset.digest})
@@ -128,6 +131,8 @@ class _Chooser:
         asked = self.parameters.version
         if seen := int(metrics.get("seen_rows", 0)):
             return f"it learnt from {seen:,} of the {len(self.dataset.test):,} test ratings"
+        if stranger := _stranger(metrics, len(self.dataset.test)):
+            return stranger
         if asked is not None:
             return None if version.number in (asked, state.champion) else f"only version {asked} was asked for"
         if version.rolled_back:
@@ -151,9 +156,27 @@ def _repair(parameters: PromoteParameters, record: decision_record.Record) -> "D
     return decision
 
 
-def _dataset(digest: str) -> Dataset:
+def _dataset(digest: str, state: "State") -> Dataset:
+    """The dataset asked for; by default the newest that a version of this model learnt from.
+
+    The folder of datasets is the machine's: the newest of all may be another project's.
+    """
     folder = prepared_folder()
-    return datasets.newest_dataset(folder) if digest == "newest" else datasets.load_dataset(digest, folder)
+    if digest != "newest":
+        return datasets.load_dataset(digest, folder)
+    learnt = {version.tags[_DATA_VERSION] for version in state.versions if _DATA_VERSION in version.tags}
+    return datasets.newest_dataset(folder, learnt)
+
+
+def _stranger(metrics: dict[str, float], rows: int) -> str | None:
+    """Why a version that knows almost nobody or nothing of a test set cannot be judged by it; None where it can."""
+    known = {side: 1 - metrics.get(f"unknown_{side}_rows", 0.0) / rows for side in ("user", "item")}
+    if min(known.values()) >= _LEAST_KNOWN:
+        return None
+    return (
+        f"it knows the user of {known['user']:.0%} and the item of {known['item']:.0%} of the test ratings, and at "
+        f"least {_LEAST_KNOWN:.0%} of each is needed: are they of another project?"
+    )
 
 
 def _check_versions(state: "State", asked: int | None) -> None:

@@ -162,7 +162,11 @@ class _Promoting(_Registering, Policy):
 class PromoteParameters(_Promoting):
     """Of `promote`."""
 
-    dataset: str = Field("newest", min_length=1, description="digest of the dataset whose test set decides, or newest")
+    dataset: str = Field(
+        "newest",
+        min_length=1,
+        description="digest of the dataset whose test set decides; newest: of those that the versions learnt from",
+    )
     version: OptionalInt = Field(
         None, ge=1, description="only version that may replace the champion, even one rolled back; none: any"
     )

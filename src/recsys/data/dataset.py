@@ -14,7 +14,7 @@ A dataset is a folder named by the digest of the ratings it came from and of the
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -155,12 +155,23 @@ def load_dataset(digest: str, folder: Path) -> Dataset:
     return open_prepared(path, read_manifest(path))
 
 
-def newest_dataset(folder: Path) -> Dataset:
+def newest_dataset(folder: Path, among: Collection[str] | None = None) -> Dataset:
     """The dataset that was prepared, or asked for again, last; raises InputError if there is none.
 
     Those that another version of recsys left are passed over.
+
+    Args:
+        among: the digests of those that may be taken; None: all.
     """
     found = [path for path in _folders(folder) if find_format(path) in (FORMAT, None)]
+    if among is not None:
+        found = [path for path in found if path.name in among]
+        if not found:
+            raise InputError(
+                f"none of the datasets that the versions learnt from ({', '.join(sorted(among)) or 'none on record'}) "
+                f"is in {folder}; run the entry point prepare with their ratings and parameters, or pass -P dataset="
+                "<digest> to decide by another"
+            )
     if not found:
         raise InputError(f"no dataset is prepared in {folder}; run the entry point prepare or train first")
     return load_dataset(max(found, key=lambda path: path.stat().st_mtime).name, folder)
