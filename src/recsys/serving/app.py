@@ -201,7 +201,7 @@ class App:
             else:
                 for task in self._tasks:
                     task.cancel()
-                await asyncio.to_thread(self.service.store.close)
+                await asyncio.to_thread(self.service.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

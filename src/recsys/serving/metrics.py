@@ -22,6 +22,7 @@ class Metrics:
         self._lists = Counter("recsys_lists_total", "Lists by policy", ["policy", "version", "arm"], registry=own)
         self.unknown_users = Counter("recsys_unknown_users_total", "Requests for users unknown to it", registry=own)
         self.feedback = Counter("recsys_feedback_total", "Events that are on the disk", ["outcome"], registry=own)
+        self.record = Counter("recsys_record_total", "Lists of the record", ["outcome"], registry=own)
         self.refused = Counter("recsys_refused_total", "Requests refused", ["reason"], registry=own)
         self.swaps = Counter("recsys_version_swaps_total", "Changes of version", registry=own)
         self._info = Gauge(

@@ -16,6 +16,7 @@ class Limits(Settings):
     body_seconds: float = Field(10.0, gt=0, description="seconds in which a body has to arrive")
     feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
+    retention: float = Field(90.0, gt=0, description="days that the record of a list is kept")
 
 
 class ServingSettings(Limits):
