@@ -26,7 +26,7 @@ FLOORS = (
     ("recsys.data", "recsys.distributed"),
     ("recsys.models",),
     ("recsys.families", "recsys.training", "recsys.serving"),
-    ("recsys.evaluation", "recsys.tracking"),
+    ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
     ("registry", "recsys.tuning", "recsys.testing"),
     ("recsys.diagnostics",),
     ("steps",),
@@ -61,11 +61,13 @@ ROOMS = {
         "src/recsys/tuning/coordination.py",
         "src/recsys/tuning/database.py",
         "src/recsys/tuning/database_errors.py",
+        "src/recsys/monitoring/archive.py",
     ],
+    "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
-    "sqlite3": ["src/recsys/serving/feedback.py"],
+    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/record.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
     "platformdirs": ["steps/support/entrypoint.py"],
@@ -274,8 +276,10 @@ def required(name: str = "requirements.txt") -> set[str]:
 def test_every_package_that_is_imported_is_pinned_in_requirements():
     ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
     testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
+    watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
     for paths, pinned in (
-        (set(CODE) - set(testing), required()),
+        (set(CODE) - set(testing) - set(watching), required()),
+        (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
     ):
         assert {PACKAGE_OF.get(name, name) for path in paths for name in tops(path)} - ours <= pinned

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 from recsys.data.preparation import Preparation
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
-from recsys.settings import OptionalFloat, OptionalInt, Settings
+from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
 
@@ -182,6 +182,9 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+_STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+
+
 class ServeParameters(_Registering, Limits):
     """Of `serve`."""
 
@@ -194,18 +197,59 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+    store: str = _STORE
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
     )
 
 
+class MonitorParameters(_Registering):
+    """Of `monitor`."""
+
+    store: str = _STORE
+    window: Seconds = Field("1d", description="how long a time is judged, such as 1h, 1d or 7d")  # type: ignore[assignment]
+    until: str = Field("now", min_length=1, description="end of that time: now, or as 2026-11-29T12:00")
+    every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 10m; none: once")
+    within: Seconds = Field(  # type: ignore[assignment]
+        "7d", description="feedback that names no request answers lists of at most so long ago"
+    )
+    like_threshold: OptionalFloat = Field(
+        None, description="a rating of at least this is a like; none: as the champion learnt"
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="most probable that any look at an unchanged version gives a false alarm"
+    )
+    page: bool = Field(True, description="also a page by Evidently, where it is installed")
+    export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
+
+
+class ForgetParameters(_Registering):
+    """Of `forget`."""
+
+    user: str = Field("", description="id of the person to remove from feedback and record")
+    store: str = _STORE
+    dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
+
+
 class DoctorParameters(_Step):
     """Of `doctor`."""
 
 
-StepName = Literal["prepare", "train", "tune", "evaluate", "promote", "rollback", "history", "serve", "main", "doctor"]
+StepName = Literal[
+    "prepare",
+    "train",
+    "tune",
+    "evaluate",
+    "promote",
+    "rollback",
+    "history",
+    "serve",
+    "monitor",
+    "forget",
+    "main",
+    "doctor",
+]
 STEPS: dict[StepName, type[Settings]] = {
     "main": MainParameters,
     "prepare": PrepareParameters,
@@ -216,5 +260,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "serve": ServeParameters,
+    "monitor": MonitorParameters,
+    "forget": ForgetParameters,
     "doctor": DoctorParameters,
 }

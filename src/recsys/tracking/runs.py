@@ -107,6 +107,11 @@ class Run:
         mlflow.log_text(text, path)
 
     @uninterrupted()
+    def log_file(self, path: Path) -> None:
+        """Log a file under its own name."""
+        mlflow.log_artifact(str(path))
+
+    @uninterrupted()
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
         # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
