@@ -44,6 +44,10 @@ def test_there_are_the_services_and_profiles():
         "minio": ["s3"],
         "pipeline": ["pipeline"],
         "serve": ["serve"],
+        "monitor": ["monitoring"],
+        "prometheus": ["monitoring"],
+        "alertmanager": ["monitoring"],
+        "grafana": ["monitoring"],
     }
     assert secrets()["COMPOSE_PROFILES"] == "open"  # what starts without further choice
 
@@ -51,7 +55,7 @@ def test_there_are_the_services_and_profiles():
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_safe_and_bounded(name):
     service = SERVICES[name]
-    assert re.fullmatch(r"[\w./-]+:(\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)", service["image"])
+    assert re.fullmatch(r"[\w./-]+:(v?\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)", service["image"])
     for port in service.get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -84,6 +88,11 @@ def test_what_must_last_is_on_named_volumes():
         ("minio", "minio", "/data"),
         ("pipeline", "data", "/data"),
         ("serve", "serving", "/data"),
+        ("monitor", "serving", "/serving"),
+        ("monitor", "data", "/data"),
+        ("prometheus", "prometheus", "/prometheus"),
+        ("alertmanager", "alertmanager", "/alertmanager"),
+        ("grafana", "grafana", "/var/lib/grafana"),
     }
     assert {volume for _, volume, _ in kept} == set(FILLED["volumes"])
 
@@ -105,7 +114,7 @@ def test_every_variable_is_in_the_example_and_every_one_of_the_example_is_used()
 def test_no_secret_stands_in_the_file_or_has_a_default():
     example = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if "=" in line and not line.startswith("#"))
     secret = {name for name in example if re.search(r"PASSWORD|SECRET", name)}
-    assert len(secret) == 7
+    assert len(secret) == 8
     assert {example[name] for name in secret} == {""}
     for name in secret:
         for default in re.findall(rf"\$\{{{name}:?-([^}}]*)\}}", TEXT):

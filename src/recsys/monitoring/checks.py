@@ -7,11 +7,12 @@ at most alpha in its life. An alarm needs a change that counts, too: one beyond 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from recsys.arrays import Flags, Floats
+from recsys.arrays import Codes, Flags, Floats
 from recsys.monitoring.estimates import (
     FEWEST_USERS,
     Difference,
@@ -41,7 +42,7 @@ class Window:
     scale: tuple[float, float]
     repeated: Flags  # (n,) of all events
     impossible: Flags  # (n,) of all events: their moment cannot be
-    event_users: Floats  # (n,) codes
+    event_users: Codes  # (n,)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _judge(check: Check, window: Window, reference: Rated | None, level: float) 
     nothing = Estimate(float("nan"), float("nan"), 0, 0)
     now, before, problem = nothing, nothing, ""
     try:
-        now, before = MEASURES[check.name](window, reference)
+        now, before = _measure(check.name, window, reference)
     except _MissingError as error:
         problem = str(error)
     if not problem and (now.rows < FEWEST_ROWS or now.users < FEWEST_USERS):
@@ -173,18 +174,12 @@ def _unit(name: str, window: Window) -> float:
     return 1.0
 
 
-def _needed(reference: Rated | None) -> Rated:
-    if reference is None:
-        raise _MissingError("the data that the version learnt from is gone, so there is nothing to compare with")
-    return reference
+def _mean(of: Callable[[Rated], Floats], known: bool = True) -> Callable[[Rated], Estimate]:
+    """The mean of something, of known users and items or of all."""
 
-
-def _both(of: Callable[[Rated], Floats], known: bool = True) -> Callable[[Window, Rated | None], tuple[Estimate, ...]]:
-    """The mean of something in the window and in the reference; of known users and items, or of all."""
-
-    def measure(window: Window, reference: Rated | None) -> tuple[Estimate, ...]:
-        pair = window.rated, _needed(reference)
-        return tuple(mean_over_users(of(rows), rows.users) for rows in (one.known if known else one for one in pair))
+    def measure(rated: Rated) -> Estimate:
+        rows = rated.known if known else rated
+        return mean_over_users(of(rows), rows.users)
 
     return measure
 
@@ -193,45 +188,58 @@ def _squares(rows: Rated) -> Floats:
     """Squared errors, less their mean error, beyond what was expected."""
     if np.isnan(rows.spread).any():
         raise _MissingError("the version says nothing of the spread of ratings, and its data is gone")
-    return np.asarray(np.square(rows.errors - rows.errors.mean()) - np.square(rows.spread), np.float64)
+    mean = rows.errors.mean() if len(rows) else 0.0
+    return np.asarray(np.square(rows.errors - mean) - np.square(rows.spread), np.float64)
 
 
-def _threshold(window: Window, reference: Rated | None) -> tuple[Estimate, ...]:
-    rows = window.rated
-    moved = rows.liked.astype(np.float64) - (rows.ratings >= window.like_threshold)
-    return mean_over_users(moved, rows.users), exactly(0.0)
+def _ranking(rated: Rated) -> Estimate:
+    """The realised AUC less the expected one."""
+    rows = rated.known
+    auc = auc_over_users(rows.like, rows.liked, rows.users)
+    if len(rows) and np.isnan(auc.value):
+        raise _MissingError("all ratings are likes, or none is")
+    return Estimate(auc.value - expected_auc(rows.like), auc.error, auc.rows, auc.users)
 
 
-def _ranking(window: Window, reference: Rated | None) -> tuple[Estimate, ...]:
-    found = []
-    for rows in (window.rated.known, _needed(reference).known):
-        auc = auc_over_users(rows.like, rows.liked, rows.users)
-        if np.isnan(auc.value):
-            raise _MissingError("all ratings are likes, or none is")
-        found.append(Estimate(auc.value - expected_auc(rows.like), auc.error, auc.rows, auc.users))
-    return tuple(found)
-
-
-def _of_events(name: str) -> Callable[[Window, Rated | None], tuple[Estimate, ...]]:
-    def measure(window: Window, reference: Rated | None) -> tuple[Estimate, ...]:
-        flags: Flags = getattr(window, name)
-        return mean_over_users(flags.astype(np.float64), window.event_users.astype(np.int64)), exactly(0.0)
-
-    return measure
-
-
-MEASURES: Mapping[str, Callable[[Window, Rated | None], tuple[Estimate, ...]]] = {
-    "rating_level": _both(lambda rows: rows.ratings, known=False),
-    "like_threshold": _threshold,
-    "new_users": _both(lambda rows: (rows.user_counts == 0).astype(np.float64), known=False),
-    "new_items": _both(lambda rows: (rows.item_counts == 0).astype(np.float64), known=False),
-    "duplicates": _of_events("repeated"),
-    "clock": _of_events("impossible"),
-    "rating_error": _both(lambda rows: rows.errors),
-    "like_share": _both(lambda rows: rows.liked - rows.like),
-    "error_size": _both(_squares),
+_COMPARED: Mapping[str, Callable[[Rated], Estimate]] = {
+    "rating_level": _mean(lambda rows: rows.ratings, known=False),
+    "new_users": _mean(lambda rows: (rows.user_counts == 0).astype(np.float64), known=False),
+    "new_items": _mean(lambda rows: (rows.item_counts == 0).astype(np.float64), known=False),
+    "rating_error": _mean(lambda rows: rows.errors),
+    "like_share": _mean(lambda rows: rows.liked - rows.like),
+    "error_size": _mean(_squares),
     "ranking": _ranking,
-    "item_popularity": _both(lambda rows: np.log2(rows.item_counts)),
-    "user_activity": _both(lambda rows: np.log2(rows.user_counts)),
+    "item_popularity": _mean(lambda rows: np.log2(rows.item_counts)),
+    "user_activity": _mean(lambda rows: np.log2(rows.user_counts)),
 }
-"""How each check measures the window, and what it is compared with; raises where something is missing."""
+"""What is measured in the window and in the reference alike; raises where something is missing."""
+
+
+@lru_cache(maxsize=64)  # it is the same for every window
+def _before(name: str, reference: Rated) -> Estimate:
+    return _COMPARED[name](reference)
+
+
+def _threshold(window: Window) -> Estimate:
+    rows = window.rated
+    return mean_over_users(rows.liked.astype(np.float64) - (rows.ratings >= window.like_threshold), rows.users)
+
+
+def _share(of: Callable[[Window], Flags]) -> Callable[[Window], Estimate]:
+    return lambda window: mean_over_users(of(window).astype(np.float64), window.event_users)
+
+
+_ABSOLUTE: Mapping[str, Callable[[Window], Estimate]] = {
+    "like_threshold": _threshold,
+    "duplicates": _share(lambda window: window.repeated),
+    "clock": _share(lambda window: window.impossible),
+}
+"""What is 0 where nothing is wrong."""
+
+
+def _measure(name: str, window: Window, reference: Rated | None) -> tuple[Estimate, Estimate]:
+    if name in _ABSOLUTE:
+        return _ABSOLUTE[name](window), exactly(0.0)
+    if reference is None:
+        raise _MissingError("the data that the version learnt from is gone, so there is nothing to compare with")
+    return _COMPARED[name](window.rated), _before(name, reference)

@@ -155,7 +155,7 @@ def watch(
         recommender.knowledge.scale,
         repeated[received],
         impossible[received],
-        feedback.users[received].astype(np.float64),
+        feedback.users[received],
     )
     findings = assess(window, reference.rated if reference else None, look, alpha)
     if reference is None:

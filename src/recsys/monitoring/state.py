@@ -7,8 +7,8 @@ from typing import Any
 
 from recsys.monitoring.report import REFERENCE, Report
 from recsys.runtime.files import write_atomically
+from recsys.serving.monitored import NAME
 
-NAME = "monitor.json"
 _MOST_LOOKS = 300  # of which the course is kept
 _NUMBERS = ("lists", "events", "ratings", "coverage", "gini", "novelty", "diversity", "unknown_users")
 

@@ -21,7 +21,7 @@ _PROBLEM = b"application/problem+json"
 
 
 def _metrics(service: Service, request: Request) -> Reply:
-    return Reply(exposition(), b"text/plain; version=0.0.4; charset=utf-8")
+    return Reply(exposition(service.monitored.samples()), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 # Method, path with * for a part, name in metrics, handler, what a key has to be for: nothing, reading or feedback.
@@ -56,6 +56,8 @@ ROUTES: tuple[tuple[str, str, str, Handler, str], ...] = (
     ("GET", "v1/models/*", "ready", pages.model_ready_v1, ""),
     ("POST", "v1/models/*:predict", "predict", scores.predict, "read"),
     ("GET", "metrics", "metrics", _metrics, "read"),
+    ("GET", "api/monitor", "monitor", pages.monitor, "read"),
+    ("GET", "status", "page", pages.status_page, ""),
     ("GET", "", "page", pages.page, ""),
     ("GET", "docs", "docs", pages.docs, ""),
     ("GET", "openapi.json", "docs", pages.openapi, ""),
@@ -122,9 +124,9 @@ class App:
         except Exception as error:
             reply = self._refusal(error)
         await self._send(send, request, reply)
-        metrics = self.service.metrics
-        metrics.requests(name, reply.status, reply.version, ARM if reply.version else "").inc()
-        metrics.seconds(name).observe(time.perf_counter() - started)
+        metrics, arm = self.service.metrics, ARM if reply.version else ""
+        metrics.requests(name, reply.status, reply.version, arm).inc()
+        metrics.seconds(name, reply.version, arm).observe(time.perf_counter() - started)
         return None
 
     def _check(self, request: Request, right: str) -> None:

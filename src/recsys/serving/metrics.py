@@ -1,9 +1,14 @@
 """Prometheus metrics, right over several processes: each writes files in PROMETHEUS_MULTIPROC_DIR, all are summed."""
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from recsys.serving.monitored import Sample
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -17,7 +22,7 @@ class Metrics:
             "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own
         )
         self._seconds = Histogram(
-            "recsys_request_seconds", "Seconds from request to reply", ["route"], buckets=_BUCKETS, registry=own
+            "recsys_request_seconds", "Seconds from request to reply", ["route", "version", "arm"], buckets=_BUCKETS, registry=own
         )
         self._lists = Counter("recsys_lists_total", "Lists by policy", ["policy", "version", "arm"], registry=own)
         self.unknown_users = Counter("recsys_unknown_users_total", "Requests for users unknown to it", registry=own)
@@ -37,7 +42,7 @@ class Metrics:
         )
         # A label's child is looked up under a lock: these are remembered.
         self.requests = cache(lambda *labels: self._requests.labels(*labels))
-        self.seconds = cache(lambda route: self._seconds.labels(route))
+        self.seconds = cache(lambda *labels: self._seconds.labels(*labels))
         self.lists = cache(lambda *labels: self._lists.labels(*labels))
 
     def serve(self, version: str, family: str, before: tuple[str, str] | None) -> None:
@@ -48,8 +53,24 @@ class Metrics:
         self._info.labels(version, family).set(1)
 
 
-def exposition() -> bytes:
-    """The sum over all processes, as Prometheus reads it."""
+def exposition(samples: Sequence[Sample] = ()) -> bytes:
+    """The sum over all processes, as Prometheus reads it, and gauges beside."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    beside = CollectorRegistry()
+    beside.register(_Given(samples))
+    return generate_latest(registry) + generate_latest(beside)
+
+
+class _Given(Collector):
+    """Gauges whose values are known."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, says, labels, value in self._samples:
+            family = families.setdefault(name, GaugeMetricFamily(name, says, labels=list(labels)))
+            family.add_metric([str(text) for text in labels.values()], value)
+        yield from families.values()

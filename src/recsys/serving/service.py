@@ -15,6 +15,7 @@ from recsys.serving.feedback import FeedbackStore
 from recsys.serving.form import open_form
 from recsys.serving.http import ProblemError
 from recsys.serving.metrics import Metrics
+from recsys.serving.monitored import Monitored
 from recsys.serving.record import Recorder
 from recsys.serving.settings import ServingSettings
 
@@ -51,6 +52,7 @@ class Service:
         self.folder = Path(settings.folder)
         self.store = FeedbackStore(self.folder / "feedback.db", settings.max_waiting)
         self.metrics = Metrics()
+        self.monitored = Monitored(self.folder)
         self.recorder = self._recorder() if settings.record else None
         self.served: Served | None = None
         self.pointer: dict[str, Any] = {}
