@@ -13,7 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 FILES = Path(__file__).resolve().parent.parent / "deploy" / "monitoring"
-SERVER, ALERTS, PROMETHEUS, WEBHOOK = "127.0.0.1:8000", "127.0.0.1:9093", "127.0.0.1:9090", "http://127.0.0.1:9099/alerts"
+SERVER, ALERTS, PROMETHEUS, WEBHOOK = (
+    "127.0.0.1:8000",
+    "127.0.0.1:9093",
+    "127.0.0.1:9090",
+    "http://127.0.0.1:9099/alerts",
+)
 _POLL_SECONDS = 0.2
 
 
@@ -71,8 +76,9 @@ def main() -> None:
     for command in started:
         with (folder / f"{Path(command[0]).name}.log").open("ab") as log:
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
-    print(f"Prometheus on http://{os.environ.get('PROMETHEUS_ADDRESS') or PROMETHEUS}, "
-          f"Alertmanager on http://{os.environ.get('RECSYS_ALERTMANAGER') or ALERTS}; logs in {folder}", flush=True)  # fmt: skip
+    named = (("PROMETHEUS_ADDRESS", PROMETHEUS), ("RECSYS_ALERTMANAGER", ALERTS))
+    at = [os.environ.get(name) or default for name, default in named]
+    print(f"Prometheus on http://{at[0]}, Alertmanager on http://{at[1]}; logs in {folder}", flush=True)
     while not stopped and all(process.poll() is None for process in processes):
         time.sleep(_POLL_SECONDS)
     failed = [process.args[0] for process in processes if process.poll() is not None]  # type: ignore[index]

@@ -40,10 +40,16 @@ class _Registering(_Step):
     )
 
 
+OnChange = Literal["warn", "refuse", "ignore"]
+
+
 class _Preparing(Preparation):
     memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+    on_change: OnChange = Field(
+        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
     )
 
 

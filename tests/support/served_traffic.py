@@ -107,10 +107,10 @@ def write(
     """
     n = len(given.ratings)
     catalogue = recommender.knowledge.item_ids.astype(str)
-    shown = random.choice(catalogue, (n, lists_of))
+    shown = random.choice(catalogue, (n, lists_of)).astype(object)
     place = random.integers(0, lists_of, n)
     shown[np.arange(n), place] = given.items.astype(str)
-    like = recommender.predict(np.repeat(given.users, lists_of), shown.ravel().astype(object)).like_probability
+    like = recommender.predict(np.repeat(given.users, lists_of), shown.ravel()).like_probability
     served = np.sort(random.uniform(since, until - 1000, n))
     received = served + random.uniform(10, 900, n)
     marker = random.integers(1 << 40)

@@ -22,7 +22,11 @@ class Metrics:
             "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own
         )
         self._seconds = Histogram(
-            "recsys_request_seconds", "Seconds from request to reply", ["route", "version", "arm"], buckets=_BUCKETS, registry=own
+            "recsys_request_seconds",
+            "Seconds from request to reply",
+            ["route", "version", "arm"],
+            buckets=_BUCKETS,
+            registry=own,
         )
         self._lists = Counter("recsys_lists_total", "Lists by policy", ["policy", "version", "arm"], registry=own)
         self.unknown_users = Counter("recsys_unknown_users_total", "Requests for users unknown to it", registry=own)
