@@ -76,7 +76,7 @@ def test_the_dashboard_has_its_ten_rows_and_no_panel_overlaps():
 
 def test_without_the_programs_it_says_what_to_type(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match="apt-get install .*prometheus-alertmanager"):
+    with pytest.raises(SystemExit, match=r"apt-get install .*prometheus-alertmanager"):
         watch.commands(tmp_path, {})
 
 
@@ -124,8 +124,9 @@ class Webhook:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """A server with keys that serves and was judged, and `make watch` over it: Prometheus's address, and the webhook."""
-    program("prometheus"), program("prometheus-alertmanager")
+    """A server with keys that serves and was judged, and `make watch` over it: Prometheus's address and the webhook."""
+    program("prometheus")
+    program("prometheus-alertmanager")
     folder = tmp_path_factory.mktemp("watched")
     served = Server(folder / "serving", workers=2, read_keys=("reader",), feedback_keys=("giver",))
     served.point_at(form(folder / "one"))
@@ -193,8 +194,7 @@ def test_every_expression_of_the_dashboard_finds_figures(watched):
             return EXPRESSIONS
 
     assert len(EXPRESSIONS) > 30
-    left = []
-    wait(lambda: not (left := empty()), lambda: f"figures for {left or empty()}")
+    wait(lambda: not empty(), lambda: f"figures for {empty()}")
     for expression in EXPRESSIONS:
         values = [float(one["value"][1]) for one in query(address, expression)]
         assert any(value == value for value in values), expression  # not all are NaN

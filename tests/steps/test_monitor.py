@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,8 +57,8 @@ def test_monitor_leaves_a_run_a_summary_and_what_the_server_shows(traffic, modul
     paths = module_store.artifacts(run)
     assert {"report.json", "measures.csv", "findings.csv", "plots/drift.png", "plots/traffic.png"} <= paths
     assert "evidently.html" in paths
-    page = module_store.client.download_artifacts(run.info.run_id, "evidently.html")
-    assert 100_000 < len(open(page, "rb").read()) <= 4_000_000
+    page = Path(module_store.client.download_artifacts(run.info.run_id, "evidently.html"))
+    assert 100_000 < page.stat().st_size <= 4_000_000
     content = json.loads((served / "monitor.json").read_text())
     looks = content["look"]
     assert content["about"]["family"] == "bias"
