@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 _DATA = ("prepare", "streaming", "training", "scoring")
-_FAMILIES = ("bayesian", "gpu", "scaling", "tuning")
+_FAMILIES = ("bayesian", "forward", "sparse", "gpu", "scaling", "tuning")
 _SERVICES = ("null_promotions", "promotion", "server", "serving")
 
 for name in (*_DATA, *_FAMILIES, *_SERVICES, "peers"):

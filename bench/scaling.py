@@ -62,6 +62,7 @@ def rank(folder: Path) -> None:
     from recsys.distributed.process_group import join_group
     from recsys.models.matrix_factorization.config import Config
     from recsys.models.matrix_factorization.distributed import fit_factors_distributed
+    from recsys.models.matrix_factorization.training import Problem
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     rows = Interactions(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("users", "items", "ratings")))
@@ -77,9 +78,9 @@ def rank(folder: Path) -> None:
         checkpoints = Checkpoints(folder / "checkpoints", "", group, 1e9)
         context = Context(group, checkpoints, job["sharding"])
         # PyTorch imports much only when it is used.
-        fit_factors_distributed(few, (100, 100), config, context=context, seed=0)
+        fit_factors_distributed(context, Problem(few, (100, 100), config, 0))
         context, before = Context(group, checkpoints, job["sharding"], beat=beat), forget_peak()
-        _, history, _ = fit_factors_distributed(rows, sizes, config, context=context, seed=0)
+        _, history, _ = fit_factors_distributed(context, Problem(rows, sizes, config, 0))
         steps = seen[-1][0] - seen[0][0]
         answer = {
             "seconds": [epoch.seconds for epoch in history],
@@ -136,10 +137,11 @@ def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int])
     """Print rows a second and bytes a step."""
     from recsys.models.matrix_factorization.config import Config
     from recsys.models.matrix_factorization.sgd import fit_factors
+    from recsys.models.matrix_factorization.training import Problem
 
     sizes = int(columns[0].max()) + 1, int(columns[1].max()) + 1
     given: dict[str, Any] = {**SETTINGS, "embedding_size": embedding_size, "epochs": epochs, "device": "cpu"}
-    _, history, _ = fit_factors(Interactions(*columns), sizes, Config(**given), seed=0)
+    _, history, _ = fit_factors(Problem(Interactions(*columns), sizes, Config(**given), 0))
     alone = len(columns[2]) / min(epoch.seconds for epoch in history[1:])
     batch = len(columns[2]) / -(-len(columns[2]) // int(SETTINGS["batch_size"]))  # rows of a step, on average
     rows = [["one process, without a group", "", f"{alone:,.0f}", "", "", "", "", ""]]

@@ -84,6 +84,8 @@ def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
         "user_id_ends": user_ends,
         "item_ids": item_ids,
         "item_id_ends": item_ends,
+        "titles": np.zeros(0, np.uint8),
+        "title_ends": np.zeros(n_items + 1, np.int64),
         "user_factors": (0.3 * random.standard_normal((n_users, RANK), np.float32)).astype(np.float16),
         "item_factors": 0.3 * random.standard_normal((n_items, RANK), np.float32),
         "user_bias": user_bias,

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from recsys.arrays import Floats
 from recsys.evaluation.bootstrap import Comparison, Correction, compare, correct
-from recsys.settings import Settings
+from recsys.settings import OptionalFloat, Settings
+from registry.forward import ForwardMeasures
+from registry.guards import Guard, list_drop_guards, lists_measured, popularity_guards
 
+Metric = Literal["auc", "ndcg_at_10"]
+LABELS: dict[Metric, str] = {"auc": "AUC", "ndcg_at_10": "nDCG@10"}
 PRODUCTION = "Production"
 _REPORTED_LEVEL = 0.95
 
@@ -17,7 +22,12 @@ _REPORTED_LEVEL = 0.95
 class Policy(Settings):
     """What a version must show to go to Production."""
 
-    min_gain: float = Field(0.0, ge=0, lt=1, description="least gain in AUC over the champion; a tie keeps it anyway")
+    metric: Metric = Field(
+        "auc", description="what decides: auc, or ndcg_at_10 where the product is the list; the guards hold for both"
+    )
+    min_gain: float = Field(
+        0.0, ge=0, lt=1, description="least gain in the metric over the champion; a tie keeps it anyway"
+    )
     confidence: float = Field(
         0.0,
         ge=0,
@@ -35,7 +45,26 @@ class Policy(Settings):
         description="guard: per-user AUC may be this much below the champion's, and more where the interval of the "
         "difference does not exclude this much",
     )
+    max_forward_drop: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="guard: AUC on the newest ratings, of all and of known users and items, may be this much below the "
+        "champion's, and more where the interval of the difference does not exclude this much",
+    )
     beat_bias: bool = Field(True, description="guard: AUC must be above that of the bias baseline")
+    beat_popularity: bool = Field(
+        True,
+        description="guard: nDCG@10 of a version's lists must be above that of listing what is popular, and with "
+        "confidence surely so; a version that makes no lists is not held to it",
+    )
+    max_ndcg_drop: OptionalFloat = Field(
+        None,
+        ge=0,
+        le=1,
+        description="guard: nDCG@10 of lists may be this much below the champion's, and more where the interval of "
+        "the difference does not exclude this much; none: lists are not compared",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +72,9 @@ class Candidate:
     """A version and how it did on the test set that all are compared on.
 
     `problem` says why it cannot be chosen, whatever its numbers. `replicates` of its AUC and `user_replicates` of its
-    per-user AUC are those of `recsys.evaluation.bootstrap`.
+    per-user AUC are those of `recsys.evaluation.bootstrap`, so are `list_replicates` of the nDCG@10 of its lists, and
+    `list_gains` of how much that is above what is popular. `forward` is what its training measured on its newest rows.
+    `metric` is what decides.
     """
 
     number: int
@@ -53,23 +84,25 @@ class Candidate:
     problem: str | None = None
     replicates: Floats | None = None
     user_replicates: Floats | None = None
+    list_replicates: Floats | None = None
+    list_gains: Floats | None = None
+    forward: ForwardMeasures | None = None
+    metric: Metric = "auc"
+
+    @property
+    def value(self) -> float:
+        """The metric that decides."""
+        return self.metrics[self.metric]
+
+    @property
+    def drawn(self) -> Floats | None:
+        """The replicates of that metric."""
+        return self.replicates if self.metric == "auc" else self.list_replicates
 
     @property
     def name(self) -> str:
         """For people."""
         return f"version {self.number} ({self.family})"
-
-
-@dataclass(frozen=True)
-class Guard:
-    """A condition and how a version stands to it; `interval` is that of `value`, where it decides."""
-
-    name: str
-    passed: bool
-    value: float
-    limit: float
-    failure: str
-    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +168,7 @@ def decide(
     scale: tuple[float, float],
     test_rows: int,
 ) -> Decision:
-    """Choose the highest AUC on the same test rows among those that pass the guards and show their gain.
+    """Choose the highest AUC, or what else decides, on the same test rows among those that pass and show their gain.
 
     A tie keeps the champion. A champion that is itself unfit is replaced by the best that is fit.
 
@@ -144,6 +177,7 @@ def decide(
         scale: lowest and highest rating.
         test_rows: on how many ratings all were measured.
     """
+    candidates = [replace(candidate, metric=policy.metric) for candidate in candidates]
     holder = next((c for c in candidates if c.number == champion), None)
     # Only a champion that is fit can be compared with: one that learnt from test rows would look too good.
     unfit = _assess(holder, None, policy, scale).problem if holder else "it is gone"
@@ -158,7 +192,7 @@ def decide(
     if not fit:
         return Decision(None, champion, "no version is fit for Production, nothing is changed", assessed)
     best = max(fit, key=_rank).candidate
-    measured = f"AUC {best.metrics['auc']:.4f} {where}"
+    measured = f"{LABELS[policy.metric]} {best.value:.4f} {where}"
     if champion is None:
         reason = f"{best.name} goes to Production: {measured}, the highest, and there was no version before"
     else:
@@ -167,44 +201,56 @@ def decide(
 
 
 def _against(incumbent: Candidate, assessed: tuple[Assessment, ...], where: str) -> Decision:
-    auc = incumbent.metrics["auc"]
-    # One with a higher AUC may have been refused; its reason is then worth telling.
-    higher = sorted((a for a in assessed if a.candidate.metrics.get("auc", 0) > auc), key=_rank, reverse=True)
+    value, label = incumbent.value, LABELS[incumbent.metric]
+    # A higher one may have been refused; its reason is then worth telling.
+    higher = [a for a in assessed if a.candidate.metrics.get(incumbent.metric, 0) > value]
+    higher.sort(key=_rank, reverse=True)
     best = next((a for a in higher if a.problem is None), None)
     if best is None:
-        reason = f"{incumbent.name} stays in Production: AUC {auc:.4f} {where}, "
+        reason = f"{incumbent.name} stays in Production: {label} {value:.4f} {where}, "
         if higher:
             other = higher[0].candidate
-            reason += f"because {other.name} with {other.metrics['auc']:.4f} is refused: {higher[0].problem}"
+            reason += f"because {other.name} with {other.value:.4f} is refused: {higher[0].problem}"
         else:
             reason += "because no other version's is higher"
         return Decision(incumbent.number, incumbent.number, reason, assessed)
     winner = best.candidate
     reason = (
-        f"{winner.name} replaces {incumbent.name}: AUC {winner.metrics['auc']:.4f} against {auc:.4f} {where}, "
+        f"{winner.name} replaces {incumbent.name}: {label} {winner.value:.4f} against {value:.4f} {where}, "
         f"{_gain(best, incumbent)}"
     )
     return Decision(winner.number, incumbent.number, reason, assessed)
 
 
 def _rank(assessment: Assessment) -> tuple[float, int]:
-    """By AUC; of those with one AUC the oldest, so that repeating changes nothing."""
-    return assessment.candidate.metrics["auc"], -assessment.candidate.number
+    """By what decides; of equal ones the oldest, so that repeating changes nothing."""
+    return assessment.candidate.value, -assessment.candidate.number
 
 
 def _assess(
     candidate: Candidate, incumbent: Candidate | None, policy: Policy, scale: tuple[float, float]
 ) -> Assessment:
     metrics = candidate.metrics
-    problem = candidate.problem or _undefined(metrics)
+    problem = candidate.problem or _undefined(metrics, policy.metric)
     if problem:
         return Assessment(candidate, problem=problem)
     guards = [_rmse_guard(metrics["rmse"], policy.max_rmse * (scale[1] - scale[0]) / 4)]
     if policy.beat_bias:
         guards.append(_bias_guard(metrics["auc"], metrics.get("baseline_bias_auc", float("nan"))))
+    if policy.beat_popularity:
+        guards += popularity_guards(metrics, candidate.list_gains, level=_level(policy), confidence=policy.confidence)
     comparison = None
     if incumbent is not None and incumbent is not candidate:
-        guards += _per_user_guards(candidate, incumbent, policy)
+        guards += _per_user_guards(candidate, incumbent, policy) + _forward_guards(candidate, incumbent, policy)
+        guards += list_drop_guards(
+            metrics,
+            candidate.list_replicates,
+            incumbent.metrics,
+            incumbent.list_replicates,
+            number=incumbent.number,
+            drop=policy.max_ndcg_drop,
+            level=_level(policy),
+        )
         comparison = _compare(candidate, incumbent, _level(policy))
     failed = [guard.failure for guard in guards if not guard.passed]
     return Assessment(candidate, tuple(guards), comparison, problem="; ".join(failed) or None)
@@ -214,13 +260,13 @@ def _weigh(assessed: tuple[Assessment, ...], incumbent: Candidate, policy: Polic
     """Correct the gains of all that could be chosen for their number, and refuse those that lack evidence."""
     compared = [a for a in assessed if a.problem is None and a.comparison is not None]
     gains = np.array([a.comparison.difference for a in compared if a.comparison])
-    replicates = [a.candidate.replicates - incumbent.replicates for a in compared]  # type: ignore[operator]
+    replicates = [a.candidate.drawn - incumbent.drawn for a in compared]  # type: ignore[operator]
     corrections = correct(gains, np.array(replicates), level=_level(policy))
     found = {a.candidate.number: correction for a, correction in zip(compared, corrections, strict=True)}
     weighed = [replace(a, correction=found.get(a.candidate.number)) for a in assessed]
     return tuple(
         replace(a, problem=_lacking_evidence(a, incumbent, policy))
-        if a.problem is None and a.candidate.metrics["auc"] > incumbent.metrics["auc"]
+        if a.problem is None and a.candidate.value > incumbent.value
         else a
         for a in weighed
     )
@@ -231,13 +277,12 @@ def _level(policy: Policy) -> float:
 
 
 def _compare(candidate: Candidate, other: Candidate, level: float) -> Comparison | None:
-    if candidate.replicates is None or other.replicates is None:
+    if candidate.drawn is None or other.drawn is None:
         return None
-    aucs = candidate.metrics["auc"], other.metrics["auc"]
-    return compare(aucs[0], candidate.replicates, aucs[1], other.replicates, level=level)
+    return compare(candidate.value, candidate.drawn, other.value, other.drawn, level=level)
 
 
-def _undefined(metrics: dict[str, float]) -> str | None:
+def _undefined(metrics: dict[str, float], metric: Metric) -> str | None:
     """All numbers finite and within their range, or no candidate."""
     if not metrics:
         return "it was not measured"
@@ -245,6 +290,8 @@ def _undefined(metrics: dict[str, float]) -> str | None:
         value = metrics.get(name, float("nan"))
         if not np.isfinite(value):
             return f"its {name.upper()} is undefined on this test set"
+    if metric == "ndcg_at_10" and not lists_measured(metrics):
+        return "its lists cannot be compared: it makes none, or nobody likes anything here (metric=ndcg_at_10)"
     for name, value in metrics.items():
         if not np.isfinite(value):
             return f"its {name} is {value}"
@@ -265,27 +312,55 @@ def _bias_guard(value: float, limit: float) -> Guard:
 
 def _per_user_guards(candidate: Candidate, incumbent: Candidate, policy: Policy) -> list[Guard]:
     """Refuse what is surely worse for users: by more than the drop as measured, and by all of its interval."""
-    name, drop = "max_auc_per_user_drop", policy.max_auc_per_user_drop
-    value, other = (found.metrics.get("auc_per_user") for found in (candidate, incumbent))
+    values = candidate.metrics.get("auc_per_user"), incumbent.metrics.get("auc_per_user")
+    replicates = candidate.user_replicates, incumbent.user_replicates
+    guard = _drop_guard("max_auc_per_user_drop", "per-user AUC", values, replicates, incumbent, policy)
+    return [guard] if guard else []  # none: no user has both classes
+
+
+def _forward_guards(candidate: Candidate, incumbent: Candidate, policy: Policy) -> list[Guard]:
+    """Likewise what is surely worse on the newest ratings; none where the two were measured on different ones."""
+    mine, other = candidate.forward, incumbent.forward
+    if mine is None or other is None or mine.digest != other.digest:
+        return []
+    found = []
+    for rows, key, said in (
+        ("", "forward_auc", "forward AUC"),
+        (" of known", "forward_warm_auc", "forward AUC of known users and items"),
+    ):
+        values = mine.metrics.get(key), other.metrics.get(key)
+        replicates = mine.replicates.get(key), other.replicates.get(key)
+        guard = _drop_guard("max_forward_drop", said, values, replicates, incumbent, policy)
+        found += [replace(guard, name=guard.name + rows)] if guard else []
+    return found
+
+
+def _drop_guard(
+    name: str,
+    said: str,
+    values: tuple[float | None, float | None],
+    replicates: tuple[Floats | None, Floats | None],
+    incumbent: Candidate,
+    policy: Policy,
+) -> Guard | None:
+    """Whether the first value is not surely more below the second than the setting `name` allows; None without both."""
+    (value, other), (own, others) = values, replicates
     if value is None or other is None:
-        return []  # no user has both classes: it exists for nobody
+        return None
+    drop: float = getattr(policy, name)
     passed, interval, shown = value >= other - drop, None, ""
-    if candidate.user_replicates is not None and incumbent.user_replicates is not None:
-        replicates = candidate.user_replicates, incumbent.user_replicates
-        found = compare(value, replicates[0], other, replicates[1], level=_level(policy))
-        if found is not None:
-            passed = passed or found.high >= -drop
-            interval = other + found.low, other + found.high
-            shown = f" ({found.level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
-    failure = (
-        f"its per-user AUC {value:.4f} is more than {drop:g} below version {incumbent.number}'s {other:.4f}{shown}"
-    )
-    return [Guard(name, passed, value, other - drop, f"{failure} ({name})", interval)]
+    found = None if own is None or others is None else compare(value, own, other, others, level=_level(policy))
+    if found is not None:
+        passed = passed or found.high >= -drop
+        interval = other + found.low, other + found.high
+        shown = f" ({found.level:.0%} interval of the difference {found.low:+.4f} to {found.high:+.4f})"
+    failure = f"its {said} {value:.4f} is more than {drop:g} below version {incumbent.number}'s {other:.4f}{shown}"
+    return Guard(name, passed, value, other - drop, f"{failure} ({name})", interval)
 
 
 def _lacking_evidence(better: Assessment, incumbent: Candidate, policy: Policy) -> str | None:
-    """Why a higher AUC is not enough; None where it is."""
-    gain = better.candidate.metrics["auc"] - incumbent.metrics["auc"]
+    """Why a higher value is not enough; None where it is."""
+    gain = better.candidate.value - incumbent.value
     if gain < policy.min_gain:
         return f"its gain of {_gain(better, incumbent)} is below min_gain={policy.min_gain:g}"
     if policy.confidence and (better.correction is None or better.correction.low <= 0):
@@ -294,7 +369,7 @@ def _lacking_evidence(better: Assessment, incumbent: Candidate, policy: Policy) 
 
 
 def _gain(better: Assessment, incumbent: Candidate) -> str:
-    gain = better.candidate.metrics["auc"] - incumbent.metrics["auc"]
+    gain = better.candidate.value - incumbent.value
     comparison = better.comparison
     if comparison is None:
         return f"{gain:+.4f} (no interval: too few users)"

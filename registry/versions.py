@@ -24,6 +24,7 @@ from recsys.runtime.interruption import uninterrupted
 from recsys.serving.pyfunc_model import ARTIFACT
 from recsys.tracking.retry import retry_mlflow
 from recsys.tracking.runs import all_pages
+from registry.forward import ForwardMeasures, describe_forward, read_forward
 
 MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`. "
@@ -68,6 +69,11 @@ class Version:
     def model_id(self) -> str | None:
         """The logged model behind the version."""
         return self.source.removeprefix("models:/") if self.source.startswith("models:/m-") else None
+
+    @property
+    def forward(self) -> ForwardMeasures | None:
+        """How its training did on the newest of its rows; None where that was not measured."""
+        return read_forward(self.tags)
 
     def metrics_on(self, test_digest: str) -> dict[str, float] | None:
         """The metrics recorded for a test set, None where the version was not evaluated on it as served."""
@@ -226,6 +232,12 @@ def record_metrics(
     return find_or_raise_version(version.name, version.number)
 
 
+@uninterrupted()
+def tag(version: Version, key: str, value: str) -> None:
+    """Write a tag of a version."""
+    MlflowClient().set_model_version_tag(version.name, str(version.number), key, value)
+
+
 def _pack(deviations: Floats) -> str:
     return base64.b64encode(deviations.astype("<f2").tobytes()).decode()
 
@@ -246,6 +258,8 @@ def describe(tags: Mapping[str, str]) -> str:
         lines.append("An earlier release measured it in another way; `promote` measures it again.")
     lines.append(f"Trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).")
     lines.append(f"On the validation rows, before learning from them too: {validation}.")
+    if forward := read_forward(tags):
+        lines.append(f"Before that, {describe_forward(forward.metrics)}.")
     lines.append(f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.")
     return "\n\n".join(lines)
 

@@ -16,7 +16,7 @@ from recsys.errors import InputError
 from steps import PROJECT
 from steps.support.entrypoint import data_folder, run_step, tracking_uri
 from steps.support.parameters import DoctorParameters
-from steps.support.runs import made_by
+from steps.support.runs import made_by, name_own_run
 
 _CONNECT_SECONDS = 5
 _ASK = "ask the server's administrator for the role that may write (docs/server.md, Login)"
@@ -107,6 +107,7 @@ def _writing_checks() -> Iterator[Check]:
     yield "database", database
     if not opened:
         return
+    name_own_run("doctor")
     try:
         yield "artifacts", artifacts
         yield "registry", registry

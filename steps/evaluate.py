@@ -10,6 +10,7 @@ from recsys.settings import parse_settings
 from steps.prepare import prepare_once, prepared_folder
 from steps.support.entrypoint import run_step
 from steps.support.runs import open_run
+from steps.support.stages import stage
 
 if TYPE_CHECKING:
     from registry.versions import Version
@@ -31,10 +32,12 @@ def evaluate(parameters: Any) -> "Version":
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
     from recsys.evaluation import bootstrap, evaluator, plots
-    from registry import versions
+    from registry import list_replicates, probe, versions
 
-    recommender = versions.load_version(version)
-    measured = evaluator.evaluate(recommender, dataset)
+    with stage(f"evaluate version {version.number}"):
+        recommender = versions.load_version(version)
+        probe.record(version, recommender)
+        measured = evaluator.evaluate(recommender, dataset)
     run.log_dataset(dataset, "test")
     run.set_tags({"model_type": str(version.family), "version": str(version.number), "data_version": dataset.digest})
     if version.model_id:
@@ -42,15 +45,29 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     else:
         run.log_metrics(measured.metrics)
     run.log_figures(plots.evaluation_plots(measured))
-    run.log_json({"metrics": measured.metrics, "undefined": measured.undefined}, "evaluation.json")
+    errors = measured.lists.errors if measured.lists else {}
+    described = {"metrics": measured.metrics, "undefined": measured.undefined, "standard_errors": errors}
+    run.log_json(described, "evaluation.json")
     scored = dataset.test.users, dataset.user_ids, measured.liked, measured.predictions.like_probability
     digest = dataset.test_digest
     replicates = bootstrap.replicate_auc(*scored, test_digest=digest)
     user_replicates = bootstrap.replicate_user_auc(*scored, test_digest=digest)
+    if measured.lists is not None and measured.popular is not None:
+        ndcgs = measured.lists.ndcg, measured.lists.ndcg - measured.popular
+        drawn = [
+            bootstrap.replicate_mean(
+                dataset.test.users, dataset.user_ids, measured.lists.users, values, test_digest=digest
+            )
+            for values in ndcgs
+        ]
+        list_replicates.record_list_replicates(version, digest, list_replicates.ListReplicates(*drawn))
     recorded = versions.record_metrics(version, digest, measured.metrics, replicates, user_replicates)
     names = ("rmse", "mae", "auc", "auc_per_user")
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
-    print(f"version {version.number} ({version.family}) on {len(measured.rows):,} test ratings: {shown}")
+    said = f"version {version.number} ({version.family}) on {len(measured.rows):,} test ratings: {shown}"
+    print(said)
+    run.describe(said)
+    _print_lists(measured.metrics)
     timed = [f"{name} {measured.metrics[f'timed_{name}']:.4f}" for name in names if f"timed_{name}" in measured.metrics]
     if timed:
         print(f"note: asked with the moments of the test ratings, which a server is not: {', '.join(timed)}")
@@ -60,6 +77,19 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     for name, reason in measured.undefined.items():
         print(f"note: {name} is undefined: {reason}")
     return recorded
+
+
+def _print_lists(metrics: dict[str, float]) -> None:
+    if "ndcg_at_10" not in metrics:
+        return
+    whose = (
+        "its lists" if metrics["makes_lists"] else "it makes no lists; all items ranked by the probability of a like"
+    )
+    popular = max(metrics.get(f"baseline_{name}_ndcg_at_10", 0.0) for name in ("most_popular", "most_liked"))
+    print(
+        f"{whose}: nDCG@10 {metrics['ndcg_at_10']:.4f} (standard error {metrics['ndcg_at_10_error']:.4f}, "
+        f"{metrics['ranked_users']:,.0f} users), listing what is popular {popular:.4f}"
+    )
 
 
 def _dataset(version: "Version", given: dict[str, str], folder: str) -> Dataset:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from steps.support.decision_record import UNFINISHED, find_decisions
 from steps.support.entrypoint import run_step
 from steps.support.parameters import HistoryParameters
+from steps.support.runs import name_own_run
 
 if TYPE_CHECKING:
     from registry.transitions import State
@@ -17,6 +18,7 @@ def history(parameters: HistoryParameters) -> list[dict[str, str]]:
     """Print the versions that were in Production, each with its time and reason; gives their records."""
     from registry import transitions, versions
 
+    name_own_run("history")
     name = parameters.model_name
     state = transitions.read_state(name)
     if not state.versions:
@@ -24,7 +26,8 @@ def history(parameters: HistoryParameters) -> list[dict[str, str]]:
     records = find_decisions(name)
     changes = effective_changes(records, state.champion)
     print(f"{name}: who was in Production (times are UTC)\n")
-    for record, until in zip(changes, [r["at"] for r in changes[1:]] + ["now"], strict=True):
+    ends = [record["at"] for record in changes[1:]] + ["now"]
+    for record, until in zip(changes, ends, strict=False):  # no change, and nothing that could end
         print(f"{_time(record['at'])} to {_time(until):<16}  version {record['to']}, by {record['author']}")
         print(f"    {record['decision']}{' (interrupted, and finished by the next)' * _interrupted(record)}")
     _print_present(state, changes)

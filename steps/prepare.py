@@ -10,9 +10,10 @@ from recsys.data.movielens import KNOWN, obtain
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
-from steps.support.entrypoint import data_folder, run_step
+from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import OnChange, PrepareParameters
 from steps.support.runs import open_run
+from steps.support.stages import stage
 
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
@@ -25,14 +26,16 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
-        dataset = builder.prepare(
-            source,
-            preparation,
-            prepared_folder(),
-            gigabytes=gigabytes_of(parameters.memory),
-            check=lambda new: _compare(new, parameters.on_change, run),
-        )
+        with stage(f"prepare {Path(preparation.ratings).name}"):
+            dataset = builder.prepare(
+                source,
+                preparation,
+                prepared_folder(),
+                gigabytes=gigabytes_of(parameters.memory),
+                check=lambda new: _compare(new, parameters.on_change, run),
+            )
         _announce(dataset)
+        run.describe(_summary(dataset), f"prepare {Path(preparation.ratings).name}")
         run.log_metrics(_counts(dataset))
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
         run.log_dataset(dataset, "preparation")
@@ -88,7 +91,7 @@ def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:
         return obtain(preparation.ratings, data_folder() / "downloads"), preparation
-    path = (Path(folder) / Path(preparation.ratings).expanduser()).absolute()
+    path = given_path(folder, preparation.ratings, "ratings").absolute()
     return path, preparation.model_copy(update={"ratings": str(path)})
 
 
@@ -97,15 +100,22 @@ def _announce(dataset: Dataset) -> None:
     if dataset.reused:
         print(f"reused {dataset.folder}: same ratings, same parameters")
         return
-    sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items() if count)
     print(
-        f"prepared {dataset.folder}: {manifest['ratings']:,} ratings ({sizes}) of {manifest['users']:,} users on "
-        f"{manifest['items']:,} items, from {manifest['scale'][0]:g} to {manifest['scale'][1]:g}; dropped "
-        f"{dropped or 'none'} of {manifest['rows_read']:,} rows read"
+        f"prepared {dataset.folder}: {_summary(dataset)}; dropped {dropped or 'none'} of {manifest['rows_read']:,} "
+        "rows read"
     )
     for note in manifest["notes"]:
         print(f"note: {note}")
+
+
+def _summary(dataset: Dataset) -> str:
+    manifest = dataset.manifest
+    sizes = ", ".join(f"{manifest['sizes'][part]:,} {part}" for part in PARTS)
+    return (
+        f"{manifest['ratings']:,} ratings ({sizes}) of {manifest['users']:,} users on {manifest['items']:,} items, "
+        f"from {manifest['scale'][0]:g} to {manifest['scale'][1]:g}"
+    )
 
 
 def _counts(dataset: Dataset) -> dict[str, float]:

@@ -78,6 +78,7 @@ class _Chooser:
         return decision
 
     def _candidate(self, version: "Version", state: "State") -> "Candidate":
+        from registry.list_replicates import list_replicates_on
         from registry.policy import Candidate
 
         family = version.family or "unknown"
@@ -85,7 +86,7 @@ class _Chooser:
             return Candidate(version.number, family, version.stage, {}, "it was not registered by recsys")
         digest = self.dataset.test_digest
         metrics = version.metrics_on(digest)
-        measured = metrics is not None and version.replicates_on(digest) is not None and "seen_rows" in metrics
+        measured = metrics is not None and version.replicates_on(digest) is not None and "makes_lists" in metrics
         if not measured and version.number not in self._unmeasurable:
             try:
                 with open_run(f"evaluate version {version.number}") as run:
@@ -94,8 +95,19 @@ class _Chooser:
             except InputError as error:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
-        replicates = version.replicates_on(digest), version.user_replicates_on(digest)
-        return Candidate(version.number, family, version.stage, metrics or {}, problem, *replicates)
+        lists = list_replicates_on(version, digest)
+        return Candidate(
+            version.number,
+            family,
+            version.stage,
+            metrics or {},
+            problem,
+            replicates=version.replicates_on(digest),
+            user_replicates=version.user_replicates_on(digest),
+            list_replicates=lists.ndcg if lists else None,
+            list_gains=lists.gain if lists else None,
+            forward=version.forward,
+        )
 
     def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
         asked = self.parameters.version

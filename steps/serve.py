@@ -5,19 +5,28 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from recsys.data import movielens
+from recsys.data.titles import read_titles
 from recsys.errors import InputError
+from recsys.runtime.files import digest_file
 from recsys.serving.follower import Champion, Follower
+from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
+from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
-from steps.support.entrypoint import run_step
+from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
     from registry.transitions import State
+    from registry.versions import Version
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
+_DATABASE = "RECSYS_FEEDBACK_DATABASE"
+_SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -33,6 +42,7 @@ def serve(parameters: ServeParameters) -> None:
         read_keys=read,
         feedback_keys=feedback,
     )
+    url = _database(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -44,11 +54,23 @@ def serve(parameters: ServeParameters) -> None:
     port = listening.getsockname()[1]
     print(f"serving {parameters.model_name} on http://{parameters.host}:{port} by {parameters.workers} workers")
     sys.stdout.flush()
-    threading.Thread(target=follower.run, args=(stop, parameters.poll), daemon=True).start()
+    threads = [threading.Thread(target=follower.run, args=(stop, parameters.poll), daemon=True)]
+    if url:
+        threads.append(threading.Thread(target=_share, args=(folder / FEEDBACK, url, stop)))
+    for thread in threads:
+        thread.start()
     try:
         supervisor.run(stop)
     finally:
         stop.set()
+        for thread in threads[1:]:
+            thread.join(_SHARING_SECONDS)
+
+
+def _share(path: Path, url: str, stop: threading.Event) -> None:
+    from recsys.serving.sharing import Sharing  # SQLAlchemy is needed here only
+
+    Sharing(path, url).run(stop)
 
 
 class _Registry:
@@ -58,6 +80,9 @@ class _Registry:
         self._parameters = parameters
         self._connected = False
         self._told = ""
+        self._titles: dict[str, tuple[dict[str, str], str]] = {}
+        if parameters.items not in ("auto", "none", *movielens.KNOWN):
+            self._titles[parameters.items] = self._read_titles(parameters.items)  # a wrong table is told at once
 
     def find(self) -> Champion | None:
         """The champion, None where there is none."""
@@ -71,26 +96,50 @@ class _Registry:
         if version is None:
             self._tell(f"model {state.name!r} has no champion yet; it is served once promote has chosen one")
             return None
-        return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}")
+        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}"
+        return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}-{made}")
 
     def make(self, champion: Champion, place: Path) -> None:
         """Make the served form of a version."""
         from recsys.serving.compact import make_form
-        from registry import versions
+        from registry import probe, versions
 
         parameters, state = self._parameters, self._state()
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
         about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
+        recommender = versions.load_version(version)
+        probe.check(version, recommender)
         form = make_form(
-            versions.load_version(version), place, about, rank=parameters.rank, max_loss=parameters.max_loss
+            recommender,
+            place,
+            about,
+            rank=parameters.rank,
+            max_loss=parameters.max_loss,
+            titles=self._titles_of(version)[0],
         )
         loss = form.about["loss"]
         self._tell(
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "
             f"{loss['probability_rmse']:.4f} (root mean square)"
         )
+
+    def _titles_of(self, version: "Version") -> tuple[dict[str, str], str]:
+        """Titles by item id, and a mark by which a form with other titles is known to be another."""
+        asked = self._parameters.items
+        source = version.tags.get("ratings", "") if asked == "auto" else asked
+        if source not in self._titles:
+            self._titles[source] = self._read_titles(source)
+        return self._titles[source]
+
+    def _read_titles(self, source: str) -> tuple[dict[str, str], str]:
+        path: Path | None = None
+        if source in movielens.KNOWN:
+            path = movielens.obtain_titles(source, data_folder() / "downloads")
+        elif self._parameters.items not in ("auto", "none"):
+            path = Path(self._parameters.folder, source).expanduser()
+        return ({}, "") if path is None else (read_titles(path), f"-t{digest_file(path)[:8]}")
 
     def _state(self) -> "State":
         from registry import transitions
@@ -107,7 +156,7 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
     """Keys for reading and for feedback, from the file or the environment; raises InputError for a line of neither."""
     if not parameters.keys:
         return _split(os.environ.get(_READ, "")), _split(os.environ.get(_FEEDBACK, ""))
-    path = Path(parameters.folder, parameters.keys).expanduser()
+    path = given_path(parameters.folder, parameters.keys, "keys")
     found: dict[str, list[str]] = {"read": [], "feedback": []}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -121,6 +170,23 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
             raise InputError(f"{path}:{number}: a line `read KEY` or `feedback KEY` is needed")
         found[right].append(key.strip())
     return tuple(found["read"]), tuple(found["feedback"])
+
+
+def _database(given: str) -> str:
+    """The URL of the team's database, empty where there is none; raises InputError."""
+    url = given or os.environ.get(_DATABASE, "")
+    where = "parameter 'database'" if given else _DATABASE
+    if given and has_password(given):
+        raise InputError(
+            f"{where}: a password on a command line can be read by every user of the machine, got {masked(given)!r}; "
+            f"pass the URL in the environment variable {_DATABASE} instead"
+        )
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("mysql+pymysql", "mariadb+pymysql") or not parts.hostname or len(parts.path) < 2):
+        raise InputError(
+            f"{where}: a URL such as mysql+pymysql://user:password@host:3306/recsys is needed, got {masked(url)!r}"
+        )
+    return url
 
 
 def _split(text: str) -> tuple[str, ...]:

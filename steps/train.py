@@ -14,6 +14,7 @@ from steps.support.distributed import fitting_together
 from steps.support.entrypoint import read_params, run_step
 from steps.support.parameters import TrainParameters
 from steps.support.runs import made_by, open_run
+from steps.support.stages import Stage, stage
 
 if TYPE_CHECKING:
     from recsys.models.base.recommender import Recommender
@@ -69,34 +70,42 @@ def _train_and_register(
     fit_all: "FitAll | None" = None,
 ) -> "Version":
     from recsys.evaluation import evaluator, plots
+    from recsys.evaluation.forward import evaluate_forward
     from recsys.training import out_of_core, trainer
     from registry import versions
+    from registry.forward import describe_forward, forward_tags
 
     family = parameters.family
-    history = History(run)
     gigabytes = gigabytes_of(parameters.memory)
-    if out_of_core.is_needed(family, dataset, gigabytes):
+    streamed = out_of_core.is_needed(family, dataset, gigabytes)
+    if streamed:
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
-    done = trainer.train(
-        family,
-        dataset,
-        config,
-        seed=parameters.seed,
-        refit=parameters.refit,
-        report=history.report,
-        gigabytes=gigabytes,
-        fit_all=fit_all,
-    )
+    with stage(f"train {family}") as under_way:
+        history = History(run, under_way)
+        done = trainer.train(
+            family,
+            dataset,
+            config,
+            seed=parameters.seed,
+            refit=parameters.refit,
+            report=history.report,
+            gigabytes=gigabytes,
+            fit_all=fit_all,
+            forward=parameters.forward,
+        )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
+    forward = evaluate_forward(done.forward.recommender, done.forward.dataset) if done.forward else None
     run.log_figures({"validation_confusion_matrix.png": plots.confusion(measured)})
     history.log_plot()
     run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
     _log_importances(run, done.final)
     model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
-    run.log_model_metrics({**validation, "training_rows": len(done.final.knowledge.seen)}, model_id, dataset)
+    logged = validation | (forward.metrics if forward else {}) | {"training_rows": len(done.final.knowledge.seen)}
+    run.log_model_metrics(logged, model_id, dataset)
     tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
+    tags |= forward_tags(forward) if forward else {}
 
     def register() -> "Version":
         return versions.register(run.run_id, model_id, parameters.model_name, tags)
@@ -104,7 +113,13 @@ def _train_and_register(
     version = once(register) if once else register()
     run.set_tags({"version": str(version.number)})
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in ("rmse", "auc") if name in measured.metrics)
-    print(f"registered version {version.number} of {version.name}: {family}, validation {shown}")
+    said = f"registered version {version.number} of {version.name}: {family}, validation {shown}"
+    print(said)
+    run.describe(said)
+    if forward:
+        print(describe_forward(forward.metrics))
+    elif parameters.forward and streamed:
+        print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():
         print("chosen on validation: " + ", ".join(f"{name} {to_text(value)}" for name, value in chosen.items()))
     for name, reason in measured.undefined.items():
@@ -125,15 +140,16 @@ def _settings_of_run(parameters: TrainParameters, given: Settings) -> Settings:
 
 
 class History:
-    """Sends a family's progress to a run and keeps it for the plot."""
+    """Sends a family's progress to a run and to the terminal, and keeps it for the plot."""
 
-    def __init__(self, run: "Run") -> None:
-        self.run = run
+    def __init__(self, run: "Run", under_way: Stage) -> None:
+        self.run, self.under_way = run, under_way
         self._logged: dict[str, set[int]] = {}
         self.curves: dict[str, list[tuple[int, float]]] = {}
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
         """Take the metrics of one epoch."""
+        self.under_way.report(epoch, metrics)
         values = {f"epoch_{name}": value for name, value in metrics.items()}
         for name in values.keys() - self._logged.keys():
             self._logged[name] = self.run.progress_steps(name) if self.run.goes_on else set()

@@ -22,6 +22,7 @@ from steps.support.signals import GracefulStop
 from steps.train import train
 
 if TYPE_CHECKING:
+    from recsys.tracking.runs import Run
     from recsys.tracking.studies import TrialRecord
     from recsys.tuning.objective import Curves
     from recsys.tuning.search import Search
@@ -63,7 +64,7 @@ def tune(parameters: Tuning) -> "Version | None":
                 outcome: dict[str, Any] | None = _work(search, parent, parameters, dataset, display)
             else:
                 outcome = _employ(search, parent, parameters, url, until, display)
-        return _conclude(search, outcome, parameters, run.set_tags)
+        return _conclude(search, outcome, parameters, run)
 
 
 def storage_url(parameters: Tuning) -> str:
@@ -246,21 +247,19 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
     return outcome | {"version": version.number}
 
 
-def _conclude(
-    search: "Search", outcome: dict[str, Any] | None, parameters: Tuning, tag: Callable[[dict[str, str]], None]
-) -> "Version | None":
+def _conclude(search: "Search", outcome: dict[str, Any] | None, parameters: Tuning, run: "Run") -> "Version | None":
     from registry import versions
 
     if outcome is None:
         return None
     saved = f"; pruning saved about {outcome['saved']:.0%} of the time" if outcome["saved"] else ""
-    print(
-        f"best of {outcome['trials']} trials: trial {outcome['trial']}, validation "
-        f"{'AUC' if parameters.metric == 'auc' else parameters.metric} {outcome['value']:.4f}{saved}"
-    )
+    metric = "AUC" if parameters.metric == "auc" else parameters.metric
+    said = f"best of {outcome['trials']} trials: trial {outcome['trial']}, validation {metric} {outcome['value']:.4f}"
+    print(said + saved)
+    run.describe(said)
     if outcome["version"] is None:
         return None
-    tag({"version": str(outcome["version"])})
+    run.set_tags({"version": str(outcome["version"])})
     return versions.find_or_raise_version(parameters.model_name, outcome["version"])
 
 

@@ -25,7 +25,7 @@ FLOORS = (
     ("recsys.settings", "recsys.metrics", "recsys.runtime"),
     ("recsys.data", "recsys.distributed"),
     ("recsys.models",),
-    ("recsys.families", "recsys.training", "recsys.serving"),
+    ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
     ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
     ("registry", "recsys.tuning", "recsys.testing"),
     ("recsys.diagnostics",),
@@ -47,6 +47,7 @@ ROOMS = {
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],
+    "numba": ["src/recsys/models/matrix_factorization/compiled.py"],
     "torch.distributed": [
         "src/recsys/distributed",
         "src/recsys/training/launch",
@@ -62,15 +63,18 @@ ROOMS = {
         "src/recsys/tuning/database.py",
         "src/recsys/tuning/database_errors.py",
         "src/recsys/monitoring/archive.py",
+        "src/recsys/serving/sharing.py",
     ],
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
+    "onnx": ["src/recsys/export"],
+    "onnxruntime": ["src/recsys/export"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
-    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/record.py"],
+    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py", "src/recsys/serving/record.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
-    "platformdirs": ["steps/support/entrypoint.py"],
+    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
 }
 # Programs of their own that stand in the library.
 PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
@@ -276,11 +280,13 @@ def required(name: str = "requirements.txt") -> set[str]:
 def test_every_package_that_is_imported_is_pinned_in_requirements():
     ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
     testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
+    exporting = [path for path in CODE if path.is_relative_to("src/recsys/export")]
     watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
     for paths, pinned in (
-        (set(CODE) - set(testing) - set(watching), required()),
+        (set(CODE) - set(testing) - set(exporting) - set(watching), required()),
         (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
+        (exporting, required() | required("src/recsys/export/requirements.txt")),
     ):
         assert {PACKAGE_OF.get(name, name) for path in paths for name in tops(path)} - ours <= pinned
 
@@ -305,7 +311,7 @@ def test_a_worker_imports_what_its_requirements_say():
     done = subprocess.run(
         [sys.executable, "-c", WORKER_IMPORTS], cwd=PROJECT / "src", capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
+    heavy = {"torch", "numba", "pandas", "mlflow", "sklearn", "scipy", "pyarrow", "sqlalchemy", "registry", "steps"}
     assert not heavy & set(json.loads(done.stdout))
 
 

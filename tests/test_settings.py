@@ -64,7 +64,10 @@ def test_every_error_is_told():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"unknown parameter 'counts'; known are: count, rate, exact, depth, timeout"):
+    with pytest.raises(
+        InputError,
+        match=r"unknown parameter 'counts' \(did you mean 'count'\?\); known are: count, rate, exact, depth, timeout",
+    ):
         parse_settings(Example, {"counts": "1"})
 
 

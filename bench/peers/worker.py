@@ -5,6 +5,7 @@
 This file runs by path in the environment of any library, so it imports NumPy and nothing else from outside. The job
 names a file that offers
 
+    import_for(settings)                 optional: imports what a fit with these settings would
     load(rows) -> data                   the library's own table of the ratings; its time is kept apart
     fit(data, settings, seed) -> predict
     predict(rows) -> rating              shape (n,), NaN where the library says nothing; or a dict with `rating` and
@@ -61,6 +62,8 @@ def import_file(path: str) -> ModuleType:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Do the job; gives what it took, in seconds and GB."""
     model = import_file(job["model"])
+    if hasattr(model, "import_for"):
+        model.import_for(job["settings"])
     imported = peak_gb()
     train = read_rows(job["train"], job)
     start = time.perf_counter()

@@ -1,6 +1,7 @@
 """Parameters as frozen, strict objects: their names, ranges and meaning stand beside the code they configure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -65,11 +66,18 @@ def to_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question behind a name that is not known, empty where none of the known ones is like it."""
+    close = get_close_matches(name.lower(), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 def _explain(settings: type[Settings], problems: Sequence[dict[str, Any]]) -> str:
     problem = problems[0]
     name = str(problem["loc"][0]) if problem["loc"] else settings.__name__
     if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}; known are: {', '.join(settings.model_fields)}"
+        known = settings.model_fields
+        return f"unknown parameter {name!r}{did_you_mean(name, known)}; known are: {', '.join(known)}"
     rules = [_rule(problem) for problem in problems]
     rule = " or ".join([rules[0], *(other.removeprefix("expected ") for other in rules[1:])])
     if name not in settings.model_fields:

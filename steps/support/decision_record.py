@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from recsys.data.dataset import Dataset
 from recsys.evaluation import PROTOCOL
 from recsys.settings import Settings
-from registry.policy import PRODUCTION, Assessment, Decision, Guard
+from registry.forward import ForwardMeasures
+from registry.guards import Guard
+from registry.policy import LABELS, PRODUCTION, Assessment, Decision
 from steps.support.runs import made_by
 
 if TYPE_CHECKING:
@@ -17,9 +19,19 @@ if TYPE_CHECKING:
 
 UNFINISHED = "unfinished"
 _PREFIX = "promotion."
-_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
+_MEASURES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC", "ndcg_at_10": "nDCG@10"}
+_FORWARD = {"forward_auc": "forward AUC", "forward_warm_auc": "of known"}
+_DONE = {
+    "promoted": "promote",
+    "kept": "promote, kept",
+    "none": "promote",
+    "dry_run": "promote, dry run",
+    "rolled_back": "rollback",
+    "repaired": "repair",
+}
 _MOST_NOTES = 10
 _MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n
+_OWN_LEVEL = 0.95
 _NOT_COMPARED = {"folder", "model_name", "dataset"}
 
 
@@ -44,9 +56,11 @@ class Record:
         earlier = 0 if dataset is None else self._earlier_promotions(dataset.test_digest)
         self.run.log_json(self._content(decision, outcome, dataset, earlier), "decision.json")
         self._tag(decision, outcome)
+        whom = "nobody" if decision.winner is None else f"version {decision.winner}"
+        self.run.describe(decision.reason, f"{_DONE.get(outcome, outcome)}: {whom}")
         if dataset is None:
             return
-        table = _table(decision, outcome)
+        table = comparison_table(decision, outcome == "promoted")
         self.run.log_table(table, "comparison.csv")
         self._log_plot(decision)
         print(f"\n{self.model_name} on the {len(dataset.test):,} test ratings of dataset {dataset.digest}:\n")
@@ -54,6 +68,7 @@ class Record:
         print(f"\n{'dry run, nothing is moved: ' if outcome == 'dry_run' else ''}{decision.reason}")
         _print_certainty(decision)
         _print_notes(decision)
+        _print_forward_notes(decision)
         if earlier >= _MANY_PROMOTIONS:
             print(
                 f"note: {earlier} promotions were decided on this test set before: among a hundred versions that are "
@@ -108,22 +123,40 @@ class Record:
     def _log_plot(self, decision: Decision) -> None:
         from recsys.evaluation import plots
 
-        measured = [a for a in decision.assessments if "auc" in a.candidate.metrics]
+        measured = [a for a in decision.assessments if a.candidate.metric in a.candidate.metrics]
         if not measured:
             return
         numbers = [a.candidate.number for a in measured]
-        aucs = [a.candidate.metrics["auc"] for a in measured]
+        values, metric = [a.candidate.value for a in measured], measured[0].candidate.metric
         levels = [a.comparison.level for a in measured if a.comparison]
         figure = plots.comparison(
             [f"{a.candidate.number} {a.candidate.family}" for a in measured],
-            aucs,
-            [(a.comparison.low, a.comparison.high) if a.comparison else None for a in measured],
+            values,
+            [_drawn_interval(a) if levels else _own_interval(a) for a in measured],
             numbers.index(decision.winner) if decision.winner in numbers else None,
             numbers.index(decision.previous) if levels and decision.previous in numbers else None,
-            levels[0] if levels else 0.0,
+            levels[0] if levels else _OWN_LEVEL,
+            LABELS[metric],
         )
         self.run.log_figures({"comparison.png": figure})
-        self.run.log_metrics({"versions": len(decision.assessments), "best_auc": max(aucs)})
+        self.run.log_metrics({"versions": len(decision.assessments), f"best_{metric}": max(values)})
+
+
+def _drawn_interval(assessment: Assessment) -> tuple[float, float] | None:
+    """Of the difference to the champion."""
+    comparison = assessment.comparison
+    return (comparison.low, comparison.high) if comparison else None
+
+
+def _own_interval(assessment: Assessment) -> tuple[float, float] | None:
+    """Of what decides, of a version alone, where there is no champion that it is compared with."""
+    import numpy as np
+
+    replicates = assessment.candidate.drawn
+    if replicates is None or np.isnan(replicates).all():
+        return None
+    low, high = np.nanquantile(replicates, [(1 - _OWN_LEVEL) / 2, (1 + _OWN_LEVEL) / 2])
+    return float(low), float(high)
 
 
 def find_decisions(model_name: str) -> list[dict[str, str]]:
@@ -144,6 +177,7 @@ def _describe(assessment: Assessment, dataset: Dataset | None) -> dict[str, Any]
         "family": candidate.family,
         "stage_before": candidate.stage,
         "metrics": candidate.metrics,
+        "forward": _of_forward(candidate.forward) if candidate.forward else None,
         "test_digest": dataset.test_digest if dataset and candidate.metrics else None,
         "difference_to_champion": asdict(assessment.comparison) if assessment.comparison else None,
         "corrected_for_many": asdict(assessment.correction) if assessment.correction else None,
@@ -152,15 +186,19 @@ def _describe(assessment: Assessment, dataset: Dataset | None) -> dict[str, Any]
     }
 
 
+def _of_forward(forward: ForwardMeasures) -> dict[str, Any]:
+    return {"digest": forward.digest, "metrics": dict(forward.metrics)}
+
+
 def _of_guard(guard: Guard) -> dict[str, Any]:
     found: dict[str, Any] = {"passed": guard.passed, "value": guard.value, "limit": guard.limit}
     return found | ({"interval": guard.interval} if guard.interval else {})
 
 
-def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
+def comparison_table(decision: Decision, moved: bool) -> "pd.DataFrame":
+    """A row a version: its measures, how it compares to the champion, and its stage, after the move if there is one."""
     import pandas as pd
 
-    moved = outcome == "promoted"
     rows = []
     for assessment in decision.assessments:
         candidate, comparison = assessment.candidate, assessment.comparison
@@ -170,6 +208,9 @@ def _table(decision: Decision, outcome: str) -> "pd.DataFrame":
             stage = PRODUCTION if candidate.number == decision.winner else "Archived" if was_first else stage
         row: dict[str, object] = {"version": candidate.number, "family": candidate.family}
         row |= {label: candidate.metrics.get(key) for key, label in _MEASURES.items()}
+        if any(a.candidate.forward for a in decision.assessments):
+            forward = candidate.forward.metrics if candidate.forward else {}
+            row |= {label: forward.get(key) for key, label in _FORWARD.items()}
         if any(a.comparison for a in decision.assessments):
             level = f"{comparison.level:.0%} interval" if comparison else "95% interval"
             row["to champion"] = f"{comparison.difference:+.4f}" if comparison else "-"
@@ -209,3 +250,18 @@ def _print_notes(decision: Decision) -> None:
         print(f"note: version {assessment.candidate.number} is no candidate: {assessment.problem}")
     if len(refused) > _MOST_NOTES:
         print(f"note: {len(refused) - _MOST_NOTES} more are no candidates; the run's decision.json says why")
+
+
+def _print_forward_notes(decision: Decision) -> None:
+    """Say which versions the guard of forward measures could not compare with the champion before."""
+    champion = next((a.candidate for a in decision.assessments if a.candidate.number == decision.previous), None)
+    if champion is None or champion.forward is None:
+        return
+    others = [a.candidate for a in decision.assessments if a.candidate is not champion and a.problem is None]
+    apart = [c.number for c in others if c.forward is None or c.forward.digest != champion.forward.digest]
+    if apart:
+        named = ", ".join(str(number) for number in apart[:_MOST_NOTES]) + (" …" if len(apart) > _MOST_NOTES else "")
+        print(
+            f"note: not measured on the newest ratings that version {champion.number} was measured on, and so not "
+            f"compared by max_forward_drop: {named}"
+        )

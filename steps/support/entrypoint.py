@@ -18,12 +18,13 @@ from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.capabilities import family_names
 from recsys.models.base.family import family_module
 from recsys.runtime import interruption
-from recsys.settings import Settings, parse_settings, to_text
-from recsys.tuning.database_url import masked
+from recsys.settings import Settings, did_you_mean, parse_settings, to_text
+from recsys.tuning.database_url import check_options, masked
 from steps import PROJECT
 from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
+_LONGEST_FILE = 1 << 24  # bytes of a file of parameters
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
 _ORPHAN_POLL_SECONDS = 1.0
 _GUARDED_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
@@ -58,7 +59,8 @@ def run_step(
     except Exception as error:
         if not _is_refusal(error):
             raise
-        text = " ".join(str(error).split())
+        # Behind that, SQLAlchemy repeats the statement with all its values.
+        text = " ".join(str(error).partition("[SQL:")[0].split())
         _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
     except KeyboardInterrupt:
         number = stopped[0] if stopped else signal.SIGINT
@@ -95,7 +97,7 @@ def read_params(parameters: Any) -> dict[str, Any]:
         raise InputError("parameters 'params' and 'from_run': one of them, got both")
     try:
         if not text.startswith("{"):
-            text = (Path(parameters.folder) / Path(text).expanduser()).read_text(encoding="utf-8")
+            text = _read_file(given_path(parameters.folder, text, "params"))
         found = json.loads(text)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -110,7 +112,32 @@ def read_params(parameters: Any) -> dict[str, Any]:
 def data_folder() -> Path:
     """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project."""
     chosen = os.environ.get("RECSYS_DATA")
-    return Path(chosen).expanduser().absolute() if chosen else user_data_path("recsys", appauthor=False)
+    return given_path(".", chosen, "RECSYS_DATA").absolute() if chosen else user_data_path("recsys", appauthor=False)
+
+
+def given_path(folder: str, text: str, name: str) -> Path:
+    """A path that a user gave, relative ones from `folder` on; raises InputError where ~ names no user.
+
+    Args:
+        name: what gave it, for the message.
+    """
+    try:
+        return Path(folder) / Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"parameter {name!r}: this machine has no user of the name behind ~ in {text!r}; write the path in full"
+        ) from None
+
+
+def _read_file(path: Path) -> str:
+    """The text of a file that is one and not endless; raises OSError or ValueError."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        content = file.read(_LONGEST_FILE + 1)
+    if len(content) > _LONGEST_FILE:
+        raise ValueError(f"it has more than {_LONGEST_FILE >> 20} MB")
+    return content.decode()
 
 
 def _read(name: StepName, model: type[Settings], arguments: Sequence[str]) -> dict[str, str]:
@@ -156,7 +183,7 @@ def _help(name: StepName, model: type[Settings]) -> NoReturn:
 
 def _unknown(key: str, family: str, known: Sequence[str]) -> str:
     owners = [other for other in family_names() if other != family and key in family_module(other).Config.model_fields]
-    hint = f" ({key} belongs to family {' and '.join(owners)})" if owners else ""
+    hint = f" ({key} belongs to family {' and '.join(owners)})" if owners else did_you_mean(key, known)
     return f"unknown parameter {key!r} for family {family}{hint}; known are: {', '.join(known)}"
 
 
@@ -173,6 +200,7 @@ def _connect(folder: Path, connected: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
     uri = tracking_uri(folder)
+    check_options(uri, "MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a pickle runs the code of whoever logged it
     # Artifacts go through the server: the S3 store behind it, which MLflow would turn to, may be hidden from us.

@@ -60,6 +60,9 @@ class PrepareParameters(_Step, _Preparing):
 class _Training(_Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
+    forward: bool = Field(
+        True, description="where ratings have timestamps, also learn from the older ones and measure on the newest"
+    )
 
 
 class TrainParameters(Processes, _Training):
@@ -203,11 +206,29 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
+    database: str = Field(
+        "",
+        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
+        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+    )
     store: str = _STORE
+    items: str = Field(
+        "auto",
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
     )
+
+
+class ExportParameters(_Registering):
+    """Of `export`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
+    format: Literal["onnx"] = Field("onnx", description="what to write")
+    lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
 class MonitorParameters(_Registering):
@@ -251,6 +272,7 @@ StepName = Literal[
     "rollback",
     "history",
     "serve",
+    "export",
     "monitor",
     "forget",
     "main",
@@ -266,6 +288,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "serve": ServeParameters,
+    "export": ExportParameters,
     "monitor": MonitorParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,

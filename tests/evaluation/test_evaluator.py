@@ -62,9 +62,19 @@ def test_metrics_are_those_worked_by_hand(square):
             "seen_rows": 0,
             # Of y and z, which they have not rated before, both get y first; a likes y, b likes z.
             "ndcg_at_10": (1 + 1 / math.log2(3)) / 2,
+            "ndcg_at_10_error": (1 - 1 / math.log2(3)) / 2,
             "recall_at_10": 1,
+            "recall_at_20": 1,
+            "precision_at_10": 1 / 4,  # the catalogue has four items
+            "map_at_10": (1 + 1 / 2) / 2,
+            "mrr_at_10": (1 + 1 / 2) / 2,
             "coverage_at_10": 2 / 4,
+            # Two of the four users rated y before, and two z: the same two.
+            "novelty_at_10": 1,
+            "diversity_at_10": 0,
+            "gini_at_10": 1 / 2,  # w and x never, y and z twice each
             "ranked_users": 2,
+            "makes_lists": 0,
         }
     )
 
@@ -214,7 +224,7 @@ def test_every_metric_has_a_lower_case_name(square):
 
 
 def test_ranking_draws_the_same_users_for_the_same_seed(square, monkeypatch):
-    monkeypatch.setattr("recsys.evaluation.evaluator.MOST_RANKED_USERS", 1)
+    monkeypatch.setattr("recsys.evaluation.lists.MOST_RANKED_USERS", 1)
     found = {
         seed: evaluate(table(square), square, baselines=False, seed=seed).metrics["ndcg_at_10"] for seed in range(8)
     }
@@ -227,5 +237,5 @@ def test_ranking_draws_the_same_users_for_the_same_seed(square, monkeypatch):
 
 def test_users_ranked_in_batches_are_ranked_alike(square, monkeypatch):
     whole = evaluate(table(square), square, baselines=False).metrics
-    monkeypatch.setattr("recsys.evaluation.evaluator._PAIRS_AT_A_TIME", 4)
+    monkeypatch.setattr("recsys.evaluation.lists._PAIRS_AT_A_TIME", 4)
     assert evaluate(table(square), square, baselines=False).metrics == whole

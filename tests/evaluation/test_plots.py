@@ -51,6 +51,9 @@ def test_other_figures():
     check(plots.importances({"item_average_rating": 0.7, "user_average_rating": 0.3}))
     check(plots.comparison(["1 bias", "2 random_forest"], [0.7, 0.75], [None, (0.04, 0.06)], 1, 0))
     check(plots.comparison(["1 bias"], [0.7], [None], None, None))
+    own = plots.comparison(["1 bias"], [0.7], [(0.65, 0.74)], 0, None)
+    check(own)
+    assert list(own.axes[0].lines[0].get_xdata()) == [0.65, 0.74]
 
 
 def test_of_many_versions_the_best_are_compared():

@@ -29,6 +29,25 @@ def test_a_list_explains_itself(server):
         assert 0 <= row["LikeProbability"] <= 1
 
 
+def test_items_have_their_titles_where_asked(server):
+    def right(row):
+        number = int(row["Id"][1:])
+        return row.get("Title") == (f"Title {number} <ü>" if 1 <= number < 20 else None)
+
+    for path in (
+        "recommend/u2?",
+        "recommend/u2?explain=true&",
+        "item-to-item/x/i4?",
+        "popular?n=24&",
+        "user/u2/history?",
+    ):
+        rows = server.get(f"api/{path}titles=true").json()
+        assert rows
+        assert all(right(row) for row in rows), rows
+        assert all(right(reason) for row in rows for reason in row.get("Reasons", ()))
+    assert all("Title" not in row for row in server.get("api/popular").json())
+
+
 def test_filters_do_not_shorten_a_list(server):
     first = server.get("api/recommend/u3?n=3").json()
     rest = server.get(f"api/recommend/u3?n=3&exclude={','.join(first)}").json()

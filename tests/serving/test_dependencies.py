@@ -25,7 +25,8 @@ from recsys.models.base.loading import load_recommender
 loaded = load_recommender(Path(sys.argv[1]))
 users, items = np.array(["u1", "new"], object), np.array(["i3", "i3"], object)
 rating = loaded.predict(users, items).rating.tolist()
-modules = sorted(name for name in sys.modules if name.startswith("recsys.") or name in ("torch", "mlflow", "optuna"))
+packages = ("torch", "numba", "mlflow", "optuna")
+modules = sorted(name for name in sys.modules if name.startswith("recsys.") or name in packages)
 try:
     folded = loaded.fold_in(np.array(["new"] * 3, object), np.array(["i1", "i2", "i4"], object), np.array([5.0, 4, 5]))
     rating += folded.recommender.predict(users, items).rating.tolist()
@@ -66,7 +67,8 @@ def test_the_files_kept_with_a_version_answer_like_the_whole_package(family, pre
     np.testing.assert_array_equal(kept, whole)
     rooms = {name.split(".")[1] for name in modules if "." in name}
     assert not rooms & {"training", "tuning", "tracking", "evaluation", "diagnostics"}
-    heavy = {"mlflow", "optuna"} if family == "random_forest" else {"torch", "mlflow", "optuna"}  # skops imports torch
+    # skops imports torch
+    heavy = {"numba", "mlflow", "optuna"} | ({"torch"} if family != "random_forest" else set())
     assert not [name for name in modules if "readers" in name or name in heavy]
 
 
@@ -75,4 +77,6 @@ def test_packages_are_those_that_the_files_import():
     forest = find_dependencies(["recsys.serving.pyfunc_model", "recsys.models.random_forest"]).distributions
     assert {"mlflow", "numpy", "pandas", "pyarrow", "pydantic"} <= bias
     assert forest - bias == {"skops"}
-    assert not {"torch", "optuna", "matplotlib", "SQLAlchemy"} & forest
+    factors = find_dependencies(["recsys.serving.pyfunc_model", "recsys.models.matrix_factorization"]).distributions
+    assert factors == bias
+    assert not {"torch", "numba", "optuna", "matplotlib", "SQLAlchemy"} & forest

@@ -1,10 +1,13 @@
 import json
 import shutil
+import threading
 
 import pytest
 
 from recsys.serving.follower import Champion, Follower
+from recsys.serving.service import CALL
 from tests.support.serving_site import form
+from tests.support.waiting import wait
 
 
 @pytest.fixture
@@ -82,3 +85,47 @@ def test_another_start_goes_on_from_the_copy_on_the_disk(site, tmp_path):
     Follower(tmp_path / "serving", gone, gone).look()
     assert pointer()["form"] == "forms/1-a"
     assert "gone" in pointer()["registry_problem"]
+
+
+def test_a_version_that_failed_is_tried_again_after_a_while(site, monkeypatch):
+    follower, _, pointer, forms = site
+    aside = forms["1"].rename(forms["1"].with_name("aside"))
+    now, made = [0.0], []
+    monkeypatch.setattr("recsys.serving.follower.time.monotonic", lambda: now[0])
+    make = follower._make
+    follower._make = lambda *arguments: (made.append(now[0]), make(*arguments))
+    for now[0] in (0.0, 9.0, 11.0, 30.0):
+        follower.look()
+    assert made == [0.0, 11.0]
+    assert "version 1 is refused" in pointer()["refused"]["1-a"]
+    aside.rename(forms["1"])
+    now[0] = 32.0
+    follower.look()
+    assert pointer()["version"] == "1"
+    assert pointer()["refused"] == {}
+
+
+def test_a_call_makes_it_look_at_once_and_a_full_disk_does_not_end_it(site, tmp_path, monkeypatch):
+    follower, _, pointer, _ = site
+    looked, full, stop = threading.Event(), [True], threading.Event()
+    look = follower.look
+
+    def noted():
+        if full.pop() if full else False:
+            raise OSError("disk full")
+        look()
+        looked.set()
+
+    monkeypatch.setattr(follower, "look", noted)
+    (tmp_path / "serving").mkdir()
+    thread = threading.Thread(target=follower.run, args=(stop, 10**6))
+    thread.start()
+    try:
+        wait(lambda: not full, "the first look")
+        while not looked.is_set():
+            (tmp_path / "serving" / CALL).touch()
+            looked.wait(0.1)
+    finally:
+        stop.set()
+        thread.join()
+    assert pointer()["version"] == "1"

@@ -33,10 +33,11 @@ def trained(module_store: Store) -> Store:
 
 def test_every_run_is_finished_and_says_which_step_it_was(trained):
     found = {run.info.run_name: run for run in trained.runs()}
-    assert set(found) == {"train random_forest", "prepare", "evaluate version 1", "promote"}
+    assert set(found) == {"train random_forest", "prepare my.csv", "evaluate version 1", "promote: version 1"}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert all(run.data.tags["mlflow.note.content"] for run in found.values())
     parent = found["train random_forest"].info.run_id
-    assert found["prepare"].data.tags["mlflow.parentRunId"] == parent
+    assert found["prepare my.csv"].data.tags["mlflow.parentRunId"] == parent
 
 
 def test_parameters_are_logged_once_and_those_of_the_family_too(trained):
@@ -58,6 +59,11 @@ def test_metrics_are_finite_and_lower_case(trained):
         f"baseline_{name}_{key}" for name in ("bias", "most_popular", "most_liked") for key in ("auc", "ndcg_at_10")
     } <= measured
     assert {f"validation_{key}" for key in MEASURES} <= set(trained.run_named("train random_forest").data.metrics)
+    # All ratings of an item are of one moment in the sample, and so all of the newest are of new items.
+    forward = {
+        f"forward_{group}{key}" for group in ("", "cold_") for key in ("auc", "rmse", "calibration_error", "rows")
+    }
+    assert forward | {"forward_warm_rows"} <= set(trained.run_named("train random_forest").data.metrics)
     prepared = trained.run_named("prepare").data.metrics
     assert (prepared["dataset_size"], prepared["users"], prepared["items"]) == (1200, 60, 40)
     assert prepared["density"] == pytest.approx(0.5)
@@ -261,7 +267,10 @@ def test_main_on_movielens_with_every_default(tmp_path, shared, movielens_100k):
         run.info.run_name for run in store.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
     }
     evaluated = {f"evaluate version {number}" for number in (1, 2, 3)}
-    assert children == {"prepare", "promote", *evaluated, *(f"train {family}" for family in families)}
+    decided = {"prepare movielens-100k", "promote: version 3"}
+    assert children == {*decided, *evaluated, *(f"train {family}" for family in families)}
+    assert "comparison.csv" in store.artifacts(parent)
+    assert parent.data.metrics["auc"] == store.run_named("evaluate version 3").data.metrics["auc"]
     assert len(store.runs()) == 3 + 2 * len(families)
     assert {run.info.status for run in store.runs()} == {"FINISHED"}
     versions = store.client.search_model_versions("name = 'recsys'")

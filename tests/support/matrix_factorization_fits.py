@@ -23,12 +23,13 @@ from recsys.models.matrix_factorization.distributed import fit_factors_distribut
 from recsys.models.matrix_factorization.network import to_rows
 from recsys.models.matrix_factorization.row_sharded import RowShardedEngine
 from recsys.models.matrix_factorization.sampler import DistributedBatches
+from recsys.models.matrix_factorization.training import Problem
 
 N_USERS, N_ITEMS = 61, 43  # neither table, with its row of zeros, splits evenly over three or four
 # 1 rating in the last batch, which most processes see nothing of; no number of processes divides the others evenly.
 SETTINGS = {
     "embedding_size": 5,
-    "learning_rate": 0.3,
+    "learning_rate": 0.5,
     "regularization": 0.03,
     "batch_size": 251,
     "epochs": 9,
@@ -75,15 +76,9 @@ def learn(
     context = Context(group, checkpoints, sharding, lambda: stop(steps[-1]), lambda step, waiting: steps.append(step))
     train, held_out = planted()
     try:
-        factors, history, best = fit_factors_distributed(
-            rows or train,
-            (N_USERS, N_ITEMS),
-            Config(**SETTINGS | given),
-            context=context,
-            seed=SEED,
-            validation=held_out if validated else None,
-            like_threshold=4.0,
-        )
+        config, validation = Config(**SETTINGS | given), held_out if validated else None
+        problem = Problem(rows or train, (N_USERS, N_ITEMS), config, SEED, validation, like_threshold=4.0)
+        factors, history, best = fit_factors_distributed(context, problem)
     except StoppedError as error:
         return {"stopped": str(error), "steps": steps, "saved": checkpoints.saved}
     curve = [(e.train_rmse, e.validation_rmse, e.validation_auc) for e in history]

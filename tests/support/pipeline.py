@@ -135,8 +135,9 @@ class Store:
         return list(self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1000))
 
     def run_named(self, name: str) -> Run:
-        """The newest run of that name."""
-        return next(run for run in self.runs() if run.info.run_name == name)
+        """The newest run whose name is this one, or this one and what it was done to."""
+        longer = tuple(f"{name}{separator}" for separator in " :,")
+        return next(run for run in self.runs() if run.info.run_name == name or run.info.run_name.startswith(longer))
 
     def statuses(self) -> list[tuple[str, str]]:
         """Name and status of every run, by a query of its own: cheap enough to be asked all the time."""

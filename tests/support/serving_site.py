@@ -49,8 +49,8 @@ def two_tastes(users: int = 24, items: int = 24, liked: float = 0.9) -> TableRec
     return TableRecommender(knowledge, 3.5 + np.log(like / (1 - like)) / 2, like)
 
 
-def form(folder: Path, version: str = "1", **arguments: Any) -> Path:
-    make_form(two_tastes(**arguments), folder, {"version": version, "model": "recsys"}, max_loss=1)
+def form(folder: Path, version: str = "1", titles: Mapping[str, str] | None = None, **arguments: Any) -> Path:
+    make_form(two_tastes(**arguments), folder, {"version": version, "model": "recsys"}, max_loss=1, titles=titles)
     return folder
 
 

@@ -61,3 +61,10 @@ def test_what_is_no_url_of_a_database_is_refused_without_its_password(url):
 def test_where_a_database_is(url, location):
     database_url.check_url(url)
     assert database_url.location(url) == location
+
+
+@pytest.mark.parametrize("option", ["read_default_file=/etc/passwd", "charset=utf8&Read%5Fdefault_group=client"])
+def test_an_option_that_reads_other_files_is_refused(option):
+    with pytest.raises(InputError, match=r"a URL without the option 'read_default_") as caught:
+        database_url.check_url(f"mysql+pymysql://anna:s3cret@db/optuna?{option}".replace("Read", "read"))
+    assert "s3cret" not in str(caught.value)

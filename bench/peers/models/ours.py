@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import sklearn.linear_model  # noqa: F401  # imported by a fit otherwise, and imports are not timed
-import torch  # noqa: F401  # likewise
 
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.dataset import Dataset
@@ -20,6 +17,18 @@ from recsys.settings import Settings, parse_settings
 from recsys.training.trainer import train
 
 VALIDATION_SHARE = 0.1
+
+
+def import_for(settings: dict[str, Any]) -> None:
+    """Import, and compile, what a fit with these settings would: that is not timed."""
+    import sklearn.linear_model  # noqa: F401
+
+    if settings["family"] == "matrix_factorization":
+        from recsys.models.matrix_factorization.compiled import kernels
+
+        kernels()
+    else:
+        import torch  # noqa: F401
 
 
 def load(rows: Any) -> Dataset:
@@ -85,5 +94,7 @@ def _columns(rows: Interactions) -> tuple[Codes, Codes, Floats]:
 
 def _coded(known: Ids, ids: Ids) -> tuple[Ids, Codes]:
     """The known ids and behind them the new ones, and where in that table each of `ids` is."""
+    import pandas as pd  # here, since a fit does without
+
     table = np.concatenate([known, np.setdiff1d(ids, known)])
     return table, pd.Index(table).get_indexer(pd.Index(ids)).astype(np.int32)

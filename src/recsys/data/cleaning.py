@@ -19,6 +19,9 @@ from recsys.errors import InputError
 Bar = float | Literal["positive"] | None
 """The lowest rating kept; "positive" keeps those above zero, None all."""
 
+_LARGEST = 1e12  # of a rating, whose squares are summed
+_LATEST = 1e20  # of a timestamp: nanoseconds since 1970 are 1e18
+_YEAR_1 = -62_135_596_800.0  # seconds; Python and ISO 8601 have no date before
 _NOTED_SHARE = 0.01  # of the rows dropped below zero, from which on the user is told
 
 
@@ -125,6 +128,7 @@ class Cleaner:
             if np.isinf(values).any():
                 row = int(np.isinf(values).argmax())
                 raise _refusal(raw.place(row), name, str(values[row]), dates)
+            _check_range(raw, values, name, np.full(len(values), raw.dated) if dates else None)
             if dates:
                 self._check_kind(raw, np.full(len(values), raw.dated), ~np.isnan(values), name, column)
             return values
@@ -138,6 +142,7 @@ class Cleaner:
         if bad.any():
             row = int(bad.argmax())
             raise _refusal(raw.place(row), name, column.slice(row, 1).to_pylist()[0].strip(), dates)
+        _check_range(raw, values, name, parsed["dated"][codes] if dates else None)
         if dates:
             self._check_kind(raw, parsed["dated"][codes], ~np.isnan(values), name, column)
         return values
@@ -156,6 +161,20 @@ class Cleaner:
                 f"{raw.place(row)}: column {name!r}: expected a number in every row or a date in every row, got "
                 f"{shorten(text)}, after {'dates' if self._dated else 'numbers'}; correct or remove the row"
             )
+
+
+def _check_range(raw: RawBlock, values: Floats, name: str, dated: Flags | None) -> None:
+    """Refuse a number that is no rating or, with `dated`, no moment; raises InputError."""
+    most = _LARGEST if dated is None else _LATEST
+    bad = np.abs(values) > most
+    if dated is not None:
+        bad |= dated & (values < _YEAR_1)
+    if bad.any():
+        row = int(bad.argmax())
+        expected = f"a number from {-most:g} to {most:g}, got {values[row]:g}"
+        if dated is not None and dated[row]:
+            expected = "a date from the year 1 on, got one before it"
+        raise InputError(f"{raw.place(row)}: column {name!r}: expected {expected}; correct or remove the row")
 
 
 def _refusal(place: str, name: str, text: str, dates: bool) -> InputError:

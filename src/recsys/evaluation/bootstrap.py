@@ -82,13 +82,27 @@ def replicate_user_auc(users: Codes, user_ids: Ids, liked: Flags, score: Floats,
 
     NaN where a replicate draws no user who has both classes.
     """
+    whose, values = metrics.user_aucs(users, liked, score)
+    return replicate_mean(users, user_ids, whose, values, test_digest=test_digest)
+
+
+def replicate_mean(users: Codes, user_ids: Ids, whose: Codes, values: Floats, *, test_digest: str) -> Floats:
+    """The mean over users of a measure that each has one of, in every replicate of `replicate_auc`.
+
+    NaN where a replicate draws none of them.
+
+    Args:
+        users: (n,) the user of each test row, positions in `user_ids`.
+        whose: (k,) users among them, and
+        values: (k,) the measure of each.
+        test_digest: hexadecimal; with the ids of the users it decides the weights.
+    """
     present, rank = _ranked(users, user_ids)
-    with_both, values = metrics.user_aucs(users, liked, score)
-    rows = rank[np.searchsorted(present, with_both)]
+    rows = rank[np.searchsorted(present, whose)]
     found = []
-    replicates = count_replicates(len(liked))
+    replicates = count_replicates(len(users))
     for start in range(0, replicates, _BLOCK):
-        weights = _weights(test_digest, start, len(present))[rows]  # (users with both classes, block)
+        weights = _weights(test_digest, start, len(present))[rows]  # (k, block)
         with np.errstate(invalid="ignore"):
             found.append(values @ weights / weights.sum(axis=0, dtype=np.float64))
     return np.concatenate(found)[:replicates]

@@ -13,14 +13,14 @@ import numpy as np
 from recsys import metrics
 from recsys.arrays import Codes, Flags, Floats
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Interactions, join
+from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.evaluation.baselines import baseline_recommenders
+from recsys.evaluation.lists import MEASURES, ListEvaluation, evaluate_lists
 from recsys.models.base.recommender import Predictions, Recommender
 
-TOP = 10
-MOST_RANKED_USERS = 1_000  # of more users with a liked test item, this many are drawn, seeded
-_PAIRS_AT_A_TIME = 1 << 19
+POPULARITIES = ("most_popular", "most_liked")
+"""The baselines that list what is popular: what has most ratings, and what has most likes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,9 @@ class Evaluation:
     metrics: dict[str, float]
     undefined: dict[str, str]
     scale: tuple[float, float]
+    lists: ListEvaluation | None = None
+    popular: Floats | None = None
+    """(u,) nDCG at 10 of the users that `lists` is about, by the better of the two lists of what is popular."""
 
 
 def evaluate(
@@ -56,7 +59,7 @@ def evaluate(
     `timed_rmse` and `timed_auc_per_user`, where there are some and the recommender uses them.
 
     Args:
-        ranking: also rank the whole catalogue for the part's users, items of the rows learnt from excluded.
+        ranking: also measure lists (`recsys.evaluation.lists`) for those of the part's users who like something.
         baselines: also measure the baselines on the same rows, as `baseline_bias_rmse` and so on.
 
     Raises:
@@ -83,10 +86,13 @@ def evaluate(
         values["interval_coverage"] = metrics.interval_coverage(rows.ratings, predictions.rating, spread)
     if rows.timestamps is not None and recommender.uses_time:
         values |= _timed(rows, liked, _score(recommender, *pairs, rows.timestamps))
-    if ranking:
-        values |= _ranking(recommender, dataset, part, seed)
+    lists = evaluate_lists(recommender, dataset, part, seed) if ranking else None
+    if lists is not None:
+        values |= lists.metrics | {"makes_lists": float(recommender.lists is not None)}
+    popular = None
     if baselines:
-        values |= _baselines(dataset, part, ranking, seed)
+        measured, popular = _baselines(dataset, part, ranking, seed)
+        values |= measured
     return Evaluation(
         rows=rows,
         predictions=predictions,
@@ -96,30 +102,27 @@ def evaluate(
         metrics={key: value for key, value in values.items() if np.isfinite(value)},
         undefined={key: _reason(key, liked) for key, value in values.items() if not np.isfinite(value)},
         scale=dataset.scale,
+        lists=lists,
+        popular=popular,
     )
 
 
-_COMPARED = (
-    "rmse",
-    "mae",
-    "auc",
-    "accuracy",
-    "f1_score",
-    "log_loss",
-    "auc_per_user",
-    "ndcg_at_10",
-    "recall_at_10",
-    "coverage_at_10",
-)
+_COMPARED = ("rmse", "mae", "auc", "accuracy", "f1_score", "log_loss", "auc_per_user", *MEASURES)
 
 
 @lru_cache(maxsize=1)  # they are the same for every recommender measured on the dataset
-def _baselines(dataset: Dataset, part: Literal["validation", "test"], ranking: bool, seed: int) -> dict[str, float]:
+def _baselines(
+    dataset: Dataset, part: Literal["validation", "test"], ranking: bool, seed: int
+) -> tuple[dict[str, float], Floats | None]:
+    """The measures of the baselines, and each user's nDCG by the better one of POPULARITIES."""
     found: dict[str, float] = {}
+    ndcgs: list[Floats] = []
     for name, baseline in baseline_recommenders(dataset).items():
-        measured = evaluate(baseline, dataset, part=part, ranking=ranking, baselines=False, seed=seed).metrics
-        found |= {f"baseline_{name}_{key}": measured[key] for key in _COMPARED if key in measured}
-    return found
+        measured = evaluate(baseline, dataset, part=part, ranking=ranking, baselines=False, seed=seed)
+        found |= {f"baseline_{name}_{key}": measured.metrics[key] for key in _COMPARED if key in measured.metrics}
+        if name in POPULARITIES and measured.lists is not None and len(measured.lists.users):
+            ndcgs.append(measured.lists.ndcg)
+    return found, max(ndcgs, key=np.mean) if ndcgs else None
 
 
 def _codes(recommender: Recommender, dataset: Dataset) -> tuple[Codes, Codes]:
@@ -170,59 +173,6 @@ def _reason(metric: str, liked: Flags) -> str:
     metric = metric.removeprefix("timed_")
     if metric == "auc":
         return f"all {len(liked)} rows are {'likes' if liked.all() else 'no likes'}"
-    return "no user has both likes and other ratings" if metric == "auc_per_user" else "no user likes anything"
-
-
-def _ranking(recommender: Recommender, dataset: Dataset, part: str, seed: int) -> dict[str, float]:
-    """Rank all known items for users who like something in the part, by the probability of a like.
-
-    An item that nobody rated in the rows learnt from is not shown: its fallback says nothing about it, and may be on
-    another scale than the scores of the others.
-    """
-    rows: Interactions = getattr(dataset, part)
-    relevant = rows[np.flatnonzero(dataset.likes(rows))]
-    users = np.unique(relevant.users)
-    if len(users) > MOST_RANKED_USERS:
-        users = np.sort(np.random.default_rng(seed).choice(users, MOST_RANKED_USERS, replace=False))
-    n_items = len(dataset.item_ids)
-    top = min(TOP, n_items)
-    if len(users) == 0:
-        return dict.fromkeys(("ndcg_at_10", "recall_at_10", "coverage_at_10"), float("nan")) | {"ranked_users": 0}
-    row_of = np.full(len(dataset.user_ids), -1)
-    row_of[users] = np.arange(len(users))
-    parts = ("train",) if part == "validation" else ("train", "validation")
-    learnt = join([block[row_of[block.users] >= 0] for name in parts for block in dataset.blocks(name)])
-    user_codes, item_codes = _codes(recommender, dataset)
-    lists = np.empty((len(users), top), np.int64)
-    hits = np.empty((len(users), top), bool)
-    step = max(1, _PAIRS_AT_A_TIME // n_items)
-    for start in range(0, len(users), step):
-        batch = users[start : start + step]
-        shape = len(batch), n_items
-        pairs = np.repeat(user_codes[batch], n_items), np.tile(item_codes, len(batch))
-        score = _score(recommender, *pairs).like_probability.reshape(shape)
-        score[_cells(learnt, row_of, start, len(batch))] = -np.inf
-        score[:, item_codes < 0] = -np.inf
-        wanted = np.zeros(shape, bool)
-        wanted[_cells(relevant, row_of, start, len(batch))] = True
-        best = np.argpartition(-score, top - 1, axis=1)[:, :top]
-        order = np.argsort(-np.take_along_axis(score, best, 1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, 1)
-        # Who has rated nearly everything gets a shorter list.
-        shown = np.isfinite(np.take_along_axis(score, best, 1))
-        lists[start : start + step] = np.where(shown, best, -1)
-        hits[start : start + step] = np.take_along_axis(wanted, best, 1) & shown
-    counts = np.bincount(relevant.users, minlength=len(dataset.user_ids))[users]
-    return {
-        "ndcg_at_10": float(metrics.ndcg(hits, counts).mean()),
-        "recall_at_10": float(metrics.recall(hits, counts).mean()),
-        "coverage_at_10": metrics.coverage(lists[lists >= 0], n_items),
-        "ranked_users": len(users),
-    }
-
-
-def _cells(rows: Interactions, row_of: Codes, start: int, size: int) -> tuple[Codes, Codes]:
-    """Where these rows stand in a table whose rows are the users numbered start to start + size."""
-    at = row_of[rows.users] - start
-    inside = (at >= 0) & (at < size)
-    return at[inside], rows.items[inside]
+    if metric == "auc_per_user":
+        return "no user has both likes and other ratings"
+    return "no user likes anything" if not liked.any() else "no list has so many items"

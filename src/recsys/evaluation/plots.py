@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from sklearn.metrics import roc_curve
 
 from recsys.arrays import Array, Floats
@@ -52,6 +52,9 @@ def ratings_per_user(dataset: Dataset) -> Figure:
     axes.hist(counts, bins=np.geomspace(counts.min(), counts.max() + 1, 40).tolist(), color=_BLUE)
     axes.axvline(float(np.median(counts)), color=_ORANGE, linestyle="--", label=f"median {np.median(counts):g}")
     axes.set(xscale="log", xlabel="ratings of a user", ylabel="number of users")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # minor ticks of less than a decade would have labels, too
     axes.legend()
     return figure
 
@@ -80,7 +83,7 @@ def loss_per_epoch(
         axes.axvline(best, color=_GREY, linestyle="--", label=f"best epoch ({best})")
     axes.set(xlabel="epoch", ylabel="RMSE (rating points)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)  # among the curves it would hide one
     return figure
 
 
@@ -159,11 +162,10 @@ def error_by_rating_count(evaluation: Evaluation) -> Figure:
     group = np.searchsorted(edges, evaluation.item_counts, side="right") - 1
     errors = (evaluation.rows.ratings - evaluation.predictions.rating) ** 2
     found = np.unique(group)
-    names = [_range(edges[k], edges[k + 1]) for k in found]
-    bars = axes.bar(names, [float(np.sqrt(errors[group == k].mean())) for k in found], color=_BLUE)
-    axes.bar_label(bars, [f"n={int((group == k).sum())}" for k in found], fontsize=8)
+    names = [f"{_range(edges[k], edges[k + 1])}\nn={int((group == k).sum()):,}" for k in found]
+    axes.bar(names, [float(np.sqrt(errors[group == k].mean())) for k in found], color=_BLUE)
     axes.axhline(evaluation.metrics["rmse"], color=_ORANGE, linestyle="--", label="all rows")
-    axes.set(xlabel="training ratings of the item", ylabel="RMSE (rating points)")
+    axes.set(xlabel="training ratings of the item; n: test rows", ylabel="RMSE (rating points)")
     axes.legend()
     return figure
 
@@ -173,38 +175,47 @@ _MOST_COMPARED = 40
 
 def comparison(
     names: Sequence[str],
-    aucs: Sequence[float],
+    values: Sequence[float],
     intervals: Sequence[tuple[float, float] | None],
     champion: int | None,
     reference: int | None,
     level: float = 0.95,
+    measure: str = "AUC",
 ) -> Figure:
-    """The AUC of versions on the same test set, the highest on top.
+    """A measure of versions on the same test set, the highest on top.
 
     Args:
-        intervals: of each version's difference to the reference, drawn around the version's AUC.
+        intervals: of each version's difference to the reference, drawn from the reference's value on; without one, of
+            its own value.
         champion: position of the version in Production after the decision.
         reference: position of the version that was there before, which all are compared with.
     """
-    order = np.argsort(aucs, kind="stable")[-_MOST_COMPARED:]
+    order = np.argsort(values, kind="stable")[-_MOST_COMPARED:]
     title = "Versions on the same test set (orange: in Production)"
     if len(order) < len(names):
         title += f": the best {len(order)} of {len(names)}"
     figure, axes = _figure(title, height=max(2.4, 0.28 * len(order) + 1.4))
     for row, position in enumerate(order):
         colour = _ORANGE if position == champion else _BLUE
-        if (interval := intervals[position]) is not None and reference is not None:
-            axes.plot([aucs[reference] + bound for bound in interval], [row, row], color=colour, lw=2, alpha=0.6)
-        axes.plot(aucs[position], row, "o", color=colour)
+        if (interval := intervals[position]) is not None:
+            start = 0.0 if reference is None else values[reference]
+            axes.plot([start + bound for bound in interval], [row, row], color=colour, lw=2, alpha=0.6)
+        axes.plot(values[position], row, "o", color=colour)
         axes.annotate(
-            f"{aucs[position]:.4f}", (aucs[position], row), (0, 5), textcoords="offset points", ha="center", fontsize=8
+            f"{values[position]:.4f}",
+            (values[position], row),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
         )
     if reference is not None:
-        axes.axvline(aucs[reference], color="black", lw=1, ls="--")
+        axes.axvline(values[reference], color="black", lw=1, ls="--")
         bars = f"bars: {level:.0%} interval of the difference to version {names[reference].split()[0]} (dashed)"
-        axes.set_xlabel(f"test AUC; {bars}")
+        axes.set_xlabel(f"test {measure}; {bars}")
     else:
-        axes.set_xlabel("test AUC")
+        drawn = f"; bars: its {level:.0%} interval over users" if any(intervals) else ""
+        axes.set_xlabel(f"test {measure}{drawn}")
     axes.set_yticks(range(len(order)), [names[position] for position in order], fontsize=8)
     axes.set(ylabel="version", ylim=(-0.6, len(order) - 0.2))
     axes.margins(x=0.12)

@@ -5,21 +5,39 @@ so with NaN, which callers report as "undefined" and never log. A like is a rati
 """
 
 from recsys.metrics.classification import accuracy, auc, auc_by_ranks, calibration_error, f1_score, log_loss, user_aucs
-from recsys.metrics.ranking import coverage, ndcg, recall
+from recsys.metrics.ranking import (
+    average_precision,
+    coverage,
+    gini,
+    hits,
+    intra_list_diversity,
+    ndcg,
+    novelty,
+    precision,
+    recall,
+    reciprocal_rank,
+)
 from recsys.metrics.regression import interval_coverage, mae, rmse
 
 __all__ = [
     "accuracy",
     "auc",
     "auc_by_ranks",
+    "average_precision",
     "calibration_error",
     "coverage",
     "f1_score",
+    "gini",
+    "hits",
     "interval_coverage",
+    "intra_list_diversity",
     "log_loss",
     "mae",
     "ndcg",
+    "novelty",
+    "precision",
     "recall",
+    "reciprocal_rank",
     "rmse",
     "user_aucs",
 ]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from recsys.arrays import Codes
@@ -11,10 +12,13 @@ from recsys.data.interactions import Interactions
 from recsys.models.base.biases import DAMPING, learn_biases
 from recsys.models.base.calibration import calibrate
 from recsys.models.base.capabilities import Capabilities
+from recsys.models.base.factors import ScoringDraws
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.settings import Settings
+
+_LEAST_SLOPE = 1e-9
 
 CAPABILITIES = Capabilities()
 
@@ -33,6 +37,22 @@ class BiasRecommender(Recommender):
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         rating = self.knowledge.biases.rating(users, items)
         return Predictions(rating, self.knowledge.calibration.probability(rating))
+
+    def scoring_draws(self) -> ScoringDraws:
+        """The biases as one draw."""
+        knowledge = self.knowledge
+        slope = knowledge.calibration.slope or _LEAST_SLOPE  # of 0, no threshold could tell the one probability
+        biases = knowledge.biases
+        return ScoringDraws(
+            users=np.column_stack((biases.user, np.ones(len(biases.user))))[:, None],
+            items=np.column_stack((np.ones(len(biases.item)), biases.item))[:, None],
+            constant=biases.mean,
+            scale=1.0,
+            user_variance=np.ones(len(biases.user)),
+            slope=slope,
+            threshold=-knowledge.calibration.intercept / slope,
+            link="logit",
+        )
 
 
 def fit(

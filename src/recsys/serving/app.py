@@ -21,6 +21,7 @@ _PROBLEM = b"application/problem+json"
 
 
 def _metrics(service: Service, request: Request) -> Reply:
+    service.metrics.unshared.set(service.store.sharing()[0])
     return Reply(exposition(service.monitored.samples()), b"text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -32,13 +32,20 @@ class Weights(NamedTuple):
 
 
 def make_form(
-    recommender: Recommender, folder: Path, about: Mapping[str, Any], *, rank: int = RANK, max_loss: float = 0.02
+    recommender: Recommender,
+    folder: Path,
+    about: Mapping[str, Any],
+    *,
+    rank: int = RANK,
+    max_loss: float = 0.02,
+    titles: Mapping[str, str] | None = None,
 ) -> Form:
     """Make the served form of a version in a folder, measure what it loses, and open it.
 
     Args:
         about: what else form.json says; "version" and "model" at least.
         max_loss: of the probability of a like, as root mean square over a sample of pairs.
+        titles: what items are called, by id; those without one are shown by their id.
 
     Raises:
         InputError: if it loses more.
@@ -49,6 +56,7 @@ def make_form(
     user_factors, item_factors, user_bias, item_bias = _truncate(factors, rank)
     user_ids, user_ends = pack_ids(knowledge.user_ids[user_order].tolist())
     item_ids, item_ends = pack_ids(knowledge.item_ids[item_order].tolist())
+    title_text, title_ends = pack_ids([(titles or {}).get(name, "") for name in knowledge.item_ids[item_order]])
     history_ends, history_items = _histories(knowledge.seen, user_order, item_order)
     counts = np.bincount(history_items, minlength=len(item_ids))[: len(item_order)]
     links = cooccurrence(history_ends, history_items, len(item_order))
@@ -57,6 +65,8 @@ def make_form(
         "user_id_ends": user_ends,
         "item_ids": item_ids,
         "item_id_ends": item_ends,
+        "titles": title_text,
+        "title_ends": title_ends,
         "user_factors": user_factors[user_order].astype(np.float16),
         "item_factors": item_factors[item_order].astype(np.float32),
         "user_bias": user_bias[user_order].astype(np.float32),

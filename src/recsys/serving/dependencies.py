@@ -23,7 +23,7 @@ def find_dependencies(modules: Sequence[str]) -> Dependencies:
     """Follow the imports that run when these modules of the package are imported.
 
     Imports within functions are what training needs, or another package that a method needs: of these, packages
-    count and modules of ours do not.
+    count and modules of ours do not. What is imported for type checks alone does not count.
     """
     found: dict[str, Path] = {}
     waiting, packages = list(modules), set[str]()
@@ -35,7 +35,8 @@ def find_dependencies(modules: Sequence[str]) -> Dependencies:
         waiting += [name.rpartition(".")[0]] if "." in name else []
         tree = ast.parse(path.read_text(encoding="utf-8"))
         waiting += [target for target in _targets(_run_at_import(tree.body)) if target.split(".")[0] == _PACKAGE]
-        packages |= {target.split(".")[0] for target in _targets(ast.walk(tree))}
+        used = (node for statement in _run_at_import(tree.body) for node in ast.walk(statement))
+        packages |= {target.split(".")[0] for target in _targets(used)}
     named = packages_distributions()
     outside = packages - {_PACKAGE} - sys.stdlib_module_names
     distributions = frozenset(name for package in outside for name in named.get(package, ()))

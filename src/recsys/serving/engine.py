@@ -50,7 +50,10 @@ class _Taste:
 class Engine:
     """Answers from one form. The same form and the same history give the same answer in every process."""
 
-    def __init__(self, arrays: Arrays, about: Mapping[str, Any], users: IdTable, items: IdTable) -> None:
+    def __init__(
+        self, arrays: Arrays, about: Mapping[str, Any], users: IdTable, items: IdTable, titles: IdTable
+    ) -> None:
+        self.titles = titles
         self.arrays = arrays
         self.about = about
         self.users = users
@@ -69,14 +72,14 @@ class Engine:
     @classmethod
     def of_form(cls, form: Form) -> "Engine":
         """The engine of a form that is open."""
-        return cls(form.arrays, form.about, form.users, form.items)
+        return cls(form.arrays, form.about, form.users, form.items, form.titles)
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> "Engine":
         """The engine of arrays by the names of `Arrays`."""
         held = Arrays(**arrays)
         users, items = IdTable(held.user_ids, held.user_id_ends), IdTable(held.item_ids, held.item_id_ends)
-        return cls(held, about, users, items)
+        return cls(held, about, users, items, IdTable(held.titles, held.title_ends))
 
     def history(self, user: int, added: Sequence[tuple[int, float]] = ()) -> History:
         """What a user (-1: unknown) rated in the rows learnt from, and since: the last rating of an item counts."""

@@ -1,5 +1,6 @@
 """Feedback, in one SQLite file that all workers share.
 
+Where a team's database keeps the feedback of several servers too, recsys.serving.sharing copies between the two.
 Feedback is acknowledged once it is on the disk. Each process has one thread that writes: what arrives while it commits
 goes together into its next commit. Every list reads its user's rows anew, so that all workers know of a rating at once.
 """
@@ -21,7 +22,8 @@ _BUSY_SECONDS = 5
 _TABLES = """
 create table if not exists feedback (
     id integer primary key, key text not null unique, user text not null, item text not null, kind text not null,
-    value real, moment text not null, received real not null, request text
+    value real, moment text not null, received real not null, request text,
+    origin text -- the server that accepted it, null for this one
 );
 create index if not exists feedback_of_user on feedback (user, id);
 """
@@ -29,7 +31,8 @@ _ADD = """insert into feedback (key, user, item, kind, value, moment, received, 
 values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing"""
 _REPLACE = """insert into feedback (key, user, item, kind, value, moment, received, request)
 values (?, ?, ?, ?, ?, ?, ?, ?)
-on conflict (key) do update set value = excluded.value, moment = excluded.moment, received = excluded.received"""
+on conflict (key) do update set
+value = excluded.value, moment = excluded.moment, received = excluded.received, origin = null"""
 _OF_USER = f"select item, case kind when '{RATING}' then value end from feedback where user = ? order by id"
 
 
@@ -65,15 +68,9 @@ class FeedbackStore:
         Args:
             most_waiting: events that may wait for the disk; more are refused.
         """
-        self._path = path
+        self.path = path
         self._most_waiting = most_waiting
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = path.with_name(f"{path.name}.lock").open("w")
-        with Locked(self._lock_file):
-            making = self._connect()
-            making.executescript(_TABLES)
-            making.close()
-        self._reading = self._connect()
+        self._reading, self._lock_file = open_shared(path)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._waiting = 0
         self.problem = ""
@@ -96,6 +93,15 @@ class FeedbackStore:
             (user, kind, kind, most),
         )
         return [Event(*row) for row in rows]
+
+    def sharing(self) -> tuple[int, str]:
+        """Events that wait for the team's database, and what is wrong with that; (0, "") where there is none."""
+        try:
+            rows = self._reading.execute("select waiting, problem from sharing, (select count(*) waiting from outbox)")
+            found = rows.fetchone()
+        except sqlite3.Error:  # without a team's database there are no such tables
+            return 0, ""
+        return found or (0, "")
 
     async def add(self, events: Sequence[Event], *, replace: bool = False) -> int:
         """Write events, wait until they are on the disk; returns how many were new.
@@ -134,14 +140,6 @@ class FeedbackStore:
         self._thread.join()
         self._reading.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
-        )
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")  # a commit that returns is on the disk
-        return connection
-
     def _write_all(self) -> None:
         connection: sqlite3.Connection | None = None
         ended = False
@@ -150,7 +148,7 @@ class FeedbackStore:
             if not group:
                 continue
             try:
-                connection = connection or self._connect()
+                connection = connection or _connect(self.path)
                 with Locked(self._lock_file):
                     counts = _commit(connection, group)
                 self.problem = ""
@@ -183,6 +181,31 @@ class FeedbackStore:
         return group, True
 
 
+def open_shared(path: Path) -> tuple[sqlite3.Connection, IO[str]]:
+    """A connection to the file for a process that is no worker, and the file to lock while it writes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock_file = path.with_name(f"{path.name}.lock").open("w")
+    with Locked(lock_file):
+        connection = _connect(path)
+        _make_tables(connection)
+    return connection, lock_file
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=32
+    )
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")  # a commit that returns is on the disk
+    return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.executescript(_TABLES)
+    if "origin" not in {row[1] for row in connection.execute("pragma table_info(feedback)")}:
+        connection.execute("alter table feedback add column origin text")  # made by an earlier release
+
+
 class Locked:
     """Holds a file's lock: processes that write take turns without SQLite's waiting by sleeping."""
 
@@ -202,9 +225,7 @@ def _commit(connection: sqlite3.Connection, group: Sequence[_Waiting]) -> list[i
     connection.execute("begin immediate")
     try:
         for waiting in group:
-            before = connection.total_changes
-            connection.executemany(_REPLACE if waiting.replace else _ADD, waiting.events)
-            counts.append(connection.total_changes - before)
+            counts.append(connection.executemany(_REPLACE if waiting.replace else _ADD, waiting.events).rowcount)
         connection.execute("commit")
     except BaseException:
         with suppress(sqlite3.Error):

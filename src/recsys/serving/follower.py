@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,11 @@ from recsys.errors import InputError
 from recsys.runtime.files import write_atomically
 from recsys.serving.engine import Engine
 from recsys.serving.form import open_form
-from recsys.serving.service import POINTER
+from recsys.serving.service import CALL, POINTER
 
 _FORMS = "forms"
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds before a version that failed is tried again
+_TICK_SECONDS = 0.1
 _KEPT = 3  # forms on the disk: the current one and those that a rollback goes to
 _log = logging.getLogger("recsys.serving")
 
@@ -44,13 +47,27 @@ class Follower:
         self._make = make
         self._pointer = self._read()
         self._refused: dict[str, str] = {}
+        self._pause: dict[str, float] = {}  # seconds, by key
+        self._again: dict[str, float] = {}  # when, by key
 
     def run(self, stop: threading.Event, seconds: float) -> None:
-        """Look every so many seconds until told to stop."""
-        while True:
-            self.look()
-            if stop.wait(seconds):
-                return
+        """Look every so many seconds, and at once where a worker was told to, until told to stop."""
+        while not stop.is_set():
+            called = self._called()
+            try:
+                self.look()
+            except OSError as error:  # the pointer cannot be written: what is served goes on
+                _log.warning("the registry is not followed: %s", error)
+            limit = time.monotonic() + seconds
+            while time.monotonic() < limit and self._called() == called and not stop.wait(min(_TICK_SECONDS, seconds)):
+                pass
+
+    def _called(self) -> int:
+        """When a worker was told last that the registry has changed."""
+        try:
+            return (self.folder / CALL).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def look(self) -> None:
         """Look once. A registry that does not answer changes nothing but what health and metrics say."""
@@ -58,7 +75,9 @@ class Follower:
             champion = self._find()
         except Exception as error:  # whatever a client of a registry raises
             return self._say(registry_problem=f"it does not answer ({_told(error)})")
-        if champion is None or champion.key == self._pointer.get("key") or champion.key in self._refused:
+        if champion is None or champion.key == self._pointer.get("key"):
+            return self._say(registry_problem="")
+        if time.monotonic() < self._again.get(champion.key, 0.0):
             return self._say(registry_problem="")
         place = Path(_FORMS) / champion.key
         try:
@@ -66,7 +85,10 @@ class Follower:
         except Exception as error:  # a version may be broken in any way
             self._refused[champion.key] = f"version {champion.version} is refused: {_told(error)}"
             _log.warning("%s", self._refused[champion.key])
+            pause = min(_LONGEST_PAUSE, 2 * self._pause.get(champion.key, _FIRST_PAUSE / 2))
+            self._pause[champion.key], self._again[champion.key] = pause, time.monotonic() + pause
             return self._say(registry_problem="")
+        self._refused.pop(champion.key, None)
         self._say(registry_problem="", form=str(place), key=champion.key, version=champion.version)
         self._clear()
         return None

@@ -16,7 +16,7 @@ from recsys.errors import InputError
 from recsys.runtime.files import digest_file, write_atomically
 from recsys.serving.ids import IdTable
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "form.json"
 
 
@@ -28,6 +28,8 @@ class Arrays:
     user_id_ends: Array  # (n_users + 1,) int64, where each begins; the last is where the last ends
     item_ids: Array
     item_id_ends: Array
+    titles: Array  # (bytes,) uint8, what the items are called, in UTF-8 one behind the other by code; may be empty
+    title_ends: Array  # (n_items + 1,) int64
     user_factors: Array  # (n_users, r) float16
     item_factors: Array  # (n_items, r) float32
     user_bias: Array  # (n_users,) float32, with the mean
@@ -54,6 +56,7 @@ class Form:
     arrays: Arrays
     users: IdTable
     items: IdTable
+    titles: IdTable
 
     @property
     def label(self) -> str:
@@ -130,6 +133,7 @@ def open_form(folder: Path, *, verify: bool = False) -> Form:
         arrays,
         IdTable(arrays.user_ids, arrays.user_id_ends),
         IdTable(arrays.item_ids, arrays.item_id_ends),
+        IdTable(arrays.titles, arrays.title_ends),
     )
 
 

@@ -41,7 +41,7 @@ class IdTable:
 
 
 def pack_ids(ids: Sequence[str]) -> tuple[Array, Array]:
-    """The two arrays of an IdTable, from ids that are sorted and each there once."""
+    """The two arrays of an IdTable, from ids that are sorted and each there once; titles need neither."""
     encoded = [name.encode() for name in ids]
     ends = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(name) for name in encoded], out=ends[1:])

@@ -76,16 +76,27 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
         )
     content: Sequence[Any] = items
     if request.flag("explain"):
-        content = _explained(engine, history, listed, items, offset)
+        content = _explained(engine, history, listed, offset)
+    elif request.flag("titles"):
+        scores = listed.scores[offset:].tolist()
+        content = [
+            {**named(engine, code), "Score": score}
+            for code, score in zip(listed.items[offset:].tolist(), scores, strict=True)
+        ]
     elif request.header(b"x-api-version") == "2":
         scores = listed.scores[offset:].tolist()
         content = [{"Id": item, "Score": score} for item, score in zip(items, scores, strict=True)]
     return Reply(dump(content), version=served.version, family=served.family, policy=listed.policy)
 
 
-def _explained(engine: Engine, history: History, listed: Listed, items: list[str], offset: int) -> list[dict[str, Any]]:
+def named(engine: Engine, code: int) -> dict[str, Any]:
+    """An item as answers name it: its id, and its title where there is one."""
+    title = engine.titles[code]
+    return {"Id": engine.items[code], "Title": title} if title else {"Id": engine.items[code]}
+
+
+def _explained(engine: Engine, history: History, listed: Listed, offset: int) -> list[dict[str, Any]]:
     rows = zip(
-        items,
         listed.items[offset:].tolist(),
         listed.scores[offset:].tolist(),
         listed.probabilities[offset:].tolist(),
@@ -93,12 +104,12 @@ def _explained(engine: Engine, history: History, listed: Listed, items: list[str
     )
     return [
         {
-            "Id": name,
+            **named(engine, code),
             "Score": score,
             "LikeProbability": like,
-            "Reasons": [{"Id": engine.items[at], "Share": share} for at, share in engine.reasons(history, code)],
+            "Reasons": [{**named(engine, at), "Share": share} for at, share in engine.reasons(history, code)],
         }
-        for name, code, score, like in rows
+        for code, score, like in rows
     ]
 
 
@@ -121,7 +132,7 @@ def item_to_item(service: Service, request: Request) -> Reply:
             404, f"item {cut(name)}: version {served.version} does not know it; ask for one that was rated"
         )
     items, weights = engine.similar(code, n + offset)
-    return _scored(served, engine, items[offset:].tolist(), weights[offset:].tolist())
+    return _scored(request, served, items[offset:].tolist(), weights[offset:].tolist())
 
 
 def popular(service: Service, request: Request) -> Reply:
@@ -129,9 +140,13 @@ def popular(service: Service, request: Request) -> Reply:
     served = service.current()
     n = request.number("n", 10, 1, service.settings.max_n)
     items, counts = served.engine.popular(n, request.number("offset", 0, 0, service.settings.max_n))
-    return _scored(served, served.engine, items.tolist(), counts.tolist())
+    return _scored(request, served, items.tolist(), counts.tolist())
 
 
-def _scored(served: Served, engine: Engine, items: list[int], scores: list[float]) -> Reply:
-    content = [{"Id": engine.items[item], "Score": score} for item, score in zip(items, scores, strict=True)]
+def _scored(request: Request, served: Served, items: list[int], scores: list[float]) -> Reply:
+    engine, titles = served.engine, request.flag("titles")
+    content = [
+        {**(named(engine, item) if titles else {"Id": engine.items[item]}), "Score": score}
+        for item, score in zip(items, scores, strict=True)
+    ]
     return Reply(dump(content), version=served.version, family=served.family)

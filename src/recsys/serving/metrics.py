@@ -44,6 +44,12 @@ class Metrics:
         self.registry_up = Gauge(
             "recsys_registry_up", "1 while the registry answers", registry=own, multiprocess_mode="min"
         )
+        self.unshared = Gauge(
+            "recsys_feedback_unshared",
+            "Events that wait for the team's database",
+            registry=own,
+            multiprocess_mode="mostrecent",
+        )
         # A label's child is looked up under a lock: these are remembered.
         self.requests = cache(lambda *labels: self._requests.labels(*labels))
         self.seconds = cache(lambda *labels: self._seconds.labels(*labels))

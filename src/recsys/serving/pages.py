@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from recsys.serving.http import ProblemError, Reply, Request, as_id, dump
+from recsys.serving.lists import named
 from recsys.serving.scores import check_model
 from recsys.serving.service import Service
 
@@ -58,12 +59,15 @@ def live(service: Service, request: Request) -> Reply:
 
 def _readiness(service: Service) -> dict[str, Any]:
     served, pointer = service.served, service.pointer
+    waiting, problem = service.store.sharing()
     return {
         "ready": served is not None,
         "version": served.version if served else None,
         "registry": pointer.get("registry_problem") or "answers",
         "refused": pointer.get("refused") or {},
         "feedback": service.store.problem or "kept",
+        "unshared": waiting,
+        "sharing": problem or None,
         "problem": service.problem or None,
     }
 
@@ -127,7 +131,7 @@ def history(service: Service, request: Request) -> Reply:
     _, found = service.history(engine, as_id(request.parts[2], "the user"))
     n = request.number("n", 50, 1, service.settings.max_n)
     content = [
-        {"Id": engine.items[item], "Rating": None if math.isnan(rating) else rating}
+        {**named(engine, item), "Rating": None if math.isnan(rating) else rating}
         for item, rating in zip(found.items[-n:].tolist(), found.ratings[-n:].tolist(), strict=True)
     ]
     return Reply(dump(content), version=served.version, family=served.family)

@@ -72,16 +72,31 @@ def _as_moments(table: pd.DataFrame) -> Floats | None:
         return None
     moments = np.full(len(table), np.nan)
     for row, value in enumerate(table["timestamp"]):
-        if value is None or pd.isna(value) is True:
+        if value is None or pd.isna(value) is True or value == "":
             continue  # an unknown moment
-        if isinstance(value, datetime):
-            moment = pd.Timestamp(value)
-            moments[row] = (moment.tz_localize("UTC") if moment.tzinfo is None else moment).timestamp()
+        if isinstance(value, datetime | str):
+            moments[row] = _seconds(value, row)
         elif isinstance(value, int | float | np.number) and not isinstance(value, bool) and np.isfinite(value):
             moments[row] = value
         else:
-            raise ValueError(f"row {row}: column 'timestamp': a number, a date or nothing is needed, got {value!r}")
+            raise ValueError(_no_moment(row, value))
     return moments
+
+
+def _seconds(value: datetime | str, row: int) -> float:
+    """Seconds since 1970 of a date, which is text where it came by JSON; without a zone it is in UTC."""
+    try:
+        moment = pd.Timestamp(value if isinstance(value, datetime) else datetime.fromisoformat(value))
+    except ValueError:
+        raise ValueError(_no_moment(row, value)) from None
+    return float((moment.tz_localize("UTC") if moment.tzinfo is None else moment).timestamp())
+
+
+def _no_moment(row: int, value: object) -> str:
+    return (
+        f"row {row}: column 'timestamp': a number, a date such as 2024-05-31T12:00:00 or nothing is needed, got "
+        f"{value!r}"
+    )
 
 
 set_model(RecommenderModel())

@@ -20,6 +20,8 @@ from recsys.serving.record import Recorder
 from recsys.serving.settings import ServingSettings
 
 POINTER = "current.json"
+FEEDBACK = "feedback.db"
+CALL = "registry-changed"  # touched by a worker that the registry has called
 ARM = "champion"
 _log = logging.getLogger("recsys.serving")
 
@@ -50,7 +52,7 @@ class Service:
     def __init__(self, settings: ServingSettings) -> None:
         self.settings = settings
         self.folder = Path(settings.folder)
-        self.store = FeedbackStore(self.folder / "feedback.db", settings.max_waiting)
+        self.store = FeedbackStore(self.folder / FEEDBACK, settings.max_waiting)
         self.metrics = Metrics()
         self.monitored = Monitored(self.folder)
         self.recorder = self._recorder() if settings.record else None

@@ -47,7 +47,7 @@ sys.path[:0] = json.loads(sys.argv[3])
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "mlflow", "optuna", "matplotlib"):
+        if name in ("torch", "numba", "mlflow", "optuna", "matplotlib"):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, NotInstalled())

@@ -30,6 +30,7 @@ from recsys.tracking.retry import retry_mlflow
 
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
+_NAME, _NOTE = "mlflow.runName", "mlflow.note.content"  # MLflow's own tags
 _MODEL = "recsys.serving.pyfunc_model"
 
 
@@ -112,6 +113,12 @@ class Run:
         mlflow.log_artifact(str(path))
 
     @uninterrupted()
+    def log_folder(self, folder: Path, path: str) -> str:
+        """Log the files of a folder; returns the URI by which they are found."""
+        mlflow.log_artifacts(str(folder), path)
+        return f"runs:/{self.run_id}/{path}"
+
+    @uninterrupted()
     def log_dataset(self, dataset: Dataset, context: str) -> None:
         """Record which dataset the run worked on, and as what ("training", "test")."""
         # Another run may make the same dataset's row at this moment; MLflow itself does not try again.
@@ -121,6 +128,11 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags on the run."""
         mlflow.set_tags(dict(tags))
+
+    @uninterrupted()
+    def describe(self, description: str, name: str | None = None) -> None:
+        """Set the description that the UI shows above a run, and another name than it began with."""
+        mlflow.set_tags({_NOTE: description} | ({_NAME: name} if name else {}))
 
     @uninterrupted()
     def log_recommender(self, recommender: Recommender, requirements: Path) -> str:
@@ -168,7 +180,7 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:
-            mlflow.set_tags({"mlflow.runName": name, **(tags or {})})
+            mlflow.set_tags({_NAME: name, **(tags or {})})
             with interruptible():
                 yield opened
             opened.flush()
@@ -183,6 +195,12 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         finally:
             with nullcontext() if status == "FINISHED" else in_passing():
                 mlflow.end_run(status)
+
+
+@uninterrupted()
+def name_run(run_id: str, name: str) -> None:
+    """Give a run another name."""
+    MlflowClient().set_tag(run_id, _NAME, name)
 
 
 @contextmanager

@@ -1,37 +1,50 @@
 """The list model of a recommender: who rated what, item-to-item weights, and what validation chose of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from recsys import metrics
-from recsys.arrays import Array, Codes, Floats
+from recsys.arrays import Array, Codes, Flags, Floats
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Interactions
-from recsys.models.base.item_to_item import CoCounts, ItemToItem, Regression, Signal, count_together, learn_item_to_item
-from recsys.models.base.lists import POOL, ListModel, ListSettings, RatedItems
-from recsys.models.base.ranking import best_items
+from recsys.models.base.item_to_item import CoCounts, Regression, Signal, count_together, learn_item_to_item
+from recsys.models.base.lists import POOL, ListModel, ListSettings
+from recsys.models.base.ranking import best_of_rows
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
+from recsys.training.histories import Histories, collect_histories
 
 SIGNALS: tuple[Signal, ...] = ("ratings", "likes")
 RIDGES = (100.0, 200.0, 400.0, 800.0)
 RELATIVE_RIDGES = (0.3, 0.0, 1.0)
+SESSION_WEIGHTS = (0.0, 0.5, 1.0)
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TOP = 10
 MOST_USERS = 3_000  # by whose validation likes is chosen
-_MEMORY_A_ROW = 60  # bytes, while the rows are sorted and counted
+_MEMORY_A_ROW = 100  # bytes, while the rows are sorted and counted
+_CELLS_AT_A_TIME = 1 << 21  # users times items whose scores are held
 
 
 @dataclass(frozen=True, eq=False)
 class _Validation:
-    """The users by whom is chosen, shape (u,), and of each the liked validation items: what lists should begin with."""
+    """The users by whom is chosen, shape (u,), and their liked validation items: what lists should begin with."""
 
     users: Codes
-    relevant: list[Codes]
+    rows: Codes  # (n,) whose each liked item is, a position in `users`
+    items: Codes  # (n,), -1 where unknown
     counts: Array  # (u,) likes, those of unknown items among them
+
+
+@dataclass(frozen=True, eq=False)
+class _Pools:
+    """The items from which each user's list is chosen, in ascending order: arrays of shape (u, POOL or less)."""
+
+    items: Codes
+    takes: Floats  # -inf for what may not be listed
+    likes: Floats
+    relevant: Flags
 
 
 def add_lists(chosen: Recommender, final: Recommender, dataset: Dataset) -> None:
@@ -44,85 +57,61 @@ def add_lists(chosen: Recommender, final: Recommender, dataset: Dataset) -> None
         return
     chosen.lists = _learn_and_choose(chosen, dataset)
     if final is not chosen:
-        rated = collect_ratings(final, dataset, ("train", "validation"))
-        counts = _count(rated, chosen.lists.regression, final)
-        item_to_item = learn_item_to_item(counts, chosen.lists.regression)
-        final.lists = _list_model(rated, item_to_item, chosen.lists.regression, chosen.lists.exponent, final)
+        histories = collect_histories(final, dataset, ("train", "validation"))
+        counts = _count(histories, chosen.lists.regression, final)
+        final.lists = _list_model(histories, counts, chosen.lists.regression, chosen.lists.exponent, final)
 
 
-def collect_ratings(recommender: Recommender, dataset: Dataset, parts: Sequence[str]) -> RatedItems:
-    """The rows of these parts in the codes of the recommender, sorted by user and item, without a copy of all rows."""
-    knowledge = recommender.knowledge
-    users, items = knowledge.user_codes(dataset.user_ids), knowledge.item_codes(dataset.item_ids)
+def _count(histories: Histories, regression: Regression, recommender: Recommender) -> CoCounts:
+    from scipy.sparse import csr_matrix, vstack
 
-    def blocks() -> Iterator[Interactions]:
-        for part in parts:
-            for block in dataset.blocks(part):
-                yield Interactions(users[block.users], items[block.items], block.ratings)
-
-    starts = np.zeros(len(knowledge.user_ids) + 1, np.int64)
-    for block in blocks():
-        starts[1:] += np.bincount(block.users, minlength=len(knowledge.user_ids))
-    np.cumsum(starts, out=starts)
-    sorted_items = np.empty(starts[-1], np.int32)
-    ratings = np.empty(starts[-1], np.float32)
-    filled = starts[:-1].copy()
-    for block in blocks():
-        order = np.argsort(block.users, kind="stable")
-        whose = block.users[order]
-        first = np.searchsorted(whose, whose)
-        at = filled[whose] + np.arange(len(whose)) - first
-        sorted_items[at], ratings[at] = block.items[order], block.ratings[order]
-        filled += np.bincount(whose, minlength=len(filled))
-    for user in range(len(filled)):
-        part = slice(starts[user], starts[user + 1])
-        order = np.argsort(sorted_items[part])
-        sorted_items[part], ratings[part] = sorted_items[part][order], ratings[part][order]
-    return RatedItems(starts, sorted_items, ratings)
-
-
-def _count(rated: RatedItems, regression: Regression, recommender: Recommender) -> CoCounts:
-    from scipy.sparse import csr_matrix
-
-    knowledge = recommender.knowledge
+    knowledge, rated = recommender.knowledge, histories.rated
     values = regression.values(rated.ratings, knowledge.scale, knowledge.like_threshold)
-    shape = len(knowledge.user_ids), len(knowledge.item_ids)
-    return count_together(csr_matrix((values, rated.items, rated.starts), shape))
+    n_items = len(knowledge.item_ids)
+    matrix = csr_matrix((values, rated.items, rated.starts), (len(knowledge.user_ids), n_items))
+    if regression.session_weight and histories.sessions is not None:
+        weighted = values * np.float32(np.sqrt(regression.session_weight))
+        shape = int(histories.sessions.max()) + 1, n_items
+        matrix = vstack([matrix, csr_matrix((weighted, (histories.sessions, rated.items)), shape)], format="csr")
+    return count_together(matrix)
 
 
 def _list_model(
-    rated: RatedItems, item_to_item: ItemToItem, regression: Regression, exponent: float, recommender: Recommender
+    histories: Histories, counts: CoCounts, regression: Regression, exponent: float, recommender: Recommender
 ) -> ListModel:
     knowledge = recommender.knowledge
-    popularity = np.bincount(rated.items, minlength=len(knowledge.item_ids)) / len(knowledge.user_ids)
-    return ListModel(item_to_item, regression, exponent, rated, popularity)
+    popularity = np.bincount(histories.rated.items, minlength=len(knowledge.item_ids)) / len(knowledge.user_ids)
+    item_to_item = learn_item_to_item(counts, regression)
+    return ListModel(item_to_item, regression, exponent, histories.rated, popularity)
 
 
 def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
-    """Choose in turn the ridge, the relative ridge, the input, and the exponent: each by nDCG of validation likes.
+    """Choose in turn the ridge, the relative ridge, the input, how much sessions count, and the exponent.
 
-    That is one of at most 12 settings; of equally good ones the earlier is taken.
+    Each by nDCG of validation likes. That is one of at most 14 settings; of equally good ones the earlier is taken.
     """
-    settings, rated = recommender.list_settings(), collect_ratings(recommender, dataset, ("train",))
+    settings, histories = recommender.list_settings(), collect_histories(recommender, dataset, ("train",))
     validation = _validation_of(recommender, dataset)
-    counts: dict[Signal, CoCounts] = {}
+    counts: dict[tuple[Signal, float], CoCounts] = {}
 
     def attempt(regression: Regression) -> tuple[Floats, ListModel]:
-        if regression.signal not in counts:
-            counts[regression.signal] = _count(rated, regression, recommender)
-        item_to_item = learn_item_to_item(counts[regression.signal], regression)
-        model = _list_model(rated, item_to_item, regression, 0.0, recommender)
+        counted = regression.signal, regression.session_weight
+        if counted not in counts:
+            counts.clear()  # each may take a GB
+            counts[counted] = _count(histories, regression, recommender)
+        model = _list_model(histories, counts[counted], regression, 0.0, recommender)
         return _ndcgs(recommender, model, validation, [0.0])[0], model
 
     best = attempt(_first(settings))
-    for change in _changes(settings) if len(validation.users) else ():
+    for change in _changes(settings, histories) if len(validation.users) else ():
         tried = replace(best[1].regression, **change)
         if tried == best[1].regression:
             continue
         found = attempt(tried)
         gain = found[0] - best[0]
         # Another input has to be better by more than a standard error: it answers for other users, too.
-        needed = gain.std() / np.sqrt(max(len(gain) - 1, 1)) if "signal" in change else 0.0
+        of_input = change.keys() & {"signal", "session_weight"}
+        needed = gain.std() / np.sqrt(max(len(gain) - 1, 1)) if of_input else 0.0
         if gain.mean() > needed:
             best = found
     exponents = EXPONENTS if settings.exponent is None else (settings.exponent,)
@@ -135,15 +124,18 @@ def _first(settings: ListSettings) -> Regression:
         settings.signal or SIGNALS[0],
         RIDGES[1] if settings.ridge is None else settings.ridge,
         RELATIVE_RIDGES[0] if settings.relative_ridge is None else settings.relative_ridge,
+        SESSION_WEIGHTS[0] if settings.session_weight is None else settings.session_weight,
     )
 
 
-def _changes(settings: ListSettings) -> list[dict[str, Any]]:
+def _changes(settings: ListSettings, histories: Histories) -> list[dict[str, Any]]:
     """What to try in turn, each on the best so far."""
     found: list[dict[str, Any]] = []
     found += [{"ridge": ridge} for ridge in RIDGES if settings.ridge is None]
     found += [{"relative_ridge": share} for share in RELATIVE_RIDGES if settings.relative_ridge is None]
     found += [{"signal": kind} for kind in SIGNALS if settings.signal is None]
+    if settings.session_weight is None and histories.sessions is not None:
+        found += [{"session_weight": weight} for weight in SESSION_WEIGHTS]
     return found
 
 
@@ -155,10 +147,9 @@ def _validation_of(recommender: Recommender, dataset: Dataset) -> _Validation:
     items = recommender.knowledge.item_codes(dataset.item_ids)[rows.items]
     rated = np.unique(users[users >= 0])
     rated = rated[:: -(-len(rated) // MOST_USERS) or 1]
-    order = np.argsort(users, kind="stable")
-    first, last = np.searchsorted(users[order], rated), np.searchsorted(users[order], rated, "right")
-    relevant = [items[order[start:end]] for start, end in zip(first, last, strict=True)]
-    return _Validation(rated, relevant, last - first)
+    row = np.searchsorted(rated, users)
+    kept = (row < len(rated)) & (rated[np.minimum(row, len(rated) - 1)] == users) if len(rated) else row < 0
+    return _Validation(rated, row[kept].astype(np.int32), items[kept], np.bincount(row[kept], minlength=len(rated)))
 
 
 def _ndcgs(recommender: Recommender, model: ListModel, validation: _Validation, exponents: Sequence[float]) -> Floats:
@@ -166,28 +157,36 @@ def _ndcgs(recommender: Recommender, model: ListModel, validation: _Validation, 
     if len(validation.users) == 0:
         return np.zeros((len(exponents), 0))
     top, asked = min(TOP, len(recommender.knowledge.item_ids)), any(exponents)
-    drawn = [_pool(recommender, model, int(user), POOL if asked else top) for user in validation.users]
-    sizes = [len(pool) for pool, _ in drawn]
-    likes = np.ones(sum(sizes))
-    if asked:
-        users, items = np.repeat(validation.users, sizes), np.concatenate([pool for pool, _ in drawn])
-        likes = recommender.score(users, items).like_probability
-    shares = np.split(likes, np.cumsum(sizes)[:-1])
-    hits = np.zeros((len(exponents), len(drawn), top), bool)
-    for number, exponent in enumerate(exponents):
-        tried = replace(model, exponent=exponent)
-        for row, ((pool, takes), like) in enumerate(zip(drawn, shares, strict=True)):
-            order = best_items(tried.product(takes, like), top)
-            hits[number, row, : len(order)] = np.isin(pool[order], validation.relevant[row])
-    return np.array([metrics.ndcg(hit, validation.counts) for hit in hits])
+    pools = _pools(recommender, model, validation, POOL if asked else top, asked)
+    found = []
+    for exponent in exponents:
+        # Items are in ascending order, so that equal scores are ordered by item code, as lists are.
+        with np.errstate(invalid="ignore"):  # what may not be listed, times a like probability of 0
+            scores = replace(model, exponent=exponent).product(pools.takes, pools.likes)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        found.append(metrics.ndcg(np.take_along_axis(pools.relevant, order, 1), validation.counts))
+    return np.array(found)
 
 
-def _pool(recommender: Recommender, model: ListModel, user: int, size: int) -> tuple[Codes, Floats]:
-    """The unseen items of highest P(takes), in ascending order, and that factor."""
-    items, ratings = model.rated.of(user)
-    values = model.regression.values(ratings, recommender.knowledge.scale, recommender.knowledge.like_threshold)
-    takes = model.takes(items if values.any() else items[:0], values)
-    allowed = np.ones(len(takes), bool)
-    allowed[items] = False
-    pool = np.sort(best_items(takes, size, allowed))
-    return pool, takes[pool]
+def _pools(recommender: Recommender, model: ListModel, validation: _Validation, size: int, likes: bool) -> _Pools:
+    """The unseen items of highest P(takes), the first factor, and where asked the like probability."""
+    from scipy.sparse import csr_matrix
+
+    knowledge, rated, users = recommender.knowledge, model.rated, validation.users
+    n_items = len(knowledge.item_ids)
+    values = model.regression.values(rated.ratings, knowledge.scale, knowledge.like_threshold)
+    histories = csr_matrix((values, rated.items, rated.starts), (len(knowledge.user_ids), n_items))[users]
+    items, takes = [], []
+    step = max(1, _CELLS_AT_A_TIME // n_items)
+    for start in range(0, len(users), step):
+        some = histories[start : start + step]
+        scores = model.takes_many(some)
+        scores[np.repeat(np.arange(some.shape[0]), np.diff(some.indptr)), some.indices] = -np.inf
+        items.append(best_of_rows(scores, size))
+        takes.append(np.take_along_axis(scores, items[-1], 1))
+    pool, factor = np.concatenate(items), np.concatenate(takes).astype(np.float64)
+    relevant = metrics.hits(pool, validation.rows, validation.items, n_items) & np.isfinite(factor)
+    like = np.ones(pool.shape)
+    if likes:
+        like = recommender.score(np.repeat(users, pool.shape[1]), pool.ravel()).like_probability.reshape(pool.shape)
+    return _Pools(pool, factor, like, relevant)

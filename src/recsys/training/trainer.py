@@ -13,6 +13,7 @@ from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings
 from recsys.training import out_of_core
 from recsys.training.fit_task import FitTask, RecodedRows, Recoding, make_fit_task
+from recsys.training.forward import ForwardFit, hold_back_newest
 from recsys.training.lists import add_lists
 
 FitAll = Callable[[Iterable[FitTask[Interactions]], Report | None], list[Recommender]]
@@ -24,11 +25,12 @@ class TrainingResult:
     """The recommenders of a training.
 
     `chosen` learnt from the training rows alone, so that its measures on the validation rows are honest; `final`
-    is what goes into use: with `refit` it learnt from both, else it is the same.
+    is what goes into use: with `refit` it learnt from both, else it is the same. `forward` is for measuring only.
     """
 
     chosen: Recommender
     final: Recommender
+    forward: ForwardFit | None = None
 
 
 def train(
@@ -42,6 +44,7 @@ def train(
     gigabytes: float | None = None,
     fit_all: FitAll | None = None,
     lists: bool = True,
+    forward: bool = False,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -50,6 +53,8 @@ def train(
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from.
+        forward: also fit to the older rows alone, in this process, where there are timestamps and the rows are in
+            memory.
 
     Raises:
         InputError: if the rows do not fit in memory and are needed there.
@@ -62,7 +67,22 @@ def train(
                 f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
             )
         fitted = fit_all(fit_tasks(dataset, refit), report)
-        return _result(fitted[0], fitted[-1], dataset, lists)
+        chosen, final = fitted[0], fitted[-1]
+    else:
+        chosen, final = _fit_here(family, dataset, config, seed, refit, report, streamed)
+    if lists:
+        add_lists(chosen, final, dataset)
+    before = hold_back_newest(dataset) if forward and not streamed else None
+    if before is None:
+        return TrainingResult(chosen, final)
+    measured, _ = _fit_here(family, before, config, seed, refit=False, report=None, streamed=False)
+    return TrainingResult(chosen, final, ForwardFit(measured, before))
+
+
+def _fit_here(
+    family: str, dataset: Dataset, config: Settings, seed: int, refit: bool, report: Report | None, streamed: bool
+) -> tuple[Recommender, Recommender]:
+    """Fit in this process; returns what learnt from the training rows alone, and what learnt last."""
     module = family_module(family)
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     chosen: Recommender | None = None
@@ -71,13 +91,7 @@ def train(
         final = module.fit(task.knowledge, task.rows, config, options)
         chosen = chosen or final
     assert chosen is not None
-    return _result(chosen, final, dataset, lists)
-
-
-def _result(chosen: Recommender, final: Recommender, dataset: Dataset, lists: bool) -> TrainingResult:
-    if lists:
-        add_lists(chosen, final, dataset)
-    return TrainingResult(chosen, final)
+    return chosen, final
 
 
 def fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask[Interactions]]:

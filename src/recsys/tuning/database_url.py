@@ -8,6 +8,7 @@ from recsys.errors import InputError
 _HIDDEN = "***"
 _SHAPE = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9_]+)?://.*", re.DOTALL)
 _SECRET_OPTION = re.compile(r"(?i)([?&](?:password|passwd|passphrase|pwd)=)([^&#]+)")
+_REACHES_OUT = re.compile(r"(?i)[?&](read_default_file|read_default_group|init_command|local_infile)=")
 _ASKED = (
     "parameter 'storage': an SQLAlchemy URL is needed, such as mysql+pymysql://user:password@host:3306/optuna or "
     "sqlite:////folder/studies.db"
@@ -42,6 +43,7 @@ def check_url(url: str) -> None:
     """Refuse what cannot be a database's URL, without naming a password; raises InputError."""
     if not _SHAPE.fullmatch(url):
         raise InputError(f"{_ASKED}, got {masked(url)!r}")
+    check_options(url, "parameter 'storage'")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -52,6 +54,19 @@ def check_url(url: str) -> None:
             raise InputError(f"parameter 'storage': sqlite needs a file, as in sqlite:///studies.db, got {url!r}")
     elif not parts.hostname or not parts.path.strip("/") or port == 0:
         raise InputError(f"{_ASKED}; a host and the name of a database are missing in {masked(url)!r}")
+
+
+def check_options(url: str, name: str) -> None:
+    """Refuse options by which the driver reads other files, and prints their lines; raises InputError.
+
+    Args:
+        name: what gave the URL, for the message.
+    """
+    if found := _REACHES_OUT.search(unquote(url)):
+        raise InputError(
+            f"{name}: a URL without the option {found[1]!r} is needed, by which the driver reads other files or runs "
+            f"other commands, got {masked(url)!r}; leave it out"
+        )
 
 
 def is_sqlite(url: str) -> bool:

@@ -1,4 +1,6 @@
 import gzip
+import os
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +124,24 @@ def test_rows_are_estimated_from_the_length_of_the_first(write, write_parquet):
     assert estimate_rows([write_parquet(), write_parquet("b.parquet")]) == 6
     varied = HEADER + "\n" + "".join(f"{k * 7919 % 10007},{k * 31 % 997},{k % 5},{k * k}\n" for k in range(100_000))
     assert estimate_rows([write(gzip.compress(varied.encode()), "r.gz")]) == pytest.approx(100_000, rel=0.3)
+
+
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert f"{path}: a regular file is needed, got a pipe, a socket or a device" in message(path)
+
+
+def test_a_pattern_that_runs_in_a_circle_of_links_finds_each_file_once(write, tmp_path):
+    path = write(TEXT)
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "copy.csv").symlink_to(path)
+    assert len(find_files(tmp_path / "**" / "*.csv")) == 1
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x10, 0xFF])
+@pytest.mark.parametrize("place", [20, 30, 45])
+def test_a_damaged_byte_of_a_gzip_is_told(write, place, bits):
+    zipped = bytearray(gzip.compress((HEADER + "\n" + LINES[1] * 1000).encode(), mtime=0))
+    zipped[place] ^= bits
+    assert "broken gzip file" in message(write(bytes(zipped), "ratings.csv.gz"))

@@ -107,3 +107,9 @@ class TestParquet:
         whole = write_parquet().read_bytes()
         for content in (whole[:-10], b"PAR1", TEXT.encode()):
             assert "not a readable Parquet file" in message(write(content, "broken.parquet"))
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_a_nul_byte_in_an_id_is_refused_as_in_text(write_parquet, column):
+    path = write_parquet(**{column: ["a", "b\0c", "d"]})
+    assert f"{path}: row 2: the {column.removesuffix('_id')} id holds a NUL byte" in message(path)

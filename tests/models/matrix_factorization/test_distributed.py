@@ -7,6 +7,7 @@ from recsys.distributed.process_group import Group
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.sampler import DistributedBatches
 from recsys.models.matrix_factorization.sgd import fit_factors
+from recsys.models.matrix_factorization.training import Problem
 from tests.support.matrix_factorization_fits import (
     FEW,
     HASTY,
@@ -41,7 +42,7 @@ def alone():
 
     def fit(rows, validation, **given):
         config = Config(**SETTINGS | given)
-        return fit_factors(rows, (N_USERS, N_ITEMS), config, seed=SEED, validation=validation, like_threshold=4.0)
+        return fit_factors(Problem(rows, (N_USERS, N_ITEMS), config, SEED, validation, like_threshold=4.0))
 
     return {"": fit(train, held_out), ", few": fit(train[:3], None, **FEW), ", hasty": fit(train, held_out, **HASTY)}
 

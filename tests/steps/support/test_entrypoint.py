@@ -57,12 +57,16 @@ def test_defaults_are_what_no_argument_gives(name):
         ("prepare", ["my.csv"], "parameters are written --name=value, got 'my.csv'; see --help"),
         ("prepare", ["--"], "parameters are written --name=value, got '--'; see --help"),
         ("prepare", ["-x", "1"], "parameters are written --name=value, got '-x'; see --help"),
-        ("prepare", ["--sed=1"], "unknown parameter 'sed'; known are: ratings, "),
+        ("prepare", ["--sed=1"], "unknown parameter 'sed' (did you mean 'seed'?); known are: ratings, "),
         ("tune", ["--learning_rate=1"], "unknown parameter 'learning_rate'; known are: "),
         ("tune", ["--family=svd"], "parameter 'family': one of bayesian_mf, bias, "),
         ("train", ["--family=svd"], "got 'svd'"),
         ("train", ["--family=bias", "--epochs=3"], "(epochs belongs to family matrix_factorization)"),
-        ("train", ["--family=bias", "--dampin=3"], "'dampin' for family bias; known are: ratings, "),
+        (
+            "train",
+            ["--family=bias", "--dampin=3"],
+            "for family bias (did you mean 'damping'?); known are: ratings, ",
+        ),
         (
             "train",
             [DESCENT, "--learning_rate=abc"],

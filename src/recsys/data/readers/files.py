@@ -3,6 +3,7 @@
 import glob
 import gzip
 import hashlib
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,16 +33,29 @@ def find_files(source: Path) -> list[Path]:
             folders = sum(path.is_dir() for path in source.iterdir())
             remedy = f"; for those in its folders pass {str(source / '*' / '*')!r}" if folders else ""
             raise InputError(f"{source}: the folder has no ratings files in it{remedy}")
-    elif source.exists():
+    elif source.is_file():
         return [source]
+    elif source.exists():
+        raise InputError(
+            f"{source}: a regular file is needed, got a pipe, a socket or a device, which cannot be read twice; write "
+            "its content to a file and pass that"
+        )
     elif glob.has_magic(str(source)):
         matches = glob.glob(str(source), recursive=True)  # noqa: PTH207  # the pattern's start may be absolute
-        found = [path for path in map(Path, matches) if path.is_file()]
+        found = _once([path for path in map(Path, matches) if path.is_file()])
         if not found:
             raise InputError(f"{source}: no file's name matches; check the pattern, and quote it for the shell")
     else:
         raise InputError(f"{source}: no such file in {source.absolute().parent}; check the name, or pass the full path")
     return sorted(found)
+
+
+def _once(files: list[Path]) -> list[Path]:
+    """Each file by its shortest path: a link to a folder above makes a pattern find its files again and again."""
+    found: dict[Path, Path] = {}
+    for path in sorted(files, key=lambda path: (len(path.parts), path)):
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def digest_files(files: Sequence[Path]) -> str:
@@ -124,6 +138,6 @@ def _rows_of(path: Path) -> int:
                 size = int(size * _SAMPLE / max(1, file.fileobj.tell()))
             elif len(sample) < _SAMPLE:
                 size = len(sample)
-    except (OSError, EOFError, pa.ArrowException):
+    except (OSError, EOFError, zlib.error, pa.ArrowException):
         return 0  # whatever is wrong with it is told where it is read
     return size * max(1, sample.count(b"\n")) // max(1, len(sample))

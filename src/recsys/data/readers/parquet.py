@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data.readers.source import ColumnNames, RawBlock, Source, find_or_raise_positions, seconds, shorten
@@ -79,7 +80,11 @@ def _raw_block(path: Path, columns: ColumnNames, wanted: dict[str, str], table: 
             or (pa.types.is_decimal(kind) and kind.scale == 0)
         ):
             raise refuse(parameter, "text or integers", kind)
-        return _encode(path, values)
+        found = _encode(path, values)
+        if pc.any(broken := pc.match_substring(found.dictionary, "\0")).as_py():
+            row = pc.index(broken.take(found.indices), True).as_py()
+            raise InputError(f"{place(row)}: the {parameter} id holds a NUL byte; remove it")
+        return found
 
     def is_date(kind: pa.DataType) -> bool:
         return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))

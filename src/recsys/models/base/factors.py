@@ -1,4 +1,4 @@
-"""A recommender's expected ratings as a product of two tables: what a compact form of it is made from."""
+"""A recommender's expected ratings as products of two tables: what other forms of it are made from."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,3 +23,36 @@ class RatingFactors:
     slope: float
     threshold: float
     link: Literal["probit", "logit"]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringDraws:
+    """All that a recommender's answers for known users and items are computed from, exactly.
+
+    A rating by draw s is `constant + scale * users[u, s] @ items[i, s]`; the expected rating is their mean.
+    The probability of a like is `link(slope * (expected rating - threshold) / spread)`, where the square of the spread
+    is the variance between the draws plus `user_variance`.
+    """
+
+    users: Array  # (n_users, s, r)
+    items: Array  # (n_items, s, r)
+    constant: float
+    scale: float
+    user_variance: Floats  # (n_users,) in square rating units
+    slope: float
+    threshold: float
+    link: Literal["probit", "logit"]
+
+    @classmethod
+    def of_one(cls, factors: RatingFactors) -> "ScoringDraws":
+        """Of factors that are exact: one draw, and nothing that an item adds to the variance."""
+        return cls(
+            factors.users[:, None],
+            factors.items[:, None],
+            factors.constant,
+            factors.scale,
+            factors.user_variance,
+            factors.slope,
+            factors.threshold,
+            factors.link,
+        )

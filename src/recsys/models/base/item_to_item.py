@@ -29,12 +29,14 @@ Signal = Literal["ratings", "likes"]
 
 @dataclass(frozen=True)
 class Regression:
-    """What is chosen on validation: what a rating counts as, and the ridge."""
+    """What is chosen on validation: what a rating counts as, the ridge, and how much sessions count."""
 
     signal: Signal
     """ratings: the rating over the highest one; likes: 1 for a like, else 0."""
     ridge: float
     relative_ridge: float
+    session_weight: float = 0.0
+    """Of S'S, added to X'X: S has a row for each session, in which a user rated without a break."""
 
     def values(self, ratings: Array, scale: tuple[float, float], like_threshold: float) -> Array:
         """What ratings count as in X, shape (n,), float32: at most 1, and more than 0 for whatever counts.
@@ -69,6 +71,16 @@ class ItemToItem:
         neighbours = np.concatenate([self.neighbours[part] for part in parts])
         added = np.concatenate([self.weights[part] * value for part, value in zip(parts, values, strict=True)])
         return np.asarray(np.bincount(neighbours, weights=added, minlength=len(self.starts) - 1), np.float64)
+
+    def score_many(self, histories: "csr_matrix") -> Array:
+        """The scores of every item for many histories, float32, both of shape (users, n_items)."""
+        from scipy.sparse import csr_matrix
+
+        n = len(self.starts) - 1
+        weights = csr_matrix((self.weights, self.neighbours, self.starts), (n, n))
+        if n <= DENSE_ITEMS:
+            return np.asarray(histories @ weights.toarray())
+        return np.asarray((histories @ weights).toarray())
 
     def contributions(self, items: Codes, values: Array, item: int) -> Floats:
         """What each item of a history adds to the score of one item: shape (h,)."""

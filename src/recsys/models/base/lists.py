@@ -7,7 +7,7 @@ history by the item-to-item weights, the second from the recommender.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.item_to_item import ItemToItem, Regression, Signal, saved_arrays
 from recsys.models.base.storage import load_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 POOL = 200
 """So many items of highest P(takes) have their like probability computed and are ranked by the product."""
@@ -33,6 +36,7 @@ class ListSettings:
     signal: Signal | None = None
     ridge: float | None = None
     relative_ridge: float | None = None
+    session_weight: float | None = None
     exponent: float | None = None
 
 
@@ -114,6 +118,10 @@ class ListModel:
             return self.popularity
         return self.item_to_item.score(items, values) + _POPULARITY_WEIGHT * self.popularity
 
+    def takes_many(self, histories: "csr_matrix") -> Array:
+        """`takes` for many histories, what items count in rows of shape (users, n_items): float32 of that shape."""
+        return self.item_to_item.score_many(histories) + (_POPULARITY_WEIGHT * self.popularity).astype(np.float32)
+
     def product(self, takes: Floats, likes: Floats) -> Floats:
         """P(takes) * P(likes | takes) ^ exponent; what is not positive stays as it is, below all others."""
         return np.where(takes > 0, takes * likes**self.exponent, takes)
@@ -138,6 +146,7 @@ class ListModel:
             "signal": chosen.signal,
             "ridge": chosen.ridge,
             "relative_ridge": chosen.relative_ridge,
+            "session_weight": chosen.session_weight,
             "exponent": self.exponent,
         }
 
@@ -147,7 +156,12 @@ def load_list_model(folder: Path, described: dict[str, Any]) -> ListModel:
     arrays = load_arrays(folder / _FILE)
     return ListModel(
         ItemToItem(arrays["weight_starts"], arrays["neighbours"], arrays["weights"]),
-        Regression(described["signal"], described["ridge"], described["relative_ridge"]),
+        Regression(
+            described["signal"],
+            described["ridge"],
+            described["relative_ridge"],
+            described.get("session_weight", 0.0),  # 0 in versions from before it was known
+        ),
         described["exponent"],
         RatedItems(arrays["starts"], arrays["items"], arrays["ratings"]),
         arrays["popularity"],

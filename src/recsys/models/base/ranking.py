@@ -32,6 +32,22 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
     return chosen[np.argsort(-scores[chosen], kind="stable")].astype(np.int32)
 
 
+def best_of_rows(scores: Floats, n: int) -> Codes:
+    """`best_items` of every row, but in ascending order: shape (rows, min(n, n_items)).
+
+    Args:
+        scores: (rows, n_items), of any float type; -inf for what is not allowed. Where fewer than n are allowed, the
+            lowest codes of those that are not fill the row.
+    """
+    n = min(n, scores.shape[1])
+    least = np.partition(scores, scores.shape[1] - n, axis=1)[:, [scores.shape[1] - n]]
+    chosen = scores > least
+    missing = n - np.count_nonzero(chosen, axis=1)
+    ties = scores == least
+    chosen |= ties & (np.cumsum(ties, axis=1, dtype=np.int32) <= missing[:, None])
+    return np.nonzero(chosen)[1].reshape(len(scores), n).astype(np.int32)
+
+
 def diversify(scores: Floats, similarities: Floats, n: int, diversity: float) -> Codes:
     """The positions of n of m items by maximal marginal relevance (Carbonell and Goldstein 1998), in their order.
 

@@ -14,7 +14,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base import recommendation
 from recsys.models.base.capabilities import capabilities, family_names
-from recsys.models.base.factors import RatingFactors
+from recsys.models.base.factors import RatingFactors, ScoringDraws
 from recsys.models.base.fold_in import check_ratings, fold_into_knowledge, newest_of_known_items
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import History, ListModel, ListSettings, Recommendations
@@ -74,6 +74,10 @@ class Recommender(ABC):
 
     def rating_factors(self) -> RatingFactors | None:
         """The expected ratings as a product of two tables, where the family has them so."""
+        return None
+
+    def scoring_draws(self) -> ScoringDraws | None:
+        """All that answers for known users and items are computed from, where the family has it as tables."""
         return None
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:

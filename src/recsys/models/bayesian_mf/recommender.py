@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.interactions import Interactions
-from recsys.models.base.factors import RatingFactors
+from recsys.models.base.factors import RatingFactors, ScoringDraws
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays, save_arrays
@@ -104,6 +104,22 @@ class BayesianRecommender(Recommender):
             scale=self.unit / len(draws),
             user_variance=self.unit**2 * (rest + user_part),
             item_variance=self.unit**2 * item_part,
+            slope=1.0,
+            threshold=self.threshold,
+            link="probit",
+        )
+
+    def scoring_draws(self) -> ScoringDraws:
+        """The draws; of ratings without a moment."""
+        if self.is_plain:
+            return ScoringDraws.of_one(self._plain_factors())
+        draws = self.draws
+        return ScoringDraws(
+            users=draws.users,
+            items=draws.items,
+            constant=self.centre + self.unit * float(draws.session_bias[-1]),
+            scale=self.unit,
+            user_variance=self.unit**2 * (draws.variance + draws.noise + draws.session_variance[-1]),
             slope=1.0,
             threshold=self.threshold,
             link="probit",

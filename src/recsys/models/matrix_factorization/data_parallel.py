@@ -12,9 +12,10 @@ from recsys.data.interactions import Interactions
 from recsys.distributed.process_group import Group
 from recsys.models.matrix_factorization.batches import PaddedBatch, count_codes
 from recsys.models.matrix_factorization.config import Config
-from recsys.models.matrix_factorization.network import ARRAYS, Float32Array, Network, export_array
+from recsys.models.matrix_factorization.factors import ARRAYS, Float32Array, frequency_weights
+from recsys.models.matrix_factorization.network import Network, export_array
 from recsys.models.matrix_factorization.rating import training_rating
-from recsys.models.matrix_factorization.sgd import frequency_weights, row_learning_rates
+from recsys.models.matrix_factorization.sgd import row_learning_rates
 
 
 class PenalizedLoss(nn.Module):

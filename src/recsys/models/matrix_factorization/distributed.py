@@ -17,48 +17,36 @@ from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.metrics import auc_by_ranks
 from recsys.models.matrix_factorization.batches import pad_batch
-from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.data_parallel import DataParallelEngine
-from recsys.models.matrix_factorization.network import Factors, Rows, to_rows
+from recsys.models.matrix_factorization.factors import Factors
+from recsys.models.matrix_factorization.network import Rows, to_rows
 from recsys.models.matrix_factorization.row_sharded import RowShardedEngine
 from recsys.models.matrix_factorization.sampler import DistributedBatches
 from recsys.models.matrix_factorization.schedule import Epoch, TrainingSchedule
-from recsys.models.matrix_factorization.sgd import (
-    PREDICTION_CHUNK,
-    check_not_empty,
-    copy_tensors,
-    mean_square_error,
-    reproducible_torch,
-)
+from recsys.models.matrix_factorization.sgd import PREDICTION_CHUNK, copy_tensors, reproducible_torch
+from recsys.models.matrix_factorization.training import Problem, mean_square_error
 
 NOT_MEASURED = math.inf  # in a table of numbers: no measure is infinite, but an AUC may be NaN
 
 
 def fit_factors_distributed(
-    rows: Interactions,
-    sizes: tuple[int, int],
-    config: Config,
-    *,
-    context: Context,
-    seed: int,
-    validation: Interactions | None = None,
-    like_threshold: float | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    context: Context, problem: Problem, on_epoch: Callable[[Epoch], None] | None = None
 ) -> tuple[Factors, list[Epoch], int]:
-    """Trains as `sgd.fit_factors` does, to the same numbers but for the order of sums; arguments are described there.
+    """Trains as `sgd.fit_factors` does, to the same numbers but for the order of sums.
 
-    All processes of the context call it with the same arguments. The columns of the rows may be mapped from files, of
+    All processes of the context call it with the same problem. The columns of its rows may be mapped from files, of
     which each process reads its share. Training continues from the context's newest checkpoint. Rank 0 returns the
-    factors; if tables are split, the arrays of the other ranks have no rows. `on_epoch` is called, and
+    factors; if tables are split, the arrays of the other ranks have no rows. `on_epoch` is called, and the problem's
     `like_threshold` used, in rank 0 only.
 
     Raises:
-        ValueError: there are no ratings to train on or to validate on, or a code is outside its table.
+        ValueError: a code is outside its table.
         DivergedError: the loss is no longer finite.
         StoppedError: the context was told to stop, and has saved a checkpoint.
     """
-    check_not_empty(rows, validation)
-    rows = replace(rows, timestamps=None)  # not used: would be read from disk in vain
+    sizes, config, seed, validation = problem.sizes, problem.config, problem.seed, problem.validation
+    assert isinstance(problem.rows, Interactions)
+    rows = replace(problem.rows, timestamps=None)  # not used: would be read from disk in vain
     group = context.group
     with torch.no_grad(), reproducible_torch(group.device):
         mean, scale = _mean_and_deviation(group, rows.ratings)
@@ -70,7 +58,7 @@ def fit_factors_distributed(
         loop.restore_or_initialize(seed)
         validator = None
         if validation is not None:
-            validator = Validator(group, engine, sizes, validation, (mean, scale), like_threshold)
+            validator = Validator(group, engine, sizes, validation, (mean, scale), problem.like_threshold)
         while not schedule.is_finished:
             started = time.perf_counter()
             own = rows[batches.epoch_rows(schedule.next_epoch)]
@@ -222,10 +210,11 @@ class Validator:
         measures = torch.full((2,), NOT_MEASURED, dtype=torch.float64, device=self.group.device)
         if self.ratings is not None:
             mean, scale = self.unit
-            standardised = torch.from_numpy(((self.ratings - mean) / scale).astype(np.float32)).to(self.group.device)
-            measures[0] = mean_square_error(predicted, standardised)
+            standardised = ((self.ratings - mean) / scale).astype(np.float32)
+            on_cpu = predicted.cpu().numpy()
+            measures[0] = mean_square_error(on_cpu, standardised)
             if self.like_threshold is not None:
-                measures[1] = auc_by_ranks(self.ratings >= self.like_threshold, predicted.cpu().numpy())
+                measures[1] = auc_by_ranks(self.ratings >= self.like_threshold, on_cpu)
         mse, auc = self.group.broadcast(measures).tolist()
         return mse, None if auc == NOT_MEASURED else auc
 

@@ -1,10 +1,11 @@
 """Matrix factorization by stochastic gradient descent (Koren, Bell and Volinsky 2009).
 
-Ratings are predicted by the formula of rating.py. Training uses PyTorch; it leaves NumPy arrays, so that serving
-needs no PyTorch.
+Ratings are predicted by the formula of rating.py. Training uses Numba on the CPU, and PyTorch on a GPU and in several
+processes; it leaves NumPy arrays, so that serving needs neither.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.capabilities import Capabilities
-from recsys.models.base.factors import RatingFactors
+from recsys.models.base.factors import RatingFactors, ScoringDraws
 from recsys.models.base.family import FitOptions, Report
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
@@ -27,7 +28,12 @@ from recsys.models.matrix_factorization.rating import rating, user_part
 
 if TYPE_CHECKING:
     from recsys.data.loader import RowStream
+    from recsys.distributed.context import Context
+    from recsys.models.matrix_factorization.factors import Factors
     from recsys.models.matrix_factorization.schedule import Epoch
+    from recsys.models.matrix_factorization.training import Problem
+
+    FitFactors = Callable[[Problem, Callable[[Epoch], None] | None], tuple[Factors, list[Epoch], int]]
 
 _BLOCK = 1 << 15  # pairs multiplied at a time: the gathered factors then stay in the processor's cache
 CAPABILITIES = Capabilities(
@@ -97,6 +103,10 @@ class FactorRecommender(Recommender):
             link="logit",
         )
 
+    def scoring_draws(self) -> ScoringDraws:
+        """The factors as one draw."""
+        return ScoringDraws.of_one(self.rating_factors())
+
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "FactorRecommender":
         """Solve for the factors of the users of `rows`, with the penalty of the training."""
         arrays, config = self.arrays, self.config
@@ -131,6 +141,7 @@ def fit(
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
     """
     from recsys.data.loader import BlockLoader, RowStream
+    from recsys.models.matrix_factorization.training import Problem
     from recsys.runtime.device import has_gpu
 
     if config.device == "cuda" and not has_gpu():
@@ -139,24 +150,17 @@ def fit(
     validation, context = options.validation, options.context
     first = options.warm_start if isinstance(options.warm_start, FactorRecommender) else None
     sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-    how: dict[str, Any] = {
-        "seed": options.seed,
-        "validation": validation,
-        "like_threshold": None if options.report is None else knowledge.like_threshold,
-        "on_epoch": None if options.report is None else partial(_report_epoch, options.report),
-    }
-    training = config.model_copy(update={"epochs": first.epochs}) if first else config
-    # PyTorch takes seconds to import.
-    if context is None or isinstance(rows, RowStream):
-        from recsys.models.matrix_factorization.sgd import fit_factors
-
-        seed, batch_size = options.seed, config.batch_size
-        source = BlockLoader(rows, *sizes, batch_size, seed) if isinstance(rows, RowStream) else rows
-        factors, _, best = fit_factors(source, sizes, training, progress=True, **how)
-    else:
-        from recsys.models.matrix_factorization.distributed import fit_factors_distributed
-
-        factors, _, best = fit_factors_distributed(rows, sizes, training, context=context, **how)
+    streamed = isinstance(rows, RowStream)
+    problem = Problem(
+        rows=BlockLoader(rows, *sizes, config.batch_size, options.seed) if isinstance(rows, RowStream) else rows,
+        sizes=sizes,
+        config=config.model_copy(update={"epochs": first.epochs}) if first else config,
+        seed=options.seed,
+        validation=validation,
+        like_threshold=None if options.report is None else knowledge.like_threshold,
+    )
+    fit_factors = _engine(config, None if streamed else context)
+    factors, _, best = fit_factors(problem, None if options.report is None else partial(_report_epoch, options.report))
     arrays = {
         "user_bias": factors.user_bias,
         "item_bias": factors.item_bias,
@@ -170,6 +174,24 @@ def fit(
         predicted = fitted._rating(validation.users[known], validation.items[known])
         fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)
     return fitted
+
+
+def _engine(config: Config, context: "Context | None") -> "FitFactors":
+    """What trains: of PyTorch and Numba, which take long to import, only the one that is used is imported."""
+    if context is not None:
+        from recsys.models.matrix_factorization.distributed import fit_factors_distributed
+
+        return partial(fit_factors_distributed, context)
+
+    from recsys.runtime.device import find_device
+
+    if find_device(config.device) == "cpu":
+        from recsys.models.matrix_factorization import compiled
+
+        return compiled.fit_factors
+    from recsys.models.matrix_factorization import sgd
+
+    return sgd.fit_factors
 
 
 def _report_epoch(report: Report, epoch: "Epoch") -> None:
@@ -187,7 +209,6 @@ def suggest(trial: Any) -> Config:
         embedding_size=trial.suggest_int("embedding_size", 8, 128, log=True),
         learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
         regularization=trial.suggest_float("regularization", 0.02, 0.2, log=True),
-        batch_size=trial.suggest_categorical("batch_size", [1024, 2048, 4096, 8192, 16384]),
     )
 
 

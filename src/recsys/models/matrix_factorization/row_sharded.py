@@ -17,15 +17,10 @@ from recsys.data.interactions import Interactions
 from recsys.distributed.process_group import Group
 from recsys.models.matrix_factorization.batches import PaddedBatch, count_codes
 from recsys.models.matrix_factorization.config import Config
-from recsys.models.matrix_factorization.network import (
-    ARRAYS,
-    Float32Array,
-    Network,
-    export_array,
-    initialize_factors,
-)
+from recsys.models.matrix_factorization.factors import ARRAYS, Float32Array, frequency_weights
+from recsys.models.matrix_factorization.network import Network, export_array, initialize_factors
 from recsys.models.matrix_factorization.rating import predicted_rating, training_rating
-from recsys.models.matrix_factorization.sgd import frequency_weights, row_learning_rates
+from recsys.models.matrix_factorization.sgd import row_learning_rates
 
 TABLES = ("users", "user_bias", "items", "item_bias")
 

@@ -8,7 +8,7 @@ from recsys.models.matrix_factorization.config import Config
 
 # The learning rate at epoch t is learning_rate / (1 + DECAY * (t - 1)). It depends on nothing but t, so that
 # a refit of N epochs repeats the steps that validation chose.
-DECAY = 0.2
+DECAY = 0.5
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,26 @@
-"""Matrix factorization by stochastic gradient descent: the update and the training loop.
+"""Matrix factorization by stochastic gradient descent in PyTorch, a batch at a time: the engine of one GPU.
 
 The model and its regularization are those of Koren, Bell and Volinsky, "Matrix factorization techniques for
 recommender systems", IEEE Computer 42(8), 2009, equations 4 and 5, with a linear layer over the elementwise
 product of the two embeddings in place of their plain inner product.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from recsys.arrays import Floats
-from recsys.data.interactions import Interactions
 from recsys.data.loader import BlockLoader
-from recsys.metrics import auc_by_ranks
 from recsys.models.matrix_factorization.config import Config
-from recsys.models.matrix_factorization.network import (
-    ARRAYS,
-    Factors,
-    Network,
-    Rows,
-    export_array,
-    to_rows,
-)
+from recsys.models.matrix_factorization.factors import ARRAYS, Factors, Float32Array, frequency_weights
+from recsys.models.matrix_factorization.network import Network, Rows, export_array, to_rows
 from recsys.models.matrix_factorization.rating import training_rating
 from recsys.models.matrix_factorization.row_sources import RowsFromDisk, RowsInMemory, RowSource
-from recsys.models.matrix_factorization.schedule import Epoch, TrainingSchedule
+from recsys.models.matrix_factorization.schedule import Epoch
+from recsys.models.matrix_factorization.training import Problem, run
 from recsys.runtime.device import find_device
 
-# A row seen n times is regularized n * (mean n / n) ** 0.3 times: between a penalty per rating (0, Koren)
-# and one per row (1). The exponent is from Rendle et al., "Revisiting the performance of iALS", 2021.
-FREQUENCY_EXPONENT = 0.3
 PREDICTION_CHUNK = 1 << 13  # rows of a prediction; more leave the cache, which costs a validated epoch 15% of its time
 
 
@@ -108,109 +94,57 @@ def row_learning_rates(learning_rate: float, counts: Tensor, batch_size: int, n_
     return learning_rate / (1 + learning_rate * min(1.0, batch_size / n_rows) * counts)
 
 
-def fit_factors(
-    rows: Interactions | BlockLoader,
-    sizes: tuple[int, int],
-    config: Config,
-    *,
-    seed: int,
-    validation: Interactions | None = None,
-    like_threshold: float | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-    progress: bool = False,
-) -> tuple[Factors, list[Epoch], int]:
-    """Trains in this process; returns the factors, the epochs run and the number of the best one.
+class BatchEngine:
+    """Whole tables on one device, and batches of rows in memory or on disk."""
 
-    Ratings are standardised inside, so that the settings mean the same on every scale. With validation rows,
-    training stops after ``patience`` epochs without a lower RMSE and the best epoch's weights are returned;
-    without them it runs all epochs and returns the last.
+    def __init__(self, problem: Problem, device: torch.device) -> None:
+        (mean, scale), sizes, config = problem.unit, problem.sizes, problem.config
+        self.scale = scale
+        source: RowSource
+        if isinstance(problem.rows, BlockLoader):
+            source = RowsFromDisk(problem.rows, device)
+        else:
+            rows = to_rows(problem.rows, mean, scale, sizes, device, unknown=False)
+            source = RowsInMemory(rows, sizes, config.batch_size, problem.seed)
+        generator = torch.Generator().manual_seed(problem.seed)
+        self.network = Network(*sizes, config.embedding_size, device).initialize(generator)
+        self.descent = GradientDescent(self.network, source, config)
+        self.run_epoch = self.descent.run_epoch
+        self.kept = [parameter.clone() for parameter in self.network.parameters()]
+        if problem.validation is not None:
+            self.held_out = to_rows(problem.validation, mean, scale, sizes, device, unknown=True)
 
-    Args:
-        rows: ratings of any scale; or a loader that reads them from disk, in batches of its own.
-        sizes: how many users and items there are; all codes are below.
-        config: the settings.
-        seed: of the starting factors and of the order of the rows.
-        validation: rows to choose the epoch by; -1 stands for an unknown user or item.
-        like_threshold: if given, every epoch is also measured by the AUC of ratings of at least this.
-        on_epoch: called after each epoch; what it raises ends the training and passes through.
-        progress: shows a bar on a terminal.
+    def predict(self) -> Float32Array:
+        """Standardised ratings of the validation rows, (n,)."""
+        users, items = self.held_out.users, self.held_out.items
+        parts = (slice(start, start + PREDICTION_CHUNK) for start in range(0, len(users), PREDICTION_CHUNK))
+        predicted: Float32Array = torch.cat([self.network(users[part], items[part]) for part in parts]).cpu().numpy()
+        return predicted
+
+    def keep(self) -> None:
+        """Keeps the tables as they are now: the best so far."""
+        copy_tensors(self.network.parameters(), self.kept)
+
+    def restore(self) -> None:
+        """Goes back to the tables that were kept."""
+        copy_tensors(self.kept, self.network.parameters())
+
+    def arrays(self) -> dict[str, Float32Array]:
+        """The arrays of `Factors`, in the unit of the ratings."""
+        tables = dict(self.network.named_parameters())
+        return {name: export_array(name, tables, self.descent, self.scale)[:-1].cpu().numpy() for name in ARRAYS}
+
+
+def fit_factors(problem: Problem, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Factors, list[Epoch], int]:
+    """Trains on the device of the configuration, as `training.run` describes.
 
     Raises:
-        ValueError: there are no ratings to train on or to validate on, or a code is outside its table.
+        ValueError: a code is outside its table.
         DivergedError: the loss is no longer finite.
     """
-    device = torch.device(find_device(config.device))
-    source: RowSource
-    if isinstance(rows, BlockLoader):
-        mean, scale, source = rows.mean, rows.scale, RowsFromDisk(rows, device)
-    else:
-        check_not_empty(rows, validation)
-        mean, scale = _mean_and_deviation(rows.ratings)
-        source = RowsInMemory(to_rows(rows, mean, scale, sizes, device, unknown=False), sizes, config.batch_size, seed)
-    held_out = None if validation is None else to_rows(validation, mean, scale, sizes, device, unknown=True)
-    liked = None if validation is None or like_threshold is None else validation.ratings >= like_threshold
-
-    schedule = TrainingSchedule(config, scale)
-    hidden = None if progress else True  # None: shown on a terminal only
-    with torch.no_grad(), reproducible_torch(device), tqdm(total=config.epochs, disable=hidden) as bar:
-        network = Network(*sizes, config.embedding_size, device).initialize(torch.Generator().manual_seed(seed))
-        descent = GradientDescent(network, source, config)
-        best_weights = [parameter.clone() for parameter in network.parameters()]
-        while not schedule.is_finished:
-            started = time.perf_counter()
-            train_mse = descent.run_epoch(schedule.learning_rate, schedule.next_epoch)
-            predicted = _predictions(network, held_out) if held_out else None
-            epoch = Epoch(
-                schedule.next_epoch,
-                time.perf_counter() - started,
-                schedule.rmse(train_mse),
-                schedule.rmse(mean_square_error(predicted, held_out.ratings))
-                if predicted is not None and held_out
-                else None,
-                None if predicted is None or liked is None else auc_by_ranks(liked, predicted.cpu().numpy()),
-            )
-            if schedule.add(epoch) and held_out:
-                copy_tensors(network.parameters(), best_weights)
-            bar.set_postfix(train=epoch.train_rmse, validation=epoch.validation_rmse)
-            bar.update()
-            if on_epoch:
-                on_epoch(epoch)
-        if held_out:
-            copy_tensors(best_weights, network.parameters())
-        tables = dict(network.named_parameters())
-        arrays = {name: export_array(name, tables, descent, scale)[:-1].cpu().numpy() for name in ARRAYS}
-        return Factors(mean, **arrays), schedule.history, schedule.best_epoch
-
-
-def check_not_empty(rows: Interactions, validation: Interactions | None) -> None:
-    """Raises ValueError where there is nothing to train on, or to validate on."""
-    for purpose, table in (("training", rows), ("validation", validation)):
-        if table is not None and len(table) == 0:
-            raise ValueError(f"{purpose} needs at least one rating, got 0")
-
-
-def _mean_and_deviation(ratings: Floats) -> tuple[float, float]:
-    mean, deviation = float(np.mean(ratings, dtype=np.float64)), float(np.std(ratings, dtype=np.float64))
-    return mean, deviation or 1.0  # all ratings alike: nothing to scale, and every prediction is the mean
-
-
-def frequency_weights(counts: Tensor, mean: float | None = None) -> Tensor:
-    """(mean n / n) ** FREQUENCY_EXPONENT for rows seen n times; 1 for a row seen as often as the average."""
-    average = counts[counts > 0].mean() if mean is None else mean
-    return (average / counts.clamp(min=1)) ** FREQUENCY_EXPONENT
-
-
-def _predictions(network: Network, rows: Rows) -> Tensor:
-    """Standardised ratings of rows: (n,)."""
-    parts = range(0, len(rows.ratings), PREDICTION_CHUNK)
-    return torch.cat(
-        [network(rows.users[s : s + PREDICTION_CHUNK], rows.items[s : s + PREDICTION_CHUNK]) for s in parts]
-    )
-
-
-def mean_square_error(predicted: Tensor, ratings: Tensor) -> float:
-    """Mean square error in standardised units."""
-    return float((predicted - ratings).square().sum(dtype=torch.float64)) / len(ratings)
+    device = torch.device(find_device(problem.config.device))
+    with torch.no_grad(), reproducible_torch(device):
+        return run(problem, BatchEngine(problem, device), on_epoch)
 
 
 def copy_tensors(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:

@@ -1,0 +1,68 @@
+"""What a version says of the newest ratings of its training, by what learnt from those before."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recsys.arrays import Floats
+
+if TYPE_CHECKING:
+    from recsys.evaluation.forward import ForwardEvaluation
+
+_MEASURES, _REPLICATES = "forward", "forward_replicates"
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardMeasures:
+    """The measures by name, such as `forward_auc`; versions are compared where `digest`, of the rows, is equal.
+
+    `replicates` has those of the AUC by its name, of all rows and of the warm ones, as far as there are any.
+    """
+
+    digest: str
+    metrics: Mapping[str, float]
+    replicates: Mapping[str, Floats]
+
+
+def forward_tags(measured: "ForwardEvaluation") -> dict[str, str]:
+    """As tags of a version; replicates to about 1e-5."""
+    found = {"forward_auc": measured.replicates, "forward_warm_auc": measured.warm_replicates}
+    packed = {
+        name: base64.b64encode((values - measured.metrics[name]).astype("<f2").tobytes()).decode()
+        for name, values in found.items()
+        if values is not None
+    }
+    return {
+        _MEASURES: json.dumps({"digest": measured.digest, "metrics": measured.metrics}),
+        _REPLICATES: json.dumps(packed),
+    }
+
+
+def read_forward(tags: Mapping[str, str]) -> ForwardMeasures | None:
+    """What the tags of a version say; None where its training did not measure it."""
+    if _MEASURES not in tags:
+        return None
+    found, packed = json.loads(tags[_MEASURES]), json.loads(tags.get(_REPLICATES, "{}"))
+    replicates = {
+        name: found["metrics"][name] + np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
+        for name, text in packed.items()
+    }
+    return ForwardMeasures(found["digest"], found["metrics"], replicates)
+
+
+def describe_forward(metrics: Mapping[str, float]) -> str:
+    """A few words on the measures: AUC and RMSE of all rows, and of the warm ones."""
+    rows, warm = (int(metrics[f"forward_{group}rows"]) for group in ("", "warm_"))
+    return f"on the newest {rows:,} ratings, learnt from those before: {_shown(metrics, '')}" + (
+        f"; on the {warm:,} of known users and items: {_shown(metrics, 'warm_')}" if 0 < warm < rows else ""
+    )
+
+
+def _shown(metrics: Mapping[str, float], group: str) -> str:
+    names = ("rmse", "auc", "auc_per_user")
+    keys = {name: f"forward_{group}{name}" for name in names}
+    return ", ".join(f"{name} {metrics[key]:.4f}" for name, key in keys.items() if key in metrics)

@@ -1,0 +1,56 @@
+"""Bootstrap replicates of how good a version's lists are, kept as a tag beside those of its AUC."""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from mlflow.tracking import MlflowClient
+
+from recsys.arrays import Floats
+from recsys.evaluation import PROTOCOL
+from recsys.runtime.interruption import uninterrupted
+from registry.versions import Version
+
+_PREFIX = f"list_replicates.{PROTOCOL}."
+_KEPT = 3  # test sets
+
+
+@dataclass(frozen=True, eq=False)
+class ListReplicates:
+    """Arrays of shape (replicates,): nDCG@10, and how much it is above that of what is popular."""
+
+    ndcg: Floats
+    gain: Floats
+
+
+@uninterrupted()
+def record_list_replicates(version: Version, test_digest: str, found: ListReplicates) -> None:
+    """Remember the replicates of a version on a test set, to about 1e-4; kept for the newest few test sets."""
+    client, number = MlflowClient(), str(version.number)
+    key = _PREFIX + test_digest
+    kept = [datetime.now(UTC).isoformat(timespec="milliseconds"), _pack(found.ndcg), _pack(found.gain)]
+    others = [name for name in version.tags if name.startswith(_PREFIX) and name != key]
+    for stale in sorted(others, key=version.tags.__getitem__, reverse=True)[_KEPT - 1 :]:
+        client.delete_model_version_tag(version.name, number, stale)
+    client.set_model_version_tag(version.name, number, key, " ".join(kept))
+
+
+def list_replicates_on(version: Version, test_digest: str) -> ListReplicates | None:
+    """The replicates recorded for a test set, None where there are none."""
+    recorded = version.tags.get(_PREFIX + test_digest)
+    if recorded is None:
+        return None
+    _, ndcg, gain = recorded.split(" ")
+    return ListReplicates(_unpack(ndcg), _unpack(gain))
+
+
+def _pack(values: Floats) -> str:
+    """The middle, and the deviations from it in half precision."""
+    middle = float(np.nan_to_num(np.nanmean(values)))
+    return f"{middle!r},{base64.b64encode((values - middle).astype('<f2').tobytes()).decode()}"
+
+
+def _unpack(packed: str) -> Floats:
+    middle, deviations = packed.split(",")
+    return float(middle) + np.frombuffer(base64.b64decode(deviations), "<f2").astype(np.float64)

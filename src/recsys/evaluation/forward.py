@@ -1,0 +1,75 @@
+"""How a recommender does on ratings that were given after those it learnt from, of known users and items and of new."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys import metrics
+from recsys.arrays import Array, Floats
+from recsys.data.dataset import Dataset
+from recsys.data.splits import digest_rows, hash_pairs
+from recsys.evaluation import bootstrap
+from recsys.evaluation.evaluator import Evaluation, evaluate
+from recsys.models.base.recommender import Recommender
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardEvaluation:
+    """The measures of all rows (`forward_auc` and so on), of warm and of cold ones (`forward_warm_auc`, …).
+
+    A row is warm where its user and its item were both learnt from. `digest` names the rows: versions may be compared
+    where it is equal. The replicates of the AUC, of all and of warm rows, are those of `recsys.evaluation.bootstrap`;
+    None where the AUC does not exist.
+    """
+
+    digest: str
+    metrics: dict[str, float]
+    replicates: Floats | None
+    warm_replicates: Floats | None
+
+
+def evaluate_forward(recommender: Recommender, dataset: Dataset) -> ForwardEvaluation:
+    """Measure on the test part, which has timestamps and came after all that was learnt from; raises as `evaluate`."""
+    measured = evaluate(recommender, dataset, ranking=False, baselines=False)
+    rows = measured.rows
+    knowledge = recommender.knowledge
+    users, items = knowledge.user_codes(dataset.user_ids), knowledge.item_codes(dataset.item_ids)
+    warm = (users[rows.users] >= 0) & (items[rows.items] >= 0)
+    hashes = hash_pairs(dataset.user_ids, dataset.item_ids, rows.users, rows.items)
+    digest = digest_rows(hashes, rows.ratings, rows.timestamps, dataset.like_threshold)
+    groups = {"": np.arange(len(rows)), "warm_": np.flatnonzero(warm), "cold_": np.flatnonzero(~warm)}
+    values = {
+        f"forward_{group}{name}": value
+        for group, chosen in groups.items()
+        for name, value in _measures(recommender, dataset, measured, chosen).items()
+        if np.isfinite(value)
+    }
+    replicates = (
+        _replicates(dataset, measured, groups[group], digest) if f"forward_{group}auc" in values else None
+        for group in ("", "warm_")
+    )
+    return ForwardEvaluation(digest, values, *replicates)
+
+
+def _measures(recommender: Recommender, dataset: Dataset, measured: Evaluation, chosen: Array) -> dict[str, float]:
+    if not len(chosen):
+        return {"rows": 0}
+    rows, liked = measured.rows[chosen], measured.liked[chosen]
+    rating, like = (values[chosen] for values in measured.predictions)
+    _, of_user = metrics.user_aucs(rows.users, liked, like)
+    values = {
+        "rows": len(rows),
+        "auc": metrics.auc(liked, like),
+        "rmse": metrics.rmse(rows.ratings, rating),
+        "auc_per_user": float(of_user.mean()) if len(of_user) else float("nan"),
+        "calibration_error": metrics.calibration_error(liked, like),
+    }
+    spread = recommender.predictive_std(dataset.user_ids[rows.users], dataset.item_ids[rows.items])
+    if spread is not None:
+        values["interval_coverage"] = metrics.interval_coverage(rows.ratings, rating, spread)
+    return values
+
+
+def _replicates(dataset: Dataset, measured: Evaluation, chosen: Array, digest: str) -> Floats:
+    users, like = measured.rows.users[chosen], measured.predictions.like_probability[chosen]
+    return bootstrap.replicate_auc(users, dataset.user_ids, measured.liked[chosen], like, test_digest=digest)

@@ -1,0 +1,81 @@
+"""A version's answers and those of its graphs, run by onnxruntime."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from recsys.errors import InputError
+from recsys.export import onnx_graph, parity
+from recsys.models.base.family import family_module
+from recsys.testing.datasets import rated
+from recsys.training.trainer import train
+
+SMALL = {"epochs": 2, "samples": 4, "n_estimators": 2}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Makes a recommender with a list model, once a family."""
+    from recsys.testing.datasets import prepared
+
+    made = {}
+
+    def trained(family):
+        if family not in made:
+            config = family_module(family).Config
+            chosen = {name: value for name, value in SMALL.items() if name in config.model_fields}
+            dataset = prepared(tmp_path_factory.mktemp(family), rated(60, 40, 1, 5, step=1))
+            made[family] = train(family, dataset, config(**chosen), seed=1).final
+        return made[family]
+
+    return trained
+
+
+def session(model):
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("family", ["bias", "matrix_factorization", "bayesian_mf"])
+def test_the_graphs_answer_as_the_version(trained, family):
+    recommender = trained(family)
+    scores = parity.compare_scores(recommender, session(onnx_graph.scores(recommender)))
+    assert max(scores["onnx_rating_difference"], scores["onnx_like_difference"]) <= 1e-5
+    lists = parity.compare_lists(recommender, session(onnx_graph.lists(recommender)))
+    assert lists["onnx_list_difference"] <= 1e-5
+    assert lists["onnx_same_lists"] > 0.9
+
+
+def ask(recommender, user, history, n):
+    codes = np.array(history, np.int64)
+    found = session(onnx_graph.lists(recommender)).run(
+        None,
+        {
+            "user": np.array([user], np.int64),
+            "history": codes,
+            "ratings": np.full(len(codes), 5, np.float32),
+            "n": np.array([n], np.int64),
+        },
+    )
+    return found[0].tolist()
+
+
+def test_a_list_has_as_many_as_are_left_and_none_of_the_history(trained):
+    recommender = trained("bias")
+    everything = len(recommender.knowledge.item_ids)
+    assert sorted(ask(recommender, 0, [1, 3], 1000)) == sorted(set(range(everything)) - {1, 3})
+    assert ask(recommender, 0, range(everything), 5) == []
+    popular = ask(recommender, -1, [], 3)
+    assert len(popular) == 3
+
+
+def test_answers_that_differ_are_refused(trained):
+    recommender, other = trained("bias"), trained("matrix_factorization")
+    with pytest.raises(InputError, match="differ from the version's by up to"):
+        parity.compare_scores(recommender, session(onnx_graph.scores(other)))
+    with pytest.raises(InputError, match="differ from the version's by up to"):
+        parity.compare_lists(recommender, session(onnx_graph.lists(other)))
+
+
+def test_a_forest_cannot_be_exported(trained):
+    with pytest.raises(InputError, match="family 'random_forest': its answers are no products of tables"):
+        onnx_graph.scores(trained("random_forest"))

@@ -1,0 +1,18 @@
+import pytest
+
+from recsys.errors import InputError
+from registry import probe, versions
+from tests.support.serving_site import two_tastes
+
+
+def test_a_version_is_told_by_its_answers(register):
+    (version,) = register()
+    probe.check(version, two_tastes())  # nothing is kept yet
+    probe.record(version, two_tastes())
+    kept = versions.find_or_raise_version("recsys", version.number)
+    probe.check(kept, two_tastes())
+    probe.record(kept, two_tastes())
+    for asked in (probe.check, probe.record):
+        with pytest.raises(InputError, match=r"version 1 of 'recsys' does not answer as it did .* user 'u1' and item"):
+            asked(kept, two_tastes(liked=0.95))
+    assert versions.find_or_raise_version("recsys", version.number).tags == kept.tags

@@ -1,0 +1,154 @@
+"""Feedback in the team's database: several servers, and a database that goes away."""
+
+import asyncio
+import sqlite3
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from recsys.serving.feedback import Event, FeedbackStore
+from recsys.serving.outbox import Outbox
+from recsys.serving.sharing import Sharing
+from tests.support.waiting import wait
+
+
+def shared(happened, what, *sites):
+    """Wait for what is shared, while nothing may be wrong with that."""
+
+    def no_problem():
+        assert [site.store.sharing()[1] for site in sites] == [""] * len(sites)
+        return happened()
+
+    wait(no_problem, what)
+
+
+def event(key, value=4.0, user="u", item="i1"):
+    return Event(key.rjust(32, "0"), user, item, "rating", value, "", 1.0, None)
+
+
+def add(store, *events, **arguments):
+    return asyncio.run(store.add(events, **arguments))
+
+
+class Site:
+    """One server's file, its copying, and what the team's database has."""
+
+    def __init__(self, path, url):
+        self.path = path
+        self.url = url
+        self.store = FeedbackStore(path)
+
+    @contextmanager
+    def sharing(self):
+        stop = threading.Event()
+        running = Sharing(self.path, self.url)
+        thread = threading.Thread(target=running.run, args=(stop,))
+        thread.start()
+        try:
+            yield running
+        finally:
+            stop.set()
+            thread.join()
+
+    def waits(self):
+        return self.store.sharing()[0]
+
+
+@pytest.fixture
+def sites(tmp_path, mariadb):
+    url = mariadb.new_database("feedback")
+    found = [Site(tmp_path / name / "feedback.db", url) for name in ("one", "two")]
+    yield found
+    for site in found:
+        site.store.close()
+
+
+def kept(mariadb):
+    return mariadb.execute("select `key`, value, server from feedback.recsys_feedback order by id")
+
+
+def test_what_one_server_accepts_counts_on_the_other_even_what_came_before(sites, mariadb):
+    one, two = sites
+    add(one.store, event("1"), event("2", user="ü 日本", item="'; drop table x; --"))
+    with one.sharing(), two.sharing():
+        shared(lambda: two.store.of_user("u") == [("i1", 4.0)], "the event from before", one, two)
+        add(two.store, event("3", 2.0, item="i2"))
+        assert add(two.store, event("1", 1.0)) == 0  # it counts once wherever it is sent
+        shared(lambda: len(one.store.of_user("u")) == 2, "the other's event", one, two)
+        add(two.store, event("1", 5.0), replace=True)
+        shared(lambda: one.store.of_user("u")[0] == ("i1", 5.0), "the new value", one, two)
+        shared(lambda: not one.waits() and not two.waits(), "the sending", one, two)
+    assert two.store.of_user("ü 日本") == [("'; drop table x; --", 4.0)]
+    assert [row[1] for row in kept(mariadb)] == [5.0, 4.0, 2.0]
+    assert one.waits() == two.waits() == 0  # what came from others is not sent back
+
+
+def test_more_than_one_transaction_takes_arrives_once(sites, mariadb):
+    one, two = sites
+    events = [event(f"{number:x}", item=f"i{number}") for number in range(2500)]
+    add(one.store, *events)
+    with one.sharing(), two.sharing():
+        shared(lambda: len(two.store.of_user("u")) == 2500, "all of them", one, two)
+    assert len(kept(mariadb)) == 2500
+    assert two.store.of_user("u") == one.store.of_user("u")
+
+
+@pytest.mark.stops_database
+def test_while_the_database_is_away_feedback_waits_in_the_file_and_is_counted(sites, mariadb):
+    one, _ = sites
+    with one.sharing():
+        add(one.store, event("1"))
+        shared(lambda: not one.waits(), "the sending", one)
+        mariadb.stop(9)
+        assert add(one.store, event("2"), event("3")) == 2
+        wait(lambda: one.store.sharing()[1], "word of the absence")
+        assert one.waits() == 2
+        assert one.store.of_user("u") == [("i1", 4.0)] * 3
+    with one.sharing():  # another start, still without the database
+        assert one.waits() == 2
+        mariadb.start()
+        wait(lambda: one.store.sharing() == (0, ""), "the sending")
+    assert len(kept(mariadb)) == 3
+
+
+def test_what_was_sent_and_not_let_go_of_is_sent_again_to_no_effect(sites, mariadb):
+    one, _ = sites
+    add(one.store, event("1"))
+    with one.sharing():
+        shared(lambda: not one.waits(), "the sending", one)
+    with sqlite3.connect(one.path) as database:  # as if killed between the two commits
+        database.execute("insert into outbox (key, replaces) select key, 0 from feedback")
+    with one.sharing():
+        shared(lambda: not one.waits(), "the sending", one)
+    assert len(kept(mariadb)) == 1
+
+
+def test_an_event_waits_from_the_commit_that_keeps_it(tmp_path):
+    outbox = Outbox(tmp_path / "feedback.db", "me")
+    store = FeedbackStore(tmp_path / "feedback.db")
+    assert add(store, event("1"), event("2")) == 2  # triggers do not count
+    assert add(store, event("1", 5.0), replace=True) == 1
+    found = outbox.waiting(10)
+    assert [(row.key[-1], row.value) for row in found.events] == [("1", 5.0), ("2", 4.0), ("1", 5.0)]
+    assert found.replaces == [False, False, True]
+    outbox.sent(found.last)
+    assert store.sharing() == (0, "")
+    outbox.tell("gone")
+    assert store.sharing() == (0, "gone")
+    store.close()
+    outbox.close()
+
+
+def test_a_file_of_an_earlier_release_goes_on(tmp_path):
+    with sqlite3.connect(tmp_path / "feedback.db") as database:
+        database.execute(
+            "create table feedback (id integer primary key, key text not null unique, user text not null, "
+            "item text not null, kind text not null, value real, moment text not null, received real not null, "
+            "request text)"
+        )
+        database.execute("insert into feedback values (1, 'k', 'u', 'i1', 'rating', 3, '', 1, null)")
+    store = FeedbackStore(tmp_path / "feedback.db")
+    assert store.of_user("u") == [("i1", 3.0)]
+    assert add(store, event("9", item="i2")) == 1
+    store.close()

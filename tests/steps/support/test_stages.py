@@ -1,0 +1,43 @@
+"""The line that says how far a step is."""
+
+import io
+import sys
+
+import pytest
+
+from steps.support import stages
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def no_position(monkeypatch):
+    monkeypatch.setattr(stages, "_position", "")
+
+
+def test_a_terminal_sees_the_step_the_round_and_its_measure_and_then_nothing(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    stages.set_position(3, 8)
+    with stages.stage("train bias") as stage:
+        stage.report(41, {"train_rmse": 0.5, "validation_auc": 0.81024})
+    shown = terminal.getvalue()
+    assert "step 3 of 8: train bias, round 41, validation AUC 0.8102" in shown
+    assert shown.endswith("\x1b[2K")  # the line is cleared
+
+
+def test_elsewhere_nothing_is_written(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    with stages.stage("train bias") as stage:
+        stage.report(1, {"validation_rmse": 1.0})
+    assert written.getvalue() == ""
+
+
+def test_the_line_goes_when_the_computation_fails(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with pytest.raises(ValueError, match="no"), stages.stage("evaluate"):
+        raise ValueError("no")
+    assert terminal.getvalue().endswith("\x1b[2K")
