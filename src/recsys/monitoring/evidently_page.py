@@ -12,8 +12,8 @@ REQUIREMENTS = "src/recsys/monitoring/requirements.txt"
 MOST_BYTES = 4_000_000
 """What a browser opens at once, and the size of Evidently's own page."""
 
-_MOST_ROWS = 20_000
-_LEAST_ROWS = 500
+_ROWS = (20_000, 2_000, 500)
+_DIGITS = 3  # of numbers, which the page holds as text
 _TOP = 10
 # Evidently's own: drift where half of the columns drift, by a test that a shift of 0.3 points passes.
 _DRIFT_SHARE = 0.01
@@ -22,13 +22,15 @@ _COLUMNS = ("rating", "expected_rating", "like_probability", "user_ratings", "it
 
 
 def write_page(path: Path, window: Rated, reference: Rated, learnt: pd.DataFrame, seed: int = 0) -> int:
-    """Write a self-contained HTML page, and shrink its sample until it has at most `MOST_BYTES`; its size in bytes.
+    """Write a self-contained HTML page of at most `MOST_BYTES`; its size in bytes.
+
+    Its sample is made smaller until it fits, and the rankings are left out at last.
 
     Args:
         learnt: of the rows learnt from, columns user_id, item_id and rating.
 
     Raises:
-        InputError: if Evidently is not installed or fails, or a page of `_LEAST_ROWS` rows is too large too.
+        InputError: if Evidently is not installed or fails, or the smallest page is too large.
     """
     try:
         from evidently import DataDefinition, Dataset, Recsys, Report
@@ -42,26 +44,21 @@ def write_page(path: Path, window: Rated, reference: Rated, learnt: pd.DataFrame
     drift = DataDriftPreset(
         columns=list(_COLUMNS), drift_share=_DRIFT_SHARE, num_method="wasserstein", num_threshold=_DISTANCE
     )
-    rows = _MOST_ROWS
-    while True:
+    ranks = RecsysPreset(k=_top(window, reference))
+    size = 0
+    for rows, metrics in [*((rows, [drift, ranks]) for rows in _ROWS), (_ROWS[-1], [drift])]:
         now, before = (Dataset.from_pandas(_frame(rated, rows, seed), definition) for rated in (window, reference))
         trained = Dataset.from_pandas(_sample(learnt, rows, seed), DataDefinition(numerical_columns=["rating"]))
+        beside = {"current_train_data": trained, "reference_train_data": trained}
         try:
-            found = Report([drift, RecsysPreset(k=_top(window, reference))]).run(
-                now, before, additional_data={"current_train_data": trained, "reference_train_data": trained}
-            )
-            found.save_html(str(path))
+            Report(metrics).run(now, before, additional_data=beside).save_html(str(path))
         except Exception as error:  # whatever it raises of a window that it does not expect
             raise InputError(f"no page by Evidently: it ended with {type(error).__name__}: {error}") from None
         size = path.stat().st_size
         if size <= MOST_BYTES:
             return size
-        if rows <= _LEAST_ROWS:
-            path.unlink()
-            raise InputError(
-                f"no page by Evidently: {size:,} bytes are more than the {MOST_BYTES:,} that a page may have"
-            )
-        rows = max(_LEAST_ROWS, rows // 4)
+    path.unlink()
+    raise InputError(f"no page by Evidently: it would have {size:,} bytes, more than {MOST_BYTES:,}")
 
 
 def _top(*parts: Rated) -> int:
@@ -81,7 +78,7 @@ def _frame(rated: Rated, rows: int, seed: int) -> pd.DataFrame:
             "item_ratings": np.log2(1 + rated.item_counts),
         }
     )
-    return _sample(table, rows, seed)
+    return _sample(table.round(_DIGITS), rows, seed)
 
 
 def _sample(table: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
