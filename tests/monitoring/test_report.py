@@ -26,7 +26,7 @@ def report_on(world, tmp_path):
 
     def report_on(inject=None, *, prepare=None, version="1", **changes):
         random = np.random.default_rng(3)
-        path = tmp_path / "feedback.db"
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db"
         write(
             path, inject(given, random) if inject else given, recommender, random, since=0, until=DAY, version=version
         )

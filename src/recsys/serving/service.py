@@ -66,7 +66,7 @@ class Service:
         def count(outcome: str, lists: int) -> None:
             self.metrics.record.labels(outcome).inc(lists)
 
-        return Recorder(self.folder / "feedback.db", self.settings.retention, count)
+        return Recorder(self.folder / FEEDBACK, self.settings.retention, count)
 
     def close(self) -> None:
         """Write what waits."""
