@@ -56,7 +56,7 @@ def test_monitor_leaves_a_run_a_summary_and_what_the_server_shows(traffic, modul
     assert run.data.metrics["version_1/rmse"] == pytest.approx(run.data.metrics["version_1/expected_rmse"], abs=0.1)
     paths = module_store.artifacts(run)
     assert {"report.json", "measures.csv", "findings.csv", "plots/drift.png", "plots/traffic.png"} <= paths
-    assert "evidently.html" in paths
+    assert "evidently.html" in paths, said
     page = Path(module_store.client.download_artifacts(run.info.run_id, "evidently.html"))
     assert 100_000 < page.stat().st_size <= 4_000_000
     content = json.loads((served / "monitor.json").read_text())
