@@ -7,14 +7,14 @@ PORT ?= 5000
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test test-unit check format docs transcripts ui serve server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
+.PHONY: help env run test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
 
 env: $(READY)  ## make .venv with the pinned packages
 
-$(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recsys/serving/requirements.txt src/recsys/export/requirements.txt
+$(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recsys/serving/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, this is %d.%d: make PYTHON=path/to/python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -51,6 +51,9 @@ ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 
 serve: env  ## answer lists and scores from the champion of mlflow.db, on 127.0.0.1:8000
 	@exec python -m steps.serve --port=$(if $(filter file,$(origin PORT)),8000,$(PORT))
+
+watch:  ## Prometheus and Alertmanager over `make serve`, on 127.0.0.1:9090 and 9093, from Debian's packages
+	@exec $(PYTHON) server/watch.py
 
 server: env  ## a team's server on the MySQL of MLFLOW_BACKEND_STORE_URI, without containers
 	@exec env MLFLOW_PORT=$(PORT) python server/start.py

@@ -46,6 +46,7 @@ class Version:
     tags: Mapping[str, str]
     source: str
     description: str
+    created: float = 0.0  # seconds since 1970
 
     @property
     def family(self) -> str | None:
@@ -251,4 +252,5 @@ def _version(found: ModelVersion) -> Version:
         tags=dict(found.tags),
         source=found.source or "",
         description=found.description or "",
+        created=(found.creation_timestamp or 0) / 1000,
     )

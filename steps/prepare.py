@@ -1,18 +1,22 @@
 """Prepare: a ratings file in, a split dataset with features on disk out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from recsys.data import builder
+from recsys.data import builder, comparison
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.movielens import KNOWN, obtain
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
+from recsys.errors import InputError
 from steps.support.entrypoint import data_folder, given_path, run_step
-from steps.support.parameters import PrepareParameters
+from steps.support.parameters import OnChange, PrepareParameters
 from steps.support.runs import open_run
 from steps.support.stages import stage
+
+if TYPE_CHECKING:
+    from recsys.tracking.runs import Run
 
 
 def prepare(parameters: PrepareParameters) -> Dataset:
@@ -23,7 +27,13 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
         with stage(f"prepare {Path(preparation.ratings).name}"):
-            dataset = builder.prepare(source, preparation, prepared_folder(), gigabytes=gigabytes_of(parameters.memory))
+            dataset = builder.prepare(
+                source,
+                preparation,
+                prepared_folder(),
+                gigabytes=gigabytes_of(parameters.memory),
+                check=lambda new: _compare(new, parameters.on_change, run),
+            )
         _announce(dataset)
         run.describe(_summary(dataset), f"prepare {Path(preparation.ratings).name}")
         run.log_metrics(_counts(dataset))
@@ -37,13 +47,31 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     return dataset
 
 
-def prepare_once(parameters: Preparation, folder: str, memory: float | Literal["auto"] = "auto") -> Dataset:
+def _compare(new: Dataset, on_change: OnChange, run: "Run") -> None:
+    """Compare a new dataset with the one of the file before; raises InputError where that is asked for."""
+    if on_change == "ignore" or (before := comparison.find_predecessor(new, prepared_folder())) is None:
+        return
+    changes = comparison.compare(comparison.summarize(new), comparison.summarize(before))
+    run.set_tags({"compared_with": before.digest, "changes": "; ".join(changes) or "none"})
+    if changes and on_change == "refuse":
+        raise InputError(
+            f"{new.manifest['source']}: it differs from the file before (dataset {before.digest[:12]}): "
+            f"{'; '.join(changes)}; correct the file, or pass -P on_change=warn if that is meant"
+        )
+    for change in changes:
+        print(f"warning: compared with the file before (dataset {before.digest[:12]}): {change}")
+
+
+def prepare_once(
+    parameters: Preparation, folder: str, memory: float | Literal["auto"] = "auto", on_change: OnChange = "warn"
+) -> Dataset:
     """The dataset for another step: the one there is, or one that is prepared and recorded now."""
     source, preparation = _locate(parameters, folder)
     if dataset := datasets.find_dataset(source, preparation, prepared_folder()):
         _announce(dataset)
         return dataset
-    return prepare(PrepareParameters(folder=folder, memory=memory, **preparation.model_dump()))
+    given = {"folder": folder, "memory": memory, "on_change": on_change}
+    return prepare(PrepareParameters(**given, **preparation.model_dump()))
 
 
 def gigabytes_of(memory: float | Literal["auto"]) -> float | None:

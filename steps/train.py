@@ -47,7 +47,7 @@ def train(
     with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)
         run.log_parameters(config)
-        dataset = dataset or prepare_once(parameters, parameters.folder, parameters.memory)
+        dataset = dataset or prepare_once(parameters, parameters.folder, parameters.memory, parameters.on_change)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "training")
         check_feedback(family, dataset)

@@ -47,7 +47,7 @@ def tune(parameters: Tuning) -> "Version | None":
         return None
     with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
         run.log_parameters(parameters)
-        dataset = prepare_once(parameters, parameters.folder, parameters.memory)
+        dataset = prepare_once(parameters, parameters.folder, parameters.memory, parameters.on_change)
         run.set_tags({"data_version": dataset.digest})
         run.log_dataset(dataset, "tuning")
         config = _search_config(parameters)
@@ -295,7 +295,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
     from recsys.tuning.search import Search
 
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset = prepare_once(parameters, parameters.folder, parameters.memory)
+        dataset = prepare_once(parameters, parameters.folder, parameters.memory, parameters.on_change)
     search = Search(_search_config(parameters), dataset, url, parameters.study, platform.node() or "localhost")
     if not search.join(number, until):
         return

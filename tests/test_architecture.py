@@ -26,7 +26,7 @@ FLOORS = (
     ("recsys.data", "recsys.distributed"),
     ("recsys.models",),
     ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
-    ("recsys.evaluation", "recsys.tracking"),
+    ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
     ("registry", "recsys.tuning", "recsys.testing"),
     ("recsys.diagnostics",),
     ("steps",),
@@ -62,14 +62,16 @@ ROOMS = {
         "src/recsys/tuning/coordination.py",
         "src/recsys/tuning/database.py",
         "src/recsys/tuning/database_errors.py",
+        "src/recsys/monitoring/archive.py",
         "src/recsys/serving/sharing.py",
     ],
+    "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
-    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py"],
+    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py", "src/recsys/serving/record.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
     "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
@@ -279,8 +281,10 @@ def test_every_package_that_is_imported_is_pinned_in_requirements():
     ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
     testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
     exporting = [path for path in CODE if path.is_relative_to("src/recsys/export")]
+    watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
     for paths, pinned in (
-        (set(CODE) - set(testing) - set(exporting), required()),
+        (set(CODE) - set(testing) - set(exporting) - set(watching), required()),
+        (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
         (exporting, required() | required("src/recsys/export/requirements.txt")),
     ):

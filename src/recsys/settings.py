@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from recsys.errors import InputError
 
@@ -21,6 +21,24 @@ def _or_none(value: object) -> object:
 
 OptionalInt = Annotated[int | None, BeforeValidator(_or_none)]
 OptionalFloat = Annotated[float | None, BeforeValidator(_or_none)]
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    unit = _UNITS.get(text[-1:])
+    try:
+        return float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        raise ValueError("expected a time such as 90s, 10m, 1h or 7d") from None
+
+
+Seconds = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
+"""A time in seconds, written as 90s, 10m, 1h or 7d."""
+OptionalSeconds = Annotated[Seconds | None, BeforeValidator(_or_none)]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 

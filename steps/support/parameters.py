@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, create_model, field_validator, model
 from recsys.data.preparation import Preparation
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
-from recsys.settings import OptionalFloat, OptionalInt, Settings
+from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
 
@@ -45,10 +45,16 @@ class _Registering(_Step):
     )
 
 
+OnChange = Literal["warn", "refuse", "ignore"]
+
+
 class _Preparing(Preparation):
     memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
         description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+    on_change: OnChange = Field(
+        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
     )
 
 
@@ -210,6 +216,9 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+_STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+
+
 class ServeParameters(_Registering, Limits):
     """Of `serve`."""
 
@@ -227,7 +236,7 @@ class ServeParameters(_Registering, Limits):
         description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
         "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
     )
-    store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+    store: str = _STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
@@ -267,6 +276,34 @@ class ExportParameters(_Registering):
     lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
+class MonitorParameters(_Registering):
+    """Of `monitor`."""
+
+    store: str = _STORE
+    window: Seconds = Field("1d", description="how long a time is judged, such as 1h, 1d or 7d")  # type: ignore[assignment]
+    until: str = Field("now", min_length=1, description="end of that time: now, or as 2026-11-29T12:00")
+    every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 10m; none: once")
+    within: Seconds = Field(  # type: ignore[assignment]
+        "7d", description="feedback that names no request answers lists of at most so long ago"
+    )
+    like_threshold: OptionalFloat = Field(
+        None, description="a rating of at least this is a like; none: as the champion learnt"
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="most probable that any look at an unchanged version gives a false alarm"
+    )
+    page: bool = Field(True, description="also a page by Evidently, where it is installed")
+    export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
+
+
+class ForgetParameters(_Registering):
+    """Of `forget`."""
+
+    user: str = Field("", description="id of the person to remove from feedback and record")
+    store: str = _STORE
+    dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
+
+
 class DoctorParameters(_Step):
     """Of `doctor`."""
 
@@ -283,6 +320,8 @@ StepName = Literal[
     "recommend",
     "serve",
     "export",
+    "monitor",
+    "forget",
     "main",
     "doctor",
 ]
@@ -299,5 +338,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "recommend": RecommendParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "monitor": MonitorParameters,
+    "forget": ForgetParameters,
     "doctor": DoctorParameters,
 }

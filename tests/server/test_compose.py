@@ -45,6 +45,10 @@ def test_there_are_the_services_and_profiles():
         "minio": ["s3"],
         "pipeline": ["pipeline"],
         "serve": ["serve"],
+        "monitor": ["monitoring"],
+        "prometheus": ["monitoring"],
+        "alertmanager": ["monitoring"],
+        "grafana": ["monitoring"],
     }
     assert secrets()["COMPOSE_PROFILES"] == "open"  # what starts without further choice
 
@@ -52,7 +56,7 @@ def test_there_are_the_services_and_profiles():
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_safe_and_bounded(name):
     service = SERVICES[name]
-    assert re.fullmatch(r"[\w./-]+:(\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)", service["image"])
+    assert re.fullmatch(r"[\w./-]+:(v?\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)", service["image"])
     for port in service.get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -85,6 +89,11 @@ def test_what_must_last_is_on_named_volumes():
         ("minio", "minio", "/data"),
         ("pipeline", "data", "/data"),
         ("serve", "serving", "/data"),
+        ("monitor", "serving", "/serving"),
+        ("monitor", "data", "/data"),
+        ("prometheus", "prometheus", "/prometheus"),
+        ("alertmanager", "alertmanager", "/alertmanager"),
+        ("grafana", "grafana", "/var/lib/grafana"),
     }
     assert {volume for _, volume, _ in kept} == set(FILLED["volumes"])
 

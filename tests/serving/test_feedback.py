@@ -5,8 +5,7 @@ import threading
 import pytest
 
 from recsys.serving import feedback
-from recsys.serving.feedback import Answer, Event, FeedbackStore, UnavailableError
-from tests.support.waiting import wait
+from recsys.serving.feedback import Event, FeedbackStore, UnavailableError
 
 
 def event(key, item="i1", value=4.0, user="u", kind="rating"):
@@ -78,10 +77,3 @@ def test_too_many_that_wait_are_refused(store, monkeypatch):
 
     monkeypatch.setattr(feedback, "_commit", slow)
     assert asyncio.run(give()) == 5
-
-
-def test_the_record_is_written_soon(store, tmp_path):
-    store.record(Answer("r1", 1.0, "u", "1", "champion", "personal", '["i1"]'))
-    reading = sqlite3.connect(tmp_path / "feedback.db")
-    wait(lambda: reading.execute("select request, items from record").fetchall() == [("r1", '["i1"]')], "the record")
-    reading.close()

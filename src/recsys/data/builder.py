@@ -229,13 +229,21 @@ _STALE_SECONDS = 24 * 3600
 _MEMORY_A_ROW = 100  # bytes at the most, measured, where all of them are held in memory
 
 
-def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: float | None = None) -> Dataset:
+def prepare(
+    source: Path,
+    preparation: Preparation,
+    folder: Path,
+    *,
+    gigabytes: float | None = None,
+    check: Callable[[Dataset], None] | None = None,
+) -> Dataset:
     """Read, clean and split ratings and keep the result in `folder`; reuse it where that was done before.
 
     Args:
         source: a file, a folder of files or a pattern.
         gigabytes: memory to use, in 10^9 bytes; rows that need more are kept on disk meanwhile, with the same result.
             None: half of what is available.
+        check: is shown a new dataset before it is kept; if it raises, the dataset is not.
 
     Raises:
         InputError: if the input or a parameter cannot be used. Nothing is left behind then.
@@ -276,6 +284,8 @@ def prepare(source: Path, preparation: Preparation, folder: Path, *, gigabytes: 
             "notes": [*ratings.notes, *_notes(ratings, content, preparation)],
             **content,
         }
+        if check is not None:
+            check(open_prepared(partial, manifest))
         _publish(partial, folder / digest, manifest)
     return open_prepared(folder / digest, manifest)
 

@@ -22,7 +22,7 @@ _PROBLEM = b"application/problem+json"
 
 def _metrics(service: Service, request: Request) -> Reply:
     service.metrics.unshared.set(service.store.sharing()[0])
-    return Reply(exposition(), b"text/plain; version=0.0.4; charset=utf-8")
+    return Reply(exposition(service.monitored.samples()), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 # Method, path with * for a part, name in metrics, handler, what a key has to be for: nothing, reading or feedback.
@@ -58,6 +58,8 @@ ROUTES: tuple[tuple[str, str, str, Handler, str], ...] = (
     ("GET", "v1/models/*", "ready", pages.model_ready_v1, ""),
     ("POST", "v1/models/*:predict", "predict", scores.predict, "read"),
     ("GET", "metrics", "metrics", _metrics, "read"),
+    ("GET", "api/monitor", "monitor", pages.monitor, "read"),
+    ("GET", "status", "page", pages.status_page, ""),
     ("GET", "", "page", pages.page, ""),
     ("GET", "docs", "docs", pages.docs, ""),
     ("GET", "openapi.json", "docs", pages.openapi, ""),
@@ -124,9 +126,9 @@ class App:
         except Exception as error:
             reply = self._refusal(error)
         await self._send(send, request, reply)
-        metrics = self.service.metrics
-        metrics.requests(name, reply.status, reply.version, ARM if reply.version else "").inc()
-        metrics.seconds(name).observe(time.perf_counter() - started)
+        metrics, arm = self.service.metrics, ARM if reply.version else ""
+        metrics.requests(name, reply.status, reply.version, arm).inc()
+        metrics.seconds(name, reply.version, arm).observe(time.perf_counter() - started)
         return None
 
     def _check(self, request: Request, right: str) -> None:
@@ -203,7 +205,7 @@ class App:
             else:
                 for task in self._tasks:
                     task.cancel()
-                await asyncio.to_thread(self.service.store.close)
+                await asyncio.to_thread(self.service.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -217,5 +219,4 @@ class App:
         while True:
             before = time.perf_counter()
             await asyncio.sleep(_LAG_SECONDS)
-            self.service.metrics.records_lost.set(self.service.store.dropped)
             self.service.lag = max(0.0, time.perf_counter() - before - _LAG_SECONDS)

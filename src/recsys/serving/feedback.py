@@ -1,4 +1,4 @@
-"""Feedback and the record of answers, in one SQLite file that all workers share.
+"""Feedback, in one SQLite file that all workers share.
 
 Where a team's database keeps the feedback of several servers too, recsys.serving.sharing copies between the two.
 Feedback is acknowledged once it is on the disk. Each process has one thread that writes: what arrives while it commits
@@ -17,8 +17,6 @@ from typing import IO, NamedTuple
 
 RATING = "rating"  # the kind of feedback whose value is one
 _MOST_ROWS = 5_000  # a commit
-_RECORD_SECONDS = 0.25  # the record of answers, which nobody waits for, is written this often
-_MOST_RECORDS = 50_000  # that wait; further ones are dropped and counted
 _BUSY_SECONDS = 5
 
 _TABLES = """
@@ -28,11 +26,6 @@ create table if not exists feedback (
     origin text -- the server that accepted it, null for this one
 );
 create index if not exists feedback_of_user on feedback (user, id);
-create table if not exists record (
-    id integer primary key, request text not null, moment real not null, user text not null, version text not null,
-    arm text not null, policy text not null, items text not null
-);
-create index if not exists record_of_request on record (request);
 """
 _ADD = """insert into feedback (key, user, item, kind, value, moment, received, request)
 values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing"""
@@ -41,7 +34,6 @@ values (?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (key) do update set
 value = excluded.value, moment = excluded.moment, received = excluded.received, origin = null"""
 _OF_USER = f"select item, case kind when '{RATING}' then value end from feedback where user = ? order by id"
-_RECORD = "insert into record (request, moment, user, version, arm, policy, items) values (?, ?, ?, ?, ?, ?, ?)"
 
 
 class Event(NamedTuple):
@@ -55,18 +47,6 @@ class Event(NamedTuple):
     moment: str
     received: float
     request: str | None
-
-
-class Answer(NamedTuple):
-    """One row of the record: what was answered to whom, by which version; the items as a JSON list."""
-
-    request: str
-    moment: float
-    user: str
-    version: str
-    arm: str
-    policy: str
-    items: str
 
 
 class UnavailableError(Exception):
@@ -92,9 +72,7 @@ class FeedbackStore:
         self._most_waiting = most_waiting
         self._reading, self._lock_file = open_shared(path)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._records: list[Answer] = []
         self._waiting = 0
-        self.dropped = 0
         self.problem = ""
         self._thread = threading.Thread(target=self._write_all, name="feedback", daemon=True)
         self._thread.start()
@@ -124,13 +102,6 @@ class FeedbackStore:
         except sqlite3.Error:  # without a team's database there are no such tables
             return 0, ""
         return found or (0, "")
-
-    def record(self, answer: Answer) -> None:
-        """Keep an answer for the record. It is written soon, and lost if the process is killed before."""
-        if len(self._records) < _MOST_RECORDS:
-            self._records.append(answer)
-        else:
-            self.dropped += 1
 
     async def add(self, events: Sequence[Event], *, replace: bool = False) -> int:
         """Write events, wait until they are on the disk; returns how many were new.
@@ -174,18 +145,16 @@ class FeedbackStore:
         ended = False
         while not ended:
             group, ended = self._next_group()
-            records, self._records = self._records, []
-            if not group and not records:
+            if not group:
                 continue
             try:
                 connection = connection or _connect(self.path)
                 with Locked(self._lock_file):
-                    counts = _commit(connection, group, records)
+                    counts = _commit(connection, group)
                 self.problem = ""
             except (sqlite3.Error, OSError) as error:
                 counts = [error] * len(group)
                 self.problem = f"{type(error).__name__}: {error}"
-                self.dropped += len(records)
                 if connection is not None:
                     with suppress(sqlite3.Error):
                         connection.close()
@@ -196,11 +165,11 @@ class FeedbackStore:
             connection.close()
 
     def _next_group(self) -> tuple[list[_Waiting], bool]:
-        """What waits, once there is something or the record is due; and whether it is the last."""
+        """What waits, once there is something; and whether it is the last."""
         group: list[_Waiting] = []
         rows = 0
         try:
-            found = self._queue.get(timeout=_RECORD_SECONDS)
+            found = self._queue.get()
             while found is not None:
                 group.append(found)
                 rows += len(found.events)
@@ -250,16 +219,13 @@ class Locked:
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def _commit(
-    connection: sqlite3.Connection, group: Sequence[_Waiting], records: Sequence[Answer]
-) -> list[int | Exception]:
+def _commit(connection: sqlite3.Connection, group: Sequence[_Waiting]) -> list[int | Exception]:
     """Write all in one transaction; how many rows of each were new."""
     counts: list[int | Exception] = []
     connection.execute("begin immediate")
     try:
         for waiting in group:
             counts.append(connection.executemany(_REPLACE if waiting.replace else _ADD, waiting.events).rowcount)
-        connection.executemany(_RECORD, records)
         connection.execute("commit")
     except BaseException:
         with suppress(sqlite3.Error):

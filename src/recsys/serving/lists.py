@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from recsys.serving.engine import Engine, History, Listed
-from recsys.serving.feedback import RATING, Answer
+from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
+from recsys.serving.record import Impression
 from recsys.serving.service import ARM, Served, Service
 
 _MOST_IDS = 1000
@@ -68,9 +69,11 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
     )
     items = [engine.items[item] for item in listed.items[offset:].tolist()]
     service.metrics.lists(listed.policy, served.version, ARM).inc()
-    if service.settings.record:
-        kept = dump(items).decode()
-        service.store.record(Answer(request.id, time.time(), user, served.version, ARM, listed.policy, kept))
+    if service.recorder is not None:
+        likes = listed.probabilities[offset:]
+        service.recorder.add(
+            Impression(request.id, time.time(), user, served.version, ARM, listed.policy, offset, items, likes)
+        )
     content: Sequence[Any] = items
     if request.flag("explain"):
         content = _explained(engine, history, listed, offset)

@@ -1,9 +1,14 @@
 """Prometheus metrics, right over several processes: each writes files in PROMETHEUS_MULTIPROC_DIR, all are summed."""
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from recsys.serving.monitored import Sample
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -17,11 +22,16 @@ class Metrics:
             "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own
         )
         self._seconds = Histogram(
-            "recsys_request_seconds", "Seconds from request to reply", ["route"], buckets=_BUCKETS, registry=own
+            "recsys_request_seconds",
+            "Seconds from request to reply",
+            ["route", "version", "arm"],
+            buckets=_BUCKETS,
+            registry=own,
         )
         self._lists = Counter("recsys_lists_total", "Lists by policy", ["policy", "version", "arm"], registry=own)
         self.unknown_users = Counter("recsys_unknown_users_total", "Requests for users unknown to it", registry=own)
         self.feedback = Counter("recsys_feedback_total", "Events that are on the disk", ["outcome"], registry=own)
+        self.record = Counter("recsys_record_total", "Lists of the record", ["outcome"], registry=own)
         self.refused = Counter("recsys_refused_total", "Requests refused", ["reason"], registry=own)
         self.swaps = Counter("recsys_version_swaps_total", "Changes of version", registry=own)
         self._info = Gauge(
@@ -40,15 +50,9 @@ class Metrics:
             registry=own,
             multiprocess_mode="mostrecent",
         )
-        self.records_lost = Gauge(
-            "recsys_records_lost",
-            "Answers that are not in the record, since it could not be written",
-            registry=own,
-            multiprocess_mode="sum",
-        )
         # A label's child is looked up under a lock: these are remembered.
         self.requests = cache(lambda *labels: self._requests.labels(*labels))
-        self.seconds = cache(lambda route: self._seconds.labels(route))
+        self.seconds = cache(lambda *labels: self._seconds.labels(*labels))
         self.lists = cache(lambda *labels: self._lists.labels(*labels))
 
     def serve(self, version: str, family: str, before: tuple[str, str] | None) -> None:
@@ -59,8 +63,24 @@ class Metrics:
         self._info.labels(version, family).set(1)
 
 
-def exposition() -> bytes:
-    """The sum over all processes, as Prometheus reads it."""
+def exposition(samples: Sequence[Sample] = ()) -> bytes:
+    """The sum over all processes, as Prometheus reads it, and gauges beside."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    beside = CollectorRegistry()
+    beside.register(_Given(samples))
+    return generate_latest(registry) + generate_latest(beside)
+
+
+class _Given(Collector):
+    """Gauges whose values are known."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, says, labels, value in self._samples:
+            family = families.setdefault(name, GaugeMetricFamily(name, says, labels=list(labels)))
+            family.add_metric([str(text) for text in labels.values()], value)
+        yield from families.values()

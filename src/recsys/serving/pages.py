@@ -36,6 +36,16 @@ def page(service: Service, request: Request) -> Reply:
     return Reply(_file("index.html"), _HTML, headers=_POLICY)
 
 
+def status_page(service: Service, request: Request) -> Reply:
+    """GET /status: traffic, measures and alarms at a glance."""
+    return Reply(_file("status.html"), _HTML, headers=_POLICY)
+
+
+def monitor(service: Service, request: Request) -> Reply:
+    """GET /api/monitor: the monitor's last report, and the course of those before; empty where it has not run."""
+    return Reply(dump(service.monitored.content()))
+
+
 def docs(service: Service, request: Request) -> Reply:
     """GET /docs: what there is, from openapi.json."""
     return Reply(_file("docs.html"), _HTML, headers=_POLICY)

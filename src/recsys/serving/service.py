@@ -15,6 +15,8 @@ from recsys.serving.feedback import FeedbackStore
 from recsys.serving.form import open_form
 from recsys.serving.http import ProblemError
 from recsys.serving.metrics import Metrics
+from recsys.serving.monitored import Monitored
+from recsys.serving.record import Recorder
 from recsys.serving.settings import ServingSettings
 
 POINTER = "current.json"
@@ -52,11 +54,25 @@ class Service:
         self.folder = Path(settings.folder)
         self.store = FeedbackStore(self.folder / FEEDBACK, settings.max_waiting)
         self.metrics = Metrics()
+        self.monitored = Monitored(self.folder)
+        self.recorder = self._recorder() if settings.record else None
         self.served: Served | None = None
         self.pointer: dict[str, Any] = {}
         self.problem = ""
         self.lag = 0.0
         self._read = 0
+
+    def _recorder(self) -> Recorder:
+        def count(outcome: str, lists: int) -> None:
+            self.metrics.record.labels(outcome).inc(lists)
+
+        return Recorder(self.folder / FEEDBACK, self.settings.retention, count)
+
+    def close(self) -> None:
+        """Write what waits."""
+        self.store.close()
+        if self.recorder is not None:
+            self.recorder.close()
 
     def current(self) -> Served:
         """The version that answers; refuses where there is none yet."""

@@ -18,6 +18,7 @@ class Limits(Settings):
     )
     feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
+    retention: float = Field(90.0, gt=0, description="days that the record of a list is kept")
 
 
 class ServingSettings(Limits):

@@ -108,6 +108,11 @@ class Run:
         mlflow.log_text(text, path)
 
     @uninterrupted()
+    def log_file(self, path: Path) -> None:
+        """Log a file under its own name."""
+        mlflow.log_artifact(str(path))
+
+    @uninterrupted()
     def log_folder(self, folder: Path, path: str) -> str:
         """Log the files of a folder; returns the URI by which they are found."""
         mlflow.log_artifacts(str(folder), path)

@@ -1,0 +1,53 @@
+"""What the record of what was served costs: the same lists with it and without, in turns.
+
+python -m bench.recording
+"""
+
+import tempfile
+from pathlib import Path
+
+from bench.measure import heading, table
+from bench.serving import CATALOGUES, GET_LIST, load, synthetic
+from tests.support.serving_site import Server
+
+ROUNDS = 3
+CONNECTIONS = 8
+
+
+def run() -> None:
+    """Print the medians of some rounds, in turns on two servers that both run."""
+    n_users, n_items = CATALOGUES["small"]
+    found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory() as folder:
+        form = synthetic(Path(folder) / "form", n_users, n_items)
+        servers = {record: Server(Path(folder) / f"serving{record:d}", record=record) for record in found}
+        try:
+            for server in servers.values():
+                server.point_at(form)
+                server.start()
+            for seed in range(ROUNDS):
+                for record, server in servers.items():
+                    script = GET_LIST.replace("{seed}", str(seed)).replace("{users}", str(n_users))
+                    done = load(server, script, CONNECTIONS)
+                    found[record].append((done.processor, _milliseconds(done.p99)))
+        finally:
+            for server in servers.values():
+                server.stop()
+    print(heading(f"The record of {n_items:,} items, {CONNECTIONS} connections", ["uvicorn", "uvloop", "numpy"]))
+    rows = []
+    for record, figures in found.items():
+        processor, p99 = (sorted(column)[ROUNDS // 2] for column in zip(*figures, strict=True))
+        rows.append(("with" if record else "without", f"{processor:.3f}", f"{p99:.2f}"))
+    print(table(("record", "processor ms a list", "p99 ms"), rows))
+
+
+def _milliseconds(text: str) -> float:
+    """A time as wrk writes it."""
+    for unit, factor in (("us", 1e-3), ("ms", 1.0), ("s", 1e3)):
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    raise ValueError(text)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""What was served and what came back, against what the champion learnt from."""

@@ -1,0 +1,161 @@
+"""The record of what was served: one row a list, in the file of the feedback, written beside answering.
+
+Nothing waits for it. A thread writes what has gathered; what cannot be written now is tried again, and counts once by
+its request. Where too much waits, further lists are dropped and counted.
+"""
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from recsys.arrays import Floats
+from recsys.serving.feedback import Locked
+from recsys.serving.http import dump
+
+_MOST_WAITING = 50_000  # lists
+_MOST_ROWS = 2_000  # a commit, so that feedback never waits long for its turn
+_WRITE_SECONDS = 0.25
+_RETRY_SECONDS = 1.0
+_PRUNE_SECONDS = 60.0
+_MOST_PRUNED = 5_000  # a commit
+_BUSY_SECONDS = 5
+_DAY = 86_400
+
+TABLE = """
+create table if not exists served (
+    id integer primary key, request text not null unique, moment real not null, user text not null,
+    version text not null, arm text not null, policy text not null, first integer not null, items text not null,
+    likes blob not null
+);
+create index if not exists served_at on served (moment);
+"""
+_ADD = """insert into served (request, moment, user, version, arm, policy, first, items, likes)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
+_PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
+
+
+class Impression(NamedTuple):
+    """A list as it was answered. No data of persons beyond the ids that a client gave."""
+
+    request: str
+    moment: float  # seconds since 1970
+    user: str  # empty where the request named none
+    version: str
+    arm: str
+    policy: str
+    first: int  # how many items of the ranking stand before the first one
+    items: Sequence[str]  # best first
+    likes: Floats  # (n,) the probability of a like of each
+
+
+class Recorder:
+    """What one process writes of the record."""
+
+    def __init__(
+        self, path: Path, retention: float, count: Callable[[str, int], None], most_waiting: int = _MOST_WAITING
+    ) -> None:
+        """Open or make the table.
+
+        Args:
+            path: the file of the feedback.
+            retention: days after which a list is deleted.
+            count: is told "written" or "dropped", and how many lists.
+        """
+        self._path = path
+        self._retention = retention
+        self._count = count
+        self._most_waiting = most_waiting
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_file = path.with_name(f"{path.name}.lock").open("w")
+        self._waiting: deque[Impression] = deque()
+        self._ends = threading.Event()
+        self._pruned = 0.0
+        self.problem = ""
+        self._thread = threading.Thread(target=self._write_all, name="record", daemon=True)
+        self._thread.start()
+
+    def add(self, impression: Impression) -> None:
+        """Keep a list for the record. It is written soon, and lost if the process is killed before."""
+        if len(self._waiting) < self._most_waiting:
+            self._waiting.append(impression)
+        else:
+            self._count("dropped", 1)
+
+    def close(self) -> None:
+        """Write what waits, once more, and end the thread."""
+        self._ends.set()
+        self._thread.join()
+        self._lock_file.close()
+
+    def _write_all(self) -> None:
+        connection: sqlite3.Connection | None = None
+        pause = 0.0
+        while True:
+            ended = self._ends.wait(pause)
+            try:
+                connection = connection or self._connect()
+                while self._waiting:
+                    self._write(connection)
+                self._prune(connection)
+                self.problem, pause = "", _WRITE_SECONDS
+            except (sqlite3.Error, OSError) as error:  # a full disk, a file that is held or gone
+                self.problem, pause = f"{type(error).__name__}: {error}", _RETRY_SECONDS
+                if connection is not None:
+                    with suppress(sqlite3.Error):
+                        connection.close()
+                connection = None
+            if ended:
+                break
+        if self._waiting:
+            self._count("dropped", len(self._waiting))
+        if connection is not None:
+            connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
+        with Locked(self._lock_file):
+            connection.execute("pragma journal_mode = wal")
+            connection.executescript(TABLE)
+        connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
+        return connection
+
+    def _write(self, connection: sqlite3.Connection) -> None:
+        """Commit the oldest that wait; they are let go only then."""
+        batch = list(islice(self._waiting, _MOST_ROWS))
+        rows = [(*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes()) for one in batch]
+        with Locked(self._lock_file):
+            _commit(connection, _ADD, rows)
+        for _ in batch:
+            self._waiting.popleft()
+        self._count("written", len(batch))
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """Delete what is older than the retention, some at a time."""
+        if time.monotonic() - self._pruned < _PRUNE_SECONDS:
+            return
+        with Locked(self._lock_file):
+            gone = _commit(connection, _PRUNE, [(time.time() - self._retention * _DAY, _MOST_PRUNED)])
+        if gone < _MOST_PRUNED:
+            self._pruned = time.monotonic()
+
+
+def _commit(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+    """Execute in one transaction; how many rows it changed."""
+    before = connection.total_changes
+    connection.execute("begin immediate")
+    try:
+        connection.executemany(statement, rows)
+        connection.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("rollback")
+        raise
+    return connection.total_changes - before

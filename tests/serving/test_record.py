@@ -1,0 +1,124 @@
+import json
+import sqlite3
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from recsys.serving import record
+from recsys.serving.record import Impression, Recorder
+from tests.support.waiting import wait
+
+DAY = 86_400.0
+
+
+def impression(request, moment=None, items=("i2", "i1")):
+    likes = np.linspace(0.9, 0.5, len(items))
+    return Impression(request, moment or time.time(), "u", "1", "champion", "personal", 0, items, likes)
+
+
+class Counted(Counter):
+    def __call__(self, outcome, lists):
+        self[outcome] += lists
+
+
+@pytest.fixture
+def counts():
+    return Counted()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "feedback.db"
+
+
+def rows(path, columns="request"):
+    reading = sqlite3.connect(path)
+    try:
+        return reading.execute(f"select {columns} from served order by id").fetchall()
+    finally:
+        reading.close()
+
+
+def test_a_list_is_written_as_it_was_answered(path, counts):
+    recorder = Recorder(path, 90, counts)
+    recorder.add(impression("r1"))
+    recorder.close()
+    request, items, likes = rows(path, "request, items, likes")[0]
+    assert (request, json.loads(items)) == ("r1", ["i2", "i1"])
+    assert np.frombuffer(likes, "<f4").tolist() == pytest.approx([0.9, 0.5])
+    assert counts == {"written": 1}
+
+
+def test_a_list_counts_once_by_its_request(path, counts):
+    for _ in range(2):
+        recorder = Recorder(path, 90, counts)
+        recorder.add(impression("r1"))
+        recorder.close()
+    assert rows(path) == [("r1",)]
+
+
+def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, monkeypatch):
+    real, failed = record._commit, []
+
+    def after_the_commit(*arguments):
+        changed = real(*arguments)
+        if arguments[1] == record._ADD and not failed:
+            failed.append(True)
+            raise sqlite3.OperationalError("database or disk is full")
+        return changed
+
+    monkeypatch.setattr(record, "_commit", after_the_commit)
+    monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
+    recorder = Recorder(path, 90, counts)
+    recorder.add(impression("r1"))
+    wait(lambda: counts["written"], "the second try")
+    recorder.close()
+    assert failed
+    assert rows(path) == [("r1",)]
+    assert counts == {"written": 1}
+    assert recorder.problem == ""
+
+
+def test_too_many_that_wait_are_dropped_and_counted(path, counts, monkeypatch):
+    free = threading.Event()
+    real = record._commit
+
+    def slow(*arguments):
+        free.wait()
+        return real(*arguments)
+
+    monkeypatch.setattr(record, "_commit", slow)
+    recorder = Recorder(path, 90, counts, most_waiting=5)
+    for number in range(8):
+        recorder.add(impression(f"r{number}"))
+    assert counts["dropped"] == 3
+    free.set()
+    recorder.close()
+    assert rows(path) == [(f"r{number}",) for number in range(5)]
+    assert counts == {"dropped": 3, "written": 5}
+
+
+def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(path, counts, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(record, "_commit", full)
+    recorder = Recorder(path, 90, counts)
+    recorder.add(impression("r1"))
+    recorder.close()
+    assert counts == {"dropped": 1}
+    assert "disk is full" in recorder.problem
+
+
+def test_lists_older_than_the_retention_are_deleted(path, counts):
+    now = time.time()
+    recorder = Recorder(path, 7, counts)
+    for age in (8, 6, 20, 0):
+        recorder.add(impression(f"{age} days", now - age * DAY))
+    recorder.close()
+    again = Recorder(path, 7, counts)
+    again.close()
+    assert rows(path) == [("6 days",), ("0 days",)]

@@ -1,0 +1,116 @@
+"""monitor and forget as steps: a version that is served, its feedback, and what is left on record."""
+
+import json
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.data import dataset as datasets
+from tests.support.pipeline import COLUMNS, write_sample
+from tests.support.served_traffic import given_of, write
+
+SAMPLE = {**COLUMNS, "ratings": "my.csv", "like_threshold": 3.5}
+
+
+@pytest.fixture(scope="module")
+def served(module_store):
+    return module_store.home / "serving" / "recsys"
+
+
+@pytest.fixture
+def traffic(module_store, module_step, served):
+    """A champion of family bias, once, and a day of lists and ratings of its test rows, anew."""
+    from registry import transitions, versions
+
+    write_sample(module_store.home / "my.csv", users=120, items=60)
+    if not (module_store.folder / "trained").exists():
+        module_step("train", family="bias", **SAMPLE)
+        module_step("promote", beat_bias=False, max_rmse=5)
+        (module_store.folder / "trained").touch()
+    state = transitions.read_state("recsys")
+    version = state.find(state.champion)
+    dataset = datasets.load_dataset(version.tags["data_version"], module_store.data / "prepared")
+    served.mkdir(parents=True, exist_ok=True)
+    for file in served.glob("feedback.db*"):
+        file.unlink()
+    rows = dataset.test
+    given = given_of(dataset.user_ids[rows.users], dataset.item_ids[rows.items], rows.ratings)
+    now = time.time()
+    random = np.random.default_rng(0)
+    write(served / "feedback.db", given, versions.load_version(version), random, since=now - 80_000, until=now)
+    return dataset
+
+
+def test_monitor_leaves_a_run_a_summary_and_what_the_server_shows(traffic, module_store, module_step, served, capsys):
+    module_step("monitor", export="out")
+    said = capsys.readouterr().out
+    assert "no alarm: 12 of 12 checks were judged" in said
+    assert f"exported to {module_store.home / 'out'}" in said
+    run = module_store.run_named("monitor")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["alarms"] == "none"
+    assert run.data.metrics["version_1/rmse"] == pytest.approx(run.data.metrics["version_1/expected_rmse"], abs=0.1)
+    paths = module_store.artifacts(run)
+    assert {"report.json", "measures.csv", "findings.csv", "plots/drift.png", "plots/traffic.png"} <= paths
+    assert "evidently.html" in paths, said
+    page = Path(module_store.client.download_artifacts(run.info.run_id, "evidently.html"))
+    assert 100_000 < page.stat().st_size <= 4_000_000
+    content = json.loads((served / "monitor.json").read_text())
+    looks = content["look"]
+    assert content["about"]["family"] == "bias"
+    assert content["about"]["decisions"] == {"promoted": 1}
+    module_step("monitor", page=False)
+    again = json.loads((served / "monitor.json").read_text())
+    assert again["look"] == looks + 1
+    assert len(again["course"]) == len(content["course"]) + 1
+
+
+def test_a_champion_whose_data_was_deleted_is_reported_with_what_cannot_be_compared(
+    traffic, module_store, module_step, capsys
+):
+    aside = module_store.folder / "aside"
+    shutil.move(traffic.folder, aside)
+    try:
+        module_step("monitor", page=False)
+    finally:
+        shutil.move(aside, traffic.folder)
+    said = capsys.readouterr().out
+    assert "no alarm: 3 of 12 checks were judged" in said
+    assert f"note: dataset '{traffic.digest}' is not in" in said
+    assert "there is nothing to compare the window with" in said
+
+
+def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_step, served, capsys):
+    person, stranger = str(traffic.user_ids[0]), "nobody"
+    module_step("forget", user=person, dry_run=True)
+    assert "found" in capsys.readouterr().out
+    module_step("forget", user=person)
+    said = capsys.readouterr().out
+    assert "rows of served" in said
+    assert f"learnt from this person: 1 (dataset {traffic.digest[:12]})" in said
+    with sqlite3.connect(served / "feedback.db") as database:
+        for table in ("served", "feedback"):
+            assert database.execute(f"select count(*) from {table} where user = ?", (person,)).fetchone() == (0,)
+            assert database.execute(f"select count(*) from {table}").fetchone()[0] > 0
+    module_step("forget", user=stranger)
+    assert "no version of recsys learnt from this person" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("step", "parameters", "sentence"),
+    [
+        ("forget", {}, "parameter 'user': the id of the person is needed"),
+        ("forget", {"user": "u", "store": "elsewhere"}, "run the entry point serve"),
+        ("monitor", {"store": "elsewhere"}, "run the entry point serve"),
+        ("monitor", {"until": "yesterday"}, "parameter 'until'"),
+        ("monitor", {"window": "a day"}, "expected a time such as 90s, 10m, 1h or 7d"),
+    ],
+)
+def test_bad_input_is_refused_with_the_remedy(traffic, module_step, capsys, step, parameters, sentence):
+    with pytest.raises(SystemExit):
+        module_step(step, **parameters)
+    assert sentence in capsys.readouterr().err
