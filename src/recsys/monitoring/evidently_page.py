@@ -45,20 +45,22 @@ def write_page(path: Path, window: Rated, reference: Rated, learnt: pd.DataFrame
         columns=list(_COLUMNS), drift_share=_DRIFT_SHARE, num_method="wasserstein", num_threshold=_DISTANCE
     )
     ranks = RecsysPreset(k=_top(window, reference))
-    size = 0
+    problem = ""
     for rows, metrics in [*((rows, [drift, ranks]) for rows in _ROWS), (_ROWS[-1], [drift])]:
         now, before = (Dataset.from_pandas(_frame(rated, rows, seed), definition) for rated in (window, reference))
         trained = Dataset.from_pandas(_sample(learnt, rows, seed), DataDefinition(numerical_columns=["rating"]))
         beside = {"current_train_data": trained, "reference_train_data": trained}
         try:
             Report(metrics).run(now, before, additional_data=beside).save_html(str(path))
-        except Exception as error:  # whatever it raises of a window that it does not expect
-            raise InputError(f"no page by Evidently: it ended with {type(error).__name__}: {error}") from None
+        except Exception as error:  # of a window that it does not expect, its rankings raise a KeyError, say
+            problem = f"it ended with {type(error).__name__}: {error}"
+            continue
         size = path.stat().st_size
+        problem = f"it would have {size:,} bytes, more than {MOST_BYTES:,}"
         if size <= MOST_BYTES:
             return size
-    path.unlink()
-    raise InputError(f"no page by Evidently: it would have {size:,} bytes, more than {MOST_BYTES:,}")
+    path.unlink(missing_ok=True)
+    raise InputError(f"no page by Evidently: {problem}")
 
 
 def _top(*parts: Rated) -> int:
