@@ -85,7 +85,8 @@ class Scratch:
             check=False,
         )
         printed = LOG_OF_MLFLOW.sub("", done.stdout)
-        return printed.replace(str(self.folder / "data"), SHOWN_DATA).replace(f"{self.home}/", "")
+        printed = printed.replace(str(self.folder / "data"), SHOWN_DATA).replace(f"{self.home}/", "")
+        return printed.replace("mlflow ui --backend-store-uri sqlite:///mlflow.db", "make ui")  # as in a clone
 
 
 def made_anew(found: re.Match[str], scratch: Scratch) -> str:
