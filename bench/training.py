@@ -22,8 +22,9 @@ from bench.measure import heading, table
 from recsys.data.interactions import Interactions
 from recsys.data.movielens import obtain
 from recsys.data.ratings import read_ratings
+from recsys.models.matrix_factorization.compiled import fit_factors
 from recsys.models.matrix_factorization.config import Config
-from recsys.models.matrix_factorization.sgd import fit_factors
+from recsys.models.matrix_factorization.training import Problem
 from steps.support.entrypoint import data_folder
 
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
@@ -88,7 +89,7 @@ def fit_speed(columns: Columns, embedding_size: int, epochs: int) -> float:
     rows, held_out = ratings[~out], ratings[out]
     started = time.perf_counter()
     config = Config(embedding_size=embedding_size, epochs=epochs, device="cpu")
-    _, history, _ = fit_factors(rows, sizes, config, seed=0, validation=held_out)
+    _, history, _ = fit_factors(Problem(rows, sizes, config, seed=0, validation=held_out))
     return len(rows) * len(history) / (time.perf_counter() - started)
 
 

@@ -125,12 +125,13 @@ def test_two_processes_with_split_tables_train_what_one_trains(store, step):
     rows = [(*row, 7 * number % 600) for number, row in enumerate(grid(30, 20))]
     write_csv(store.home / "my.csv", rows, header="user_id,item_id,rating,timestamp")
     found = []
-    for parameters in ({}, {"processes": 2, "sharding": "row"}):
+    for parameters in ({}, {"processes": 2}, {"processes": 2, "sharding": "row"}):
         step("train", ratings="my.csv", family="matrix_factorization", epochs=4, embedding_size=4, **parameters)
         run = store.run_named("train matrix_factorization")
         found.append([run.data.metrics[f"validation_{name}"] for name in ("rmse", "mae", "auc")])
         assert {"forward_rmse", "forward_warm_auc"} <= set(run.data.metrics)
-    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    assert found[1] == pytest.approx(found[2], abs=1e-4)
+    assert found[0] == pytest.approx(found[1], abs=0.02)  # one process takes a step a rating, several one a batch
     assert run.data.params["sharding"] == "row"
     assert run.data.metrics["rank_1_rows_per_second"] > 0
-    assert len(store.client.search_model_versions("name = 'recsys'")) == 2
+    assert len(store.client.search_model_versions("name = 'recsys'")) == 3

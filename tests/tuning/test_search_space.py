@@ -37,17 +37,17 @@ def test_what_is_written_down_is_what_optuna_is_asked_for(family):
 
 
 def test_a_user_s_range_takes_the_place_of_the_family_s():
-    text = '{"embedding_size": [200, 300], "batch_size": [16]}'
-    found = space("matrix_factorization", text)
+    text = '{"embedding_size": [200, 300], "implicit": ["true"]}'
+    found = space("bayesian_mf", text)
     assert found["embedding_size"].range == (200, 300)
     assert found["embedding_size"].log
-    assert found["batch_size"].range == (16,)
+    assert found["implicit"].range == ("true",)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    ranges = read_ranges(text, "matrix_factorization")
+    ranges = read_ranges(text, "bayesian_mf")
     for _ in range(20):
-        config = family_module("matrix_factorization").suggest(Ranged(study.ask(), ranges))
+        config = family_module("bayesian_mf").suggest(Ranged(study.ask(), ranges))
         assert 200 <= config.embedding_size <= 300
-        assert config.batch_size == 16
+        assert config.implicit == "true"
 
 
 def test_a_digest_names_a_space():
