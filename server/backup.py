@@ -187,10 +187,10 @@ def save(server: Server, folder: Path) -> Path:
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         whole = work / target.name
         with _private(whole) as output:
+            sealed = _seal(work, server.environment)
             with tarfile.open(fileobj=output, mode="w") as archive:
-                sealed = _seal(work, server.environment)
-            for name in (MANIFEST, *sealed, *files):  # the manifest first: a look at the beginning says what it is
-                archive.add(work / name, name)
+                for name in (MANIFEST, *sealed, *files):  # the manifest first: a look at the beginning says what it is
+                    archive.add(work / name, name)
             output.flush()
             os.fsync(output.fileno())  # a backup that a power cut could take away is none
         whole.rename(target)

@@ -11,9 +11,9 @@ def test_the_runs_stand_below_their_parent(page: Page, ui: str, finished: Store,
     page.goto(f"{ui}/#/experiments/0/runs")
     parent = page.get_by_role("row").filter(has=page.get_by_role("link", name="main", exact=True))
     expect(parent).to_be_visible()
-    expect(page.get_by_role("link", name="prepare", exact=True)).to_have_count(0)
+    expect(page.get_by_role("link", name="prepare my.csv", exact=True)).to_have_count(0)
     parent.get_by_role("button").click()  # unfolds it
-    for name in ("prepare", "train bias", "train random_forest", "promote"):
+    for name in ("prepare my.csv", "train bias", "train random_forest", "promote: version 1"):
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
     for number in (1, 2):
         expect(page.get_by_role("link", name=f"evaluate version {number}", exact=True)).to_be_visible()

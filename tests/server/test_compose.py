@@ -115,7 +115,7 @@ def test_every_variable_is_in_the_example_and_every_one_of_the_example_is_used()
 def test_no_secret_stands_in_the_file_or_has_a_default():
     example = dict(line.split("=", 1) for line in EXAMPLE.splitlines() if "=" in line and not line.startswith("#"))
     secret = {name for name in example if re.search(r"PASSWORD|SECRET", name)}
-    assert len(secret) == 8
+    assert len(secret) == 9
     assert {example[name] for name in secret} == {""}
     for name in secret:
         for default in re.findall(rf"\$\{{{name}:?-([^}}]*)\}}", TEXT):

@@ -38,13 +38,16 @@ def test_a_list_has_as_many_as_are_left(engine):
     listed = engine.recommend(0, history, 1000)
     assert len(set(listed.items.tolist())) == left
     assert not set(listed.items.tolist()) & set(history.items.tolist())
-    everything = engine.history(0, [(item, 4.0) for item in range(len(engine.items))])
+    everything = engine.history(0, dict.fromkeys(range(len(engine.items)), 4.0))
     assert len(engine.recommend(0, everything, 10).items) == 0
 
 
-def test_the_last_rating_of_an_item_counts(engine):
-    history = engine.history(-1, [(3, 1.0), (5, 2.0), (3, 5.0)])
-    assert dict(zip(history.items.tolist(), history.ratings.tolist(), strict=True)) == {3: 5.0, 5: 2.0}
+def test_a_rating_that_was_given_counts_in_place_of_the_one_learnt_from(engine):
+    learnt = engine.history(0)
+    given = {int(learnt.items[-1]): 1.5, int(learnt.items[0]): 2.5}
+    history = engine.history(0, given)
+    assert history.items.tolist() == learnt.items.tolist()
+    assert [history.ratings[0], history.ratings[-1]] == [2.5, 1.5]
 
 
 def test_without_a_history_what_is_popular_is_listed(engine):

@@ -64,7 +64,7 @@ def test_a_rating_in_feedback_changes_the_list_as_a_history_with_it_does(version
         code = engine.users.find(user)
         before = engine.history(code)
         new = int(engine.recommend(code, before, 1).items[0])
-        after = engine.history(code, [(new, 5.0)])
+        after = engine.history(code, {new: 5.0})
         listed = engine.recommend(code, after, 5)
         items = np.array([engine.items[item] for item in after.items.tolist()], object)
         history = [History(items, after.ratings.astype(float))]

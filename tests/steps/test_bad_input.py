@@ -78,10 +78,6 @@ FILES = {
     "all rows dropped": (_rows([("a", "x", 0), ("b", "x", ""), ("", "x", 3)]), "none of the 3 rows is left"),
     "one user": (_rows([("anna", f"i{n}", n % 5 + 1) for n in range(30)]), "at least 2 users are needed"),
     "one item": (_rows([(f"u{n}", "soap", n % 5 + 1) for n in range(30)]), "at least 2 items are needed"),
-    "all ratings equal": (
-        _rows([(u, i, 4) for u, i, _ in GOOD]),
-        "all 146 are 4, so there is nothing to learn",
-    ),
     "too few rows": (_rows([("a", "x", 1), ("b", "y", 5)]), "rating is needed, but split=hash with test_size=0.2"),
     "scale below the threshold": (
         _rows(grid(low=0.1, high=1)),
@@ -98,6 +94,12 @@ def test_a_ratings_file_that_cannot_be_used(case, store, refused):
     assert expected in message
     assert "my.csv" in message
     assert store.run_named("prepare").info.status == "FAILED"
+    assert not list(store.data.rglob("*"))
+
+
+def test_equal_ratings_are_refused_where_they_are_said_to_be_ratings(store, refused):
+    _rows([(u, i, 4) for u, i, _ in GOOD])(store.home / "my.csv")
+    assert "all 146 are 4, so there is nothing to learn" in refused("prepare", ratings="my.csv", feedback="explicit")
     assert not list(store.data.rglob("*"))
 
 

@@ -90,7 +90,7 @@ def test_a_step_that_is_told_to_stop(number, status, busy):
     assert process.returncode == status
     assert said.splitlines()[-1] == f"train: stopped by {number.name}"
     assert "Traceback" not in said
-    assert statuses(busy) == {"prepare": "FINISHED", RUN: "KILLED"}
+    assert statuses(busy) == {"prepare my.csv": "FINISHED", RUN: "KILLED"}
     assert not [left for left in family if left.is_running()]
     assert nothing_registered(busy)
 
@@ -139,4 +139,4 @@ def test_main_that_is_told_to_stop_ends_all_its_runs(busy):
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate()
     assert process.returncode == 143, said
-    assert statuses(busy) == {"prepare": "FINISHED", RUN: "KILLED", "main": "KILLED"}
+    assert statuses(busy) == {"prepare my.csv": "FINISHED", RUN: "KILLED", "main": "KILLED"}

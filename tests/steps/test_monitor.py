@@ -24,7 +24,7 @@ def served(module_store):
 @pytest.fixture
 def traffic(module_store, module_step, served):
     """A champion of family bias, once, and a day of lists and ratings of its test rows, anew."""
-    from registry import transitions, versions
+    from registry import integrity, transitions
 
     write_sample(module_store.home / "my.csv", users=120, items=60)
     if not (module_store.folder / "trained").exists():
@@ -41,7 +41,7 @@ def traffic(module_store, module_step, served):
     given = given_of(dataset.user_ids[rows.users], dataset.item_ids[rows.items], rows.ratings)
     now = time.time()
     random = np.random.default_rng(0)
-    write(served / "feedback.db", given, versions.load_version(version), random, since=now - 80_000, until=now)
+    write(served / "feedback.db", given, integrity.load_version(version), random, since=now - 80_000, until=now)
     return dataset
 
 

@@ -108,5 +108,5 @@ def test_the_champion_is_served_and_whoever_takes_its_place_but_no_altered_one(p
         serving.wait(lambda: serving.health().get("refused"), "refusal of version 2")
         refused = serving.health()
     assert "version 2 is refused" in next(iter(refused["refused"].values()))
-    assert "does not answer as it did when it was evaluated" in next(iter(refused["refused"].values()))
+    assert "factors.npz was altered" in next(iter(refused["refused"].values()))
     assert refused["version"] == "1"

@@ -86,8 +86,8 @@ class Engine:
         users, items = IdTable(held.user_ids, held.user_id_ends), IdTable(held.item_ids, held.item_id_ends)
         return cls(held, about, users, items, IdTable(held.titles, held.title_ends))
 
-    def history(self, user: int, added: Sequence[tuple[int, float]] = ()) -> History:
-        """What a user (-1: unknown) rated in the rows learnt from, and since: the last rating of an item counts."""
+    def history(self, user: int, added: Mapping[int, float] | None = None) -> History:
+        """What a user (-1: unknown) rated in the rows learnt from, and since, which counts where an item is in both."""
         if user >= 0:
             first, last = self.arrays.history_ends[user], self.arrays.history_ends[user + 1]
             items, ratings = self.arrays.history_items[first:last], self.arrays.history_values[first:last]
@@ -95,10 +95,10 @@ class Engine:
             items, ratings = NO_HISTORY
         if not added:
             return History(items, ratings)
-        newest = dict(added)
-        known = np.isin(items, np.fromiter(newest, np.int32, len(newest)), invert=True)
-        values = np.fromiter(newest.values(), np.float32, len(newest))
-        items = np.concatenate((items[known], np.fromiter(newest, np.int32, len(newest))))
+        given = np.fromiter(added, np.int32, len(added))
+        known = np.isin(items, given, invert=True)
+        values = np.fromiter(added.values(), np.float32, len(added))
+        items = np.concatenate((items[known], given))
         order = np.argsort(items)  # sums do not depend on when a rating came
         return History(items[order], np.concatenate((ratings[known], values))[order])
 

@@ -33,7 +33,7 @@ async def session(service: Service, request: Request) -> Reply:
         raise ProblemError(
             400, f'a list of at most {service.settings.max_batch} events such as {{"ItemId": "1"}} is needed as body'
         )
-    added: list[tuple[int, float]] = []
+    added: dict[int, float] = {}
     for row, event in enumerate(events):
         if not isinstance(event, dict) or "ItemId" not in event:
             raise ProblemError(400, f'event {row}: an object such as {{"ItemId": "1"}} is needed, got {cut(event)}')
@@ -41,7 +41,7 @@ async def session(service: Service, request: Request) -> Reply:
         is_rating = event.get("FeedbackType") == RATING
         value = rating_within(event.get("Value"), engine, f"event {row}") if is_rating else math.nan
         if code >= 0:
-            added.append((code, value))
+            added[code] = value
     return _answer(service, request, served, "", -1, engine.history(-1, added))
 
 

@@ -133,10 +133,13 @@ def history(service: Service, request: Request) -> Reply:
     """GET /api/user/{user}/history: what a list of this user stands on, feedback included, the newest last."""
     served = service.current()
     engine = served.engine
-    _, found = service.history(engine, as_id(request.parts[2], "the user"))
+    user = as_id(request.parts[2], "the user")
+    given = service.given(engine, user)
+    learnt = engine.history(engine.users.find(user))
+    before = [pair for pair in zip(learnt.items.tolist(), learnt.ratings.tolist(), strict=True) if pair[0] not in given]
     n = request.number("n", 50, 1, service.settings.max_n)
     content = [
         {**named(engine, item), "Rating": None if math.isnan(rating) else rating}
-        for item, rating in zip(found.items[-n:].tolist(), found.ratings[-n:].tolist(), strict=True)
+        for item, rating in [*before, *given.items()][-n:]
     ]
     return Reply(dump(content), version=served.version, family=served.family)

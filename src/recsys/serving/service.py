@@ -114,12 +114,16 @@ class Service:
         code = engine.users.find(user)
         if code < 0:
             self.metrics.unknown_users.inc()
-        added = [
-            (item, float("nan") if rating is None else rating)
-            for name, rating in self.store.of_user(user)
-            if (item := engine.items.find(name)) >= 0
-        ]
-        return code, engine.history(code, added)
+        return code, engine.history(code, self.given(engine, user))
+
+    def given(self, engine: Engine, user: str) -> dict[int, float]:
+        """What a user's feedback says of each known item, NaN where it is no rating; the newest last."""
+        found: dict[int, float] = {}
+        for name, rating in self.store.of_user(user):
+            if (item := engine.items.find(name)) >= 0:
+                found.pop(item, None)
+                found[item] = float("nan") if rating is None else rating
+        return found
 
     def report(self, error: Exception) -> None:
         """Write a fault of ours to the log, with its place and without what was asked."""

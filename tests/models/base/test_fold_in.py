@@ -111,5 +111,6 @@ def test_as_many_users_items_and_ratings_are_needed(recommender):
 def test_a_family_that_cannot_says_which_can(tmp_path):
     dataset = prepared(tmp_path, ROWS)
     recommender = train("bias", dataset, family_module("bias").Config(), seed=0).final
-    with pytest.raises(InputError, match="'bias': it cannot fold in ratings, bayesian_mf, matrix_factorization can"):
+    able = "bayesian_mf, ease, matrix_factorization, neighbourhood"
+    with pytest.raises(InputError, match=f"'bias': it cannot fold in ratings, {able} can"):
         recommender.fold_in(text("a"), text("i1"), np.array([3.0]))
