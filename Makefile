@@ -26,7 +26,7 @@ run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, pro
 test: env  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
 
-test-unit: env  ## the tests that need nothing but their own process: under a minute on two cores
+test-unit: env  ## the tests that need nothing but their own process: about two minutes on two cores
 	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
 
 check: env  ## lint, types, architecture, and the documentation with what it shows
