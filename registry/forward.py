@@ -1,14 +1,12 @@
 """What a version says of the newest ratings of its training, by what learnt from those before."""
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from recsys.arrays import Floats
+from registry import replicates
 
 if TYPE_CHECKING:
     from recsys.evaluation.forward import ForwardEvaluation
@@ -32,9 +30,7 @@ def forward_tags(measured: "ForwardEvaluation") -> dict[str, str]:
     """As tags of a version; replicates to about 1e-5."""
     found = {"forward_auc": measured.replicates, "forward_warm_auc": measured.warm_replicates}
     packed = {
-        name: base64.b64encode((values - measured.metrics[name]).astype("<f2").tobytes()).decode()
-        for name, values in found.items()
-        if values is not None
+        name: replicates.pack(values, measured.metrics[name]) for name, values in found.items() if values is not None
     }
     return {
         _MEASURES: json.dumps({"digest": measured.digest, "metrics": measured.metrics}),
@@ -47,11 +43,8 @@ def read_forward(tags: Mapping[str, str]) -> ForwardMeasures | None:
     if _MEASURES not in tags:
         return None
     found, packed = json.loads(tags[_MEASURES]), json.loads(tags.get(_REPLICATES, "{}"))
-    replicates = {
-        name: found["metrics"][name] + np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
-        for name, text in packed.items()
-    }
-    return ForwardMeasures(found["digest"], found["metrics"], replicates)
+    drawn = {name: replicates.unpack(text, found["metrics"][name]) for name, text in packed.items()}
+    return ForwardMeasures(found["digest"], found["metrics"], drawn)
 
 
 def describe_forward(metrics: Mapping[str, float]) -> str:

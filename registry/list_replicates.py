@@ -1,6 +1,5 @@
 """Bootstrap replicates of how good a version's lists are, kept as a tag beside those of its AUC."""
 
-import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,10 +9,10 @@ from mlflow.tracking import MlflowClient
 from recsys.arrays import Floats
 from recsys.evaluation import PROTOCOL
 from recsys.runtime.interruption import uninterrupted
+from registry.replicates import pack, stale_keys, unpack
 from registry.versions import Version
 
 _PREFIX = f"list_replicates.{PROTOCOL}."
-_KEPT = 3  # test sets
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +29,7 @@ def record_list_replicates(version: Version, test_digest: str, found: ListReplic
     client, number = MlflowClient(), str(version.number)
     key = _PREFIX + test_digest
     kept = [datetime.now(UTC).isoformat(timespec="milliseconds"), _pack(found.ndcg), _pack(found.gain)]
-    others = [name for name in version.tags if name.startswith(_PREFIX) and name != key]
-    for stale in sorted(others, key=version.tags.__getitem__, reverse=True)[_KEPT - 1 :]:
+    for stale in stale_keys(version.tags, _PREFIX, key):
         client.delete_model_version_tag(version.name, number, stale)
     client.set_model_version_tag(version.name, number, key, " ".join(kept))
 
@@ -46,11 +44,11 @@ def list_replicates_on(version: Version, test_digest: str) -> ListReplicates | N
 
 
 def _pack(values: Floats) -> str:
-    """The middle, and the deviations from it in half precision."""
+    """The middle, and the deviations from it."""
     middle = float(np.nan_to_num(np.nanmean(values)))
-    return f"{middle!r},{base64.b64encode((values - middle).astype('<f2').tobytes()).decode()}"
+    return f"{middle!r},{pack(values, middle)}"
 
 
 def _unpack(packed: str) -> Floats:
     middle, deviations = packed.split(",")
-    return float(middle) + np.frombuffer(base64.b64decode(deviations), "<f2").astype(np.float64)
+    return unpack(deviations, float(middle))

@@ -1,13 +1,11 @@
 """Registered versions: what they are, where they stand, and how they did on which test set."""
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import mlflow
-import numpy as np
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -20,6 +18,7 @@ from recsys.runtime.interruption import uninterrupted
 from recsys.tracking.retry import retry_mlflow
 from recsys.tracking.runs import all_pages
 from registry.forward import ForwardMeasures, describe_forward, read_forward
+from registry.replicates import pack, stale_keys, unpack
 
 MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`, for `user_id` "
@@ -32,7 +31,6 @@ ROLLED_BACK = "rolled_back"  # on a version taken out of Production: {"to": vers
 # this, are never compared with those of this one.
 _EVALUATION = f"evaluation.{PROTOCOL}."
 _REPLICATES = f"replicates.{PROTOCOL}."
-_KEPT_REPLICATES = 3  # test sets whose replicates a version carries: 11 kB each, read with every list of versions
 _SHOWN = {"auc": "AUC", "auc_per_user": "per-user AUC", "rmse": "RMSE", "mae": "MAE"}
 
 
@@ -90,8 +88,7 @@ class Version:
         metrics = self.metrics_on(test_digest)
         if len(recorded) <= position or metrics is None or measure not in metrics:
             return None
-        deviations = np.frombuffer(base64.b64decode(recorded[position]), "<f2")
-        return metrics[measure] + deviations.astype(np.float64)
+        return unpack(recorded[position], metrics[measure])
 
 
 @uninterrupted()
@@ -193,12 +190,11 @@ def record_metrics(
     elif "auc" in version.tags:
         stale.append("auc")  # it was of another test set
     if replicates is not None and "auc" in metrics:
-        kept = [datetime.now(UTC).isoformat(timespec="milliseconds"), _pack(replicates - metrics["auc"])]
+        kept = [datetime.now(UTC).isoformat(timespec="milliseconds"), pack(replicates, metrics["auc"])]
         if user_replicates is not None and "auc_per_user" in metrics:
-            kept.append(_pack(user_replicates - metrics["auc_per_user"]))
+            kept.append(pack(user_replicates, metrics["auc_per_user"]))
         tags[_REPLICATES + test_digest] = " ".join(kept)
-        others = [key for key in version.tags if key.startswith(_REPLICATES) and key not in tags]
-        stale += sorted(others, key=version.tags.__getitem__, reverse=True)[_KEPT_REPLICATES - 1 :]
+        stale += stale_keys(version.tags, _REPLICATES, _REPLICATES + test_digest)
     for key in stale:
         client.delete_model_version_tag(version.name, number, key)
     for key, value in tags.items():
@@ -211,10 +207,6 @@ def record_metrics(
 def tag(version: Version, key: str, value: str) -> None:
     """Write a tag of a version."""
     MlflowClient().set_model_version_tag(version.name, str(version.number), key, value)
-
-
-def _pack(deviations: Floats) -> str:
-    return base64.b64encode(deviations.astype("<f2").tobytes()).decode()
 
 
 def describe(tags: Mapping[str, str]) -> str:
