@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from recsys.diagnostics import checks
 from recsys.diagnostics.checks import Finding
 from recsys.errors import InputError
+from recsys.tracking.request_limits import request_limits
 from steps import PROJECT
 from steps.support.entrypoint import data_folder, run_step, tracking_uri
 from steps.support.parameters import DoctorParameters
@@ -30,15 +31,13 @@ def doctor(parameters: DoctorParameters) -> None:
     Raises:
         InputError: if anything is wrong, after all lines.
     """
-    # Two tries of five seconds, where MLflow would try for minutes
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(_CONNECT_SECONDS)
     folder, uri = Path(parameters.folder), tracking_uri(Path(parameters.folder))
     wrong = 0
     for name, check in _checks(folder, uri):
         started = time.monotonic()
         try:
-            found = check()
+            with request_limits(1, _CONNECT_SECONDS):
+                found = check()
         except Exception as error:  # a check that fails is a finding, whatever it raises
             text = " ".join(f"{type(error).__name__}: {_masked(str(error), uri)}".split())
             found = Finding(text[:300], _remedy(text))

@@ -51,6 +51,18 @@ def pytest_runtest_protocol(item: pytest.Item):
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """Put back the environment: a step sets variables for its own process, which here goes on with other tests."""
+    environment = dict(os.environ)
+    try:
+        return (yield)
+    finally:
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """Fail a unit test that starts what no unit test may, and in CI a test that is skipped."""
     report = yield

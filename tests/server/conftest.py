@@ -29,8 +29,6 @@ def step(team: TeamServer, user: Store, monkeypatch: pytest.MonkeyPatch) -> Iter
     variables = {
         "MLFLOW_TRACKING_URI": team.address,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true",  # which a step does not heed
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "7",  # doctor changes these two; here they are put back
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
         "RECSYS_DATA": str(user.data),
         "RECSYS_STUDY_STORAGE": team.studies,
     }

@@ -1,5 +1,6 @@
 """What doctor finds, against servers that answer as broken ones do."""
 
+import os
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -110,14 +111,27 @@ def test_git():
     assert "no git checkout" in checks.check_git({"git_commit": "unknown", "git_dirty": "unknown"}).text
 
 
-@pytest.fixture
-def impatient(in_process):
-    """Puts back what doctor changes in its process."""
-    in_process.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
-    in_process.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+@pytest.mark.usefixtures("in_process")
+def test_a_check_asks_a_server_twice_and_what_follows_as_often_as_before(store, monkeypatch, capsys):
+    asked = []
+
+    def note_limits(folders):
+        asked.append([os.environ.get(f"MLFLOW_HTTP_REQUEST_{name}") for name in ("MAX_RETRIES", "TIMEOUT")])
+        raise OSError("the check fails")
+
+    monkeypatch.setattr(checks, "check_disk", note_limits)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    with pytest.raises(SystemExit):
+        run_step("doctor", doctor, [f"--folder={store.home}"], connected=False)
+    assert "the check fails" in capsys.readouterr().out
+    assert asked == [["1", "5"]]
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("in_process")
 def test_a_server_that_is_gone_ends_the_checks_that_need_it_and_no_others(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("RECSYS_STUDY_STORAGE", f"mysql+pymysql://optuna:geheim@127.0.0.1:{free_port()}/optuna")
@@ -134,7 +148,7 @@ def test_a_server_that_is_gone_ends_the_checks_that_need_it_and_no_others(tmp_pa
     assert said.err == "error: doctor: 2 of the checks above found something wrong\n"
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("in_process")
 def test_a_store_of_one_s_own(store, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     monkeypatch.setenv("RECSYS_DATA", str(store.data))

@@ -16,7 +16,6 @@ from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -26,6 +25,7 @@ from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
 from recsys.settings import Settings, to_text
+from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
 
 _FLUSH_SECONDS = 1.0
@@ -206,16 +206,8 @@ def name_run(run_id: str, name: str) -> None:
 @contextmanager
 def in_passing() -> Iterator[None]:
     """Try to record how a run ended, briefly, and go on: a server that is gone must not hide why the run ended."""
-    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()  # type: ignore[no-untyped-call]
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(_PASSING_RETRIES)  # type: ignore[no-untyped-call]
-    try:
-        with suppress(MlflowException):
-            yield
-    finally:
-        if retries is None:
-            MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()  # type: ignore[no-untyped-call]
-        else:
-            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
+    with request_limits(_PASSING_RETRIES), suppress(MlflowException):
+        yield
 
 
 @uninterrupted()
