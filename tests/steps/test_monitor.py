@@ -105,6 +105,7 @@ def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_
     [
         ("forget", {}, "parameter 'user': the id of the person is needed"),
         ("forget", {"user": "u", "store": "elsewhere"}, "run the entry point serve"),
+        ("forget", {"user": "u", "database": "mysql+pymysql://me:secret@host/x"}, "a password on a command line"),
         ("monitor", {"store": "elsewhere"}, "run the entry point serve"),
         ("monitor", {"until": "yesterday"}, "parameter 'until'"),
         ("monitor", {"window": "a day"}, "expected a time such as 90s, 10m, 1h or 7d"),
