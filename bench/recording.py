@@ -15,7 +15,7 @@ ROUNDS = 5
 CONNECTIONS = 8
 
 
-def run(seconds: float) -> None:
+def run(seconds: int) -> None:
     """Print the medians of some rounds, in turns on two servers that both run."""
     n_users, n_items = CATALOGUES["small"]
     found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
@@ -51,4 +51,4 @@ def _milliseconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    run(float(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    run(int(sys.argv[1]) if len(sys.argv) > 1 else 10)

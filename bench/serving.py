@@ -130,14 +130,14 @@ def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
     return write_form(folder, arrays, about)
 
 
-def load(address: str, pids: list[int], script: str, connections: int, seconds: float) -> Load:
+def load(address: str, pids: list[int], script: str, connections: int, seconds: int) -> Load:
     """Ask by one thread of wrk for a while; the processes are those whose processor time counts."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
         before = _processor(pids)
         done = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}", "--latency", "-s", file.name, address],
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", file.name, address],
             check=True,
             capture_output=True,
             text=True,
@@ -169,7 +169,7 @@ def memory(server: Server) -> list[tuple[float, float]]:
 class Options:
     """What the command line said."""
 
-    seconds: float = 10  # of each row of the table
+    seconds: int = 10  # of each row of the table
     forms: str = ""  # folder that keeps forms from one call to the next; empty: none
     model: str = ""  # folder of a version, for `mlflow models serve`; empty: it is not asked
 
@@ -266,4 +266,4 @@ def _row(what: str, connections: int, done: Load) -> tuple[object, ...]:
 if __name__ == "__main__":
     given = dict(one.split("=", 1) for one in sys.argv[1:] if "=" in one)
     chosen = [one for one in sys.argv[1:] if "=" not in one]
-    run(chosen or list(CATALOGUES), Options(**{**given, "seconds": float(given.get("seconds", 10))}))
+    run(chosen or list(CATALOGUES), Options(**{**given, "seconds": int(given.get("seconds", 10))}))
