@@ -119,8 +119,9 @@ class Engine:
             history: as of `history`.
             exclude, candidates: codes of items that may not, or alone may, be named.
         """
-        told = bool(self._values(history).any())
-        takes = self.carry(history) if told else self._popularity.copy()
+        values = self._values(history)
+        told = bool(values.any())
+        takes = self._carry(history, values) if told else self._popularity.copy()
         if candidates is not None:
             others = np.ones(len(takes), np.bool_)
             others[candidates] = False
@@ -138,7 +139,10 @@ class Engine:
 
     def carry(self, history: History) -> Floats:
         """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
-        return expect_next(self._item_to_item, self._popularity, history.items, self._values(history))
+        return self._carry(history, self._values(history))
+
+    def _carry(self, history: History, values: Array) -> Floats:
+        return expect_next(self._item_to_item, self._popularity, history.items, values)
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
