@@ -31,7 +31,7 @@ from tests.support.serving_site import PROJECT, Server
 from tests.support.waiting import wait
 
 HISTORY, RANK = 100, 32
-# Users, items, and weights an item: as many as are kept of a catalogue that fits, and as a popular item of a larger has.
+# Users, items, and weights an item: as many as are kept where the inverse fits, else about what a popular item has.
 CATALOGUES = {"small": (6_040, 3_706, 1_000), "middle": (160_000, 62_000, 200), "large": (1_000_000, 100_000, 200)}
 _BLOCK = 1 << 22
 _TICKS = os.sysconf("SC_CLK_TCK")
