@@ -216,6 +216,11 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+_DATABASE = Field(
+    "",
+    description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
+    "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+)
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
@@ -231,11 +236,7 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    database: str = Field(
-        "",
-        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
-        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
-    )
+    database: str = _DATABASE
     store: str = _STORE
     items: str = Field(
         "auto",
@@ -300,6 +301,7 @@ class ForgetParameters(_Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
+    database: str = _DATABASE
     store: str = _STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 

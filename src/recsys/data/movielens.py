@@ -8,7 +8,6 @@ import csv
 import hashlib
 import http.client
 import io
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
+from recsys.runtime.files import write_atomically
 
 _HEADER = "user_id,item_id,rating,timestamp"
 _ANSWER_SECONDS = 5  # GroupLens is given up after this long without an answer
@@ -275,12 +275,7 @@ def _write(kept: Path, content: bytes, name: str) -> None:
     cache = kept.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        # Written aside and moved in one step: no other process ever sees half a file.
-        aside = cache / f".{kept.name}.{secrets.token_hex(8)}"
-        try:
+        with write_atomically(kept) as aside:
             aside.write_bytes(content)
-            aside.replace(kept)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{cache}: {name} cannot be kept there ({error}); make the folder writable") from error
