@@ -38,16 +38,19 @@ COLUMNS = {
 """The names in the sample: none is a default, some need quotes in a shell."""
 VERSION_TAGS = {
     "family": "bias",
+    "ratings": "my.csv",
     "data_version": "d" * 32,
-    "test_digest": "e" * 32,
-    "split": "hash",
+}
+"""The tags of a version that `train` registered."""
+VERSION_FACTS = {
     "ratings": "/data/my.csv",
+    "data_version": "d" * 32,
+    "split": "hash",
     "git_commit": "0123456789abcdef",
     "git_dirty": "true",
     "author": "Anna",
-    "validation": '{"rmse": 0.9}',
 }
-"""The tags of a version that `train` registered."""
+"""What its description says beside."""
 
 
 def write_sample(path: Path, *, users: int = 60, items: int = 40, seed: int = 1) -> Path:
