@@ -133,9 +133,16 @@ class Store:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    @property
+    def experiments(self) -> list[str]:
+        """The ids of all experiments."""
+        return [found.experiment_id for found in self.client.search_experiments()]
+
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
-        return list(self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1000))
+        return list(
+            self.client.search_runs(self.experiments, order_by=["attributes.start_time DESC"], max_results=1000)
+        )
 
     def run_named(self, name: str) -> Run:
         """The newest run whose name is this one, or this one and what it was done to."""

@@ -25,6 +25,7 @@ from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
 from recsys.settings import Settings, to_text
+from recsys.tracking import experiments
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
 
@@ -176,7 +177,7 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         run_id: of a run that has ended and goes on.
     """
     with uninterrupted():
-        active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
+        active = mlflow.start_run(run_id, experiments.entered(), nested=mlflow.active_run() is not None)
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:

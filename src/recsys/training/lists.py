@@ -110,9 +110,7 @@ def _count(histories: Histories, regression: Regression, recommender: Recommende
     return count_together(matrix, DENSE_ITEMS if dense is None else n_items if dense else 0)
 
 
-def _list_model(
-    histories: Histories, counts: CoCounts, regression: Regression, recommender: Recommender
-) -> ListModel:
+def _list_model(histories: Histories, counts: CoCounts, regression: Regression, recommender: Recommender) -> ListModel:
     knowledge = recommender.knowledge
     popularity = np.bincount(histories.rated.items, minlength=len(knowledge.item_ids)) / len(knowledge.user_ids)
     item_to_item = learn_item_to_item(counts, regression)
