@@ -281,6 +281,19 @@ class RecommendParameters(_Recording, _Registering):
     )
 
 
+class ReportParameters(_Recording, _Registering):
+    """Of `report`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
+    run: str = Field("", description="run of main, or of promote, whose decision is reported; empty: the newest")
+    output: str = Field("report.html", min_length=1, description="file to write")
+    items: str = Field(
+        AUTO,
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
+
+
 class ExportParameters(_Recording, _Registering):
     """Of `export`."""
 
@@ -331,6 +344,7 @@ StepName = Literal[
     "history",
     "verify",
     "recommend",
+    "report",
     "serve",
     "export",
     "monitor",
@@ -349,6 +363,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "history": HistoryParameters,
     "verify": VerifyParameters,
     "recommend": RecommendParameters,
+    "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
     "monitor": MonitorParameters,

@@ -230,6 +230,16 @@ def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     return [(run.info.run_id, dict(run.data.tags)) for run in runs]
 
 
+@uninterrupted()
+def read_json(run_id: str, path: str) -> dict[str, Any] | None:
+    """A JSON document among the artifacts of a run; None where there is none."""
+    client = MlflowClient()
+    if path not in {found.path for found in client.list_artifacts(run_id)}:
+        return None
+    content: dict[str, Any] = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/{path}")
+    return content
+
+
 def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
     """All pages of a search."""
     page = search(**arguments)
