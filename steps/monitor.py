@@ -178,7 +178,7 @@ def _about(version: "Version", decisions: list[dict[str, str]]) -> dict[str, Any
         "family": version.family,
         "created": version.created,
         "champion_since": _moment(moved[-1]) if moved else None,
-        "standing": version.tags.get("standing"),
+        "standing": version.standing,
         "decisions": outcomes,
         "last_decision": decisions[-1]["decision"] if decisions else None,
     }

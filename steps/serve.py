@@ -117,7 +117,7 @@ class _Registry:
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
-        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
+        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.standing}
         recommender = integrity.load_version(version)
         probe.check(version, recommender)
         form = make_form(

@@ -174,12 +174,15 @@ def ease_weights(gram: Floats, regression: Regression) -> Floats:
     """B, shape (n_items, n_items), with a diagonal of 0: column j holds the weights by which item j is predicted."""
     from scipy.linalg import lapack
 
+    from recsys.runtime.blas import threads_for
+
     system = gram.copy()
     diagonal = np.einsum("ii->i", system)
     diagonal += regression.ridge + regression.relative_ridge * diagonal
-    factor, failed = lapack.dpotrf(system.T, lower=1, overwrite_a=1)  # of a symmetric matrix, in place
-    assert not failed, "a Gram matrix with a ridge is positive definite"
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    with threads_for(len(gram)):
+        factor, failed = lapack.dpotrf(system.T, lower=1, overwrite_a=1)  # of a symmetric matrix, in place
+        assert not failed, "a Gram matrix with a ridge is positive definite"
+        inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     inverse = np.tril(inverse)
     inverse += np.tril(inverse, -1).T
     inverse /= -np.diag(inverse).copy()
