@@ -50,7 +50,8 @@ def read_forward(tags: Mapping[str, str]) -> ForwardMeasures | None:
 def describe_forward(metrics: Mapping[str, float]) -> str:
     """A few words on the measures: AUC and RMSE of all rows, and of the warm ones."""
     rows, warm = (int(metrics[f"forward_{group}rows"]) for group in ("", "warm_"))
-    return f"on the newest {rows:,} ratings, learnt from those before: {_shown(metrics, '')}" + (
+    named = "ratings" if "forward_rmse" in metrics else "rows"
+    return f"on the newest {rows:,} {named}, learnt from those before: {_shown(metrics, '')}" + (
         f"; on the {warm:,} of known users and items: {_shown(metrics, 'warm_')}" if 0 < warm < rows else ""
     )
 
