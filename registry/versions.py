@@ -45,6 +45,7 @@ class Version:
     source: str
     description: str
     created: float = 0.0  # seconds since 1970
+    run_id: str = ""  # of its training
 
     @property
     def family(self) -> str | None:
@@ -245,4 +246,5 @@ def _version(found: ModelVersion) -> Version:
         source=found.source or "",
         description=found.description or "",
         created=(found.creation_timestamp or 0) / 1000,
+        run_id=found.run_id or "",
     )
