@@ -21,6 +21,7 @@ $(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recs
 	touch $(READY)
 
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
+	@python -m steps.support.tables
 	mlflow run . --env-manager local
 
 test: env  ## all tests, two files at a time

@@ -15,8 +15,8 @@ from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.evaluation import PROTOCOL
 from recsys.runtime.interruption import uninterrupted
+from recsys.tracking.pages import all_pages
 from recsys.tracking.retry import retry_mlflow
-from recsys.tracking.runs import all_pages
 from registry.forward import ForwardMeasures, describe_forward, read_forward
 from registry.replicates import pack, stale_keys, unpack
 

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
 from recsys.settings import Settings, to_text
+from recsys.tracking.left_running import owner_tags, signs_of_life
+from recsys.tracking.pages import all_pages
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
 
@@ -180,8 +182,8 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:
-            mlflow.set_tags({_NAME: name, **(tags or {})})
-            with interruptible():
+            mlflow.set_tags({_NAME: name, **owner_tags(), **(tags or {})})
+            with signs_of_life(opened.run_id), interruptible():
                 yield opened
             opened.flush()
         except KeyboardInterrupt:
@@ -227,16 +229,6 @@ def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     runs = all_pages(client.search_runs, experiment_ids=experiments, filter_string=wanted)
     return [(run.info.run_id, dict(run.data.tags)) for run in runs]
-
-
-def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
-    """All pages of a search."""
-    page = search(**arguments)
-    found = list(page)
-    while page.token:
-        page = search(**arguments, page_token=page.token)
-        found += page
-    return found
 
 
 def _input(dataset: Dataset) -> MlflowDataset:
