@@ -1,8 +1,8 @@
 """Runs that say RUNNING though their process is gone, as after SIGKILL: they are ended by whoever comes next.
 
 A run carries its host, its process and a sign of life that is renewed while it is open. Only runs of this host are
-touched: those of this start of the machine if their process is not there any more, those of another (before a restart, or
-in a container that is gone) if they gave no sign of life for long.
+touched: those of this start of the machine if their process is not there any more, those of another start (or of a
+container that is gone) if they gave no sign of life for long.
 """
 
 import threading
