@@ -341,7 +341,7 @@ def _check_disk(rows: int, folder: Path) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what a killed prepare left; a day is longer than any prepare takes."""
-    for path in folder.glob(".partial-*"):
+    """Remove what a killed prepare, or copy from an object store, left; a day is longer than any takes."""
+    for path in (*folder.glob(".partial-*"), *folder.glob(".*.partial")):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
