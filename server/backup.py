@@ -7,8 +7,8 @@
 The server is that of docker-compose.yml, or, where MLFLOW_BACKEND_STORE_URI is set, the one over that database (the
 studies' database: RECSYS_STUDY_STORAGE; the artifacts: MLFLOW_ARTIFACTS_DESTINATION; the accounts of a login:
 RECSYS_SERVER_ACCOUNTS; the datasets: RECSYS_DATA, where that is an object store). Where RECSYS_BACKUP_KEY is set, a
-backup is sealed with it (HMAC-SHA256 over the digests of its parts), and one that is not so sealed is refused. Both ways run database.sh, artifacts.py and accounts.py: in the
-containers or here.
+backup is sealed with it (HMAC-SHA256 over the digests of its parts), and one that is not so sealed is refused. Both
+ways run database.sh, artifacts.py and accounts.py: in the containers or here.
 
 The databases are written first, each as it was at one moment, then the artifacts: those are only ever added, so that
 every artifact that a database knows of is in the file.

@@ -28,15 +28,10 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
         with stage(f"prepare {Path(preparation.ratings).name}"):
-            datasets.bring(source, preparation)
-            dataset = builder.prepare(
-                source,
-                preparation,
-                prepared_folder(),
-                gigabytes=gigabytes_of(parameters.memory),
-                check=lambda new: _compare(new, parameters.on_change, run),
-            )
-            datasets.keep(dataset)
+            if datasets.is_prepared(source):
+                dataset = datasets.adopt(source)
+            else:
+                dataset = _make(source, preparation, parameters, run)
         _announce(dataset)
         run.describe(_summary(dataset), f"prepare {Path(preparation.ratings).name}")
         run.log_metrics(_counts(dataset))
@@ -47,6 +42,19 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         if not dataset.implicit:
             figures["ratings.png"] = plots.rating_histogram(dataset)
         run.log_figures(figures)
+    return dataset
+
+
+def _make(source: Path, preparation: Preparation, parameters: PrepareParameters, run: "Run") -> Dataset:
+    datasets.bring(source, preparation)
+    dataset = builder.prepare(
+        source,
+        preparation,
+        prepared_folder(),
+        gigabytes=gigabytes_of(parameters.memory),
+        check=lambda new: _compare(new, parameters.on_change, run),
+    )
+    datasets.keep(dataset)
     return dataset
 
 
@@ -70,7 +78,7 @@ def prepare_once(
 ) -> Dataset:
     """The dataset for another step: the one there is, or one that is prepared and recorded now."""
     source, preparation = _locate(parameters, folder)
-    if dataset := datasets.find(source, preparation):
+    if dataset := datasets.adopt(source) if datasets.is_prepared(source) else datasets.find(source, preparation):
         _announce(dataset)
         return dataset
     given = {"folder": folder, "memory": memory, "on_change": on_change}

@@ -68,6 +68,7 @@ ROOMS = {
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],
+    "pyarrow.fs": ["src/recsys/data/object_store.py"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
@@ -77,7 +78,11 @@ ROOMS = {
     "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
 }
 # Programs of their own that stand in the library.
-PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
+PROGRAMS = [
+    "src/recsys/training/launch/rank.py",
+    "src/recsys/serving/worker.py",
+    "src/recsys/testing/dataset.py",
+]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 

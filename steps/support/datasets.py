@@ -1,16 +1,19 @@
 """Prepared datasets as the steps find and keep them: in the data folder, and in the object store where there is one."""
 
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from recsys.data import comparison
+from recsys.data import comparison, layout
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
+from recsys.data.manifest import NAME, read_manifest
 from recsys.data.object_store import ObjectStore, set_time
 from recsys.data.preparation import Preparation
 from recsys.data.readers.files import find_files
 from recsys.errors import InputError
+from recsys.runtime.files import write_atomically
 from steps.support.entrypoint import data_folder, object_store_address
 
 
@@ -43,7 +46,28 @@ def bring(source: Path, preparation: Preparation) -> None:
         _have(store, datasets.digest_source(find_files(source), preparation))
 
 
-def find(source: Path, preparation: Preparation) -> Dataset | None:
+def is_prepared(source: Path) -> bool:
+    """Whether a path is a dataset that another engine prepared, by the contract of docs/your-data.md."""
+    return (source / NAME).is_file()
+
+
+def adopt(source: Path) -> Dataset:
+    """Take a dataset that another engine prepared among ours; raises InputError with what it has wrong."""
+    manifest = read_manifest(source)
+    if (found := datasets.find_prepared(manifest["digest"], prepared_folder())) is None:
+        if problems := layout.check(source):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise InputError(f"{problems[0]}{more}; python -m recsys.testing.dataset {source} tells all")
+        folder = prepared_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(folder / manifest["digest"]) as partial:
+            shutil.copytree(source, partial)
+        found = datasets.load_dataset(manifest["digest"], folder)
+    keep(found)
+    return found
+
+
+def find(: Path, preparation: Preparation) -> Dataset | None:
     """The dataset that the same ratings and parameters made before, here or on another machine; None for the first."""
     digest = datasets.digest_source(find_files(source), preparation)
     if store := object_store():

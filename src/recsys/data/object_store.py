@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyarrow import fs
+import pyarrow.fs as fs
 
 from recsys.data.manifest import FORMAT, NAME, read_manifest
 from recsys.errors import InputError
