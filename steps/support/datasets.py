@@ -67,7 +67,7 @@ def adopt(source: Path) -> Dataset:
     return found
 
 
-def find(: Path, preparation: Preparation) -> Dataset | None:
+def find(source: Path, preparation: Preparation) -> Dataset | None:
     """The dataset that the same ratings and parameters made before, here or on another machine; None for the first."""
     digest = datasets.digest_source(find_files(source), preparation)
     if store := object_store():
