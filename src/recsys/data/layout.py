@@ -23,7 +23,7 @@ from recsys.data.cleaning import TAKEN
 from recsys.data.features import Features, Learner
 from recsys.data.interactions import Interactions
 from recsys.data.manifest import FORMAT, NAME, read_manifest, write_manifest
-from recsys.data.parquet_store import PARTS, ROW_GROUP, SIDES, files_of, read_blocks
+from recsys.data.parquet_store import PARTS, ROW_GROUP, SIDES, feature_names, files_of, read_blocks
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
 
@@ -261,9 +261,7 @@ def seal(
         "dropped": {"missing_value": 0, "below_min_rating": 0, "repeated_pair": 0} | (dropped or {}),
         "notes": [],
         **found.facts,
-        "features": [
-            f"{side}_{name}" for side in SIDES for name in ("average_rating", "rating_std", "rating_count", SIDES[side])
-        ],
+        "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
     }
     write_manifest(folder, manifest)  # for the checksums of the files, which name the dataset
     made_by = {name: value for name, value in preparation.recorded().items() if name != "ratings"}
