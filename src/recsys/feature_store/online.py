@@ -60,7 +60,8 @@ def compare(dataset: Dataset, store: Store) -> dict[str, float]:
 def read(store: Store, side: str, ids: Ids) -> Floats:
     """The newest features of ids: shape (n, 4), NaN where the online store has none."""
     rows = [{f"{side}_id": name} for name in ids.tolist()]
-    found = store.feast.get_online_features(store.references(side), rows).to_dict()
+    with store.explained():
+        found = store.feast.get_online_features(store.references(side), rows).to_dict()
     columns = [[np.nan if value is None else value for value in found[name]] for name in feature_names(side)]
     return np.array(columns, np.float64).T
 

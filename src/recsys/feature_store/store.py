@@ -8,12 +8,16 @@
 The views' columns are those of the tables that prepare writes (recsys.data.parquet_store), and their numbers too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pymysql
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.errors import FeatureViewNotFoundException
 from feast.types import Float64, Int64
@@ -59,6 +63,7 @@ class Store:
             entity_key_serialization_version=3,
             repo_path=self._folder,
         )
+        self._config = config
         self.feast = FeatureStore(config=config)
 
     def define(self, origin: Origin, *, ready: bool) -> None:
@@ -76,7 +81,8 @@ class Store:
             )
             for side in SIDES
         ]
-        self.feast.apply([*entities.values(), *views])
+        with self.explained():
+            self.feast.apply([*entities.values(), *views])
 
     def offline_file(self, side: str, dataset: str) -> Path:
         """Where a side's history is."""
@@ -110,7 +116,20 @@ class Store:
 
     def materialize(self) -> None:
         """Bring the newest values of the views to the online store."""
-        self.feast.materialize(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1))
+        with redirect_stdout(StringIO()), self.explained():  # it tells of every view
+            self.feast.materialize(datetime(1969, 12, 31, tzinfo=UTC), datetime(2201, 1, 1, tzinfo=UTC))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn an error of the team's database into an InputError, and connect anew the next time."""
+        try:
+            yield
+        except pymysql.MySQLError as error:
+            self.feast = FeatureStore(config=self._config)  # the old one keeps its broken connection
+            place = f"{self._online['host']}:{self._online['port']}/{self._online['database']}"
+            raise InputError(
+                f"RECSYS_FEATURE_DATABASE: {place}: {' '.join(str(error).split())[:200]}; start it, or correct the URL"
+            ) from None
 
     def references(self, side: str) -> list[str]:
         """The columns of a side's view, as Feast names them."""
@@ -129,6 +148,10 @@ def _online(url: str, folder: Path) -> dict[str, Any]:
     if parts.scheme not in ("mysql+pymysql", "mariadb+pymysql") or not parts.hostname or len(parts.path) < 2:
         raise InputError(
             "RECSYS_FEATURE_DATABASE: a URL such as mysql+pymysql://user:password@host:3306/features is needed"
+        )
+    if not parts.username or not parts.password:
+        raise InputError(
+            "RECSYS_FEATURE_DATABASE: an account with a password is needed, user:password@ before the host"
         )
     return {
         "type": "mysql",

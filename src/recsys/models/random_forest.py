@@ -171,7 +171,9 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> For
     _check_trees(forest, folder / "forest.skops")
     config = Config(**description["config"])
     levels = arrays["level_ratings"], arrays["level_liked"]
-    return ForestRecommender(knowledge, config, forest, features, *levels, description.get("stored_features"))
+    return ForestRecommender(
+        knowledge, config, forest, features, *levels, description["weights"].get("stored_features")
+    )
 
 
 def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:
