@@ -150,9 +150,7 @@ def _online(url: str, folder: Path) -> dict[str, Any]:
             "RECSYS_FEATURE_DATABASE: a URL such as mysql+pymysql://user:password@host:3306/features is needed"
         )
     if not parts.username or not parts.password:
-        raise InputError(
-            "RECSYS_FEATURE_DATABASE: an account with a password is needed, user:password@ before the host"
-        )
+        raise InputError("RECSYS_FEATURE_DATABASE: an account with a password is needed, user:password@ before host")
     return {
         "type": "mysql",
         "host": parts.hostname,
