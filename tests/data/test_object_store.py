@@ -123,6 +123,26 @@ def test_a_file_of_several_parts_arrives_whole(store, tmp_path):
     assert content(tmp_path / "copies" / folder.name) == content(folder)
 
 
+def test_a_key_that_may_only_read_is_enough_for_what_is_there(store, dataset, tmp_path, monkeypatch):
+    store.publish(dataset.folder)
+
+    def refuse(*_):
+        raise OSError("When initiating multiple part upload: AWS Error ACCESS_DENIED during CreateMultipartUpload")
+
+    monkeypatch.setattr(store, "_write", refuse)
+    store.publish(dataset.folder)
+    other = prepared(tmp_path, ROWS[:-1])
+    with pytest.raises(InputError, match="the store refuses that to this key"):
+        store.publish(other.folder)
+
+
+def test_content_that_a_store_changed_is_told_before_there_is_a_manifest(store, dataset, monkeypatch):
+    monkeypatch.setattr(store, "_sizes", lambda at, whole=store._sizes: {k: v + 40 for k, v in whole(at).items()})
+    with pytest.raises(InputError, match=r"bytes were sent, the store has .*AWS_REQUEST_CHECKSUM_CALCULATION"):
+        store.publish(dataset.folder)
+    assert store.times() == {}
+
+
 def test_what_is_asked_for_again_is_the_newest(store, tmp_path):
     for name, rows in (("one", ROWS), ("other", ROWS[:-1])):
         (tmp_path / name).mkdir()
