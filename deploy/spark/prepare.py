@@ -2,8 +2,8 @@
 
     spark-submit prepare.py ratings.csv OUTPUT        with src/ of recsys on PYTHONPATH of driver and workers
 
-A pattern of files, or any table of Spark in place of `spark.read.csv`, does as well. Ids come back to the driver, ratings
-do not.
+A pattern of files, or any table of Spark in place of `spark.read.csv`, does as well. Ids come back to the driver,
+ratings do not.
 """
 
 import sys

@@ -8,10 +8,10 @@ pytest.importorskip("feast", reason="pip install -r src/recsys/feature_store/req
 FIRST = 1_600_000_000
 
 
-def timed(seed=3, moments=300):
+def timed(seed=3, moments=150):
     """Ratings at few moments: many users rate several items at one, and every user has a first."""
     rng = np.random.default_rng(seed)
-    rows = rated(60, 40, 1, 5, step=0.5, seed=seed)
+    rows = rated(30, 20, 1, 5, step=0.5, seed=seed)
     return [(*row, FIRST + int(rng.integers(0, moments))) for row in rows]
 
 

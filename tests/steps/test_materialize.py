@@ -28,10 +28,6 @@ def test_a_forest_from_the_feature_store_goes_to_production(step, store, ratings
     assert "the feature store knows them already" in capsys.readouterr().out
     step("promote", beat_bias=False, max_rmse=4, version=2)
     assert "version 2 (random_forest) goes to Production" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        step("train", ratings="my.csv", test_size=0.3, **forest)
-    assert "run materialize -P dataset=" in capsys.readouterr().err
-    assert ("train random_forest", "FAILED") in store.statuses()
 
 
 def test_without_feast_a_sentence_says_what_to_install(step, ratings, capsys, monkeypatch):

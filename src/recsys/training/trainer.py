@@ -105,7 +105,7 @@ def _fit_here(
     fitted: list[Recommender] = []
     for task in tasks:
         warm_start = fitted[0] if task.validation is None else None
-        options = FitOptions(seed, task.validation, warm_start, None if fitted else report, stored)
+        options = FitOptions(seed, task.validation, warm_start, None if fitted else report, stored=stored)
         fitted.append(module.fit(task.knowledge, task.rows, config, options))
     return fitted
 

@@ -55,10 +55,10 @@ class FitOptions:
     warm_start: Recommender | None = None
     """What the first fit gave: its choices are kept, and nothing is chosen again."""
     report: Report | None = None
-    stored: "StoredFeatures | None" = None
-    """Where a feature store says what is known of users and items."""
     context: "Context | None" = None
     """Given in each of the processes that train together, to a family that can."""
+    stored: "StoredFeatures | None" = None
+    """Where a feature store says what is known of users and items."""
 
 
 class Family(Protocol):
