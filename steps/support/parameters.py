@@ -18,11 +18,18 @@ STORAGE = "RECSYS_STUDY_STORAGE"
 
 
 AUTO = "auto"
+DEFAULT_MODEL = "recsys"
 
 
 def _check_model_name(name: str) -> str:
     if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
         raise ValueError("expected a name without / : \\ or quotes")
+    return name
+
+
+def _check_experiment(name: str) -> str:
+    if not name.strip():
+        raise ValueError("expected a name")
     return name
 
 
@@ -41,7 +48,13 @@ class _Step(Settings):
 
 class _Registering(_Step):
     model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        "recsys", description="registered model that versions belong to"
+        DEFAULT_MODEL, description="registered model that versions belong to"
+    )
+
+
+class _Recording(_Step):
+    experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
+        AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
     )
 
 
@@ -58,11 +71,11 @@ class _Preparing(Preparation):
     )
 
 
-class PrepareParameters(_Step, _Preparing):
+class PrepareParameters(_Recording, _Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Registering, _Preparing):
+class _Training(_Recording, _Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -152,7 +165,7 @@ TuneParameters: type[Tuning] = _tuning()
 """Of `tune`."""
 
 
-class _Evaluating(_Registering):
+class _Evaluating(_Recording, _Registering):
     version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
 
 
@@ -164,7 +177,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Registering, Policy):
+class _Promoting(_Recording, _Registering, Policy):
     pass
 
 
@@ -184,7 +197,7 @@ class PromoteParameters(_Promoting):
     require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
 
 
-class RollbackParameters(_Registering):
+class RollbackParameters(_Recording, _Registering):
     """Of `rollback`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
@@ -219,6 +232,11 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+_DATABASE = Field(
+    "",
+    description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
+    "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+)
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
@@ -234,11 +252,7 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    database: str = Field(
-        "",
-        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
-        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
-    )
+    database: str = _DATABASE
     store: str = _STORE
     items: str = Field(
         "auto",
@@ -256,7 +270,7 @@ class ServeParameters(_Registering, Limits):
     )
 
 
-class RecommendParameters(_Registering):
+class RecommendParameters(_Recording, _Registering):
     """Of `recommend`."""
 
     version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
@@ -276,7 +290,7 @@ class RecommendParameters(_Registering):
     )
 
 
-class MaterializeParameters(_Registering):
+class MaterializeParameters(_Recording, _Registering):
     """Of `materialize`."""
 
     dataset: str = Field(
@@ -285,7 +299,20 @@ class MaterializeParameters(_Registering):
     feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
-class ExportParameters(_Registering):
+class ReportParameters(_Recording, _Registering):
+    """Of `report`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
+    run: str = Field("", description="run of main, or of promote, whose decision is reported; empty: the newest")
+    output: str = Field("report.html", min_length=1, description="file to write")
+    items: str = Field(
+        AUTO,
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
+
+
+class ExportParameters(_Recording, _Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
@@ -293,7 +320,7 @@ class ExportParameters(_Registering):
     lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
-class MonitorParameters(_Registering):
+class MonitorParameters(_Recording, _Registering):
     """Of `monitor`."""
 
     store: str = _STORE
@@ -317,6 +344,7 @@ class ForgetParameters(_Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
+    database: str = _DATABASE
     store: str = _STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
@@ -335,6 +363,7 @@ StepName = Literal[
     "history",
     "verify",
     "recommend",
+    "report",
     "serve",
     "export",
     "materialize",
@@ -354,6 +383,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "history": HistoryParameters,
     "verify": VerifyParameters,
     "recommend": RecommendParameters,
+    "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
     "materialize": MaterializeParameters,

@@ -114,7 +114,8 @@ class PointInTime:
         return table
 
     def _ask(self, side: str, asked: pd.DataFrame) -> pd.DataFrame:
-        answered = self.store.feast.get_historical_features(asked, self.store.references(side)).to_df()
+        job = self.store.feast.get_historical_features(asked, self.store.references(side))
+        answered: pd.DataFrame = job.to_df()
         answered[MOMENT] = pd.to_datetime(answered[MOMENT], utc=True).astype(asked[MOMENT].dtype)
         return answered[[f"{side}_id", MOMENT, *feature_names(side)]]
 

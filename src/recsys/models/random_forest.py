@@ -130,7 +130,8 @@ def fit(
     forest = RandomForestClassifier(**settings, random_state=options.seed, n_jobs=-1)
     forest.fit(table[:, _COLUMNS].astype(np.float32), levels)
     forest.set_params(n_jobs=1)
-    stored = options.stored and {"dataset": options.stored.origin.dataset, "prepared": options.stored.origin.prepared}
+    origin = options.stored and options.stored.origin
+    stored = {"dataset": origin.dataset, "prepared": origin.prepared} if origin else None
     return ForestRecommender(knowledge, config, forest, features, level_ratings, level_liked, stored)
 
 

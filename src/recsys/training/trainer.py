@@ -76,8 +76,7 @@ def train(
             f"parameter 'processes': a training from disk is one of a single process, and all "
             f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
         )
-    # Without ratings there is no measure of the newest rows yet.
-    before = hold_back_newest(dataset) if forward and not (streamed or stored or dataset.implicit) else None
+    before = hold_back_newest(dataset) if forward and not (streamed or stored) else None
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     if before is not None:
         tasks = chain(tasks, fit_tasks(before, refit=False))
