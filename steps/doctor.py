@@ -106,11 +106,20 @@ def _writing_checks() -> Iterator[Check]:
         opened[0].write_registry()
         return Finding("a model, a version and an alias were written, read and deleted")
 
+    def left() -> Finding:
+        from recsys.tracking.left_running import end_left_running
+
+        ended = end_left_running()
+        if not ended:
+            return Finding("no run of this machine is RUNNING without its process")
+        return Finding(f"{len(ended)} were left RUNNING by processes that are gone; they are KILLED now")
+
     yield "database", database
     if not opened:
         return
     name_own_run("doctor")
     try:
+        yield "runs", left
         yield "artifacts", artifacts
         yield "registry", registry
     finally:

@@ -85,7 +85,7 @@ PROGRAMS = [
     "src/recsys/serving/worker.py",
     "src/recsys/testing/dataset.py",
 ]
-PACKAGE_OF = {"sklearn": "scikit-learn", "pymysql": "PyMySQL"}
+PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from steps.support.parameters import AUTO, DEFAULT_MODEL, STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
+LAUNCHER = "RECSYS_LAUNCHER"  # number of the process that started this one, from before Python was there
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
 _ORPHAN_POLL_SECONDS = 1.0
 _GUARDED_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
@@ -281,11 +282,14 @@ def _stop_on_signals() -> list[int]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+        launcher = os.environ.get(LAUNCHER, "")
+        parent = int(launcher) if launcher.isdigit() else os.getppid()
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     return received
 
 
 def _watch_parent(parent: int) -> None:
+    """Stop this process once it is another's child than that of `parent`, which may be so at the first look."""
     while os.getppid() == parent:
         time.sleep(_ORPHAN_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -222,6 +222,28 @@ class VerifyParameters(_Registering):
         return None if value in ("none", "") else value
 
 
+class RebuildParameters(VerifyParameters):
+    """Of `rebuild`."""
+
+    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None, description="version to train again, or all; none: the newest"
+    )
+    ratings: str = Field(
+        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
+    )
+    code: Literal["commit", "here"] = Field(
+        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
+    )
+
+
+class LineageParameters(_Registering):
+    """Of `lineage`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
+    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
+    user: str = Field("", description="instead: the versions that learnt from the user of this id")
+
+
 class MainParameters(_Promoting, _Preparing):
     """Of `main`."""
 
@@ -362,6 +384,8 @@ StepName = Literal[
     "rollback",
     "history",
     "verify",
+    "rebuild",
+    "lineage",
     "recommend",
     "report",
     "serve",
@@ -382,6 +406,8 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "verify": VerifyParameters,
+    "rebuild": RebuildParameters,
+    "lineage": LineageParameters,
     "recommend": RecommendParameters,
     "report": ReportParameters,
     "serve": ServeParameters,

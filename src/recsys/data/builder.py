@@ -263,7 +263,13 @@ def prepare(
             _check_disk(rows, folder)
             scratch = partial
         with read_ratings(
-            source, columns, separator=preparation.separator, min_rating=lowest, scratch=scratch
+            source,
+            columns,
+            separator=preparation.separator,
+            encoding=preparation.encoding,
+            decimal=preparation.decimal,
+            min_rating=lowest,
+            scratch=scratch,
         ) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
         if digest_source(find_files(source), preparation) != digest:
