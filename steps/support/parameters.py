@@ -87,6 +87,9 @@ class _Training(_Recording, _Registering, _Preparing):
 class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
+    feature_store: str = Field(
+        "", description="folder of a feature store (see materialize) that random_forest learns from; empty: the dataset"
+    )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
 
@@ -278,6 +281,11 @@ class ServeParameters(_Registering, Limits):
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
         "where the version learnt from it",
     )
+    feature_store: str = Field(
+        "",
+        description="folder of a feature store: the scores of a random_forest that learnt from one are computed from "
+        "its newest values; empty: from the version's own",
+    )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
@@ -302,6 +310,15 @@ class RecommendParameters(_Recording, _Registering):
     unknown: Literal["ignore", "refuse"] = Field(
         "ignore", description="candidates and exclusions that the version does not know are ignored, or refused"
     )
+
+
+class MaterializeParameters(_Recording, _Registering):
+    """Of `materialize`."""
+
+    dataset: str = Field(
+        "newest", min_length=1, description="digest of the dataset whose features; newest: that of the newest version"
+    )
+    feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
 class ReportParameters(_Recording, _Registering):
@@ -373,6 +390,7 @@ StepName = Literal[
     "report",
     "serve",
     "export",
+    "materialize",
     "monitor",
     "forget",
     "main",
@@ -394,6 +412,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,
