@@ -30,7 +30,7 @@ $(READY): requirements.txt src/recsys/serving/requirements.txt pyproject.toml
 	@touch $(READY)
 	@echo "made .venv; source .venv/bin/activate puts recsys and mlflow on the PATH"
 
-$(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt
+$(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt src/recsys/feature_store/requirements.txt
 	@echo "adding the packages of requirements-dev.txt, for tests and checks"
 	@$(PIP) -r requirements-dev.txt $(TOLD)
 	@touch $(DEVELOPING)

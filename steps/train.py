@@ -10,7 +10,7 @@ from recsys.models.base.family import check_feedback, family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
-from steps.support import provenance
+from steps.support import feature_store, provenance
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import read_params, run_step
 from steps.support.parameters import TrainParameters
@@ -97,6 +97,7 @@ def _train_and_register(
             gigabytes=gigabytes,
             fit_all=fit_all,
             forward=parameters.forward,
+            stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
         )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
@@ -129,6 +130,8 @@ def _train_and_register(
     run.describe(said)
     if forward:
         print(describe_forward(forward.metrics))
+    elif parameters.forward and parameters.feature_store:
+        print("note: no measures on the newest ratings: the feature store knows them already")
     elif parameters.forward and streamed:
         print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     # As of `mlflow run`: runs are kept where the command is typed, and not in the project's folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    step: StepName = name  # type: ignore[assignment]
+    step: StepName = name
     run_step(step, getattr(import_module(f"steps.{step}"), step), given, connected=step not in _FOUND_LATER)
 
 

@@ -87,6 +87,9 @@ class _Training(_Recording, _Registering, _Preparing):
 class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
+    feature_store: str = Field(
+        "", description="folder of a feature store (see materialize) that random_forest learns from; empty: the dataset"
+    )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
 
@@ -219,6 +222,28 @@ class VerifyParameters(_Registering):
         return None if value in ("none", "") else value
 
 
+class RebuildParameters(VerifyParameters):
+    """Of `rebuild`."""
+
+    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None, description="version to train again, or all; none: the newest"
+    )
+    ratings: str = Field(
+        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
+    )
+    code: Literal["commit", "here"] = Field(
+        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
+    )
+
+
+class LineageParameters(_Registering):
+    """Of `lineage`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
+    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
+    user: str = Field("", description="instead: the versions that learnt from the user of this id")
+
+
 class MainParameters(_Promoting, _Preparing):
     """Of `main`."""
 
@@ -229,6 +254,11 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+_DATABASE = Field(
+    "",
+    description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
+    "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+)
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
@@ -244,16 +274,17 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    database: str = Field(
-        "",
-        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
-        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
-    )
+    database: str = _DATABASE
     store: str = _STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
         "where the version learnt from it",
+    )
+    feature_store: str = Field(
+        "",
+        description="folder of a feature store: the scores of a random_forest that learnt from one are computed from "
+        "its newest values; empty: from the version's own",
     )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
@@ -279,6 +310,15 @@ class RecommendParameters(_Recording, _Registering):
     unknown: Literal["ignore", "refuse"] = Field(
         "ignore", description="candidates and exclusions that the version does not know are ignored, or refused"
     )
+
+
+class MaterializeParameters(_Recording, _Registering):
+    """Of `materialize`."""
+
+    dataset: str = Field(
+        "newest", min_length=1, description="digest of the dataset whose features; newest: that of the newest version"
+    )
+    feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
 class ReportParameters(_Recording, _Registering):
@@ -326,6 +366,7 @@ class ForgetParameters(_Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
+    database: str = _DATABASE
     store: str = _STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
@@ -343,10 +384,13 @@ StepName = Literal[
     "rollback",
     "history",
     "verify",
+    "rebuild",
+    "lineage",
     "recommend",
     "report",
     "serve",
     "export",
+    "materialize",
     "monitor",
     "forget",
     "main",
@@ -362,10 +406,13 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "verify": VerifyParameters,
+    "rebuild": RebuildParameters,
+    "lineage": LineageParameters,
     "recommend": RecommendParameters,
     "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,

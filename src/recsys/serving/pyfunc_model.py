@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from recsys.arrays import Floats, Ids
 from recsys.models.base.loading import load_recommender
@@ -54,7 +54,9 @@ _log = logging.getLogger("recsys")
 def signature(names: Mapping[str, str]) -> ModelSignature:
     """What a version takes and answers; of `names`, by the names in COLUMNS, it takes the ratings' own names too."""
     own = [name for name in names.values() if name not in COLUMNS]
-    inputs = [ColSpec(_ANY, name, required=name == "user_id" and not own) for name in COLUMNS]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(_ANY, name, required=name == "user_id" and not own) for name in COLUMNS
+    ]
     inputs += [ColSpec(_ANY, name, required=False) for name in own]
     return ModelSignature(Schema(inputs), _OUTPUTS, _PARAMS)
 

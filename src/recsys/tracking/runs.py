@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, NAMES, signature
 from recsys.settings import Settings, to_text
 from recsys.tracking import experiments
+from recsys.tracking.left_running import owner_tags, signs_of_life
+from recsys.tracking.pages import all_pages
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
 
@@ -186,8 +188,8 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:
-            mlflow.set_tags({_NAME: name, **(tags or {})})
-            with interruptible():
+            mlflow.set_tags({_NAME: name, **owner_tags(), **(tags or {})})
+            with signs_of_life(opened.run_id), interruptible():
                 yield opened
             opened.flush()
         except KeyboardInterrupt:
@@ -243,16 +245,6 @@ def read_json(run_id: str, path: str) -> dict[str, Any] | None:
         return None
     content: dict[str, Any] = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/{path}")
     return content
-
-
-def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
-    """All pages of a search."""
-    page = search(**arguments)
-    found = list(page)
-    while page.token:
-        page = search(**arguments, page_token=page.token)
-        found += page
-    return found
 
 
 def _input(dataset: Dataset) -> MlflowDataset:
