@@ -43,8 +43,8 @@ KEY = "RECSYS_BACKUP_KEY"
 _END_OF_DUMP = b"-- Dump completed"
 _DOCKER_ITSELF = 125  # status where docker did not come to run a command
 _WITHOUT_DOCKER = (
-    "docker with its plugin compose (2.20 or newer) is needed for the server of docker-compose.yml; of a server without "
-    "containers, name the database in MLFLOW_BACKEND_STORE_URI"
+    "docker with its plugin compose (2.20 or newer) is needed for the server of docker-compose.yml; of a server "
+    "without containers, name the database in MLFLOW_BACKEND_STORE_URI"
 )
 _CHUNK = 1 << 20
 
@@ -112,7 +112,7 @@ class Server:
             command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, check=False, **streams
         )
         if done.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {done.returncode}, see above")
+            raise _failed(command, done.returncode)
         return done
 
     def _stream(self, command: list[str], into: Any) -> None:
