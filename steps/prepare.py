@@ -12,7 +12,8 @@ from recsys.errors import InputError
 from steps.support import datasets
 from steps.support.datasets import prepared_folder
 from steps.support.entrypoint import data_folder, given_path, run_step
-from steps.support.parameters import OnChange, PrepareParameters
+from steps.support.parameter_groups import OnChange
+from steps.support.parameters import PrepareParameters
 from steps.support.runs import open_run
 from steps.support.stages import stage
 

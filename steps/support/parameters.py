@@ -12,25 +12,10 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.parameter_groups import AUTO, Preparing, Recording, Registering, Step
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
-
-
-AUTO = "auto"
-DEFAULT_MODEL = "recsys"
-
-
-def _check_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
-        raise ValueError("expected a name without / : \\ or quotes")
-    return name
-
-
-def _check_experiment(name: str) -> str:
-    if not name.strip():
-        raise ValueError("expected a name")
-    return name
 
 
 def _check_families(names: str) -> str:
@@ -42,40 +27,11 @@ def _check_families(names: str) -> str:
     return ",".join(families)
 
 
-class _Step(Settings):
-    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
-
-
-class _Registering(_Step):
-    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        DEFAULT_MODEL, description="registered model that versions belong to"
-    )
-
-
-class _Recording(_Step):
-    experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
-        AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
-    )
-
-
-OnChange = Literal["warn", "refuse", "ignore"]
-
-
-class _Preparing(Preparation):
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto",
-        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
-    )
-    on_change: OnChange = Field(
-        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
-    )
-
-
-class PrepareParameters(_Recording, _Preparing):
+class PrepareParameters(Recording, Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Recording, _Registering, _Preparing):
+class _Training(Recording, Registering, Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -165,7 +121,7 @@ TuneParameters: type[Tuning] = _tuning()
 """Of `tune`."""
 
 
-class _Evaluating(_Recording, _Registering):
+class _Evaluating(Recording, Registering):
     version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
 
 
@@ -177,7 +133,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Recording, _Registering, Policy):
+class _Promoting(Recording, Registering, Policy):
     pass
 
 
@@ -197,19 +153,19 @@ class PromoteParameters(_Promoting):
     require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
 
 
-class RollbackParameters(_Recording, _Registering):
+class RollbackParameters(Recording, Registering):
     """Of `rollback`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
 
 
-class HistoryParameters(_Registering):
+class HistoryParameters(Registering):
     """Of `history`."""
 
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class VerifyParameters(_Registering):
+class VerifyParameters(Registering):
     """Of `verify`."""
 
     version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
@@ -236,7 +192,7 @@ class RebuildParameters(VerifyParameters):
     )
 
 
-class LineageParameters(_Registering):
+class LineageParameters(Registering):
     """Of `lineage`."""
 
     version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
@@ -244,7 +200,7 @@ class LineageParameters(_Registering):
     user: str = Field("", description="instead: the versions that learnt from the user of this id")
 
 
-class MainParameters(_Promoting, _Preparing):
+class MainParameters(_Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -262,7 +218,7 @@ _DATABASE = Field(
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
-class ServeParameters(_Registering, Limits):
+class ServeParameters(Registering, Limits):
     """Of `serve`."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; any but this machine's needs keys")
@@ -292,7 +248,7 @@ class ServeParameters(_Registering, Limits):
     )
 
 
-class RecommendParameters(_Recording, _Registering):
+class RecommendParameters(Recording, Registering):
     """Of `recommend`."""
 
     version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
@@ -312,7 +268,7 @@ class RecommendParameters(_Recording, _Registering):
     )
 
 
-class MaterializeParameters(_Recording, _Registering):
+class MaterializeParameters(Recording, Registering):
     """Of `materialize`."""
 
     dataset: str = Field(
@@ -321,7 +277,7 @@ class MaterializeParameters(_Recording, _Registering):
     feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
-class ReportParameters(_Recording, _Registering):
+class ReportParameters(Recording, Registering):
     """Of `report`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
@@ -334,7 +290,7 @@ class ReportParameters(_Recording, _Registering):
     )
 
 
-class ExportParameters(_Recording, _Registering):
+class ExportParameters(Recording, Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
@@ -342,7 +298,7 @@ class ExportParameters(_Recording, _Registering):
     lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
-class MonitorParameters(_Recording, _Registering):
+class MonitorParameters(Recording, Registering):
     """Of `monitor`."""
 
     store: str = _STORE
@@ -362,7 +318,7 @@ class MonitorParameters(_Recording, _Registering):
     export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
 
 
-class ForgetParameters(_Registering):
+class ForgetParameters(Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
@@ -371,7 +327,7 @@ class ForgetParameters(_Registering):
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
 
-class DoctorParameters(_Step):
+class DoctorParameters(Step):
     """Of `doctor`."""
 
 
