@@ -31,6 +31,12 @@ class Preparation(Settings):
         "column of a number such as a quantity, which is summed",
     )
     separator: str = Field("auto", min_length=1, description="between columns: auto, tab, or the character(s)")
+    encoding: str = Field(
+        "auto", min_length=1, description="of text: utf-8, latin-1, …; auto: UTF-8, or UTF-16 by the file's mark"
+    )
+    decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="of ratings in text; auto: comma where ratings have one and none has a point"
+    )
     min_rating: float | Literal["positive", "none"] = Field(
         "positive", description="lowest rating kept: a number, positive (above 0) or none (all are kept)"
     )
@@ -48,9 +54,9 @@ class Preparation(Settings):
         return self.weight != "none"
 
     def recorded(self) -> dict[str, Any]:
-        """The parameters by name; those that came later only where given: datasets from before stay valid."""
-        values = self.model_dump()
-        for name, usual in (("feedback", "auto"), ("weight", "none")):
-            if values[name] == usual:
-                del values[name]
-        return values
+        """The parameters by name; those that came later only where they are given: datasets from before stay valid."""
+        return {name: value for name, value in self.model_dump().items() if value != _LATER.get(name)}
+
+
+_LATER = {"feedback": "auto", "encoding": "auto", "decimal": "auto", "weight": "none"}
+"""Parameters that came later, and what they are where they are not given."""

@@ -29,7 +29,9 @@ def recommend(service: Service, request: Request) -> Reply:
     """GET /api/recommend/{user}: a list for a user."""
     served = lister(service)
     user = as_id(request.parts[2], "the user")
+    started = time.perf_counter()
     code, history = service.history(served.engine, user)
+    service.metrics.stages("history").observe(time.perf_counter() - started)
     return _answer(service, request, served, user, code, history)
 
 
@@ -69,6 +71,7 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
     offset = request.number("offset", 0, 0, service.settings.max_n)
     excluded = _codes(engine, request.ids("exclude", _MOST_IDS))
     candidates = request.ids("candidates", _MOST_IDS)
+    started = time.perf_counter()
     listed = engine.recommend(
         code,
         history,
@@ -76,8 +79,12 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
         exclude=excluded,
         candidates=_codes(engine, candidates) if candidates else None,
     )
+    service.metrics.stages("rank").observe(time.perf_counter() - started)
     items = [engine.items[item] for item in listed.items[offset:].tolist()]
     service.metrics.lists(listed.policy, served.version, ARM).inc()
+    if listed.policy == "popular":
+        reason = "unknown_user" if user and code < 0 else "no_history"
+        service.metrics.fallbacks(reason, served.version, ARM).inc()
     if service.recorder is not None:
         likes = listed.probabilities[offset:]
         service.recorder.add(

@@ -1,15 +1,19 @@
 """Handlers of scores: MLflow's scoring protocol, the Open Inference Protocol v2, and KServe's v1."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsys.arrays import Floats
+from recsys.errors import InputError
 from recsys.serving.engine import NO_HISTORY
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
 from recsys.serving.invoked_lists import invoked_lists
 from recsys.serving.service import Served, Service
+
+if TYPE_CHECKING:
+    from recsys.models.base.recommender import Recommender
 
 _COLUMNS = ("user_id", "item_id")
 _FORM = 'send {"dataframe_split": {"columns": ["user_id", "item_id"], "data": [["1", "2"]]}}'
@@ -95,12 +99,29 @@ def _score(service: Service, served: Served, pairs: Sequence[tuple[Any, ...]]) -
         of_user.setdefault(as_id(user, f"row {row}: user_id"), []).append(row)
         items[row] = engine.items.find(as_id(item, f"row {row}: item_id"))
     rating, like = np.empty(len(pairs)), np.empty(len(pairs))
+    if served.scorer is not None:
+        _score_stored(served.scorer, served, pairs, rating, like)
     for user, rows in of_user.items():
         code = engine.users.find(user)
+        if code >= 0 and served.scorer is not None:
+            continue
         # A user who was learnt from is answered as the version answers; for another the feedback tells.
         history = NO_HISTORY if code >= 0 else service.history(engine, user)[1]
         rating[rows], like[rows] = engine.predict(code, history, items[rows])
     return rating, like
+
+
+def _score_stored(
+    scorer: "Recommender", served: Served, pairs: Sequence[tuple[Any, Any]], rating: Floats, like: Floats
+) -> None:
+    """Fill in the scores of users who were learnt from."""
+    ids = np.array([(str(user), str(item)) for user, item in pairs], object).reshape(-1, 2)
+    known = np.flatnonzero([served.engine.users.find(user) >= 0 for user in ids[:, 0]])
+    try:
+        found = scorer.predict(ids[known, 0], ids[known, 1])
+    except InputError as error:
+        raise ProblemError(503, str(error), 2) from None
+    rating[known], like[known] = found
 
 
 async def infer(service: Service, request: Request) -> Reply:
