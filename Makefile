@@ -14,7 +14,7 @@ help:  ## list the targets
 
 env: $(READY)  ## make .venv with the pinned packages
 
-$(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recsys/serving/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt
+$(READY): requirements.txt requirements-dev.txt server/requirements.txt registry/requirements.txt src/recsys/serving/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, this is %d.%d: make PYTHON=path/to/python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

@@ -1,5 +1,7 @@
 """Verify: are the files of a version, or of all versions of a model, those that were registered."""
 
+import os
+
 from recsys.errors import InputError
 from steps.support.entrypoint import run_step
 from steps.support.parameters import VerifyParameters
@@ -12,16 +14,18 @@ def verify(parameters: VerifyParameters) -> dict[int, str]:
         InputError: if a version is not what was registered, after all lines.
     """
     from registry import integrity, versions
+    from registry.signing import VERIFY_KEY
 
     name, asked = parameters.model_name, parameters.version
     found = versions.find_or_raise_version(name, None if asked == "all" else asked)
+    signed = f", signed by the key of {VERIFY_KEY}" if os.environ.get(VERIFY_KEY) else ""
     wrong: dict[int, str] = {}
     for version in versions.list_versions(name) if asked == "all" else [found]:
         try:
             files = integrity.check_version(version)
             said = (
                 f"{files} files, all as registered" if files else "states no digests (an earlier release's, or foreign)"
-            )
+            ) + signed
         except InputError as error:
             said = wrong[version.number] = str(error)
         print(f"version {version.number}: {said}", flush=True)

@@ -65,6 +65,7 @@ ROOMS = {
         "src/recsys/monitoring/archive.py",
         "src/recsys/serving/sharing.py",
     ],
+    "model_signing": ["registry/signing.py"],
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],

@@ -45,6 +45,7 @@ def run_step(
     """
     stopped = _stop_on_signals()
     try:
+        _watch_launcher()  # in here, since it may be gone already
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
         _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
         step(parameters) if config is None else step(parameters, config)
@@ -225,8 +226,7 @@ def _is_refusal(error: Exception) -> bool:
 def _stop_on_signals() -> list[int]:
     """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
 
-    Code that says so is finished first (recsys.runtime.interruption), for seconds at most. A step whose `mlflow run`
-    has died stops too.
+    Code that says so is finished first (recsys.runtime.interruption), for seconds at most.
     """
     received: list[int] = []
     overdue = threading.Event()
@@ -252,11 +252,15 @@ def _stop_on_signals() -> list[int]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    return received
+
+
+def _watch_launcher() -> None:
+    """Stop this process when the one that started it for a run or a search is gone."""
     if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
         launcher = os.environ.get(LAUNCHER, "")
         parent = int(launcher) if launcher.isdigit() else os.getppid()
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-    return received
 
 
 def _watch_parent(parent: int) -> None:

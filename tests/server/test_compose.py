@@ -65,12 +65,48 @@ def test_a_service_is_safe_and_bounded(name):
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
     assert service["mem_limit"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service.get("read_only") or name == "minio"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service.get("cap_add", ())) <= (
+        {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"} if name == "mysql" else set()
+    )
     assert not service.get("privileged")
     for needed, how in service.get("depends_on", {}).items():
         assert how["condition"] == "service_healthy"
         # Of those that another profile may leave out, and of no other
         assert (how.get("required") is False) == ("profiles" in SERVICES[needed])
+
+
+def test_mysql_is_reached_by_encrypted_connections_alone():
+    command = SERVICES["mysql"]["command"]
+    assert "--require-secure-transport=ON" in command
+    assert "--tls-version=TLSv1.2,TLSv1.3" in command
+    clients = [name for name, service in SERVICES.items() if "@mysql:3306/" in str(service.get("environment"))]
+    assert set(clients) == {"mlflow", "mlflow-auth", "pipeline"}
+    for name in clients:
+        assert (
+            len(re.findall(r"@mysql:3306/\w+\?ssl_ca=/certificates/ca.pem'", str(SERVICES[name]["environment"]))) == 1
+        )
+        assert "./certificates/ca.pem:/certificates/ca.pem:ro" in SERVICES[name]["volumes"]
+
+
+@pytest.mark.process
+def test_the_certificate_is_for_mysql_and_made_once(tmp_path):
+    folder = tmp_path / "certificates"
+    make_env.make_certificates(folder)
+    assert {path.name for path in folder.iterdir()} == {"ca.pem", "server.pem", "server-key.pem"}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    openssl = shutil.which("openssl")
+    assert openssl
+    for name in ("mysql", "localhost"):
+        line = [openssl, "verify", "-CAfile", "ca.pem", "-verify_hostname", name, "server.pem"]
+        assert subprocess.run(line, cwd=folder, check=False, capture_output=True).returncode == 0, name
+    line[-2] = "elsewhere"
+    assert subprocess.run(line, cwd=folder, check=False, capture_output=True).returncode != 0
+    before = (folder / "server.pem").read_bytes()
+    make_env.make_certificates(folder)
+    assert (folder / "server.pem").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["certificates"]
 
 
 def test_what_must_last_is_on_named_volumes():
