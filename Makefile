@@ -4,10 +4,13 @@ VENV := $(CURDIR)/.venv
 READY := $(VENV)/.ready
 export PATH := $(VENV)/bin:$(PATH)
 PORT ?= 5000
+# One lock each, beside it, with the hashes of every file that pip may take.
+LISTS := requirements.txt server/requirements.txt server/serve-requirements.txt registry/requirements.txt
+LISTS += $(wildcard src/recsys/*/requirements.txt)
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
+.PHONY: help env run test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -30,10 +33,11 @@ test: env  ## all tests, two files at a time
 test-unit: env  ## the tests that need nothing but their own process: about two minutes on two cores
 	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
 
-check: env  ## lint, types, architecture, and the documentation with what it shows
+check: env  ## lint, types, security, architecture, and the documentation with what it shows
 	ruff check .
 	ruff format --check .
 	mypy
+	bandit --quiet --configfile pyproject.toml --recursive src registry steps server
 	python -m pytest tests/test_architecture.py tests/test_reference.py
 	python docs/transcripts.py --check
 
@@ -84,6 +88,13 @@ upgrade: env  ## migrate the database of MLFLOW_BACKEND_STORE_URI to this MLflow
 
 migrate-to-server: env  ## FROM=mlflow.db: an sqlite store into the empty database of MLFLOW_BACKEND_STORE_URI
 	@python server/migrate.py "$(if $(FROM),$(FROM),mlflow.db)"
+
+lock: env  ## write the lock of every list of packages: their versions and the hashes of their files
+	for list in $(LISTS); do uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header --constraint requirements.txt --output-file $${list%.txt}.lock $$list || exit; done
+
+sbom: env  ## a bill of materials (CycloneDX) of every lock, in sbom/
+	mkdir -p sbom
+	for list in $(LISTS); do cyclonedx-py requirements --output-reproducible --output-file sbom/$$(echo $${list%.txt} | tr / -).json $${list%.txt}.lock || exit; done
 
 docker:
 	@$(COMPOSE) version >/dev/null 2>&1 || { echo "error: docker with its plugin compose (2.20 or newer) is needed; without containers: make server" >&2; exit 1; }

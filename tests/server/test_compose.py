@@ -225,7 +225,13 @@ def test_what_a_dockerfile_copies_is_there_and_reaches_the_builder(name):
     for source in copied:
         assert list(PROJECT.glob(source))
         assert any(
-            line in (f"!{source}", f"!{source}/**", f"!{Path(source).parent}/*.py", f"!{Path(source).parts[0]}/**")
+            line
+            in (
+                f"!{source}",
+                f"!{source}/**",
+                f"!{Path(source).parent}/*{Path(source).suffix}",
+                f"!{Path(source).parts[0]}/**",
+            )
             for line in allowed
         ), source
 
@@ -270,13 +276,13 @@ for module in modules:
 IMPORTED = {
     # What server/start.py and the `mlflow server` that it becomes import, with a login and artifacts in S3
     "Dockerfile": (
-        "server/requirements.txt",
-        ["server.start", "mlflow.server.auth", "pymysql", "cryptography", "boto3"],
+        "server/requirements.lock",
+        ["server.start", "server.guard", "server.brake", "mlflow.server.auth", "pymysql", "cryptography", "boto3"],
     ),
-    "pipeline.Dockerfile": ("requirements.txt", [f"steps.{step}" for step in STEPS]),
+    "pipeline.Dockerfile": ("requirements.lock", [f"steps.{step}" for step in STEPS]),
     # What the process that follows the registry and the workers import, sooner or later
     "serve.Dockerfile": (
-        "server/serve-requirements.txt -r src/recsys/serving/requirements.txt",
+        "server/serve-requirements.lock -r src/recsys/serving/requirements.lock",
         [
             *("steps.serve", "recsys.serving.worker", "recsys.serving.sharing", "recsys.serving.compact"),
             *("recsys.tracking.connection", "registry.probe", "registry.transitions"),
@@ -300,11 +306,11 @@ def test_an_image_holds_and_installs_what_its_program_imports(name, tmp_path):
                 (tmp_path / into).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, tmp_path / into)
     requirements, modules = IMPORTED[name]
-    assert f"pip install -r {requirements}" in text
+    assert f"pip install --require-hashes -r {requirements}" in text
     texts = [(tmp_path / path).read_text() for path in requirements.split(" -r ")]
-    lines = [line.split("#")[0].strip() for text in texts for line in text.splitlines()]
+    lines = [line.split(" ")[0] for text in texts for line in text.splitlines() if "==" in line.split(" ")[0]]
     done = subprocess.run(
-        [sys.executable, "-c", IN_AN_IMAGE, json.dumps([[line for line in lines if line], modules])],
+        [sys.executable, "-c", IN_AN_IMAGE, json.dumps([lines, modules])],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -321,6 +327,28 @@ def test_what_an_image_installs_can_be_installed_together():
     )
     done = run("python", "-m", "pip", "check")
     assert done.returncode == 0, done.stdout
+
+
+LISTS = [path for path in PROJECT.rglob("*requirements.txt") if ".venv" not in path.parts]
+
+
+def locked(path: Path) -> dict[str, str]:
+    """The versions in the lock beside a list of packages, by name; each has the hash of at least one file."""
+    text = path.with_suffix(".lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==(\S+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}[^\n]*)+)", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^\S", text, re.MULTILINE)), path
+    assert "://" not in text  # where packages come from is the machine's affair
+    return {re.sub("[-_.]+", "-", name).lower(): version for name, version, _ in entries}
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_list_of_packages_has_a_lock_that_is_up_to_date(path):
+    found, pins = locked(path), locked(PROJECT / "requirements.txt")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if wanted := re.match(r"([\w.-]+)(?:\[\w+\])?(?:==(\S+))?", line.split("#")[0]):
+            version = found[re.sub("[-_.]+", "-", wanted[1]).lower()]
+            assert wanted[2] in (None, version), line
+    assert {name: version for name, version in found.items() if pins.get(name, version) != version} == {}
 
 
 def test_the_server_s_packages_have_one_pin():

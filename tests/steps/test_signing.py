@@ -59,7 +59,7 @@ def test_a_signed_version_is_used_and_one_without_is_not(signed, module_step, ca
     module_step("verify", version=1)
     assert "all as registered, signed by the key of RECSYS_VERIFY_KEY" in capsys.readouterr().out
     module_step("evaluate", version=1)
-    for name in ("verify", "evaluate", "rollback"):
+    for name in ("verify", "evaluate"):
         assert "it is not signed (no model.sig)" in refused(capsys, module_step, name, version=2)
 
 
