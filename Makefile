@@ -6,6 +6,7 @@ export PATH := $(VENV)/bin:$(PATH)
 PORT ?= 5000
 # One lock each, beside it, with the hashes of every file that pip may take.
 LISTS := requirements.txt server/requirements.txt server/serve-requirements.txt registry/requirements.txt
+LOCK := uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header
 LISTS += $(wildcard src/recsys/*/requirements.txt)
 
 .DEFAULT_GOAL := help
@@ -90,7 +91,8 @@ migrate-to-server: env  ## FROM=mlflow.db: an sqlite store into the empty databa
 	@python server/migrate.py "$(if $(FROM),$(FROM),mlflow.db)"
 
 lock: env  ## write the lock of every list of packages: their versions and the hashes of their files
-	for list in $(LISTS); do uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header --constraint requirements.txt --output-file $${list%.txt}.lock $$list || exit; done
+	$(LOCK) --output-file requirements.lock requirements.txt
+	for list in $(filter-out requirements.txt,$(LISTS)); do $(LOCK) --constraint requirements.lock --output-file $${list%.txt}.lock $$list || exit; done
 
 sbom: env  ## a bill of materials (CycloneDX) of every lock, in sbom/
 	mkdir -p sbom
