@@ -1,6 +1,5 @@
 """Signatures of versions, in the form of OpenSSF's model signing, where keys are configured."""
 
-import os
 from pathlib import Path
 
 from recsys.errors import InputError
@@ -8,6 +7,19 @@ from recsys.serving.integrity import MADE_BY_LOADING, SIGNATURE
 
 SIGNING_KEY, VERIFY_KEY = "RECSYS_SIGNING_KEY", "RECSYS_VERIFY_KEY"
 _MAKE = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem; openssl ec -in key.pem -pubout -out public.pem"
+
+
+_keys: dict[str, str] = {}
+
+
+def use_keys(sign_with: str = "", verify_with: str = "") -> None:
+    """Have versions signed and checked in this process by the keys in these files; empty: without."""
+    _keys.update({SIGNING_KEY: sign_with.strip(), VERIFY_KEY: verify_with.strip()})
+
+
+def asks_for_signatures() -> bool:
+    """Whether versions without the right signature are refused."""
+    return bool(_keys.get(VERIFY_KEY))
 
 
 def check_signing_key() -> None:
@@ -69,7 +81,7 @@ def check_signature(folder: Path) -> bool:
 
 def _configured(variable: str) -> Path | None:
     """The file that a variable names; raises InputError where what it needs is not installed."""
-    given = os.environ.get(variable, "").strip()
+    given = _keys.get(variable, "")
     if not given:
         return None
     try:

@@ -1,7 +1,5 @@
 """Verify: are the files of a version, or of all versions of a model, those that were registered."""
 
-import os
-
 from recsys.errors import InputError
 from steps.support.entrypoint import run_step
 from steps.support.parameters import VerifyParameters
@@ -13,12 +11,11 @@ def verify(parameters: VerifyParameters) -> dict[int, str]:
     Raises:
         InputError: if a version is not what was registered, after all lines.
     """
-    from registry import integrity, versions
-    from registry.signing import VERIFY_KEY
+    from registry import integrity, signing, versions
 
     name, asked = parameters.model_name, parameters.version
     found = versions.find_or_raise_version(name, None if asked == "all" else asked)
-    signed = f", signed by the key of {VERIFY_KEY}" if os.environ.get(VERIFY_KEY) else ""
+    signed = ", signed by the key to verify with" if signing.asks_for_signatures() else ""
     wrong: dict[int, str] = {}
     for version in versions.list_versions(name) if asked == "all" else [found]:
         try:

@@ -20,6 +20,7 @@ from recsys.models.base.family import family_module
 from recsys.runtime import interruption
 from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
+from registry import signing
 from steps import PROJECT
 from steps.support.parameters import STEPS, StepName
 
@@ -210,6 +211,7 @@ def _connect(folder: Path, connected: bool) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    signing.use_keys(os.environ.get(signing.SIGNING_KEY, ""), os.environ.get(signing.VERIFY_KEY, ""))
     if not connected:
         return
     from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now

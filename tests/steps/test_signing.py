@@ -57,7 +57,7 @@ def refused(capsys, step, name, **parameters):
 
 def test_a_signed_version_is_used_and_one_without_is_not(signed, module_step, capsys):
     module_step("verify", version=1)
-    assert "all as registered, signed by the key of RECSYS_VERIFY_KEY" in capsys.readouterr().out
+    assert "all as registered, signed by the key to verify with" in capsys.readouterr().out
     module_step("evaluate", version=1)
     for name in ("verify", "evaluate"):
         assert "it is not signed (no model.sig)" in refused(capsys, module_step, name, version=2)
@@ -96,6 +96,7 @@ def test_a_key_that_is_none_is_told_before_the_training(
         assert "RECSYS_SIGNING_KEY: a file with a private key without a password of an elliptic curve" in told
         assert len(module_store.runs()) == before
     monkeypatch.delenv(signing.SIGNING_KEY)
-    monkeypatch.setenv(signing.VERIFY_KEY, str(wrong))
+    signing.use_keys(verify_with=str(wrong))
     with pytest.raises(InputError, match="RECSYS_VERIFY_KEY: a file with a public key"):
         signing.check_signature(signed)
+    signing.use_keys()
