@@ -28,7 +28,7 @@ Key = tuple[str, str]
 class Accounts(Protocol):
     """What is used of MLflow's store of accounts."""
 
-    def authenticate_user(self, username: str, password: str, **options: bool) -> bool:
+    def authenticate_user(self, username: str, password: str, *, use_primary: bool = ...) -> bool:
         """Whether the name is known and the password is its."""
 
     def has_user(self, username: str) -> bool:

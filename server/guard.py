@@ -36,7 +36,7 @@ def login_app() -> ASGIApp:
 
     from server.brake import Brake, even_out
 
-    server = auth.create_app()  # type: ignore[no-untyped-call]
+    server = auth.create_app()
     even_out(auth.store)
     app.before_request(refuse_places)  # after MLflow's own: who has no account learns nothing
     return Gate(Brake(server), origins(), login=True)
@@ -79,7 +79,7 @@ class Gate:
                 await answer(send, 403, reason)
         else:
             if foreign:  # MLflow would let pages of any port of this machine read the answer
-                scope = scope | {"headers": [pair for pair in scope["headers"] if pair[0] != b"origin"]}
+                scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"origin"]}
             await self.app(scope, receive, send)
 
 

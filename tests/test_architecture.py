@@ -22,9 +22,10 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 FLOORS = (
     ("recsys.arrays",),
     ("recsys.errors",),
-    ("recsys.settings", "recsys.metrics", "recsys.runtime"),
+    ("recsys.settings", "recsys.metrics", "recsys.runtime", "recsys.figures"),
     ("recsys.data", "recsys.distributed"),
     ("recsys.models",),
+    ("recsys.feature_store",),
     ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
     ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
     ("registry", "recsys.tuning", "recsys.testing"),
@@ -47,7 +48,7 @@ ROOMS = {
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],
-    "numba": ["src/recsys/models/matrix_factorization/compiled.py"],
+    "numba": ["src/recsys/runtime/compilation.py"],
     "torch.distributed": [
         "src/recsys/distributed",
         "src/recsys/training/launch",
@@ -69,16 +70,22 @@ ROOMS = {
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],
+    "pyarrow.fs": ["src/recsys/data/object_store.py"],
+    "feast": ["src/recsys/feature_store"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
     "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py", "src/recsys/serving/record.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
-    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
+    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/runtime/compilation.py"],
 }
 # Programs of their own that stand in the library.
-PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
+PROGRAMS = [
+    "src/recsys/training/launch/rank.py",
+    "src/recsys/serving/worker.py",
+    "src/recsys/testing/dataset.py",
+]
 PACKAGE_OF = {"sklearn": "scikit-learn", "model_signing": "model-signing"}
 
 
@@ -283,10 +290,12 @@ def test_every_package_that_is_imported_is_pinned_in_requirements():
     testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
     exporting = [path for path in CODE if path.is_relative_to("src/recsys/export")]
     watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
+    storing = [path for path in CODE if path.is_relative_to("src/recsys/feature_store")]
     signing = [Path("registry/signing.py")]
     for paths, pinned in (
-        (set(CODE) - set(testing) - set(exporting) - set(watching) - set(signing), required()),
+        (set(CODE) - set(testing) - set(exporting) - set(watching) - set(storing) - set(signing), required()),
         (signing, required() | required("registry/requirements.txt")),
+        (storing, required() | required("src/recsys/feature_store/requirements.txt")),
         (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
         (exporting, required() | required("src/recsys/export/requirements.txt")),

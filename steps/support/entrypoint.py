@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.capabilities import family_names
@@ -22,7 +22,7 @@ from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
 from registry import signing
 from steps import PROJECT
-from steps.support.parameters import STEPS, StepName
+from steps.support.parameters import AUTO, DEFAULT_MODEL, STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
@@ -49,6 +49,8 @@ def run_step(
         _watch_launcher()  # in here, since it may be gone already
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
         _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
+        if connected:
+            _enter_experiment(parameters)
         step(parameters) if config is None else step(parameters, config)
     except (InputError, RankError) as error:
         _fail(f"{name}: {error}")
@@ -113,9 +115,27 @@ def read_params(parameters: Any) -> dict[str, Any]:
 
 
 def data_folder() -> Path:
-    """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project."""
+    """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project.
+
+    Where RECSYS_DATA names an object store, this machine's copies of what is in it.
+    """
     chosen = os.environ.get("RECSYS_DATA")
+    if address := object_store_address():
+        from recsys.data.object_store import copies_folder
+
+        cache = os.environ.get("RECSYS_DATA_CACHE")
+        place = given_path(".", cache, "RECSYS_DATA_CACHE").absolute() if cache else user_cache_path("recsys", False)
+        return copies_folder(*address, place)
     return given_path(".", chosen, "RECSYS_DATA").absolute() if chosen else user_data_path("recsys", appauthor=False)
+
+
+def object_store_address() -> tuple[str, str | None] | None:
+    """The address of the object store that RECSYS_DATA names and that of its server, None for Amazon's; or None."""
+    uri = os.environ.get("RECSYS_DATA", "")
+    if not uri.startswith("s3://"):
+        return None
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
+    return uri, next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def given_path(folder: str, text: str, name: str) -> Path:
@@ -217,6 +237,15 @@ def _connect(folder: Path, connected: bool) -> None:
     from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
 
     connection.connect(uri)
+
+
+def _enter_experiment(parameters: Any) -> None:
+    """The experiment given, else one that the caller has chosen for MLflow, else one named after the model."""
+    from recsys.tracking import experiments
+
+    given = getattr(parameters, "experiment", AUTO)
+    named = getattr(parameters, "model_name", DEFAULT_MODEL)
+    experiments.enter(named if given == AUTO else given, given=given != AUTO)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -18,11 +18,18 @@ STORAGE = "RECSYS_STUDY_STORAGE"
 
 
 AUTO = "auto"
+DEFAULT_MODEL = "recsys"
 
 
 def _check_model_name(name: str) -> str:
     if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
         raise ValueError("expected a name without / : \\ or quotes")
+    return name
+
+
+def _check_experiment(name: str) -> str:
+    if not name.strip():
+        raise ValueError("expected a name")
     return name
 
 
@@ -41,7 +48,13 @@ class _Step(Settings):
 
 class _Registering(_Step):
     model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        "recsys", description="registered model that versions belong to"
+        DEFAULT_MODEL, description="registered model that versions belong to"
+    )
+
+
+class _Recording(_Step):
+    experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
+        AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
     )
 
 
@@ -58,11 +71,11 @@ class _Preparing(Preparation):
     )
 
 
-class PrepareParameters(_Step, _Preparing):
+class PrepareParameters(_Recording, _Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Registering, _Preparing):
+class _Training(_Recording, _Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -74,6 +87,9 @@ class _Training(_Registering, _Preparing):
 class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
+    feature_store: str = Field(
+        "", description="folder of a feature store (see materialize) that random_forest learns from; empty: the dataset"
+    )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
 
@@ -149,7 +165,7 @@ TuneParameters: type[Tuning] = _tuning()
 """Of `tune`."""
 
 
-class _Evaluating(_Registering):
+class _Evaluating(_Recording, _Registering):
     version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
 
 
@@ -161,7 +177,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Registering, Policy):
+class _Promoting(_Recording, _Registering, Policy):
     pass
 
 
@@ -181,7 +197,7 @@ class PromoteParameters(_Promoting):
     require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
 
 
-class RollbackParameters(_Registering):
+class RollbackParameters(_Recording, _Registering):
     """Of `rollback`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
@@ -238,6 +254,11 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+_DATABASE = Field(
+    "",
+    description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
+    "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+)
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
@@ -253,16 +274,17 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    database: str = Field(
-        "",
-        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
-        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
-    )
+    database: str = _DATABASE
     store: str = _STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
         "where the version learnt from it",
+    )
+    feature_store: str = Field(
+        "",
+        description="folder of a feature store: the scores of a random_forest that learnt from one are computed from "
+        "its newest values; empty: from the version's own",
     )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
@@ -270,7 +292,7 @@ class ServeParameters(_Registering, Limits):
     )
 
 
-class RecommendParameters(_Registering):
+class RecommendParameters(_Recording, _Registering):
     """Of `recommend`."""
 
     version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
@@ -290,7 +312,29 @@ class RecommendParameters(_Registering):
     )
 
 
-class ExportParameters(_Registering):
+class MaterializeParameters(_Recording, _Registering):
+    """Of `materialize`."""
+
+    dataset: str = Field(
+        "newest", min_length=1, description="digest of the dataset whose features; newest: that of the newest version"
+    )
+    feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
+
+
+class ReportParameters(_Recording, _Registering):
+    """Of `report`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
+    run: str = Field("", description="run of main, or of promote, whose decision is reported; empty: the newest")
+    output: str = Field("report.html", min_length=1, description="file to write")
+    items: str = Field(
+        AUTO,
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
+
+
+class ExportParameters(_Recording, _Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
@@ -298,7 +342,7 @@ class ExportParameters(_Registering):
     lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
-class MonitorParameters(_Registering):
+class MonitorParameters(_Recording, _Registering):
     """Of `monitor`."""
 
     store: str = _STORE
@@ -322,6 +366,7 @@ class ForgetParameters(_Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
+    database: str = _DATABASE
     store: str = _STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
@@ -342,8 +387,10 @@ StepName = Literal[
     "rebuild",
     "lineage",
     "recommend",
+    "report",
     "serve",
     "export",
+    "materialize",
     "monitor",
     "forget",
     "main",
@@ -362,8 +409,10 @@ STEPS: dict[StepName, type[Settings]] = {
     "rebuild": RebuildParameters,
     "lineage": LineageParameters,
     "recommend": RecommendParameters,
+    "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,

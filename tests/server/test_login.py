@@ -159,7 +159,9 @@ def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket,
         lambda: reader.set_model_version_tag("recsys", "1", "auc", "1"),
         lambda: reader.delete_model_version("recsys", "1"),
         lambda: reader.create_run("0"),
-        lambda: reader.log_text(reader.search_runs(["0"])[0].info.run_id, "x", "evil.txt"),
+        lambda: reader.log_text(
+            reader.search_runs([reader.get_experiment_by_name("recsys").experiment_id])[0].info.run_id, "x", "evil.txt"
+        ),
     ]
     for attempt in forbidden:
         with pytest.raises((mlflow.MlflowException, requests.HTTPError), match=r"(?i)permission denied"):
@@ -182,18 +184,23 @@ def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket,
 
 
 def test_a_backup_holds_the_accounts_and_the_bucket(team, bucket, tmp_path, monkeypatch):
-    environment = dict(os.environ) | team.environment
+    environment = dict(os.environ) | team.environment | {"RECSYS_DATA": "s3://team/data"}
+    dataset = {f"data/prepared/{'d' * 32}/{name}" for name in ("manifest.json", "users.parquet", "train/part.parquet")}
+    for key in dataset:
+        store(bucket).put_object(Bucket="team", Key=key, Body=key.encode())
     file = save(direct(environment), tmp_path / "backups")
     team.stop()
     empty = environment | {
         "RECSYS_SERVER_ACCOUNTS": str(tmp_path / "new" / "accounts.db"),
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://team/restored",
+        "RECSYS_DATA": "s3://team/restored-data",
     }
     direct(empty).ask("clear", "mlflow")
     restore(direct(empty), file)
     assert objects(bucket, "restored/") == {
         key.replace("artifacts/", "restored/", 1) for key in objects(bucket, "artifacts/")
     }
+    assert objects(bucket, "restored-data/") == {f"restored-{key}" for key in dataset}
     moved = shutil.copy(team.environment["RECSYS_SERVER_ACCOUNTS"], tmp_path / "before.db")
     names = [users(path) for path in (moved, empty["RECSYS_SERVER_ACCOUNTS"])]
     assert names[0] == names[1]
@@ -227,8 +234,12 @@ def users(path):
         return set(database.execute("select username, password_hash from users"))
 
 
-def objects(endpoint, prefix):
-    client = boto3.client(
+def store(endpoint):
+    return boto3.client(
         "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )
-    return {item["Key"] for item in client.list_objects_v2(Bucket="team", Prefix=prefix).get("Contents", [])}
+
+
+def objects(endpoint, prefix):
+    found = store(endpoint).list_objects_v2(Bucket="team", Prefix=prefix).get("Contents", [])
+    return {item["Key"] for item in found}

@@ -1,5 +1,6 @@
 """Runs of MLflow: their parameters, metrics, figures and datasets, and logged models."""
 
+import json
 import shutil
 import tempfile
 import time
@@ -23,8 +24,9 @@ from recsys.data.dataset import Dataset
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
-from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
+from recsys.serving.pyfunc_model import ARTIFACT, NAMES, signature
 from recsys.settings import Settings, to_text
+from recsys.tracking import experiments
 from recsys.tracking.left_running import owner_tags, signs_of_life
 from recsys.tracking.pages import all_pages
 from recsys.tracking.request_limits import request_limits
@@ -137,18 +139,22 @@ class Run:
         mlflow.set_tags({_NOTE: description} | ({_NAME: name} if name else {}))
 
     @uninterrupted()
-    def log_recommender(self, recommender: Recommender, requirements: Path) -> str:
+    def log_recommender(self, recommender: Recommender, requirements: Path, names: Mapping[str, str]) -> str:
         """Log a recommender as an MLflow model with the code that reads it; returns the logged model's id.
 
         Args:
             requirements: the requirements.txt whose pins the model is given.
+            names: of user_id, item_id and timestamp in the ratings learnt from, where they are others.
         """
         knowledge = recommender.knowledge
         needed = find_dependencies([_MODEL, f"recsys.models.{recommender.family}"])
-        example = pd.DataFrame({"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]})
+        ids = {"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]}
+        example = pd.DataFrame({names.get(name, name): values for name, values in ids.items()})
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / ARTIFACT
             recommender.save(folder)
+            if names:
+                (folder / NAMES).write_text(json.dumps(names), encoding="utf-8")
             package = Path(temporary) / "recsys"
             for below, path in needed.files.items():
                 (package / below).parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +164,7 @@ class Run:
                 python_model=str(package / "serving" / "pyfunc_model.py"),
                 artifacts={ARTIFACT: str(folder)},
                 code_paths=[str(package)],
-                signature=SIGNATURE,
+                signature=signature(names),
                 input_example=example,
                 pip_requirements=_pins(requirements, needed.distributions),
                 params={name: to_text(value) for name, value in recommender.config.model_dump().items()},
@@ -178,7 +184,7 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         run_id: of a run that has ended and goes on.
     """
     with uninterrupted():
-        active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
+        active = mlflow.start_run(run_id, experiments.entered(), nested=mlflow.active_run() is not None)
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:
@@ -229,6 +235,16 @@ def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     runs = all_pages(client.search_runs, experiment_ids=experiments, filter_string=wanted)
     return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+
+
+@uninterrupted()
+def read_json(run_id: str, path: str) -> dict[str, Any] | None:
+    """A JSON document among the artifacts of a run; None where there is none."""
+    client = MlflowClient()
+    if path not in {found.path for found in client.list_artifacts(run_id)}:
+        return None
+    content: dict[str, Any] = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/{path}")
+    return content
 
 
 def _input(dataset: Dataset) -> MlflowDataset:
