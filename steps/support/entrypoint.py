@@ -22,7 +22,8 @@ from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
 from registry import signing
 from steps import PROJECT
-from steps.support.parameters import AUTO, DEFAULT_MODEL, STEPS, StepName
+from steps.support.common_parameters import AUTO, DEFAULT_MODEL
+from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters

@@ -4,7 +4,7 @@ import os
 import warnings
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
 from recsys.models.base.capabilities import family_names
@@ -12,25 +12,11 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.common_parameters import AUTO, Recording, Registering, Step
+from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
-
-
-AUTO = "auto"
-DEFAULT_MODEL = "recsys"
-
-
-def _check_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
-        raise ValueError("expected a name without / : \\ or quotes")
-    return name
-
-
-def _check_experiment(name: str) -> str:
-    if not name.strip():
-        raise ValueError("expected a name")
-    return name
 
 
 def _check_families(names: str) -> str:
@@ -40,22 +26,6 @@ def _check_families(names: str) -> str:
     if len(set(families)) < len(families) or not set(families) <= set(family_names()):
         raise ValueError(f"expected names out of {', '.join(family_names())}, each once, between commas")
     return ",".join(families)
-
-
-class _Step(Settings):
-    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
-
-
-class _Registering(_Step):
-    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        DEFAULT_MODEL, description="registered model that versions belong to"
-    )
-
-
-class _Recording(_Step):
-    experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
-        AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
-    )
 
 
 OnChange = Literal["warn", "refuse", "ignore"]
@@ -71,11 +41,11 @@ class _Preparing(Preparation):
     )
 
 
-class PrepareParameters(_Recording, _Preparing):
+class PrepareParameters(Recording, _Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Recording, _Registering, _Preparing):
+class _Training(Recording, Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -165,7 +135,7 @@ TuneParameters: type[Tuning] = _tuning()
 """Of `tune`."""
 
 
-class _Evaluating(_Recording, _Registering):
+class _Evaluating(Recording, Registering):
     version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
 
 
@@ -177,7 +147,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Recording, _Registering, Policy):
+class _Promoting(Recording, Registering, Policy):
     pass
 
 
@@ -197,51 +167,16 @@ class PromoteParameters(_Promoting):
     require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
 
 
-class RollbackParameters(_Recording, _Registering):
+class RollbackParameters(Recording, Registering):
     """Of `rollback`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
 
 
-class HistoryParameters(_Registering):
+class HistoryParameters(Registering):
     """Of `history`."""
 
     every: bool = Field(False, description="also the decisions that changed nothing")
-
-
-class VerifyParameters(_Registering):
-    """Of `verify`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to verify, or all; none: the newest"
-    )
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _none(cls, value: object) -> object:
-        return None if value in ("none", "") else value
-
-
-class RebuildParameters(VerifyParameters):
-    """Of `rebuild`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to train again, or all; none: the newest"
-    )
-    ratings: str = Field(
-        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
-    )
-    code: Literal["commit", "here"] = Field(
-        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
-    )
-
-
-class LineageParameters(_Registering):
-    """Of `lineage`."""
-
-    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
-    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
-    user: str = Field("", description="instead: the versions that learnt from the user of this id")
 
 
 class MainParameters(_Promoting, _Preparing):
@@ -262,7 +197,7 @@ _DATABASE = Field(
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
-class ServeParameters(_Registering, Limits):
+class ServeParameters(Registering, Limits):
     """Of `serve`."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; any but this machine's needs keys")
@@ -292,7 +227,7 @@ class ServeParameters(_Registering, Limits):
     )
 
 
-class RecommendParameters(_Recording, _Registering):
+class RecommendParameters(Recording, Registering):
     """Of `recommend`."""
 
     version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
@@ -312,7 +247,7 @@ class RecommendParameters(_Recording, _Registering):
     )
 
 
-class MaterializeParameters(_Recording, _Registering):
+class MaterializeParameters(Recording, Registering):
     """Of `materialize`."""
 
     dataset: str = Field(
@@ -321,7 +256,7 @@ class MaterializeParameters(_Recording, _Registering):
     feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
-class ReportParameters(_Recording, _Registering):
+class ReportParameters(Recording, Registering):
     """Of `report`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
@@ -334,7 +269,7 @@ class ReportParameters(_Recording, _Registering):
     )
 
 
-class ExportParameters(_Recording, _Registering):
+class ExportParameters(Recording, Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
@@ -342,7 +277,7 @@ class ExportParameters(_Recording, _Registering):
     lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
-class MonitorParameters(_Recording, _Registering):
+class MonitorParameters(Recording, Registering):
     """Of `monitor`."""
 
     store: str = _STORE
@@ -362,7 +297,7 @@ class MonitorParameters(_Recording, _Registering):
     export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
 
 
-class ForgetParameters(_Registering):
+class ForgetParameters(Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
@@ -371,7 +306,7 @@ class ForgetParameters(_Registering):
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
 
-class DoctorParameters(_Step):
+class DoctorParameters(Step):
     """Of `doctor`."""
 
 
