@@ -1,5 +1,6 @@
 """Rebuild: train a version again from what the registry says of it, and compare the files."""
 
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _rebuild(version: "Version", parameters: RebuildParameters, run: "Run") -> R
         else:
             saved = _train_here(made, ratings, parameters.folder, again, run)
         compared = differences.compare_folders(place / "artifacts" / ARTIFACT, saved)
-    here = describe_machine() | versions_here()
+    here = describe_machine(os.environ) | versions_here()
     return Rebuilt(compared, code, differing(here, made.machine | made.versions))
 
 
