@@ -12,25 +12,14 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.parameter_groups import AUTO as AUTO
+from steps.support.parameter_groups import DEFAULT_MODEL as DEFAULT_MODEL
+from steps.support.parameter_groups import Recording as _Recording
+from steps.support.parameter_groups import Registering as _Registering
+from steps.support.parameter_groups import Step as _Step
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
-
-
-AUTO = "auto"
-DEFAULT_MODEL = "recsys"
-
-
-def _check_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
-        raise ValueError("expected a name without / : \\ or quotes")
-    return name
-
-
-def _check_experiment(name: str) -> str:
-    if not name.strip():
-        raise ValueError("expected a name")
-    return name
 
 
 def _check_families(names: str) -> str:
@@ -40,22 +29,6 @@ def _check_families(names: str) -> str:
     if len(set(families)) < len(families) or not set(families) <= set(family_names()):
         raise ValueError(f"expected names out of {', '.join(family_names())}, each once, between commas")
     return ",".join(families)
-
-
-class _Step(Settings):
-    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
-
-
-class _Registering(_Step):
-    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        DEFAULT_MODEL, description="registered model that versions belong to"
-    )
-
-
-class _Recording(_Step):
-    experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
-        AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
-    )
 
 
 OnChange = Literal["warn", "refuse", "ignore"]
