@@ -14,8 +14,9 @@ from steps.prepare import gigabytes_of, prepare_once
 from steps.support.datasets import prepared_folder
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import run_step
-from steps.support.integrity_parameters import RebuildParameters, TrainParameters
+from steps.support.integrity_parameters import RebuildParameters
 from steps.support.other_code import has_commit, train_by_commit
+from steps.support.parameters import TrainParameters
 from steps.support.provenance import Provenance, read_provenance, versions_here
 from steps.support.runs import made_by, open_run
 

@@ -75,7 +75,12 @@ ROOMS = {
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
-    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py", "src/recsys/serving/record.py"],
+    "sqlite3": [
+        "src/recsys/serving/feedback.py",
+        "src/recsys/serving/outbox.py",
+        "src/recsys/serving/record.py",
+        "src/recsys/feature_store/store.py",
+    ],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
     "platformdirs": ["steps/support/entrypoint.py", "src/recsys/runtime/compilation.py"],
