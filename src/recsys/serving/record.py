@@ -33,12 +33,17 @@ TABLE = """
 create table if not exists served (
     id integer primary key, request text not null unique, moment real not null, user text not null,
     version text not null, arm text not null, policy text not null, first integer not null, items text not null,
-    likes blob not null
+    likes blob not null,
+    trial text, seconds real, failed integer, beside text -- null where nothing was on trial
 );
 create index if not exists served_at on served (moment);
 """
-_ADD = """insert into served (request, moment, user, version, arm, policy, first, items, likes)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
+# Those that a table of an earlier release has not.
+_ADDED = {"trial": "text", "seconds": "real", "failed": "integer", "beside": "text"}
+_OF_TRIAL = "create index if not exists served_on_trial on served (user) where trial is not null"
+_ADD = """insert into served
+(request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
 
@@ -54,6 +59,10 @@ class Impression(NamedTuple):
     first: int  # how many items of the ranking stand before the first one
     items: Sequence[str]  # best first
     likes: Floats  # (n,) the probability of a like of each
+    trial: str | None = None  # the id of the trial that was under way
+    seconds: float | None = None  # to make the list
+    failed: bool | None = None  # the arm's version raised; the champion's list was answered, or none
+    beside: str | None = None  # in shadow mode, what the challenger would have answered, as JSON
 
 
 class Recorder:
@@ -123,14 +132,17 @@ class Recorder:
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         with Locked(self._lock_file):
             connection.execute("pragma journal_mode = wal")
-            connection.executescript(TABLE)
+            make_table(connection)
         connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
         return connection
 
     def _write(self, connection: sqlite3.Connection) -> None:
         """Commit the oldest that wait; they are let go only then."""
         batch = list(islice(self._waiting, _MOST_ROWS))
-        rows = [(*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes()) for one in batch]
+        rows = [
+            (*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes(), *one[9:])
+            for one in batch
+        ]
         with Locked(self._lock_file):
             _commit(connection, _ADD, rows)
         for _ in batch:
@@ -145,6 +157,16 @@ class Recorder:
             gone = _commit(connection, _PRUNE, [(time.time() - self._retention * _DAY, _MOST_PRUNED)])
         if gone < _MOST_PRUNED:
             self._pruned = time.monotonic()
+
+
+def make_table(connection: sqlite3.Connection) -> None:
+    """The table and its indexes, in a file of an earlier release too."""
+    connection.executescript(TABLE)
+    there = {row[1] for row in connection.execute("pragma table_info(served)")}
+    for name, kind in _ADDED.items():
+        if name not in there:
+            connection.execute(f"alter table served add column {name} {kind}")
+    connection.execute(_OF_TRIAL)
 
 
 def _commit(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
