@@ -9,6 +9,7 @@ from registry.versions import Version
 
 TRIAL = "trial"  # on a version: its trial, with `outcome` once it is over
 EXTENDED = "trial_extended"  # on a version: {"trial": id, "users": …, "days": …}
+FAILED = "trial_failed"  # on a version: {"trial": id, "why": …, "ended": …}; no later outcome overwrites it
 CHALLENGER = "challenger"
 BARRING = ("rolled_back", "no_difference")
 """Outcomes after which a version is tried again only where it is asked for."""
@@ -33,7 +34,7 @@ class Trial:
     @property
     def mode(self) -> str:
         """The trial in words: who sees the challenger."""
-        return "in shadow mode" if self.share is None else f"with {self.share:.4g} of the users"
+        return "in shadow mode" if self.share is None else f"with {100 * self.share:.4g}% of the users"
 
 
 def pack_trial(trial: Trial) -> str:
@@ -53,6 +54,9 @@ def read_trial(version: Version | None) -> Trial | None:
         longer = json.loads(version.tags.get(EXTENDED, "{}"))
         if longer.get("trial") == content["id"]:
             plan = plan.model_copy(update={f"trial_{name}": longer[name] for name in ("users", "days")})
+        failed = json.loads(version.tags.get(FAILED, "{}"))
+        if failed.get("trial") == content["id"]:
+            content |= {"outcome": "rolled_back", "why": failed["why"], "ended": failed["ended"]}
         return Trial(version=version.number, plan=plan, **content)
     except (ValueError, TypeError, KeyError):
         return None

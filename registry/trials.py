@@ -1,8 +1,9 @@
 """How a trial starts and ends in the registry: one challenger at most, whatever races or dies.
 
 As with promotions, whoever writes reads again (docs/decisions/0025-trials.md). The alias `challenger` is one row, and
-the trial one tag of its version. A start writes the tag, and from that single write on everybody carries it through; an end writes
-the outcome into the tag, likewise. Alias, stage and description follow.
+the trial one tag of its version. A start writes the tag, and from that single write on everybody carries it through; an
+end writes the outcome into the tag, likewise, or for a rollback into one of its own, which counts for more. Alias,
+stage and description follow.
 """
 
 import json
@@ -18,7 +19,7 @@ from recsys.errors import InputError
 from recsys.tracking.retry import retry_mlflow
 from registry.policy import Decision
 from registry.transitions import REPLACED, State, now, read_state, roll_back, say, set_stage, set_tag, settle
-from registry.trial_state import CHALLENGER, EXTENDED, TRIAL, Trial, pack_trial, read_trial
+from registry.trial_state import CHALLENGER, EXTENDED, FAILED, TRIAL, Trial, pack_trial, read_trial
 from registry.versions import Version
 
 STAGING, ARCHIVED = "Staging", "Archived"
@@ -96,7 +97,7 @@ def tidy(name: str, by: str) -> State:
     for _ in range(_ROUNDS):
         if is_settled(state):
             return state
-        if state.champion != state.alias and state.champion is not None:
+        if state.champion is not None and (state.champion != state.alias or _is_stale(state)):
             settle(name, lambda found: Decision(found.champion, found.champion, "its trial ended so"), by)
             state = read_state(name)
         _announce(state)
@@ -124,8 +125,10 @@ def end(name: str, trial: Trial, outcome: str, why: str, by: str) -> Trial | Non
     assert version
     if outcome == "promoted":
         set_tag(version, REPLACED, str(trial.champion))
-    over = replace(running, outcome=outcome, why=why, ended=now())
-    set_tag(version, TRIAL, pack_trial(over))
+    if outcome == "rolled_back":
+        set_tag(version, FAILED, json.dumps({"trial": running.id, "why": why, "ended": now()}))
+    else:
+        set_tag(version, TRIAL, pack_trial(replace(running, outcome=outcome, why=why, ended=now())))
     tidy(name, by)
     found = read_trial(read_state(name).find(trial.version))
     if found is not None and found.outcome == "rolled_back" and read_state(name).champion == trial.version:

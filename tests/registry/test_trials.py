@@ -106,7 +106,7 @@ def test_a_trial_stands_in_alias_stage_and_tag(champion_and_two):
     decision, trial = start()
     assert stands() == at_rest(2)
     assert (decision.winner, trial.share, trial.champion) == (2, 0.1, 1)
-    assert "on trial since" in find_or_raise_version("recsys", 2).description
+    assert "On trial since" in find_or_raise_version("recsys", 2).description
 
 
 def test_starting_it_twice_leaves_the_first(champion_and_two):
@@ -135,7 +135,7 @@ def test_a_start_that_dies_is_carried_through_or_has_not_begun(champion_and_two,
     assert writes == moment or writes < 6
 
 
-@pytest.mark.parametrize("moment", range(1, 7))
+@pytest.mark.parametrize("moment", range(1, 6))
 def test_of_two_starts_at_once_one_is_left(champion_and_two, at_write, moment):
     told = []
 

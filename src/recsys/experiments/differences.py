@@ -1,4 +1,4 @@
-"""A confidence sequence of the difference of two arms' means over users: an interval that holds at all looks at once."""
+"""A confidence sequence of the difference of two arms' means over users: an interval that holds at every look."""
 
 import math
 from typing import NamedTuple
@@ -54,9 +54,9 @@ def boundary(information: Floats | float, alpha: float, gain: float) -> Floats:
 def interval(champion: Summary, challenger: Summary, *, alpha: float, gain: float, least_users: int) -> Interval:
     """The confidence sequence at its present look.
 
-    Asymptotic in the number of users (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2024, "Time-uniform central limit
-    theory and asymptotic confidence sequences"): with information I = 1 / (s0² / n0 + s1² / n1), the score I d is a
-    Brownian motion with drift in the limit, so that the bounds are d ± u(I) / I. Further events of a user make the
+    Asymptotic in the number of users (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2024, "Time-uniform central
+    limit theory and asymptotic confidence sequences"): with information I = 1 / (s0² / n0 + s1² / n1), the score I d is
+    a Brownian motion with drift in the limit, so that the bounds are d ± u(I) / I. Further events of a user make the
     user's value more precise and enter by I too, as in group-sequential tests of repeated measures (Scharfstein,
     Tsiatis and Robins, 1997).
 

@@ -1,4 +1,4 @@
-"""Sequential tests of rare events, such as errors: do they befall the challenger's users more often than they should."""
+"""A sequential test of rare events, such as errors: do they befall the challenger's users more often than allowed."""
 
 import math
 
