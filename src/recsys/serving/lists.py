@@ -153,7 +153,7 @@ def _keep(service: Service, impression: Impression) -> None:
 
 def _failure(request: Request, served: Served, user: str, arm: str, trial: str) -> Impression:
     """A request of a trial that was answered with an error."""
-    nothing = np.zeros(0, np.float32)
+    nothing = np.zeros(0)
     return Impression(
         request.id, time.time(), user, served.version, arm, "none", 0, [], nothing, trial, None, True, None
     )
