@@ -22,7 +22,10 @@ from recsys.tracking import connection
 
 ROUNDS = 60
 _LONGEST = 0.5  # seconds after which a process is killed at the latest
-_STATE = "select version, current_stage from model_versions where name = :name and current_stage in ('Production', 'Staging')"
+_STATE = (
+    "select version, current_stage from model_versions "
+    "where name = :name and current_stage in ('Production', 'Staging')"
+)
 _ALIASES = "select alias, version from registered_model_aliases where name = :name"
 
 
