@@ -21,7 +21,7 @@ $(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recs
 	touch $(READY)
 
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
-	mlflow run . --env-manager local
+	@python -m steps.main
 
 test: env  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile

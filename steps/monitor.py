@@ -31,15 +31,27 @@ _LATE = 366 * 86_400.0  # after the window; feedback that comes later is not loo
 
 
 def monitor(parameters: MonitorParameters) -> "Report":
-    """Judge once, or again and again; the last report."""
+    """Judge once, or again and again; the last report.
+
+    What fails at the first look ends it. Later, a registry that is down or a disk that is full is told, and looked at
+    again: `recsys_monitor_timestamp_seconds` stands still meanwhile, which is an alarm of its own.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently would report its use to its makers
     watching = _Watching(parameters)
-    while True:
-        started = time.monotonic()
-        report = watching.look()
-        if parameters.every is None:
-            return report
+    started = time.monotonic()
+    report = watching.look()
+    while parameters.every is not None:
         time.sleep(max(0.0, parameters.every - (time.monotonic() - started)))
+        started = time.monotonic()
+        try:
+            report = watching.look()
+        except Exception as error:  # of MLflow, SQLAlchemy, the disk, or a version that cannot be loaded
+            reason = str(error).partition("[SQL:")[0].strip().partition("\n")[0][:300]
+            print(
+                f"note: this look found nothing ({type(error).__name__}: {reason}); the next one is at its time",
+                flush=True,
+            )
+    return report
 
 
 class _Watching:
@@ -166,7 +178,7 @@ def _about(version: "Version", decisions: list[dict[str, str]]) -> dict[str, Any
         "family": version.family,
         "created": version.created,
         "champion_since": _moment(moved[-1]) if moved else None,
-        "standing": version.tags.get("standing"),
+        "standing": version.standing,
         "decisions": outcomes,
         "last_decision": decisions[-1]["decision"] if decisions else None,
     }

@@ -5,7 +5,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from recsys.data import movielens
 from recsys.data.titles import read_titles
@@ -15,8 +14,8 @@ from recsys.serving.follower import Challenger, Champion, Follower
 from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
-from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
+from steps.support import feedback_database
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import ServeParameters
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _SECRET = "RECSYS_WEBHOOK_SECRET"
-_DATABASE = "RECSYS_FEEDBACK_DATABASE"
 _SHARING_PAUSE = 5.0
 _TICK = 0.5  # seconds
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
@@ -46,7 +44,7 @@ def serve(parameters: ServeParameters) -> None:
         feedback_keys=feedback,
         webhook_secret=os.environ.get(_SECRET, ""),
     )
-    url = _database(parameters.database)
+    url = feedback_database.find_url(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -91,12 +89,14 @@ def _share(path: Path, url: str, stop: threading.Event) -> None:
 def _judge(
     parameters: ServeParameters, folder: Path, follower: Follower, registry: "_Registry", stop: threading.Event
 ) -> None:
+    from recsys.tracking import experiments
     from steps.support.trial_judge import Judge, watch
 
     assert parameters.judge is not None
     while not registry.connected:  # what has never answered has no trial that is known here
         if stop.wait(_TICK):
             return
+    experiments.enter(parameters.model_name, given=False)
     judge = Judge(parameters.model_name, folder, parameters, follower)
     watch(judge, parameters.judge, stop.wait, lambda sentence: print(sentence, flush=True))
 
@@ -147,7 +147,7 @@ class _Registry:
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
-        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
+        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.standing}
         recommender = integrity.load_version(version)
         probe.check(version, recommender)
         form = make_form(
@@ -212,23 +212,6 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
             raise InputError(f"{path}:{number}: a line `read KEY` or `feedback KEY` is needed")
         found[right].append(key.strip())
     return tuple(found["read"]), tuple(found["feedback"])
-
-
-def _database(given: str) -> str:
-    """The URL of the team's database, empty where there is none; raises InputError."""
-    url = given or os.environ.get(_DATABASE, "")
-    where = "parameter 'database'" if given else _DATABASE
-    if given and has_password(given):
-        raise InputError(
-            f"{where}: a password on a command line can be read by every user of the machine, got {masked(given)!r}; "
-            f"pass the URL in the environment variable {_DATABASE} instead"
-        )
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("mysql+pymysql", "mariadb+pymysql") or not parts.hostname or len(parts.path) < 2):
-        raise InputError(
-            f"{where}: a URL such as mysql+pymysql://user:password@host:3306/recsys is needed, got {masked(url)!r}"
-        )
-    return url
 
 
 def _split(text: str) -> tuple[str, ...]:

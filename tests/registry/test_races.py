@@ -1,6 +1,6 @@
 """Promotions of several processes at once, some of them killed, on every kind of store.
 
-A shorter form of `python -m bench.promotion`, where the numbers are. Each seed has four racers in both rounds, and
+A shorter form of `python -m bench.promotion`, where the numbers are. Each seed has four racers in both rounds and
 kills in the second only.
 """
 

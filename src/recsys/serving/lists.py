@@ -35,7 +35,8 @@ def recommend(service: Service, request: Request) -> Reply:
     def make(served: Served) -> Made:
         started = time.perf_counter()
         code, history = service.history(served.engine, user)
-        return _made(served, code, history, asked, started)
+        service.metrics.stages("history").observe(time.perf_counter() - started)
+        return _made(service, served, code, history, asked, started)
 
     trial = service.trial
     if trial is None:
@@ -61,8 +62,8 @@ def _asked(service: Service, request: Request) -> _Asked:
     )
 
 
-def _made(served: Served, code: int, history: History, asked: _Asked, started: float) -> Made:
-    engine = served.engine
+def _made(service: Service, served: Served, code: int, history: History, asked: _Asked, started: float) -> Made:
+    engine, ranked = served.engine, time.perf_counter()
     listed = engine.recommend(
         code,
         history,
@@ -70,8 +71,9 @@ def _made(served: Served, code: int, history: History, asked: _Asked, started: f
         exclude=_codes(engine, asked.exclude),
         candidates=_codes(engine, asked.candidates) if asked.candidates else None,
     )
+    service.metrics.stages("rank").observe(time.perf_counter() - ranked)
     items = [engine.items[item] for item in listed.items[asked.offset :].tolist()]
-    return Made(served, history, listed, items, time.perf_counter() - started)
+    return Made(served, code, history, listed, items, time.perf_counter() - started)
 
 
 async def session(service: Service, request: Request) -> Reply:
@@ -94,7 +96,7 @@ async def session(service: Service, request: Request) -> Reply:
             added[code] = value
     asked = _asked(service, request)
     return _answer(
-        service, request, asked, "", _made(served, -1, engine.history(-1, added), asked, time.perf_counter())
+        service, request, asked, "", _made(service, served, -1, engine.history(-1, added), asked, time.perf_counter())
     )
 
 
@@ -120,9 +122,12 @@ def _answer(
     make: Make | None = None,
 ) -> Reply:
     """The reply, and its place in the record; with `make` the challenger is asked the same beside."""
-    served, history, listed, items, seconds = made
+    served, code, history, listed, items, seconds = made
     engine, offset = served.engine, asked.offset
     service.metrics.lists(listed.policy, served.version, arm).inc()
+    if listed.policy == "popular":
+        reason = "unknown_user" if user and code < 0 else "no_history"
+        service.metrics.fallbacks(reason, served.version, arm).inc()
     likes = listed.probabilities[offset:]
     kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, items, likes)
     if trial is not None:
