@@ -21,7 +21,8 @@ from recsys.runtime import interruption
 from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
 from steps import PROJECT
-from steps.support.parameters import AUTO, DEFAULT_MODEL, STEPS, StepName
+from steps.support.parameter_groups import AUTO, DEFAULT_MODEL
+from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
