@@ -14,8 +14,8 @@ from registry import transitions, trials
 from registry.policy import Decision
 from registry.trial_state import Trial
 from steps.support import trial_record
-from steps.support.parameters import JudgeParameters
 from steps.support.trial_judge import Judge
+from steps.support.trial_parameters import JudgeParameters
 from tests.support.pipeline import VERSION_TAGS, write_csv
 from tests.support.trial_site import Site
 
