@@ -13,7 +13,7 @@ from recsys.errors import InputError
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
-from recsys.serving.integrity import STATEMENT, check_folder, write_statement
+from recsys.serving.integrity import STATEMENT, check_folder, check_statement, write_statement
 from recsys.serving.pyfunc_model import ARTIFACT
 from registry.versions import PROVENANCE, Version
 
@@ -61,6 +61,27 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
             f"version {version.number} of {version.name!r} is not what was registered: {error}; none of it was used: "
             "find out who changed it, and train it again"
         ) from None
+
+
+@uninterrupted()
+def fetch_statement(version: Version, folder: Path) -> Path:
+    """Copy the statement of a version alone into a folder, compared with the digest registered; returns the folder.
+
+    Raises:
+        InputError: if the version has none, or it is not the one registered.
+    """
+    stated = version.tags.get(PROVENANCE)
+    if stated is None:
+        raise InputError(f"version {version.number} of {version.name!r} states no digests (an earlier release's)")
+    try:
+        uri = f"{version.source}/{STATEMENT}"
+        place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except Exception as error:  # what a missing file raises depends on the store
+        raise InputError(
+            f"{STATEMENT} of version {version.number} of {version.name!r} cannot be had ({type(error).__name__})"
+        ) from error
+    check_statement(place.read_bytes(), stated)
+    return place.parent
 
 
 def check_version(version: Version) -> int:

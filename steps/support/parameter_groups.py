@@ -1,9 +1,10 @@
-"""The parameters that steps share."""
+"""What several steps have among their parameters."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from recsys.data.preparation import Preparation
 from recsys.settings import Settings
 
 AUTO = "auto"
@@ -24,7 +25,7 @@ def _check_experiment(name: str) -> str:
 
 
 class Step(Settings):
-    """Every step's."""
+    """Of every step."""
 
     folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
 
@@ -38,8 +39,23 @@ class Registering(Step):
 
 
 class Recording(Step):
-    """Of a step that leaves runs."""
+    """Of a step that records runs."""
 
     experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
         AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
+    )
+
+
+OnChange = Literal["warn", "refuse", "ignore"]
+
+
+class Preparing(Preparation):
+    """Of a step that makes a dataset, or lets one be made."""
+
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+    on_change: OnChange = Field(
+        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
     )

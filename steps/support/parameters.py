@@ -13,7 +13,7 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
-from steps.support.parameter_groups import AUTO, STORE, Recording, Registering, Step
+from steps.support.parameter_groups import AUTO, STORE, Preparing, Recording, Registering, Step
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
@@ -29,24 +29,11 @@ def _check_families(names: str) -> str:
     return ",".join(families)
 
 
-OnChange = Literal["warn", "refuse", "ignore"]
-
-
-class _Preparing(Preparation):
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto",
-        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
-    )
-    on_change: OnChange = Field(
-        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
-    )
-
-
-class PrepareParameters(Recording, _Preparing):
+class PrepareParameters(Recording, Preparing):
     """Of `prepare`."""
 
 
-class _Training(Recording, Registering, _Preparing):
+class _Training(Recording, Registering, Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -58,6 +45,9 @@ class _Training(Recording, Registering, _Preparing):
 class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
+    feature_store: str = Field(
+        "", description="folder of a feature store (see materialize) that random_forest learns from; empty: the dataset"
+    )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
 
@@ -196,7 +186,29 @@ class VerifyParameters(Registering):
         return None if value in ("none", "") else value
 
 
-class MainParameters(_Promoting, _Preparing):
+class RebuildParameters(VerifyParameters):
+    """Of `rebuild`."""
+
+    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None, description="version to train again, or all; none: the newest"
+    )
+    ratings: str = Field(
+        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
+    )
+    code: Literal["commit", "here"] = Field(
+        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
+    )
+
+
+class LineageParameters(Registering):
+    """Of `lineage`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
+    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
+    user: str = Field("", description="instead: the versions that learnt from the user of this id")
+
+
+class MainParameters(_Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -236,6 +248,11 @@ class ServeParameters(Registering, Limits):
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
         "where the version learnt from it",
     )
+    feature_store: str = Field(
+        "",
+        description="folder of a feature store: the scores of a random_forest that learnt from one are computed from "
+        "its newest values; empty: from the version's own",
+    )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
@@ -260,6 +277,15 @@ class RecommendParameters(Recording, Registering):
     unknown: Literal["ignore", "refuse"] = Field(
         "ignore", description="candidates and exclusions that the version does not know are ignored, or refused"
     )
+
+
+class MaterializeParameters(Recording, Registering):
+    """Of `materialize`."""
+
+    dataset: str = Field(
+        "newest", min_length=1, description="digest of the dataset whose features; newest: that of the newest version"
+    )
+    feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
 class ReportParameters(Recording, Registering):
@@ -325,10 +351,13 @@ StepName = Literal[
     "rollback",
     "history",
     "verify",
+    "rebuild",
+    "lineage",
     "recommend",
     "report",
     "serve",
     "export",
+    "materialize",
     "monitor",
     "trial",
     "judge",
@@ -346,10 +375,13 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "verify": VerifyParameters,
+    "rebuild": RebuildParameters,
+    "lineage": LineageParameters,
     "recommend": RecommendParameters,
     "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
     "trial": TrialParameters,
     "judge": JudgeParameters,

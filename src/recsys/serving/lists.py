@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recsys.models.base.ranking import NO_LISTS
 from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
@@ -26,9 +27,17 @@ class _Asked(NamedTuple):
     candidates: list[str]
 
 
+def lister(service: Service) -> Served:
+    """The version served, which makes lists; raises ProblemError where it cannot, with what to do."""
+    served = service.current()
+    if not served.engine.makes_lists:
+        raise ProblemError(409, f"version {served.version} {NO_LISTS}, and promote what comes of it")
+    return served
+
+
 def recommend(service: Service, request: Request) -> Reply:
     """GET /api/recommend/{user}: a list for a user, by the version that is champion or on trial for the user."""
-    service.current()
+    lister(service)
     user = as_id(request.parts[2], "the user")
     asked = _asked(service, request)
 
@@ -64,6 +73,8 @@ def _asked(service: Service, request: Request) -> _Asked:
 
 def _made(service: Service, served: Served, code: int, history: History, asked: _Asked, started: float) -> Made:
     engine, ranked = served.engine, time.perf_counter()
+    if not engine.makes_lists:
+        raise LookupError(f"version {served.version} {NO_LISTS}")  # a challenger, whose users are answered otherwise
     listed = engine.recommend(
         code,
         history,
@@ -78,7 +89,7 @@ def _made(service: Service, served: Served, code: int, history: History, asked: 
 
 async def session(service: Service, request: Request) -> Reply:
     """POST /api/session/recommend: a list from the history in the body."""
-    served = service.current()
+    served = lister(service)
     engine = served.engine
     events = request.json()
     if not isinstance(events, list) or len(events) > service.settings.max_batch:
@@ -195,7 +206,7 @@ def _codes(engine: Engine, ids: Sequence[str]) -> Any:
 
 def item_to_item(service: Service, request: Request) -> Reply:
     """GET /api/item-to-item/{name}/{item} and /api/item/{item}/neighbors: what is rated with an item."""
-    served = service.current()
+    served = lister(service)
     engine = served.engine
     is_named = request.parts[1] == "item-to-item"
     name = as_id(request.parts[3 if is_named else 2], "the item")
