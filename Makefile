@@ -12,7 +12,7 @@ LISTS += $(wildcard src/recsys/*/requirements.txt)
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
+.PHONY: help env run test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -54,6 +54,7 @@ check: $(DEVELOPING)  ## lint, types, security, architecture, and the documentat
 	mypy
 	bandit --quiet --configfile pyproject.toml --recursive src registry steps server
 	python -m pytest tests/test_architecture.py tests/test_reference.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	python docs/transcripts.py --check
 
 format: $(DEVELOPING)  ## let ruff put the code in order
@@ -62,6 +63,9 @@ format: $(DEVELOPING)  ## let ruff put the code in order
 
 docs: $(DEVELOPING)  ## write MLproject, the tables of docs/steps.md and the drawing of docs/architecture.md from the code
 	python docs/reference.py
+
+site: $(DEVELOPING)  ## the documentation as web pages, in site/
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 transcripts: $(DEVELOPING)  ## run the commands whose output the documentation shows, and write what they print
 	python docs/transcripts.py

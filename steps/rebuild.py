@@ -10,11 +10,13 @@ from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.runtime.machine import describe_machine, differing
-from steps.prepare import gigabytes_of, prepare_once, prepared_folder
+from steps.prepare import gigabytes_of, prepare_once
+from steps.support.datasets import prepared_folder
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import run_step
+from steps.support.integrity_parameters import RebuildParameters
 from steps.support.other_code import has_commit, train_by_commit
-from steps.support.parameters import RebuildParameters, TrainParameters
+from steps.support.parameters import TrainParameters
 from steps.support.provenance import Provenance, read_provenance, versions_here
 from steps.support.runs import made_by, open_run
 

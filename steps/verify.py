@@ -2,7 +2,7 @@
 
 from recsys.errors import InputError
 from steps.support.entrypoint import run_step
-from steps.support.parameters import VerifyParameters
+from steps.support.integrity_parameters import VerifyParameters
 
 
 def verify(parameters: VerifyParameters) -> dict[int, str]:

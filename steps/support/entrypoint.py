@@ -22,7 +22,7 @@ from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
 from registry import signing
 from steps import PROJECT
-from steps.support.common_parameters import AUTO, DEFAULT_MODEL
+from steps.support.parameter_groups import AUTO, DEFAULT_MODEL
 from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from recsys.settings import OptionalInt
-from steps.support.common_parameters import Recording, Registering
+from steps.support.parameter_groups import Recording, Registering
 
 
 class VerifyParameters(Registering):

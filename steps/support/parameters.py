@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
+from recsys.experiments.plan import Plan, Share
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
-from steps.support.common_parameters import AUTO, Recording, Registering, Step
 from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
+from steps.support.parameter_groups import AUTO, STORE, Preparing, Recording, Registering, Step
+from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
@@ -28,24 +30,11 @@ def _check_families(names: str) -> str:
     return ",".join(families)
 
 
-OnChange = Literal["warn", "refuse", "ignore"]
-
-
-class _Preparing(Preparation):
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto",
-        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
-    )
-    on_change: OnChange = Field(
-        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
-    )
-
-
-class PrepareParameters(Recording, _Preparing):
+class PrepareParameters(Recording, Preparing):
     """Of `prepare`."""
 
 
-class _Training(Recording, Registering, _Preparing):
+class _Training(Recording, Registering, Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -151,8 +140,14 @@ class _Promoting(Recording, Registering, Policy):
     pass
 
 
-class PromoteParameters(_Promoting):
+class PromoteParameters(_Promoting, Plan):
     """Of `promote`."""
+
+    trial: Share = Field(
+        None,
+        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
+        "shadow: nobody sees it, it answers beside; none: no trial",
+    )
 
     dataset: str = Field(
         "newest",
@@ -179,7 +174,7 @@ class HistoryParameters(Registering):
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class MainParameters(_Promoting, _Preparing):
+class MainParameters(_Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -194,7 +189,6 @@ _DATABASE = Field(
     description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
     "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
 )
-_STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
 class ServeParameters(Registering, Limits):
@@ -204,13 +198,17 @@ class ServeParameters(Registering, Limits):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     workers: int = Field(2, ge=1, le=256, description="processes that answer")
     poll: float = Field(5.0, gt=0, description="seconds between two looks at who is champion")
+    judge: OptionalSeconds = Field(
+        "10s",  # type: ignore[assignment]
+        description="how often a trial is judged, such as 10s; none: by the entry point judge alone",
+    )
     keys: str = Field(
         "",
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
     database: str = _DATABASE
-    store: str = _STORE
+    store: str = STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
@@ -280,7 +278,7 @@ class ExportParameters(Recording, Registering):
 class MonitorParameters(Recording, Registering):
     """Of `monitor`."""
 
-    store: str = _STORE
+    store: str = STORE
     window: Seconds = Field("1d", description="how long a time is judged, such as 1h, 1d or 7d")  # type: ignore[assignment]
     until: str = Field("now", min_length=1, description="end of that time: now, or as 2026-11-29T12:00")
     every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 10m; none: once")
@@ -302,7 +300,7 @@ class ForgetParameters(Registering):
 
     user: str = Field("", description="id of the person to remove from feedback and record")
     database: str = _DATABASE
-    store: str = _STORE
+    store: str = STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
 
@@ -327,6 +325,8 @@ StepName = Literal[
     "export",
     "materialize",
     "monitor",
+    "trial",
+    "judge",
     "forget",
     "main",
     "doctor",
@@ -349,6 +349,8 @@ STEPS: dict[StepName, type[Settings]] = {
     "export": ExportParameters,
     "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
+    "trial": TrialParameters,
+    "judge": JudgeParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,
 }

@@ -182,6 +182,18 @@ def test_make_up_makes_env_once_with_random_secrets_for_its_owner_alone(tmp_path
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("docker", [None, "echo unknown flag >&2; exit 125"])
+def test_without_docker_a_backup_says_what_is_missing(docker, tmp_path):
+    if docker:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+        (tmp_path / "docker").chmod(0o755)
+    command = [sys.executable, str(PROJECT / "server" / "backup.py"), "save", str(tmp_path / "backups")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "docker with its plugin compose (2.20 or newer) is needed" in done.stderr
+
+
+@pytest.mark.process
 def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path):
     make = shutil.which("make")
     assert make

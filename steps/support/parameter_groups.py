@@ -1,13 +1,15 @@
-"""Parameters that many steps have."""
+"""What several steps have among their parameters."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from recsys.data.preparation import Preparation
 from recsys.settings import Settings
 
 AUTO = "auto"
 DEFAULT_MODEL = "recsys"
+STORE: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
 def _check_model_name(name: str) -> str:
@@ -29,7 +31,7 @@ class Step(Settings):
 
 
 class Registering(Step):
-    """Of a step that has to do with versions."""
+    """Of a step that knows a registered model."""
 
     model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
         DEFAULT_MODEL, description="registered model that versions belong to"
@@ -37,8 +39,23 @@ class Registering(Step):
 
 
 class Recording(Step):
-    """Of a step that leaves a run."""
+    """Of a step that records runs."""
 
     experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
         AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
+    )
+
+
+OnChange = Literal["warn", "refuse", "ignore"]
+
+
+class Preparing(Preparation):
+    """Of a step that makes a dataset, or lets one be made."""
+
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+    on_change: OnChange = Field(
+        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
     )
