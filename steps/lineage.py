@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
+from recsys.data.dataset import digest_source
 from recsys.data.movielens import KNOWN, find_obtained
 from recsys.data.readers.files import find_files
 from recsys.errors import InputError
-from steps.support.datasets import prepared_folder
+from steps.support import datasets
 from steps.support.decision_record import find_decisions
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.integrity_parameters import LineageParameters
@@ -20,8 +20,6 @@ from steps.support.runs import open_run
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
     from registry.versions import Version
-
-_TRIAL = "trial."  # tags of a version that is, or was, on trial with users
 
 
 def lineage(parameters: LineageParameters) -> dict[str, Any]:
@@ -61,6 +59,7 @@ def _of_version(parameters: LineageParameters, run: "Run") -> dict[str, Any]:
 
 def _stations(version: "Version", folder: str) -> list[Station]:
     from recsys.tracking import runs
+    from registry import trial_state
 
     made, problem = None, ""
     try:
@@ -77,8 +76,10 @@ def _stations(version: "Version", folder: str) -> list[Station]:
         if str(version.number) in (one["from"], one["to"]):
             title = f"{one['at'][:16].replace('T', ' ')} UTC, {one['outcome']}, by {one['author']}"
             stations.append(Station("decision", title, (one["decision"], f"run {one['run_id']}")))
-    if trial := {key.removeprefix(_TRIAL): value for key, value in version.tags.items() if key.startswith(_TRIAL)}:
-        stations.append(Station("trial", "with users", tuple(f"{key}: {value}" for key, value in trial.items())))
+    if trial := trial_state.read_trial(version):
+        facts = [f"from {trial.started[:16]} on, by {trial.by}"]
+        facts += [f"{trial.outcome} at {trial.ended[:16]}: {trial.why}"] if trial.outcome else ["it runs"]
+        stations.append(Station("trial", f"{trial.mode}, against version {trial.champion}", tuple(facts)))
     return stations
 
 
@@ -93,7 +94,7 @@ def _ratings(version: "Version", made: Provenance | None, folder: str) -> Statio
         return Station("ratings", made.ratings, ("not here, or not readable",))
     size = sum(path.stat().st_size for path in files)
     there = f"{len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:,.1f} MB"
-    same = datasets.digest_source(files, preparation) == made.dataset
+    same = digest_source(files, preparation) == made.dataset
     return Station("ratings", made.ratings, (there, "the bytes that it learnt from" if same else "changed since"))
 
 
@@ -113,7 +114,7 @@ def _dataset(version: "Version", made: Provenance | None) -> Station:
     digest = made.dataset if made else version.tags.get("data_version", "unknown")
     facts = [f"split {made.given.get('split')}, seed {made.given.get('seed')}"] if made else []
     try:
-        dataset = datasets.load_dataset(digest, prepared_folder())
+        dataset = datasets.load(digest)
         sizes = ", ".join(f"{count:,} {part}" for part, count in dataset.manifest["sizes"].items())
         facts.append(f"{sizes} ratings of {len(dataset.user_ids):,} users on {len(dataset.item_ids):,} items")
         facts.append(f"test set {dataset.test_digest}")
