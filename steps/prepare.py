@@ -96,6 +96,11 @@ def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:
         return obtain(preparation.ratings, data_folder() / "downloads"), preparation
+    if preparation.ratings.startswith(("s3://", "gs://", "http://", "https://")):
+        raise InputError(
+            "parameter 'ratings': a file, a folder or a pattern on this machine is needed, got "
+            f"{preparation.ratings!r}; copy it here, or let an engine that reads it prepare (docs/your-data.md)"
+        )
     path = given_path(folder, preparation.ratings, "ratings").absolute()
     return path, preparation.model_copy(update={"ratings": str(path)})
 

@@ -4,7 +4,7 @@ import os
 import warnings
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
 from recsys.experiments.plan import Plan, Share
@@ -13,6 +13,7 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
 from steps.support.parameter_groups import AUTO, STORE, Preparing, Recording, Registering, Step
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
@@ -171,41 +172,6 @@ class HistoryParameters(Registering):
     """Of `history`."""
 
     every: bool = Field(False, description="also the decisions that changed nothing")
-
-
-class VerifyParameters(Registering):
-    """Of `verify`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to verify, or all; none: the newest"
-    )
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _none(cls, value: object) -> object:
-        return None if value in ("none", "") else value
-
-
-class RebuildParameters(VerifyParameters):
-    """Of `rebuild`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to train again, or all; none: the newest"
-    )
-    ratings: str = Field(
-        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
-    )
-    code: Literal["commit", "here"] = Field(
-        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
-    )
-
-
-class LineageParameters(Registering):
-    """Of `lineage`."""
-
-    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
-    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
-    user: str = Field("", description="instead: the versions that learnt from the user of this id")
 
 
 class MainParameters(_Promoting, Preparing):

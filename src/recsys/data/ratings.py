@@ -239,7 +239,8 @@ def _sums(records: Array, left_out: NDArray[np.uint8]) -> tuple[NDArray[np.int64
     stays = ((left_out[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1) == 0
     chosen = np.flatnonzero(stays & (times[pair] > 1))
     chosen = chosen[np.argsort(rows[chosen])]
-    return rows[chosen], np.bincount(pair, records["value"])[pair[chosen]]
+    sums = np.asarray(np.bincount(pair, records["value"])[pair[chosen]], np.float64)
+    return np.asarray(rows[chosen], np.int64), sums
 
 
 def _set(bits: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
