@@ -49,6 +49,7 @@ def train(
     fit_all: FitAll | None = None,
     lists: bool = True,
     forward: bool = False,
+    warm_start: Recommender | None = None,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -58,12 +59,16 @@ def train(
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from; families of lists always do.
         forward: also fit to the older rows alone, where there are timestamps and the rows are in memory.
+        warm_start: an earlier recommender of the family to go on from; the dataset is one of `warm_start.divide_anew`.
+            One fit, whose choices are the earlier ones; `refit` and `forward` do not count.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
             needed there.
     """
     check_feedback(family, dataset)
+    if warm_start is not None:
+        return _go_on(family, dataset, config, seed, report, warm_start, lists=lists)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if fit_all is not None and streamed:
         raise InputError(
@@ -85,6 +90,27 @@ def train(
         if isinstance(measured.recommender, ListRecommender) and isinstance(chosen, ListRecommender):
             measured.recommender.answering_as(chosen)
     return TrainingResult(chosen, final, measured)
+
+
+def _go_on(
+    family: str,
+    dataset: Dataset,
+    config: Settings,
+    seed: int,
+    report: Report | None,
+    earlier: Recommender,
+    *,
+    lists: bool,
+) -> TrainingResult:
+    """One fit to the training rows that goes on from an earlier recommender."""
+    task = next(fit_tasks(dataset, refit=False))
+    options = FitOptions(seed, task.validation, earlier, report)
+    fitted = family_module(family).fit(task.knowledge, task.rows, config, options)
+    if lists and earlier.lists is not None:
+        fitted.lists = learn_lists_as(earlier.lists, fitted, dataset)
+    elif lists:
+        add_lists(fitted, fitted, dataset)
+    return TrainingResult(fitted, fitted)
 
 
 def _fit_here(
