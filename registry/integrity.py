@@ -1,5 +1,7 @@
 """Whether the files of a version are those that were registered: looked at before anything in them is used."""
 
+import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -61,6 +63,33 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
             f"version {version.number} of {version.name!r} is not what was registered: {error}; none of it was used: "
             "find out who changed it, and train it again"
         ) from None
+
+
+@uninterrupted()
+def read_parameters(version: Version) -> dict[str, Any]:
+    """The parameters of `train` that a version was made with, as its statement says; empty for one without statement.
+
+    Raises:
+        InputError: if the statement is not the one registered, or cannot be had.
+    """
+    stated = version.tags.get(PROVENANCE)
+    if stated is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}/{STATEMENT}", dst_path=folder)
+            content = Path(path).read_bytes()
+        except Exception as error:  # what a missing file raises depends on the store
+            raise InputError(
+                f"version {version.number} of {version.name!r}: its {STATEMENT} cannot be read ({error}); train anew"
+            ) from error
+    if hashlib.sha256(content).hexdigest() != stated:
+        raise InputError(
+            f"version {version.number} of {version.name!r}: its {STATEMENT} is not the one registered with it: find "
+            "out who changed it, and train it again"
+        )
+    found: dict[str, Any] = json.loads(content)["predicate"]["buildDefinition"]["externalParameters"]
+    return found
 
 
 def check_version(version: Version) -> int:

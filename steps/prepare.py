@@ -25,7 +25,7 @@ def prepare(parameters: PrepareParameters) -> Dataset:
 
     with open_run("prepare") as run:
         run.log_parameters(parameters)
-        source, preparation = _locate(parameters, parameters.folder)
+        source, preparation = locate(parameters, parameters.folder)
         with stage(f"prepare {Path(preparation.ratings).name}"):
             dataset = builder.prepare(
                 source,
@@ -66,7 +66,7 @@ def prepare_once(
     parameters: Preparation, folder: str, memory: float | Literal["auto"] = "auto", on_change: OnChange = "warn"
 ) -> Dataset:
     """The dataset for another step: the one there is, or one that is prepared and recorded now."""
-    source, preparation = _locate(parameters, folder)
+    source, preparation = locate(parameters, folder)
     if dataset := datasets.find_dataset(source, preparation, prepared_folder()):
         _announce(dataset)
         return dataset
@@ -84,7 +84,7 @@ def prepared_folder() -> Path:
     return data_folder() / "prepared"
 
 
-def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
+def locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     """The ratings file, fetched where it goes by a name, and the parameters that make a dataset of it."""
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:

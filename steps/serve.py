@@ -5,7 +5,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from recsys.data import movielens
 from recsys.data.titles import read_titles
@@ -15,9 +14,9 @@ from recsys.serving.follower import Champion, Follower
 from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
-from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
 from steps.support.entrypoint import data_folder, given_path, run_step
+from steps.support.feedback_database import feedback_database
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _SECRET = "RECSYS_WEBHOOK_SECRET"
-_DATABASE = "RECSYS_FEEDBACK_DATABASE"
 _SHARING_PAUSE = 5.0
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
@@ -45,7 +43,7 @@ def serve(parameters: ServeParameters) -> None:
         feedback_keys=feedback,
         webhook_secret=os.environ.get(_SECRET, ""),
     )
-    url = _database(parameters.database)
+    url = feedback_database(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -184,23 +182,6 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
             raise InputError(f"{path}:{number}: a line `read KEY` or `feedback KEY` is needed")
         found[right].append(key.strip())
     return tuple(found["read"]), tuple(found["feedback"])
-
-
-def _database(given: str) -> str:
-    """The URL of the team's database, empty where there is none; raises InputError."""
-    url = given or os.environ.get(_DATABASE, "")
-    where = "parameter 'database'" if given else _DATABASE
-    if given and has_password(given):
-        raise InputError(
-            f"{where}: a password on a command line can be read by every user of the machine, got {masked(given)!r}; "
-            f"pass the URL in the environment variable {_DATABASE} instead"
-        )
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("mysql+pymysql", "mariadb+pymysql") or not parts.hostname or len(parts.path) < 2):
-        raise InputError(
-            f"{where}: a URL such as mysql+pymysql://user:password@host:3306/recsys is needed, got {masked(url)!r}"
-        )
-    return url
 
 
 def _split(text: str) -> tuple[str, ...]:

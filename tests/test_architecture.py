@@ -27,7 +27,7 @@ FLOORS = (
     ("recsys.models",),
     ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
     ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
-    ("registry", "recsys.tuning", "recsys.testing"),
+    ("registry", "recsys.tuning", "recsys.retraining", "recsys.testing"),
     ("recsys.diagnostics",),
     ("steps",),
 )

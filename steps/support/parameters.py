@@ -12,6 +12,7 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.retraining_parameters import Retraining
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
@@ -76,10 +77,16 @@ class TrainParameters(Processes, _Training):
 
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
+    warm_start: Annotated[int, Field(ge=1)] | Literal["none", "champion"] = Field(
+        "none",
+        description="version of the same family to go on from, with its choices: a number, champion, or none",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_processes(self, self.family)
+        if self.warm_start != "none" and self.together:
+            raise ValueError("parameter 'warm_start': none where processes train together or a training is resumed")
         return self
 
 
@@ -296,6 +303,10 @@ class MonitorParameters(_Registering):
     export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
 
 
+class RetrainParameters(_Promoting, Retraining):
+    """Of `retrain`."""
+
+
 class ForgetParameters(_Registering):
     """Of `forget`."""
 
@@ -321,6 +332,7 @@ StepName = Literal[
     "serve",
     "export",
     "monitor",
+    "retrain",
     "forget",
     "main",
     "doctor",
@@ -339,6 +351,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "serve": ServeParameters,
     "export": ExportParameters,
     "monitor": MonitorParameters,
+    "retrain": RetrainParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,
 }

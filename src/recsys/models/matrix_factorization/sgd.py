@@ -116,7 +116,7 @@ class BatchEngine:
                 (net.user_bias, start.users, start.user_bias[:, None]),
                 (net.item_bias, start.items, start.item_bias[:, None]),
             ):
-                table.weight[torch.from_numpy(codes.astype(np.int64)).to(device)] = torch.from_numpy(values).to(device)
+                table.weight[torch.from_numpy(codes).long().to(device)] = torch.from_numpy(values).to(device)
         self.descent = GradientDescent(self.network, source, config)
         self.run_epoch = self.descent.run_epoch
         self.kept = [parameter.clone() for parameter in self.network.parameters()]
