@@ -94,7 +94,12 @@ def make_form(
         "like_threshold": knowledge.like_threshold,
         "mean": knowledge.biases.mean,
         "calibration": [knowledge.calibration.slope, knowledge.calibration.intercept],
-        "link": {"kind": factors.link, "slope": factors.slope, "threshold": factors.threshold},
+        "link": {
+            "kind": factors.link,
+            "slope": factors.slope,
+            "threshold": factors.threshold,
+            "uncertain": factors.uncertain,
+        },
         "lists": lists.about,
         "rank": user_factors.shape[1],
         "sizes": {"users": len(user_order), "items": len(item_order), "ratings": len(lists.history_items)},

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsys.arrays import Array, Floats
+from recsys.models.base.factors import UNCERTAIN
 from recsys.models.base.item_to_item import ItemToItem, Regression, expect_next
 from recsys.models.base.ranking import POOL, best_items, weigh
+from recsys.serving.exploration import POLICY as EXPLORED
+from recsys.serving.exploration import Exploration, Pool
 from recsys.serving.form import Arrays, Form
 from recsys.serving.ids import IdTable
 
@@ -37,6 +40,8 @@ class Listed:
     scores: Array
     probabilities: Array
     policy: str
+    propensities: Floats | None = None
+    """Of being in the list, (n,), where some lists are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,7 @@ class Engine:
         self._slope = float(about["link"]["slope"])
         self._threshold = float(about["link"]["threshold"])
         self._probit = about["link"]["kind"] == "probit"
+        self._uncertain = float(about["link"].get("uncertain", UNCERTAIN))  # forms made before do not say
         lists = about["lists"]
         self._regression = Regression(lists["signal"], lists["ridge"], lists["relative_ridge"])
         self._exponent = float(lists["exponent"])
@@ -111,6 +117,7 @@ class Engine:
         exclude: Array = _NONE,
         candidates: Array | None = None,
         exclude_seen: bool = True,
+        exploration: Exploration | None = None,
     ) -> Listed:
         """The list that the version's `Recommender.recommend` gives for this history; fewer only where fewer are left.
 
@@ -118,6 +125,7 @@ class Engine:
             user: its code, -1 for one that the version does not know.
             history: as of `history`.
             exclude, candidates: codes of items that may not, or alone may, be named.
+            exploration: of this request, where a share of the lists is drawn.
         """
         allowed = np.full(len(self.items), candidates is None)
         if candidates is not None:
@@ -128,11 +136,23 @@ class Engine:
         told = bool(self._values(history).any())
         takes = self.carry(history) if told else self._popularity
         pool = np.sort(best_items(takes, max(n, POOL), allowed))
-        likes = self._like(self._taste(user, history), pool)[1]
+        taste = self._taste(user, history)
+        likes = self._like(taste, pool)[1]
         scores = weigh(takes[pool], likes, self._exponent)
-        order = best_items(scores, n)
+        order, propensities = best_items(scores, n), None
         policy = ("personal" if user >= 0 else "history") if told else "popular"
-        return Listed(pool[order], scores[order], likes[order], policy)
+        if exploration is not None and exploration.draws and len(order):
+            order, propensities = exploration.draw(self._to_draw_from(taste, pool, takes[pool]), order)
+            policy = EXPLORED
+        elif exploration is not None:
+            propensities = exploration.of_usual(len(order))
+        return Listed(pool[order], scores[order], likes[order], policy, propensities)
+
+    def _to_draw_from(self, taste: _Taste, items: Array, takes: Floats) -> Pool:
+        """What a list is drawn from: of the variance, what an item adds is uncertainty, and a share of the user's."""
+        margins, variance = self._margin(taste, items)[1:]
+        uncertain = self._uncertain * taste.variance + self.arrays.item_variance[items]
+        return Pool(takes, margins, uncertain / variance, self._probit, self._exponent)
 
     def carry(self, history: History) -> Floats:
         """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
@@ -165,12 +185,16 @@ class Engine:
 
     def _like(self, taste: _Taste, items: Array) -> tuple[Floats, Floats]:
         """Expected ratings, within the scale, and probabilities of a like, (n,) each."""
-        arrays = self.arrays
-        rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
-        spread = np.sqrt(np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance))
-        x = self._slope * (rating - self._threshold) / spread
+        rating, x, _ = self._margin(taste, items)
         like = _normal_cdf(x) if self._probit else 1 / (1 + np.exp(-x))
         return np.clip(rating, self.low, self.high), like
+
+    def _margin(self, taste: _Taste, items: Array) -> tuple[Floats, Floats, Floats]:
+        """Expected ratings, what the link makes probabilities of, and variances, (n,) each."""
+        arrays = self.arrays
+        rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
+        variance = np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance)
+        return rating, self._slope * (rating - self._threshold) / np.sqrt(variance), variance
 
     def predict_known(self, user: int, items: Array) -> tuple[Floats, Floats]:
         """Expected ratings and probabilities of a like of items, (n,) each, for a user known to the version."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsys.serving.engine import Engine, History, Listed
+from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
 from recsys.serving.record import Impression
@@ -66,13 +67,15 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
         n + offset,
         exclude=excluded,
         candidates=_codes(engine, candidates) if candidates else None,
+        exploration=Exploration(share, request.id) if (share := service.settings.explore) else None,
     )
     items = [engine.items[item] for item in listed.items[offset:].tolist()]
     service.metrics.lists(listed.policy, served.version, ARM).inc()
     if service.recorder is not None:
         likes = listed.probabilities[offset:]
+        chances = None if listed.propensities is None else listed.propensities[offset:]
         service.recorder.add(
-            Impression(request.id, time.time(), user, served.version, ARM, listed.policy, offset, items, likes)
+            Impression(request.id, time.time(), user, served.version, ARM, listed.policy, offset, items, likes, chances)
         )
     content: Sequence[Any] = items
     if request.flag("explain"):

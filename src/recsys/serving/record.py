@@ -33,12 +33,12 @@ TABLE = """
 create table if not exists served (
     id integer primary key, request text not null unique, moment real not null, user text not null,
     version text not null, arm text not null, policy text not null, first integer not null, items text not null,
-    likes blob not null
+    likes blob not null, propensities blob
 );
 create index if not exists served_at on served (moment);
 """
-_ADD = """insert into served (request, moment, user, version, arm, policy, first, items, likes)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
+_ADD = """insert into served (request, moment, user, version, arm, policy, first, items, likes, propensities)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
 
@@ -54,6 +54,7 @@ class Impression(NamedTuple):
     first: int  # how many items of the ranking stand before the first one
     items: Sequence[str]  # best first
     likes: Floats  # (n,) the probability of a like of each
+    propensities: Floats | None = None  # (n,) the probability of being in that list, where the server explores
 
 
 class Recorder:
@@ -124,13 +125,17 @@ class Recorder:
         with Locked(self._lock_file):
             connection.execute("pragma journal_mode = wal")
             connection.executescript(TABLE)
+            if "propensities" not in {row[1] for row in connection.execute("pragma table_info(served)")}:
+                connection.execute("alter table served add column propensities blob")  # made by an earlier release
         connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
         return connection
 
     def _write(self, connection: sqlite3.Connection) -> None:
         """Commit the oldest that wait; they are let go only then."""
         batch = list(islice(self._waiting, _MOST_ROWS))
-        rows = [(*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes()) for one in batch]
+        rows = [
+            (*one[:7], dump(list(one.items)).decode(), _bytes(one.likes), _bytes(one.propensities)) for one in batch
+        ]
         with Locked(self._lock_file):
             _commit(connection, _ADD, rows)
         for _ in batch:
@@ -145,6 +150,10 @@ class Recorder:
             gone = _commit(connection, _PRUNE, [(time.time() - self._retention * _DAY, _MOST_PRUNED)])
         if gone < _MOST_PRUNED:
             self._pruned = time.monotonic()
+
+
+def _bytes(numbers: Floats | None) -> bytes | None:
+    return None if numbers is None else np.asarray(numbers, "<f4").tobytes()
 
 
 def _commit(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:

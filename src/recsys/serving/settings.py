@@ -18,6 +18,9 @@ class Limits(Settings):
     )
     feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
+    explore: float = Field(
+        0.0, ge=0, le=0.5, description="share of lists drawn by Thompson sampling; propensities are recorded"
+    )
     retention: float = Field(90.0, gt=0, description="days that the record of a list is kept")
 
 
