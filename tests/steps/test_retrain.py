@@ -14,6 +14,7 @@ from tests.support.pipeline import new_store, restored, stepper, write_csv
 from tests.support.served_traffic import given_of, write
 
 FAMILY = {"family": "matrix_factorization", "embedding_size": 2, "epochs": 20}
+COLUMNS = {"user_column": "who", "item_column": "what", "rating_column": "stars", "timestamp_column": "when"}
 ANY = {"max_rmse": 4, "beat_bias": False, "beat_popularity": False}
 QUICK = lease.Pace(beat=0.05, dead=0.5, settle=0.02)
 
@@ -192,9 +193,7 @@ def test_who_stood_still_while_another_took_over_learns_of_it(world, step):
         held.check()
         world.client.set_registered_model_tag("recsys", "retraining", json.dumps(["quick", 1]))
         with pytest.raises(lease.HeldError, match="quick took over"):
-            while True:
-                held.check()
-                time.sleep(0.01)
+            _check_on(held)
     assert lease.read("recsys") == ("quick", 1)
     world.client.delete_registered_model_tag("recsys", "retraining")
 
@@ -205,3 +204,9 @@ def test_feedback_of_the_team_s_database_is_refused_with_a_password_on_the_comma
     said = capsys.readouterr().err
     assert "secret" not in said
     assert "RECSYS_FEEDBACK_DATABASE" in said
+
+
+def _check_on(held: lease.Lease) -> None:
+    while True:
+        held.check()
+        time.sleep(0.01)

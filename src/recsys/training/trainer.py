@@ -60,7 +60,7 @@ def train(
         lists: also learn what lists are made from; families of lists always do.
         forward: also fit to the older rows alone, where there are timestamps and the rows are in memory.
         warm_start: an earlier recommender of the family to go on from; the dataset is one of `warm_start.divide_anew`.
-            One fit, whose choices are the earlier ones; `refit` and `forward` do not count.
+            One fit, whose choices are the earlier ones, of lists too; `refit` and `forward` do not count.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
@@ -103,8 +103,8 @@ def _go_on(
     lists: bool,
 ) -> TrainingResult:
     """One fit to the training rows that goes on from an earlier recommender."""
-    task = next(fit_tasks(dataset, refit=False))
-    options = FitOptions(seed, task.validation, earlier, report)
+    task = _task_in_memory(dataset, dataset.train, first=earlier.knowledge)
+    options = FitOptions(seed, warm_start=earlier, report=report)
     fitted = family_module(family).fit(task.knowledge, task.rows, config, options)
     if lists and earlier.lists is not None:
         fitted.lists = learn_lists_as(earlier.lists, fitted, dataset)

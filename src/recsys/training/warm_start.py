@@ -1,7 +1,9 @@
 """Going on from an earlier version: when that is allowed, and by which rows it is measured.
 
-The earlier recommender has learnt from rows that are now validation rows, so these can measure nothing that begins with
-it. Only rows that it has not learnt from can: they are the validation part, and all others are learnt from.
+It is the second fit of a training, with the earlier version in place of the first: all choices are kept, and
+`bayesian_mf` begins with the earlier factors. The earlier recommender has learnt from rows that are now validation
+rows, so these can measure nothing that begins with it. Only rows that it has not learnt from can: they are the
+validation part, and all others are learnt from.
 """
 
 import numpy as np
@@ -10,7 +12,7 @@ from recsys.arrays import Flags
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.capabilities import capabilities
+from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommender import Recommender
 
 FEWEST_MEASURED = 20  # validation rows that the earlier recommender has not learnt from
@@ -23,9 +25,10 @@ def divide_anew(dataset: Dataset, earlier: Recommender, family: str) -> Dataset:
     Raises:
         InputError: saying why a training may not, or should not, go on from it.
     """
-    able = capabilities(family).warm_starts and earlier.family == family
-    if not able:
+    if earlier.family != family:
         raise InputError(f"family {family} does not go on from a version of family {earlier.family}")
+    if isinstance(earlier, ListRecommender):
+        raise InputError(f"family {family} is fitted in one pass, in which there is nothing to go on from")
     if earlier.knowledge.scale != dataset.scale:
         raise InputError(f"it learnt ratings from {_shown(earlier.knowledge.scale)}, now {_shown(dataset.scale)}")
     if earlier.knowledge.like_threshold != dataset.like_threshold:

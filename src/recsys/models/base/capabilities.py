@@ -24,8 +24,6 @@ class Capabilities:
     (`recsys.models.base.list_recommender`)."""
     folds_in: bool = False
     """Whether its recommenders know further users from their ratings without training (`Recommender._fold_in`)."""
-    warm_starts: bool = False
-    """Whether `fit` goes on from an earlier recommender of the family, which had other ratings (`FitOptions`)."""
     cross_validation_folds: int = 0
     """By how many folds of the training rows `tune` measures it; 0: by the validation rows."""
     spared_reports: int = 2

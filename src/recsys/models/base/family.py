@@ -31,7 +31,7 @@ class FitOptions:
     """How to fit. A training fits twice: the first fit has `validation`, the second, of all rows, `warm_start`.
 
     A third, to the older rows, is like the first, and is measured on the newest rows. A training that goes on from an
-    earlier version fits once and has both: that version's recommender, and rows that it has not learnt from.
+    earlier version fits once, with that version's recommender as `warm_start`.
     """
 
     seed: int

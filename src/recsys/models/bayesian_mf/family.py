@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from recsys.models.bayesian_mf.mcmc import Checkpointer, HeldOut, SweepProgress
 
 # Spared are the start, the burn-in, and some draws to average.
-CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, warm_starts=True, spared_reports=30)
+CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=30)
 # Least gain on the validation rows, in standard errors, for which a term stays. Session biases that tell nothing are
 # shrunk to 0 by their own precision; the implicit term costs accuracy where it tells nothing.
 _IMPLICIT_GAIN, _TIME_GAIN, _USER_NOISE_GAIN = 2.0, 1.0, 1.0
@@ -44,8 +44,8 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     """Sample until further draws no longer help on the validation rows, or as many draws as the first fit kept.
 
     The terms are those that help on the validation rows; where biases alone do as well as factors and all else, they
-    alone are sampled. A fit with a warm start keeps that one's terms, threshold and number of draws, and its chain goes
-    on from the last draw there. Processes that train together share one chain.
+    alone are sampled. The second fit keeps the first fit's terms and threshold. Processes that train together share one
+    chain.
 
     Raises:
         InputError: if a GPU is asked for and there is none; StoppedError if a process was told to stop.
@@ -83,11 +83,11 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
     sampled = _pack(knowledge, config, chain, kept, sessions, middle)
-    if first or held_out is None:
+    if held_out is None:
         sampled.is_plain = first is not None and first.is_plain
         return sampled
     _learn_threshold(sampled, held_out, low, high)
-    if _has_set_terms(config):
+    if first or _has_set_terms(config):
         return sampled
     biases = _sample_biases(knowledge, rows, config, options.seed, held_out, collective, middle)
     _learn_threshold(biases, held_out, low, high)

@@ -150,13 +150,6 @@ class CompiledEngine:
         else:
             self.source = RowsInMemory(standardise(problem.rows, mean, scale, sizes, unknown=False), sizes, rng)
         self.users, self.items = (_side(counts, problem.config, rng) for counts in self.source.counts)
-        if start := problem.start:
-            for side, codes, factors, bias in (
-                (self.users, start.users, start.user_factors, start.user_bias),
-                (self.items, start.items, start.item_factors, start.item_bias),
-            ):
-                side.factors[codes, : problem.config.embedding_size] = factors
-                side.scalars[codes, BIAS] = bias
         self.tables = self.users.factors, self.users.scalars, self.items.factors, self.items.scalars
         self.kept: list[Float32Array] = []
         if problem.validation is not None:

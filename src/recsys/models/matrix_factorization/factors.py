@@ -39,19 +39,6 @@ class Factors:
     item_factors: Float32Array  # (n_items, embedding_size)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a training begins that goes on from an earlier one, in standardised ratings; others begin with noise."""
-
-    users: Int32Array  # (m,) codes of the users that the earlier one knew
-    user_bias: Float32Array  # (m,)
-    user_factors: Float32Array  # (m, embedding_size)
-    items: Int32Array  # likewise
-    item_bias: Float32Array
-    item_factors: Float32Array
-    epochs: int  # of the schedule, which count as done: they set the learning rate
-
-
 def frequency_weights(counts: Counts, mean: float | None = None) -> Counts:
     """(mean n / n) ** FREQUENCY_EXPONENT for rows seen n times; 1 for a row seen as often as the average."""
     average: Any = counts[counts > 0].mean() if mean is None else mean

@@ -6,7 +6,6 @@ processes; it leaves NumPy arrays, so that serving needs neither.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ from recsys.models.matrix_factorization.rating import rating, user_part
 if TYPE_CHECKING:
     from recsys.data.loader import RowStream
     from recsys.distributed.context import Context
-    from recsys.models.matrix_factorization.factors import Factors, Start
+    from recsys.models.matrix_factorization.factors import Factors
     from recsys.models.matrix_factorization.schedule import Epoch
     from recsys.models.matrix_factorization.training import Problem
 
@@ -41,7 +40,6 @@ CAPABILITIES = Capabilities(
     shardings=("none", "row"),
     streams=True,
     folds_in=True,
-    warm_starts=True,
     # For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
     spared_reports=20,
 )
@@ -137,8 +135,7 @@ def fit(
 ) -> FactorRecommender:
     """Train with early stopping on the validation rows, or for exactly the epochs that the first fit kept.
 
-    With both validation rows and a warm start, the training goes on from that one's factors, at half of its epochs in
-    the schedule, and keeps its probabilities. Rows of a stream are read anew in every epoch, in another order.
+    Rows of a stream are read anew in every epoch, in another order.
 
     Raises:
         InputError: if a GPU is asked for and there is none; DivergedError where the loss is no longer finite.
@@ -151,10 +148,7 @@ def fit(
         raise InputError("parameter 'device': cuda needs a GPU that PyTorch can use, found none; pass device=auto")
 
     validation, context = options.validation, options.context
-    given = options.warm_start if isinstance(options.warm_start, FactorRecommender) else None
-    first, earlier = (given, None) if validation is None else (None, given)
-    if earlier is not None:
-        config = config.model_copy(update={"embedding_size": earlier.config.embedding_size})
+    first = options.warm_start if isinstance(options.warm_start, FactorRecommender) else None
     sizes = len(knowledge.user_ids), len(knowledge.item_ids)
     streamed = isinstance(rows, RowStream)
     problem = Problem(
@@ -165,8 +159,6 @@ def fit(
         validation=validation,
         like_threshold=None if options.report is None else knowledge.like_threshold,
     )
-    if earlier is not None:
-        problem = replace(problem, start=_start_from(earlier, knowledge, *problem.unit))
     fit_factors = _engine(config, None if streamed else context)
     factors, _, best = fit_factors(problem, None if options.report is None else partial(_report_epoch, options.report))
     arrays = {
@@ -175,38 +167,13 @@ def fit(
         "user_factors": factors.user_factors,
         "item_factors": factors.item_factors,
     }
-    if earlier is not None:
-        best = earlier.epochs  # a later training that goes on from here begins alike
-    likes = given.likes if given else knowledge.calibration
+    likes = first.likes if first else knowledge.calibration
     fitted = FactorRecommender(knowledge, config, arrays, factors.mean, best, likes)
-    if given is None and validation is not None and (context is None or context.group.rank == 0):
+    if validation is not None and (context is None or context.group.rank == 0):
         known = np.flatnonzero((validation.users >= 0) & (validation.items >= 0))
         predicted = fitted._rating(validation.users[known], validation.items[known])
         fitted.likes = calibrate(predicted, validation.ratings[known] >= knowledge.like_threshold)
     return fitted
-
-
-def _start_from(earlier: FactorRecommender, knowledge: Knowledge, mean: float, scale: float) -> "Start":
-    """Where an earlier training ended, in the codes of `knowledge` and standardised as its ratings are."""
-    from recsys.models.matrix_factorization.factors import Start
-
-    users, items = (
-        of(ids)
-        for of, ids in (
-            (knowledge.user_codes, earlier.knowledge.user_ids),
-            (knowledge.item_codes, earlier.knowledge.item_ids),
-        )
-    )
-    arrays, known = earlier.arrays, (users >= 0, items >= 0)
-    return Start(
-        users[known[0]],
-        ((arrays["user_bias"] + earlier.mean - mean) / scale)[known[0]].astype(np.float32),
-        (arrays["user_factors"] / np.float32(scale))[known[0]],
-        items[known[1]],
-        (arrays["item_bias"] / scale)[known[1]].astype(np.float32),
-        arrays["item_factors"][known[1]],
-        math.ceil(earlier.epochs / 2),
-    )
 
 
 def _engine(config: Config, context: "Context | None") -> "FitFactors":

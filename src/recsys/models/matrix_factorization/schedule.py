@@ -28,11 +28,10 @@ class TrainingSchedule:
     Args:
         config: its epochs, patience and learning rate.
         scale: standard deviation of the ratings, by which RMSE is brought back to their unit.
-        done: epochs of an earlier training that this one goes on from: the learning rate goes on too.
     """
 
-    def __init__(self, config: Config, scale: float, done: int = 0) -> None:
-        self.config, self.scale, self._done = config, scale, done
+    def __init__(self, config: Config, scale: float) -> None:
+        self.config, self.scale = config, scale
         self.history: list[Epoch] = []
         self.best_epoch = 0  # its number; 0 before the first
         self._lowest = math.inf
@@ -45,7 +44,7 @@ class TrainingSchedule:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next epoch."""
-        return self.config.learning_rate / (1 + DECAY * (self._done + len(self.history)))
+        return self.config.learning_rate / (1 + DECAY * len(self.history))
 
     @property
     def is_finished(self) -> bool:

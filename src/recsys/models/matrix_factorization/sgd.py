@@ -108,15 +108,6 @@ class BatchEngine:
             source = RowsInMemory(rows, sizes, config.batch_size, problem.seed)
         generator = torch.Generator().manual_seed(problem.seed)
         self.network = Network(*sizes, config.embedding_size, device).initialize(generator)
-        if start := problem.start:
-            net = self.network
-            for table, codes, values in (
-                (net.users, start.users, start.user_factors),
-                (net.items, start.items, start.item_factors),
-                (net.user_bias, start.users, start.user_bias[:, None]),
-                (net.item_bias, start.items, start.item_bias[:, None]),
-            ):
-                table.weight[torch.from_numpy(codes).long().to(device)] = torch.from_numpy(values).to(device)
         self.descent = GradientDescent(self.network, source, config)
         self.run_epoch = self.descent.run_epoch
         self.kept = [parameter.clone() for parameter in self.network.parameters()]

@@ -16,7 +16,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.loader import BlockLoader
 from recsys.metrics import auc_by_ranks
 from recsys.models.matrix_factorization.config import Config
-from recsys.models.matrix_factorization.factors import Factors, Float32Array, Start
+from recsys.models.matrix_factorization.factors import Factors, Float32Array
 from recsys.models.matrix_factorization.schedule import Epoch, TrainingSchedule
 
 
@@ -31,7 +31,6 @@ class Problem:
         seed: of the starting factors and of the order of the rows.
         validation: rows to choose the epoch by; -1 stands for an unknown user or item.
         like_threshold: if given, every epoch is also measured by the AUC of ratings of at least this.
-        start: where an earlier training ended; None: from noise.
 
     Raises:
         ValueError: there are no ratings to train on or to validate on.
@@ -43,7 +42,6 @@ class Problem:
     seed: int
     validation: Interactions | None = None
     like_threshold: float | None = None
-    start: Start | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rows, BlockLoader):
@@ -99,7 +97,7 @@ def run(
     liked = None
     if validation is not None and problem.like_threshold is not None:
         liked = validation.ratings >= problem.like_threshold
-    schedule = TrainingSchedule(problem.config, scale, problem.start.epochs if problem.start else 0)
+    schedule = TrainingSchedule(problem.config, scale)
     while not schedule.is_finished:
         started = time.perf_counter()
         train_mse = engine.run_epoch(schedule.learning_rate, schedule.next_epoch)
