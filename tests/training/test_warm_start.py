@@ -15,7 +15,6 @@ from tests.support.pipeline import grid
 SETTINGS = {
     "bayesian_mf": {"embedding_size": 2, "samples": 8, "time": "false"},
     "matrix_factorization": {"embedding_size": 2, "epochs": 30},
-    "random_forest": {"n_estimators": 20},
 }
 
 
