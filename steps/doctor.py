@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from recsys.diagnostics import checks
 from recsys.diagnostics.checks import Finding
 from recsys.errors import InputError
-from recsys.tracking.request_limits import request_limits
 from steps import PROJECT
 from steps.support.entrypoint import data_folder, run_step, tracking_uri
 from steps.support.parameters import DoctorParameters
@@ -36,8 +35,7 @@ def doctor(parameters: DoctorParameters) -> None:
     for name, check in _checks(folder, uri):
         started = time.monotonic()
         try:
-            with request_limits(1, _CONNECT_SECONDS):
-                found = check()
+            found = check()
         except Exception as error:  # a check that fails is a finding, whatever it raises
             text = " ".join(f"{type(error).__name__}: {_masked(str(error), uri)}".split())
             found = Finding(text[:300], _remedy(text))
@@ -62,7 +60,10 @@ Check = tuple[str, Callable[[], Finding]]
 def _checks(folder: Path, uri: str) -> Iterator[Check]:
     yield "python", lambda: checks.check_python(sys.version_info[:2], PROJECT / "requirements.txt")
     yield "torch", _torch
-    yield from _server_checks(uri)
+    from recsys.tracking.request_limits import request_limits  # imports MLflow
+
+    with request_limits(1, _CONNECT_SECONDS):
+        yield from _server_checks(uri)
     yield "studies", lambda: _studies(folder)
     folders = {"data": data_folder(), "temporary files": Path(tempfile.gettempdir()), "this folder": folder}
     yield "disk", lambda: checks.check_disk(folders)

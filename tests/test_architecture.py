@@ -47,7 +47,7 @@ ROOMS = {
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],
-    "numba": ["src/recsys/models/matrix_factorization/compiled.py"],
+    "numba": ["src/recsys/runtime/compilation.py"],
     "torch.distributed": [
         "src/recsys/distributed",
         "src/recsys/training/launch",
@@ -74,7 +74,7 @@ ROOMS = {
     "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py", "src/recsys/serving/record.py"],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
-    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
+    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/runtime/compilation.py"],
 }
 # Programs of their own that stand in the library.
 PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
