@@ -25,7 +25,7 @@ _MODEL, _CHAMPION, _OUTCOME, _DUE = "retrain.model", "retrain.champion", "retrai
 
 
 def retrain(parameters: RetrainParameters) -> str:
-    """Look once, or again and again; what came of the last look: promoted, kept, not due, dry run or busy."""
+    """Look once, or again and again; what came of the last look: promoted, on trial, kept, not due, dry run or busy."""
     return repeat(lambda: _look(parameters), parameters.every, lives_on=True)
 
 
@@ -73,6 +73,8 @@ def _retrain(parameters: RetrainParameters, standing: Standing, run: "Run", leas
         print(f"{'yes' if reason.holds else 'no':<4}{reason.name}: {reason.sentence}")
     due = [reason for reason in reasons if reason.holds]
     run.set_tags({_DUE: ", ".join(reason.name for reason in due) or "none"})
+    if standing.on_trial is not None and parameters.trial is not None:
+        return "not due", f"version {standing.on_trial} is on trial: nothing is retrained until that has ended"
     if not due:
         return "not due", f"version {champion.number} stays as it is: no reason to retrain it"
     if parameters.dry_run:
@@ -89,6 +91,8 @@ def _retrain(parameters: RetrainParameters, standing: Standing, run: "Run", leas
     asked = {"dataset": dataset.digest, "version": version.number, "dry_run": False}
     decision = promote(PromoteParameters(**given | asked), dataset)
     run.set_tags(gathered.origin.tags())  # from here on what was tried is not new any more
+    if decision.winner == version.number and parameters.trial is not None:
+        return "on trial", f"version {version.number}, trained because of {_named(due)}: {decision.reason}"
     if decision.winner == version.number:
         return "promoted", f"version {version.number}, trained because of {_named(due)}: {decision.reason}"
     return "kept", f"version {version.number}, trained because of {_named(due)}, is not better: {decision.reason}"

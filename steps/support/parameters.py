@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from recsys.data.preparation import Preparation
+from recsys.experiments.plan import Plan, Share
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
@@ -172,7 +173,15 @@ class _Promoting(_Registering, Policy):
     pass
 
 
-class PromoteParameters(_Promoting):
+class _Trying(_Promoting, Plan):
+    trial: Share = Field(
+        None,
+        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
+        "shadow: nobody sees it, it answers beside; none: no trial",
+    )
+
+
+class PromoteParameters(_Trying):
     """Of `promote`."""
 
     dataset: str = Field(
@@ -233,6 +242,10 @@ class ServeParameters(_Registering, Limits):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     workers: int = Field(2, ge=1, le=256, description="processes that answer")
     poll: float = Field(5.0, gt=0, description="seconds between two looks at who is champion")
+    judge: OptionalSeconds = Field(
+        "10s",  # type: ignore[assignment]
+        description="how often a trial is judged, such as 10s; none: by the entry point judge alone",
+    )
     keys: str = Field(
         "",
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
@@ -303,8 +316,30 @@ class MonitorParameters(_Registering):
     export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
 
 
-class RetrainParameters(_Promoting, Retraining):
+class RetrainParameters(_Trying, Retraining):
     """Of `retrain`."""
+
+
+class TrialParameters(_Registering):
+    """Of `trial`."""
+
+    action: Literal["status", "stop", "extend"] = Field("status", description="say how it stands, stop or extend it")
+    users: OptionalInt = Field(None, ge=1, description="extend: users with a reward after which it ends undecided")
+    days: OptionalFloat = Field(None, gt=0, description="extend: days after which it ends undecided")
+    store: str = _STORE
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.action == "extend" and self.users is None and self.days is None:
+            raise ValueError("parameter 'action': extend needs -P users=… or -P days=…")
+        return self
+
+
+class JudgeParameters(_Registering):
+    """Of `judge`."""
+
+    store: str = _STORE
+    every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 1m; none: once")
 
 
 class ForgetParameters(_Registering):
@@ -333,6 +368,8 @@ StepName = Literal[
     "export",
     "monitor",
     "retrain",
+    "trial",
+    "judge",
     "forget",
     "main",
     "doctor",
@@ -352,6 +389,8 @@ STEPS: dict[StepName, type[Settings]] = {
     "export": ExportParameters,
     "monitor": MonitorParameters,
     "retrain": RetrainParameters,
+    "trial": TrialParameters,
+    "judge": JudgeParameters,
     "forget": ForgetParameters,
     "doctor": DoctorParameters,
 }

@@ -55,6 +55,7 @@ class Standing:
     situation: Situation
     notes: tuple[str, ...]
     recommender: "Callable[[], Recommender]"
+    on_trial: int | None  # the version that is
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,7 @@ def find_standing(parameters: RetrainParameters) -> Standing:
         situation,
         (*notes, *more),
         cache(lambda: integrity.load_version(champion)),
+        registry.trial.version if registry.trial else None,
     )
 
 

@@ -46,6 +46,11 @@ def monitor(service: Service, request: Request) -> Reply:
     return Reply(dump(service.monitored.content()))
 
 
+def trial(service: Service, request: Request) -> Reply:
+    """GET /api/trial: the trial that runs, or the last one, as the judge saw it; empty where there was none."""
+    return Reply(dump(service.judged.content()))
+
+
 def docs(service: Service, request: Request) -> Reply:
     """GET /docs: what there is, from openapi.json."""
     return Reply(_file("docs.html"), _HTML, headers=_POLICY)

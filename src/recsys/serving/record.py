@@ -33,12 +33,18 @@ TABLE = """
 create table if not exists served (
     id integer primary key, request text not null unique, moment real not null, user text not null,
     version text not null, arm text not null, policy text not null, first integer not null, items text not null,
-    likes blob not null, propensities blob
+    likes blob not null,
+    trial text, seconds real, failed integer, beside text, -- null where nothing was on trial
+    propensities blob -- null where the server does not explore
 );
 create index if not exists served_at on served (moment);
 """
-_ADD = """insert into served (request, moment, user, version, arm, policy, first, items, likes, propensities)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
+# Those that a table of an earlier release has not.
+_ADDED = {"trial": "text", "seconds": "real", "failed": "integer", "beside": "text", "propensities": "blob"}
+_OF_TRIAL = "create index if not exists served_on_trial on served (user) where trial is not null"
+_ADD = """insert into served
+(request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside, propensities)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
 
@@ -54,6 +60,10 @@ class Impression(NamedTuple):
     first: int  # how many items of the ranking stand before the first one
     items: Sequence[str]  # best first
     likes: Floats  # (n,) the probability of a like of each
+    trial: str | None = None  # the id of the trial that was under way
+    seconds: float | None = None  # to make the list
+    failed: bool | None = None  # the arm's version raised; the champion's list was answered, or none
+    beside: str | None = None  # in shadow mode, what the challenger would have answered, as JSON
     propensities: Floats | None = None  # (n,) the probability of being in that list, where the server explores
 
 
@@ -124,9 +134,7 @@ class Recorder:
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         with Locked(self._lock_file):
             connection.execute("pragma journal_mode = wal")
-            connection.executescript(TABLE)
-            if "propensities" not in {row[1] for row in connection.execute("pragma table_info(served)")}:
-                connection.execute("alter table served add column propensities blob")  # made by an earlier release
+            make_table(connection)
         connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
         return connection
 
@@ -134,7 +142,8 @@ class Recorder:
         """Commit the oldest that wait; they are let go only then."""
         batch = list(islice(self._waiting, _MOST_ROWS))
         rows = [
-            (*one[:7], dump(list(one.items)).decode(), _bytes(one.likes), _bytes(one.propensities)) for one in batch
+            (*one[:7], dump(list(one.items)).decode(), _bytes(one.likes), *one[9:13], _bytes(one.propensities))
+            for one in batch
         ]
         with Locked(self._lock_file):
             _commit(connection, _ADD, rows)
@@ -154,6 +163,16 @@ class Recorder:
 
 def _bytes(numbers: Floats | None) -> bytes | None:
     return None if numbers is None else np.asarray(numbers, "<f4").tobytes()
+
+
+def make_table(connection: sqlite3.Connection) -> None:
+    """The table and its indexes, in a file of an earlier release too."""
+    connection.executescript(TABLE)
+    there = {row[1] for row in connection.execute("pragma table_info(served)")}
+    for name, kind in _ADDED.items():
+        if name not in there:
+            connection.execute(f"alter table served add column {name} {kind}")
+    connection.execute(_OF_TRIAL)
 
 
 def _commit(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:

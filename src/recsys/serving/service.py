@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import InputError
+from recsys.experiments.assignment import CHAMPION, arm_of
 from recsys.serving.engine import Engine, History
 from recsys.serving.feedback import FeedbackStore
 from recsys.serving.form import open_form
@@ -18,11 +19,12 @@ from recsys.serving.metrics import Metrics
 from recsys.serving.monitored import Monitored
 from recsys.serving.record import Recorder
 from recsys.serving.settings import ServingSettings
+from recsys.serving.trial_page import JUDGED
 
 POINTER = "current.json"
 FEEDBACK = "feedback.db"
 CALL = "registry-changed"  # touched by a worker that the registry has called
-ARM = "champion"
+ARM = CHAMPION
 _log = logging.getLogger("recsys.serving")
 
 
@@ -35,6 +37,19 @@ class Served:
     family: str
     since: float
     about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class OnTrial:
+    """A challenger, and who is shown it; without `served` where it could not be opened here."""
+
+    id: str
+    share: float | None  # None: nobody, it answers beside
+    served: Served | None
+
+    def arm_of(self, user: str) -> str:
+        """The arm of a user: the same in every process of every server."""
+        return CHAMPION if self.share is None else arm_of(user, self.id, self.share)
 
 
 def load(folder: Path) -> Served:
@@ -55,8 +70,10 @@ class Service:
         self.store = FeedbackStore(self.folder / FEEDBACK, settings.max_waiting)
         self.metrics = Metrics()
         self.monitored = Monitored(self.folder)
+        self.judged = Monitored(self.folder, JUDGED)
         self.recorder = self._recorder() if settings.record else None
         self.served: Served | None = None
+        self.trial: OnTrial | None = None
         self.pointer: dict[str, Any] = {}
         self.problem = ""
         self.lag = 0.0
@@ -93,6 +110,10 @@ class Service:
         self._read = changed
         self.pointer = pointer
         self.metrics.registry_up.set(not pointer.get("registry_problem"))
+        self._follow_champion(pointer)
+        self.trial = self._follow_trial(pointer.get("trial"))
+
+    def _follow_champion(self, pointer: dict[str, Any]) -> None:
         if not pointer.get("form"):
             return
         folder = self.folder / pointer["form"]
@@ -108,6 +129,20 @@ class Service:
         self.served = Served(found.engine, found.version, found.family, found.since, about)
         self.problem = ""
         self.metrics.serve(found.version, found.family, before)
+
+    def _follow_trial(self, said: dict[str, Any] | None) -> OnTrial | None:
+        """The trial that the pointer names, whose challenger is opened once."""
+        if not said or self.recorder is None or said.get("suspended"):
+            return None  # a trial without a record is one that nobody can judge
+        if self.trial is not None and self.trial.id == said["id"] and self.trial.served is not None:
+            return self.trial
+        served: Served | None = None
+        if said.get("form"):
+            try:
+                served = load(self.folder / said["form"])
+            except (InputError, OSError) as error:
+                self.problem = str(error)
+        return OnTrial(str(said["id"]), said["share"], served)
 
     def history(self, engine: Engine, user: str) -> tuple[int, History]:
         """A user's code and history, with all feedback that is on the disk."""
