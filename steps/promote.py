@@ -86,7 +86,7 @@ def _put_on_trial(
         outcome = "promoted" if decision.changes else "none" if decision.winner is None else "kept"
         record.finish(decision, outcome, dataset)
         return decision
-    reason = f"{decision.reason}; it is on trial {trial.mode}, and version {trial.champion} stays in Production"
+    reason = f"{decision.reason}; first it is on trial {trial.mode}, and version {trial.champion} stays in Production"
     decision = replace(decision, reason=reason)
     trial_record.note_start(record, trial)
     record.finish(decision, trial_record.STARTED, dataset)

@@ -96,7 +96,7 @@ def test_the_evidence_of_an_event_has_mean_one_under_the_null():
 
 
 def test_a_ratio_allows_as_much_more():
-    strict, loose = (events.log_evidence(100, 60, 0.3, ratio) for ratio in (1.0, 1.5))
+    strict, loose = (events.log_evidence(100, 80, 0.3, ratio) for ratio in (1.0, 1.5))
     assert strict > 3 > 0 > loose
 
 
