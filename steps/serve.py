@@ -51,7 +51,8 @@ def serve(parameters: ServeParameters) -> None:
     stop = threading.Event()
     registry = _Registry(parameters)
     follower = Follower(folder, registry.find, registry.make, registry.find_trial)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    path = [str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     supervisor = Supervisor(listening, settings, parameters.workers, environment)
     port = listening.getsockname()[1]
     print(f"serving {parameters.model_name} on http://{parameters.host}:{port} by {parameters.workers} workers")
