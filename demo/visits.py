@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VISIT = 10  # ratings
-LIST = 10  # items
+LIST = 3  # items
 
 
 @dataclass(frozen=True)
