@@ -7,7 +7,7 @@ PORT ?= 5000
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
+.PHONY: help env run demo test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -22,6 +22,9 @@ $(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recs
 
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
 	mlflow run . --env-manager local
+
+demo: env  ## the whole cycle in two minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
+	@python -m demo $(if $(SPEED),--speed=$(SPEED))
 
 test: env  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
