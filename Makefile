@@ -21,7 +21,7 @@ $(READY): requirements.txt requirements-dev.txt server/requirements.txt src/recs
 	touch $(READY)
 
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
-	mlflow run . --env-manager local
+	@python -m steps.main
 
 demo: env  ## the whole cycle in two minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
 	@python -m demo $(if $(SPEED),--speed=$(SPEED))

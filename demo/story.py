@@ -78,7 +78,7 @@ class Story:
                 version = train(parameters, family_module(family).Config(**settings))
             assert version.number == number, f"version {number} was expected, it is {version.number}"
             self.facts["datasets"][number] = version.tags["data_version"]
-            self._say(f"version {number} is trained: {family}, {version.tags['validation_auc']} AUC on validation rows")
+            self._say(f"version {number} is trained: {family}")
             if number == CHAMPION:
                 with self._quietly():
                     promote(PromoteParameters(**self._common(), **_ANY, version=number))

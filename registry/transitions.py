@@ -7,7 +7,6 @@ after that, so at rest the registry is as the policy decides (docs/decisions/000
 The alias is the truth: it is one row, is set first and never removed. Stages and tags follow it.
 """
 
-import json
 import random
 import time
 import warnings
@@ -21,12 +20,22 @@ from recsys.errors import InputError
 from recsys.tracking.retry import retry_mlflow
 from registry.policy import PRODUCTION, Decision
 from registry.trial_state import CHALLENGER, TRIAL, Trial, find_promoted, find_running
-from registry.versions import MODEL_DESCRIPTION, ROLLED_BACK, Version, describe, find_model, list_versions
+from registry.versions import (
+    IN_PRODUCTION,
+    MODEL_DESCRIPTION,
+    REPLACED_BY,
+    ROLLED_BACK,
+    STANDING,
+    RolledBack,
+    Version,
+    find_model,
+    find_or_raise_version,
+    list_versions,
+    with_standing,
+)
 
 CHAMPION = "champion"
 REPLACED = "replaced"  # on a champion: the version it took over from
-STANDING = "standing"  # one sentence for people: in Production and why, or replaced by whom
-_IN_PRODUCTION = "in Production since "
 _ROUNDS = 20
 
 
@@ -62,7 +71,7 @@ class State:
             if version is None or ROLLED_BACK not in version.tags:
                 return current if version else None
             passed.add(current)
-            current = json.loads(version.tags[ROLLED_BACK])["to"]  # the rollback died before it moved the alias
+            current = RolledBack.of(version.tags[ROLLED_BACK]).to  # the rollback died before it moved the alias
         return None
 
     @property
@@ -78,7 +87,7 @@ class State:
         """Whether alias, stages and tags all say that this version is the champion."""
         if champion is None:
             return True  # there is nothing to hold on to
-        claims = [v.number for v in self.versions if v.tags.get(STANDING, "").startswith(_IN_PRODUCTION)]
+        claims = [v.number for v in self.versions if v.tags.get(STANDING, "").startswith(IN_PRODUCTION)]
         barred = ROLLED_BACK in self._tags(champion)
         return self.alias == champion and self.production == [champion] and claims == [champion] and not barred
 
@@ -157,7 +166,7 @@ def roll_back(name: str, number: int | None, by: str, check: Callable[[Version, 
     decision = describe_rollback(state, target, by)
     set_tag(target, ROLLED_BACK, None)
     # From here on everybody takes the target for the champion, so that a rollback that dies now is carried through.
-    set_tag(champion, ROLLED_BACK, json.dumps({"to": target.number, "by": by, "at": now()}))
+    set_tag(champion, ROLLED_BACK, str(RolledBack(target.number, by, now())))
     settled, _ = settle(name, lambda now: replace(decision, winner=now.champion), by)
     if settled.winner == target.number:
         return decision
@@ -222,18 +231,19 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
             set_stage(other, "Archived")
     today = now()[:10]
     for other in others:
-        if other.tags.get(STANDING, "").startswith(_IN_PRODUCTION):
-            say(other, f"replaced by version {version.number} on {today}")
-    if not version.tags.get(STANDING, "").startswith(_IN_PRODUCTION):
-        say(version, f"{_IN_PRODUCTION}{today}, put there by {by}: {reason}")
+        if other.tags.get(STANDING, "").startswith(IN_PRODUCTION):
+            say(other, f"{REPLACED_BY}{version.number} on {today}")
+    if not version.tags.get(STANDING, "").startswith(IN_PRODUCTION):
+        say(version, f"{IN_PRODUCTION}{today}", f", put there by {by}: {reason}")
         note = f"{MODEL_DESCRIPTION}\n\nIn Production since {today}: {reason}."
         retry_mlflow(client.update_registered_model)(version.name, note)
 
 
-def say(version: Version, standing: str) -> None:
-    """What a version is, in its description and in a tag that can be filtered by; the tag last, as it ends the work."""
-    tags = {**version.tags, STANDING: standing}
-    retry_mlflow(MlflowClient().update_model_version)(version.name, str(version.number), describe(tags))
+def say(version: Version, standing: str, why: str = "") -> None:
+    """What a version is: with the reason in its description, short in a tag; the tag last, as it ends the work."""
+    found = retry_mlflow(find_or_raise_version)(version.name, version.number)  # measured anew meanwhile, perhaps
+    told = with_standing(found.description, standing + why)
+    retry_mlflow(MlflowClient().update_model_version)(version.name, str(version.number), told)
     set_tag(version, STANDING, standing)
 
 

@@ -20,11 +20,10 @@ from recsys.tracking.retry import retry_mlflow
 from registry.policy import Decision
 from registry.transitions import REPLACED, State, now, read_state, roll_back, say, set_stage, set_tag, settle
 from registry.trial_state import CHALLENGER, EXTENDED, FAILED, TRIAL, Trial, pack_trial, read_trial
-from registry.versions import Version
+from registry.versions import ON_TRIAL, STANDING, TRIAL_ENDED, Version
 
 STAGING, ARCHIVED = "Staging", "Archived"
 _ROUNDS = 20
-_ON_TRIAL = "on trial since "
 _SAID = {
     "promoted": "promoted",
     "rolled_back": "rolled back",
@@ -161,7 +160,7 @@ def past_trials(state: State) -> list[Trial]:
 
 
 def _is_announced(version: Version) -> bool:
-    return version.tags.get("standing", "").startswith(_ON_TRIAL)
+    return version.tags.get(STANDING, "").startswith(ON_TRIAL)
 
 
 def _leftovers(state: State) -> list[Version]:
@@ -186,7 +185,7 @@ def _announce(state: State) -> None:
         retry_mlflow(MlflowClient().set_registered_model_alias)(state.name, CHALLENGER, str(version.number))
     set_stage(version, STAGING)
     if not _is_announced(version):
-        say(version, f"{_ON_TRIAL}{running.started[:10]} {running.mode}, put there by {running.by}")
+        say(version, f"{ON_TRIAL}{running.started[:10]}", f" {running.mode}, put there by {running.by}")
 
 
 def _close(state: State, version: Version, by: str) -> None:
@@ -200,7 +199,7 @@ def _close(state: State, version: Version, by: str) -> None:
         set_stage(version, ARCHIVED)
     if found is not None and _is_announced(version):
         said = f"{_SAID.get(found.outcome, found.outcome)}: {found.why}" if found.why else _SAID[found.outcome]
-        say(version, f"its trial ended on {found.ended[:10]}: {said}")
+        say(version, f"{TRIAL_ENDED}{found.ended[:10]}", f": {said}")
 
 
 def _is_stale(state: State) -> bool:

@@ -33,7 +33,11 @@ _LATE = 366 * 86_400.0  # after the window; feedback that comes later is not loo
 
 
 def monitor(parameters: MonitorParameters) -> "Report":
-    """Judge once, or again and again; the last report."""
+    """Judge once, or again and again; the last report.
+
+    What fails at the first look ends it. Later, a registry that is down or a disk that is full is told, and looked at
+    again: `recsys_monitor_timestamp_seconds` stands still meanwhile, which is an alarm of its own.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently would report its use to its makers
     return repeat(_Watching(parameters).look, parameters.every)
 
@@ -169,7 +173,7 @@ def _about(version: "Version", decisions: list[dict[str, str]]) -> dict[str, Any
         "family": version.family,
         "created": version.created,
         "champion_since": moment(moved[-1], "at") if moved else None,
-        "standing": version.tags.get("standing"),
+        "standing": version.standing,
         "decisions": outcomes,
         "last_decision": decisions[-1]["decision"] if decisions else None,
     }

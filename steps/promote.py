@@ -129,7 +129,6 @@ class _Chooser:
         return decision
 
     def _candidate(self, version: "Version", state: "State") -> "Candidate":
-        from registry.list_replicates import list_replicates_on
         from registry.policy import Candidate
 
         family = version.family or "unknown"
@@ -152,7 +151,7 @@ class _Chooser:
             except InputError as error:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
-        lists = list_replicates_on(version, digest)
+        lists = version.list_replicates_on(digest)
         return Candidate(
             version.number,
             family,

@@ -26,7 +26,7 @@ _MODEL, _CHAMPION, _OUTCOME, _DUE = "retrain.model", "retrain.champion", "retrai
 
 def retrain(parameters: RetrainParameters) -> str:
     """Look once, or again and again; what came of the last look: promoted, on trial, kept, not due, dry run or busy."""
-    return repeat(lambda: _look(parameters), parameters.every, lives_on=True)
+    return repeat(lambda: _look(parameters), parameters.every)
 
 
 def _look(parameters: RetrainParameters) -> str:
@@ -112,22 +112,33 @@ def _train(parameters: RetrainParameters, standing: Standing, dataset: "Dataset"
         "model_name": parameters.model_name,
         "memory": parameters.memory,
         "on_change": parameters.on_change,
+        "experiment": parameters.experiment,
         "family": family,
     }
-    tags = {**origin.tags(), "retrained_from": str(champion.number)}
+    # The name of the ratings stays: by it a server finds titles.
+    mark = {"retrained_from": str(champion.number), "ratings": origin.name}
     if parameters.tune:
+        from recsys.tracking import runs
         from registry import versions
 
         kept = {name: value for name, value in given.items() if name in TuneParameters.model_fields}
         version = tune(TuneParameters(**kept, trials=parameters.trials, timeout=parameters.timeout))
         assert version is not None  # it registers
-        for key, value in tags.items():
+        runs.add_tags(version.run_id, origin.tags())
+        for key, value in mark.items():
             versions.tag(version, key, value)
         return version
     recommender = standing.recommender()
     earlier = _whom_to_go_on_from(parameters, standing, dataset, recommender)
     warm_start = champion.number if earlier else "none"
-    return train(TrainParameters(**given, warm_start=warm_start), recommender.config, dataset, tags, earlier=earlier)
+    return train(
+        TrainParameters(**given, warm_start=warm_start),
+        recommender.config,
+        dataset,
+        origin.tags(),
+        mark,
+        earlier=earlier,
+    )
 
 
 def _whom_to_go_on_from(

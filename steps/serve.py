@@ -15,8 +15,8 @@ from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
 from steps import PROJECT
+from steps.support import feedback_database
 from steps.support.entrypoint import data_folder, given_path, run_step
-from steps.support.feedback_database import feedback_database
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def serve(parameters: ServeParameters) -> None:
         feedback_keys=feedback,
         webhook_secret=os.environ.get(_SECRET, ""),
     )
-    url = feedback_database(parameters.database)
+    url = feedback_database.find_url(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
@@ -90,12 +90,14 @@ def _share(path: Path, url: str, stop: threading.Event) -> None:
 def _judge(
     parameters: ServeParameters, folder: Path, follower: Follower, registry: "_Registry", stop: threading.Event
 ) -> None:
+    from recsys.tracking import experiments
     from steps.support.trial_judge import Judge, watch
 
     assert parameters.judge is not None
     while not registry.connected:  # what has never answered has no trial that is known here
         if stop.wait(_TICK):
             return
+    experiments.enter(parameters.model_name, given=False)
     judge = Judge(parameters.model_name, folder, parameters, follower)
     watch(judge, parameters.judge, stop.wait, lambda sentence: print(sentence, flush=True))
 
@@ -146,7 +148,7 @@ class _Registry:
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
-        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
+        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.standing}
         recommender = integrity.load_version(version)
         probe.check(version, recommender)
         form = make_form(

@@ -1,7 +1,7 @@
 """Train: a dataset and a family in, a registered version out."""
 
-import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.data.dataset import Dataset
@@ -29,6 +29,7 @@ def train(
     config: Settings | None = None,
     dataset: Dataset | None = None,
     tags: dict[str, str] | None = None,
+    mark: dict[str, str] | None = None,
     once: "Callable[[Callable[[], Version]], Version] | None" = None,
     earlier: "Recommender | None" = None,
 ) -> "Version":
@@ -37,7 +38,8 @@ def train(
     Args:
         config: the family's settings; its defaults where None.
         dataset: where the caller has it already, else it is found or prepared.
-        tags: further tags of the run and the version.
+        tags: further tags of the run.
+        mark: further tags of the version.
         once: given what registers the version, calls it, or answers with a version that is to stand instead.
         earlier: the recommender of the version that `warm_start` names, where the caller has it already.
     """
@@ -54,10 +56,10 @@ def train(
         run.log_dataset(dataset, "training")
         check_feedback(family, dataset)
         if not parameters.together:
-            return _train_and_register(parameters, config, dataset, tags, once, run, earlier=earlier)
+            return _train_and_register(parameters, config, dataset, mark, once, run, earlier=earlier)
         try:
             with fitting_together(parameters, config, dataset, run) as (recording, fit_all):
-                return _train_and_register(parameters, config, dataset, tags, once, recording, fit_all)
+                return _train_and_register(parameters, config, dataset, mark, once, recording, fit_all)
         except JoinedError as error:
             run.set_tags({"joined_run": error.run_id})
             joined = error
@@ -68,7 +70,7 @@ def _train_and_register(
     parameters: TrainParameters,
     config: Settings,
     dataset: Dataset,
-    tags: dict[str, str] | None,
+    mark: dict[str, str] | None,
     once: "Callable[[Callable[[], Version]], Version] | None",
     run: "Run",
     fit_all: "FitAll | None" = None,
@@ -77,15 +79,15 @@ def _train_and_register(
     from recsys.evaluation import evaluator, plots
     from recsys.evaluation.forward import evaluate_forward
     from recsys.training import out_of_core, trainer
-    from registry import integrity, versions
-    from registry.forward import describe_forward, forward_tags
+    from registry import documents, integrity, versions
+    from registry.forward import DOCUMENT, describe_forward, pack_forward
 
     family = parameters.family
     gigabytes = gigabytes_of(parameters.memory)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if parameters.warm_start != "none":
         dataset, earlier, number = _going_on(parameters, dataset, earlier, streamed=streamed)
-        tags = {**(tags or {}), "warm_start": str(number)}
+        mark = {**(mark or {}), "warm_start": str(number)}
     if streamed:
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
     with stage(f"train {family}") as under_way:
@@ -115,12 +117,16 @@ def _train_and_register(
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
     logged = validation | (forward.metrics if forward else {}) | {"training_rows": len(done.final.knowledge.seen)}
     run.log_model_metrics(logged, model_id, dataset)
-    tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
-    tags |= forward_tags(forward) if forward else {}
+    if forward:
+        documents.keep(run.run_id, DOCUMENT, pack_forward(forward))
+    told = versions.describe(
+        family, made_by() | _about(dataset), measured.metrics, forward.metrics if forward else None
+    )
+    tags = _version_tags(family, dataset) | (mark or {})
     tags |= integrity.seal(model_id, provenance.predicate(parameters, config, dataset, run.run_id))
 
     def register() -> "Version":
-        return versions.register(run.run_id, model_id, parameters.model_name, tags)
+        return versions.register(run.run_id, model_id, parameters.model_name, tags, told)
 
     version = once(register) if once else register()
     run.set_tags({"version": str(version.number)})
@@ -217,17 +223,16 @@ def _log_importances(run: "Run", recommender: "Recommender") -> None:
         run.log_figures({"feature_importances.png": plots.importances(values)})
 
 
-def _version_tags(family: str, dataset: Dataset, validation: dict[str, float]) -> dict[str, str]:
-    tags = {
-        "family": family,
-        "data_version": dataset.digest,
-        "test_digest": dataset.test_digest,
-        "split": dataset.preparation.split,
-        "ratings": dataset.preparation.ratings,
-        "feedback": "implicit" if dataset.implicit else "explicit",
-        "validation": json.dumps(validation),
-    }
-    return tags | ({"validation_auc": f"{validation['auc']:.4f}"} if "auc" in validation else {})
+def _about(dataset: Dataset) -> dict[str, str]:
+    made = dataset.preparation
+    return {"ratings": made.ratings, "data_version": dataset.digest, "split": made.split}
+
+
+def _version_tags(family: str, dataset: Dataset) -> dict[str, str]:
+    """What lists of versions are filtered by: few and short, so that a row stays a line."""
+    ratings = Path(dataset.preparation.ratings).name
+    tags = {"family": family, "ratings": ratings, "data_version": dataset.digest}
+    return tags | ({"feedback": "implicit"} if dataset.implicit else {})
 
 
 if __name__ == "__main__":

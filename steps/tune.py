@@ -231,7 +231,8 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
         if not parameters.registers:
             return outcome | {"version": None}
         # A worker that died after registering, before it could say so, is not to be followed by a second version.
-        mark = {"study": search.name, "study_run": parent, "search": str(search.number), "trial": str(best.number)}
+        trained = {"study": search.name, "study_run": parent, "search": str(search.number), "trial": str(best.number)}
+        mark = {"study": f"{search.name}, search {search.number}, trial {best.number} of run {parent[:8]}"}
         version = versions.find_tagged(parameters.model_name, mark)
         if version is None:
             kept = parameters.model_dump(include=set(TrainParameters.model_fields))
@@ -241,8 +242,8 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
                 with search.finishing():
                     return versions.find_tagged(parameters.model_name, mark) or register()
 
-            tags = mark | {studies.WORKER: search.worker}
-            version = train(TrainParameters(**kept), config, dataset, tags, once)
+            tags = trained | {studies.WORKER: search.worker}
+            version = train(TrainParameters(**kept), config, dataset, tags, mark, once)
         run.set_tags({"version": str(version.number)})
     return outcome | {"version": version.number}
 

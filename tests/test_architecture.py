@@ -22,7 +22,7 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 FLOORS = (
     ("recsys.arrays",),
     ("recsys.errors",),
-    ("recsys.settings", "recsys.metrics", "recsys.runtime"),
+    ("recsys.settings", "recsys.metrics", "recsys.runtime", "recsys.figures"),
     ("recsys.data", "recsys.distributed", "recsys.experiments"),
     ("recsys.models",),
     ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),

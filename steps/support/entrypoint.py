@@ -21,6 +21,7 @@ from recsys.runtime import interruption
 from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
 from steps import PROJECT
+from steps.support.parameter_groups import AUTO, DEFAULT_MODEL
 from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
@@ -46,6 +47,8 @@ def run_step(
     try:
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
         _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
+        if connected:
+            _enter_experiment(parameters)
         step(parameters) if config is None else step(parameters, config)
     except (InputError, RankError) as error:
         _fail(f"{name}: {error}")
@@ -213,6 +216,15 @@ def _connect(folder: Path, connected: bool) -> None:
     from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
 
     connection.connect(uri)
+
+
+def _enter_experiment(parameters: Any) -> None:
+    """The experiment given, else one that the caller has chosen for MLflow, else one named after the model."""
+    from recsys.tracking import experiments
+
+    given = getattr(parameters, "experiment", AUTO)
+    named = getattr(parameters, "model_name", DEFAULT_MODEL)
+    experiments.enter(named if given == AUTO else given, given=given != AUTO)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The team's database of feedback, as steps are told of it."""
+"""The team's database that keeps the feedback of several servers."""
 
 import os
 from urllib.parse import urlsplit
@@ -9,8 +9,8 @@ from recsys.tuning.database_url import has_password, masked
 VARIABLE = "RECSYS_FEEDBACK_DATABASE"
 
 
-def feedback_database(given: str) -> str:
-    """The URL, given or of the environment, empty where there is none; raises InputError."""
+def find_url(given: str) -> str:
+    """Its URL, of the parameter `database` or else the environment, empty where there is none; raises InputError."""
     url = given or os.environ.get(VARIABLE, "")
     where = "parameter 'database'" if given else VARIABLE
     if given and has_password(given):

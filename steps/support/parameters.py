@@ -13,19 +13,12 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.parameter_groups import AUTO, STORE, Recording, Registering, Step
 from steps.support.retraining_parameters import Retraining
+from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
-
-
-AUTO = "auto"
-
-
-def _check_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
-        raise ValueError("expected a name without / : \\ or quotes")
-    return name
 
 
 def _check_families(names: str) -> str:
@@ -35,16 +28,6 @@ def _check_families(names: str) -> str:
     if len(set(families)) < len(families) or not set(families) <= set(family_names()):
         raise ValueError(f"expected names out of {', '.join(family_names())}, each once, between commas")
     return ",".join(families)
-
-
-class _Step(Settings):
-    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
-
-
-class _Registering(_Step):
-    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        "recsys", description="registered model that versions belong to"
-    )
 
 
 OnChange = Literal["warn", "refuse", "ignore"]
@@ -60,11 +43,11 @@ class _Preparing(Preparation):
     )
 
 
-class PrepareParameters(_Step, _Preparing):
+class PrepareParameters(Recording, _Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Registering, _Preparing):
+class _Training(Recording, Registering, _Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -157,7 +140,7 @@ TuneParameters: type[Tuning] = _tuning()
 """Of `tune`."""
 
 
-class _Evaluating(_Registering):
+class _Evaluating(Recording, Registering):
     version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
 
 
@@ -169,7 +152,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Registering, Policy):
+class _Promoting(Recording, Registering, Policy):
     pass
 
 
@@ -197,19 +180,19 @@ class PromoteParameters(_Trying):
     require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
 
 
-class RollbackParameters(_Registering):
+class RollbackParameters(Recording, Registering):
     """Of `rollback`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
 
 
-class HistoryParameters(_Registering):
+class HistoryParameters(Registering):
     """Of `history`."""
 
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class VerifyParameters(_Registering):
+class VerifyParameters(Registering):
     """Of `verify`."""
 
     version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
@@ -232,10 +215,14 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
-_STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+_DATABASE = Field(
+    "",
+    description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
+    "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+)
 
 
-class ServeParameters(_Registering, Limits):
+class ServeParameters(Registering, Limits):
     """Of `serve`."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; any but this machine's needs keys")
@@ -251,12 +238,8 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    database: str = Field(
-        "",
-        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
-        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
-    )
-    store: str = _STORE
+    database: str = _DATABASE
+    store: str = STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
@@ -268,7 +251,7 @@ class ServeParameters(_Registering, Limits):
     )
 
 
-class RecommendParameters(_Registering):
+class RecommendParameters(Recording, Registering):
     """Of `recommend`."""
 
     version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
@@ -288,7 +271,20 @@ class RecommendParameters(_Registering):
     )
 
 
-class ExportParameters(_Registering):
+class ReportParameters(Recording, Registering):
+    """Of `report`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
+    run: str = Field("", description="run of main, or of promote, whose decision is reported; empty: the newest")
+    output: str = Field("report.html", min_length=1, description="file to write")
+    items: str = Field(
+        AUTO,
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
+
+
+class ExportParameters(Recording, Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
@@ -296,10 +292,10 @@ class ExportParameters(_Registering):
     lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
 
 
-class MonitorParameters(_Registering):
+class MonitorParameters(Recording, Registering):
     """Of `monitor`."""
 
-    store: str = _STORE
+    store: str = STORE
     window: Seconds = Field("1d", description="how long a time is judged, such as 1h, 1d or 7d")  # type: ignore[assignment]
     until: str = Field("now", min_length=1, description="end of that time: now, or as 2026-11-29T12:00")
     every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 10m; none: once")
@@ -320,37 +316,16 @@ class RetrainParameters(_Trying, Retraining):
     """Of `retrain`."""
 
 
-class TrialParameters(_Registering):
-    """Of `trial`."""
-
-    action: Literal["status", "stop", "extend"] = Field("status", description="say how it stands, stop or extend it")
-    users: OptionalInt = Field(None, ge=1, description="extend: users with a reward after which it ends undecided")
-    days: OptionalFloat = Field(None, gt=0, description="extend: days after which it ends undecided")
-    store: str = _STORE
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.action == "extend" and self.users is None and self.days is None:
-            raise ValueError("parameter 'action': extend needs -P users=… or -P days=…")
-        return self
-
-
-class JudgeParameters(_Registering):
-    """Of `judge`."""
-
-    store: str = _STORE
-    every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 1m; none: once")
-
-
-class ForgetParameters(_Registering):
+class ForgetParameters(Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
-    store: str = _STORE
+    database: str = _DATABASE
+    store: str = STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
 
-class DoctorParameters(_Step):
+class DoctorParameters(Step):
     """Of `doctor`."""
 
 
@@ -364,6 +339,7 @@ StepName = Literal[
     "history",
     "verify",
     "recommend",
+    "report",
     "serve",
     "export",
     "monitor",
@@ -385,6 +361,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "history": HistoryParameters,
     "verify": VerifyParameters,
     "recommend": RecommendParameters,
+    "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
     "monitor": MonitorParameters,

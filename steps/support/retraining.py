@@ -15,8 +15,8 @@ from recsys.errors import InputError
 from recsys.retraining.reasons import Situation
 from steps.monitor import HARM, UNTIL, find_looks, moment
 from steps.prepare import locate, prepared_folder
+from steps.support import feedback_database
 from steps.support.entrypoint import data_folder
-from steps.support.feedback_database import feedback_database
 from steps.support.parameters import RetrainParameters, TrainParameters
 
 if TYPE_CHECKING:
@@ -32,15 +32,20 @@ _CARRIED = ("refit", "lists", "forward", "processes", "sharding", "checkpoint_mi
 
 @dataclass(frozen=True)
 class Origin:
-    """What a retraining took: on its version, and on its run once it has ended."""
+    """What a retraining took."""
 
     preparation: dict[str, Any]  # of the ratings, as the first champion of the line took them
     digest: str  # of their bytes
     rows: int  # about how many they were
     until: float  # feedback received before is in it
 
+    @property
+    def name(self) -> str:
+        """What the ratings are called."""
+        return Path(str(self.preparation["ratings"])).name
+
     def tags(self) -> dict[str, str]:
-        """As a tag."""
+        """As a tag of a run: that of the training, and once it has ended that of the retraining."""
         return {_ORIGIN: json.dumps(self.__dict__)}
 
 
@@ -83,7 +88,7 @@ def find_standing(parameters: RetrainParameters) -> Standing:
             f"model {parameters.model_name!r} has no champion to retrain; run the entry points train and promote first"
         )
     made = integrity.read_parameters(champion)
-    origin = json.loads(champion.tags[_ORIGIN]) if _ORIGIN in champion.tags else None
+    origin = _origin_of(champion)
     before, notes = _dataset_of(champion)
     described = origin["preparation"] if origin else before.preparation.model_dump() if before else made
     if not described:
@@ -157,7 +162,7 @@ def _situation(
 
     now, notes = time.time(), list[str]()
     tried = _newest_try(parameters.model_name, champion)
-    last = tried or (json.loads(champion.tags[_ORIGIN]) if _ORIGIN in champion.tags else None)
+    last = tried or _origin_of(champion)
     source, located = locate(preparation, parameters.folder)
     seen = ratings.look_at(source)
     if last is not None:
@@ -185,6 +190,14 @@ def _situation(
     ), notes
 
 
+def _origin_of(champion: "Version") -> dict[str, Any] | None:
+    """What the retraining that made a champion took; None for one that was trained by hand."""
+    from recsys.tracking import runs
+
+    recorded = runs.tags_of(champion.run_id).get(_ORIGIN)
+    return json.loads(recorded) if recorded else None
+
+
 def _newest_try(model_name: str, champion: "Version") -> dict[str, Any] | None:
     """What the last retraining from a champion took that came to an end."""
     from recsys.tracking import runs
@@ -205,7 +218,7 @@ def _archive(parameters: RetrainParameters) -> "Archive | None":
     """The feedback of the team's database, or of the server of this folder; None where there is none."""
     from recsys.monitoring.archive import Archive
 
-    if url := feedback_database(parameters.database):
+    if url := feedback_database.find_url(parameters.database):
         return Archive.of_team(url)
     folder = Path(parameters.folder, parameters.store).absolute() / parameters.model_name
     try:

@@ -1,7 +1,5 @@
 """Races and deaths at every call, played out in one process; test_races.py has real ones."""
 
-import json
-
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
@@ -380,5 +378,5 @@ def test_the_bar_is_readable(versions_with):
     promote()
     roll_back()
     barred = versions.find_or_raise_version("recsys", 2)
-    assert json.loads(barred.tags["rolled_back"])["to"] == 1
+    assert versions.RolledBack.of(barred.tags["rolled_back"]).to == 1
     assert barred.rolled_back.startswith("rolled back by Anna on 20")

@@ -135,7 +135,9 @@ def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket,
         lambda: reader.set_model_version_tag("recsys", "1", "auc", "1"),
         lambda: reader.delete_model_version("recsys", "1"),
         lambda: reader.create_run("0"),
-        lambda: reader.log_text(reader.search_runs(["0"])[0].info.run_id, "x", "evil.txt"),
+        lambda: reader.log_text(
+            reader.search_runs([reader.get_experiment_by_name("recsys").experiment_id])[0].info.run_id, "x", "evil.txt"
+        ),
     ]
     for attempt in forbidden:
         with pytest.raises((mlflow.MlflowException, requests.HTTPError), match=r"(?i)permission denied"):

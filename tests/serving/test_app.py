@@ -1,6 +1,8 @@
 import gorse
+import pandas as pd
 import pytest
 import requests
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from mlflow.webhooks.constants import (
     WEBHOOK_DELIVERY_ID_HEADER,
     WEBHOOK_SIGNATURE_HEADER,
@@ -194,6 +196,27 @@ def test_metrics_count_over_all_workers_without_ids(server):
     assert counted() == before + 20
     assert "u4" not in server.get("metrics").text
     assert 'recsys_model_info{family="table",version="1"} 1.0' in server.get("metrics").text
+
+
+def test_metrics_say_the_stages_of_a_list_and_why_it_was_of_what_is_popular(server):
+    def counted(name):
+        return sum(float(line.split()[-1]) for line in server.get("metrics").text.splitlines() if line.startswith(name))
+
+    unknown, empty = (f'recsys_fallback_total{{arm="champion",reason="{why}"' for why in ("unknown_user", "no_history"))
+    before = [counted(name) for name in (unknown, empty, 'recsys_stage_seconds_count{stage="rank"')]
+    server.get("api/recommend/nobody-knows")
+    server.get("api/recommend/u2")
+    server.post("api/session/recommend", [])
+    after = [counted(name) for name in (unknown, empty, 'recsys_stage_seconds_count{stage="rank"')]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 3]
+
+
+def test_mlflow_s_client_of_scoring_servers_works(server):
+    client = ScoringServerClient("127.0.0.1", server.port)
+    client.wait_server_ready(timeout=600)
+    rows = pd.DataFrame({"user_id": ["u2", "u2"], "item_id": ["i2", "i3"]})
+    found = client.invoke(rows).get_predictions()
+    assert found["like_probability"][0] > 0.8 > 0.2 > found["like_probability"][1]
 
 
 def test_the_pages_load_nothing_from_elsewhere(server):

@@ -119,7 +119,9 @@ def test_feedback_is_learnt_from_once_and_the_better_version_promoted(world, ste
     assert version.tags["retrained_from"] == version.tags["warm_start"] == str(champion)
     assert version.tags["family"] == FAMILY["family"]
     assert champion_of(world) == (int(tags["version"]) if tags["retrain.outcome"] == "promoted" else champion)
-    table = pq.read_table(version.tags["ratings"])
+    assert version.tags["ratings"] == "my.csv"
+    gathered = sorted((world.data / "retraining" / "recsys").glob("*.parquet"))[-1]
+    table = pq.read_table(gathered)
     assert table["origin"].to_pylist().count("feedback") == given
     trained = datasets.load_dataset(version.tags["data_version"], world.data / "prepared")
     assert "u100" in set(trained.user_ids)

@@ -34,7 +34,7 @@ from recsys.data.readers.files import estimate_rows, find_files
 from recsys.data.readers.source import ColumnNames
 from recsys.errors import InputError
 from recsys.runtime import memory
-from recsys.runtime.files import sync
+from recsys.runtime.files import publish
 
 BYTES_A_ROW = 24
 """On disk, at most: what is written of a rating."""
@@ -320,15 +320,12 @@ def _partial(folder: Path) -> Iterator[Path]:
 def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> None:
     """Add the manifest, and give the folder its name: it is there whole or not at all."""
     write_manifest(partial, manifest)
-    for path in (*partial.rglob("*"), partial):
-        sync(path)
     try:
-        partial.rename(target)
+        publish(partial, target)
     except OSError:
         if not target.exists():
             raise
         # Another process prepared the same dataset meanwhile: its files are as good as ours.
-    sync(target.parent)
 
 
 def _check_disk(rows: int, folder: Path) -> None:

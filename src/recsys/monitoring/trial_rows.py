@@ -84,7 +84,8 @@ class TrialRows:
         while page := self._read(statement, trial=self._trial, after=after, page=_PAGE):
             after = page[-1][0]
             for row in page:
-                yield ListRow(*row[:6], bool(row[6]), bool(row[7]), row[8])
+                identity, moment, user, arm, policy, seconds, failed, empty, beside = row
+                yield ListRow(identity, moment, user, arm, policy, seconds, bool(failed), bool(empty), beside)
 
     def events(self, after: int, since: float) -> Iterator[EventRow]:
         """Events with ids above one, and those that were replaced since a time of this server's clock."""

@@ -127,15 +127,17 @@ class Engine:
             exclude, candidates: codes of items that may not, or alone may, be named.
             exploration: of this request, where a share of the lists is drawn.
         """
-        allowed = np.full(len(self.items), candidates is None)
-        if candidates is not None:
-            allowed[candidates] = True
-        allowed[exclude] = False
-        if exclude_seen:
-            allowed[history.items] = False
         told = bool(self._values(history).any())
-        takes = self.carry(history) if told else self._popularity
-        pool = np.sort(best_items(takes, max(n, POOL), allowed))
+        takes = self.carry(history) if told else self._popularity.copy()
+        if candidates is not None:
+            others = np.ones(len(takes), np.bool_)
+            others[candidates] = False
+            takes[others] = -np.inf
+        takes[exclude] = -np.inf
+        if exclude_seen:
+            takes[history.items] = -np.inf
+        pool = best_items(takes, max(n, POOL))
+        pool = np.sort(pool[takes[pool] > -np.inf])
         taste = self._taste(user, history)
         likes = self._like(taste, pool)[1]
         scores = weigh(takes[pool], likes, self._exponent)

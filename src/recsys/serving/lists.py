@@ -36,7 +36,8 @@ def recommend(service: Service, request: Request) -> Reply:
     def make(served: Served) -> Made:
         started = time.perf_counter()
         code, history = service.history(served.engine, user)
-        return _made(served, code, history, asked, started, _exploration(service, request))
+        service.metrics.stages("history").observe(time.perf_counter() - started)
+        return _made(service, served, code, history, asked, started, _exploration(service, request))
 
     trial = service.trial
     if trial is None:
@@ -67,9 +68,15 @@ def _exploration(service: Service, request: Request) -> Exploration | None:
 
 
 def _made(
-    served: Served, code: int, history: History, asked: _Asked, started: float, exploration: Exploration | None
+    service: Service,
+    served: Served,
+    code: int,
+    history: History,
+    asked: _Asked,
+    started: float,
+    exploration: Exploration | None,
 ) -> Made:
-    engine = served.engine
+    engine, ranked = served.engine, time.perf_counter()
     listed = engine.recommend(
         code,
         history,
@@ -78,8 +85,9 @@ def _made(
         candidates=_codes(engine, asked.candidates) if asked.candidates else None,
         exploration=exploration,
     )
+    service.metrics.stages("rank").observe(time.perf_counter() - ranked)
     items = [engine.items[item] for item in listed.items[asked.offset :].tolist()]
-    return Made(served, history, listed, items, time.perf_counter() - started)
+    return Made(served, code, history, listed, items, time.perf_counter() - started)
 
 
 async def session(service: Service, request: Request) -> Reply:
@@ -102,7 +110,7 @@ async def session(service: Service, request: Request) -> Reply:
             added[code] = value
     asked = _asked(service, request)
     started, exploration = time.perf_counter(), _exploration(service, request)
-    made = _made(served, -1, engine.history(-1, added), asked, started, exploration)
+    made = _made(service, served, -1, engine.history(-1, added), asked, started, exploration)
     return _answer(service, request, asked, "", made)
 
 
@@ -128,9 +136,12 @@ def _answer(
     make: Make | None = None,
 ) -> Reply:
     """The reply, and its place in the record; with `make` the challenger is asked the same beside."""
-    served, history, listed, items, seconds = made
+    served, code, history, listed, items, seconds = made
     engine, offset = served.engine, asked.offset
     service.metrics.lists(listed.policy, served.version, arm).inc()
+    if listed.policy == "popular":
+        reason = "unknown_user" if user and code < 0 else "no_history"
+        service.metrics.fallbacks(reason, served.version, arm).inc()
     likes = listed.probabilities[offset:]
     kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, items, likes)
     if listed.propensities is not None:
@@ -163,7 +174,7 @@ def _keep(service: Service, impression: Impression) -> None:
 
 def _failure(request: Request, served: Served, user: str, arm: str, trial: str) -> Impression:
     """A request of a trial that was answered with an error."""
-    nothing = np.zeros(0, np.float32)
+    nothing = np.zeros(0)
     return Impression(
         request.id, time.time(), user, served.version, arm, "none", 0, [], nothing, trial, None, True, None
     )

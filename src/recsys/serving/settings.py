@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from recsys.serving.request_log import Kind
 from recsys.settings import Settings
 
 
@@ -17,6 +18,9 @@ class Limits(Settings):
         10.0, gt=0, description="seconds in which the head, and then the body, of a request arrives"
     )
     feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
+    log: Kind = Field(
+        "none", description="requests: a line of JSON each on standard error, without ids of persons; ids: with them"
+    )
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
     explore: float = Field(
         0.0, ge=0, le=0.5, description="share of lists drawn by Thompson sampling; propensities are recorded"

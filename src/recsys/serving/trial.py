@@ -17,6 +17,7 @@ class Made(NamedTuple):
     """A list, by whom, from which history, and how long that took."""
 
     served: Served
+    code: int  # of the user, -1 for one that the version does not know
     history: History
     listed: Listed
     items: list[str]  # what is answered of it

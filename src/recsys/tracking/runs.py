@@ -26,6 +26,7 @@ from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
 from recsys.settings import Settings, to_text
+from recsys.tracking import experiments
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
 
@@ -177,7 +178,7 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         run_id: of a run that has ended and goes on.
     """
     with uninterrupted():
-        active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
+        active = mlflow.start_run(run_id, experiments.entered(), nested=mlflow.active_run() is not None)
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:
@@ -212,6 +213,22 @@ def in_passing() -> Iterator[None]:
 
 
 @uninterrupted()
+def tags_of(run_id: str) -> dict[str, str]:
+    """The tags of a run; none where it is gone."""
+    try:
+        return dict(MlflowClient().get_run(run_id).data.tags)
+    except MlflowException:
+        return {}
+
+
+@uninterrupted()
+def add_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags on a run that may have ended."""
+    for key, value in tags.items():
+        MlflowClient().set_tag(run_id, key, value)
+
+
+@uninterrupted()
 def end_abandoned(run_id: str) -> None:
     """Show a run whose process was killed, and the runs below it, as killed, where they are shown as running."""
     client = MlflowClient()
@@ -241,6 +258,16 @@ def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     runs = all_pages(client.search_runs, experiment_ids=experiments, filter_string=wanted)
     return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+
+
+@uninterrupted()
+def read_json(run_id: str, path: str) -> dict[str, Any] | None:
+    """A JSON document among the artifacts of a run; None where there is none."""
+    client = MlflowClient()
+    if path not in {found.path for found in client.list_artifacts(run_id)}:
+        return None
+    content: dict[str, Any] = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/{path}")
+    return content
 
 
 def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:

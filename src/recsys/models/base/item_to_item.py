@@ -76,14 +76,13 @@ class ItemToItem:
             for start in range(0, len(items), _ROWS):
                 total += values[start : start + _ROWS] @ self._table.take(items[start : start + _ROWS], 0)
             return total[:n].astype(np.float64)
-        first = self.starts[items]
-        sizes = self.starts[items + 1] - first
-        ends = np.cumsum(sizes)
-        if len(ends) == 0 or ends[-1] == 0:
+        first, last = self.starts[items], self.starts[items + 1]
+        parts = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
+        if not parts:
             return np.zeros(n)
-        at = np.arange(ends[-1]) + np.repeat(first - (ends - sizes), sizes)
-        added = self.weights[at] * np.repeat(values, sizes)
-        return np.bincount(self.neighbours[at], added, n).astype(np.float64, copy=False)
+        added = np.concatenate([self.weights[part] for part in parts]) * np.repeat(values, last - first)
+        scores = np.bincount(np.concatenate([self.neighbours[part] for part in parts]), added, n)
+        return scores.astype(np.float64, copy=False)  # whole numbers where nothing is added
 
     @cached_property
     def _table(self) -> Array | None:
@@ -139,7 +138,9 @@ def expect_next(item_to_item: ItemToItem, popularity: Floats, items: Codes, valu
     """
     if len(items) == 0:
         return popularity
-    return item_to_item.score(items, values) + POPULARITY_WEIGHT * popularity
+    scores = item_to_item.score(items, values)
+    scores += POPULARITY_WEIGHT * popularity
+    return scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +174,15 @@ def ease_weights(gram: Floats, regression: Regression) -> Floats:
     """B, shape (n_items, n_items), with a diagonal of 0: column j holds the weights by which item j is predicted."""
     from scipy.linalg import lapack
 
+    from recsys.runtime.blas import threads_for
+
     system = gram.copy()
     diagonal = np.einsum("ii->i", system)
     diagonal += regression.ridge + regression.relative_ridge * diagonal
-    factor, failed = lapack.dpotrf(system.T, lower=1, overwrite_a=1)  # of a symmetric matrix, in place
-    assert not failed, "a Gram matrix with a ridge is positive definite"
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    with threads_for(len(gram)):
+        factor, failed = lapack.dpotrf(system.T, lower=1, overwrite_a=1)  # of a symmetric matrix, in place
+        assert not failed, "a Gram matrix with a ridge is positive definite"
+        inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     inverse = np.tril(inverse)
     inverse += np.tril(inverse, -1).T
     inverse /= -np.diag(inverse).copy()

