@@ -5,6 +5,7 @@ python -m bench.retraining [--share=0.05] [--newest] [movielens-100k bayesian_mf
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.evaluation.evaluator import evaluate
 from recsys.models.base.family import family_module
+from recsys.models.base.recommender import Recommender
+from recsys.settings import Settings
 from recsys.training import trainer
 from recsys.training.warm_start import divide_anew
 
@@ -30,25 +33,39 @@ def before(dataset: Dataset, share: float, newest: bool, seed: int = 0) -> Datas
 
 
 def measure(name: str, family: str, share: float, newest: bool) -> list[list[str]]:
-    """A row for a training from scratch as `train` does it, one without the forward fit, and one that goes on."""
+    """A row for each way of training, all processor times beside that of `train` as it is."""
     dataset, config = prepare(name), family_module(family).Config()
     champion = trainer.train(family, before(dataset, share, newest), config, seed=1).final
-    rows = []
-    first = None
-    for how in ("from scratch", "from scratch, forward=false", "going on from the champion"):
+    ways: dict[str, Callable[[], Recommender]] = {
+        "from scratch": lambda: trainer.train(family, dataset, config, seed=2, forward=True).final,
+        "from scratch, forward=false": lambda: trainer.train(family, dataset, config, seed=2).final,
+        "from scratch, forward=false, the champion's choices": lambda: (
+            trainer.train(family, dataset, as_chosen(champion), seed=2).final
+        ),
+        "going on from the champion": lambda: (
+            trainer.train(
+                family, divide_anew(dataset, champion, family), champion.config, seed=2, warm_start=champion
+            ).final
+        ),
+    }
+    rows, first = [], None
+    for how, train in ways.items():
         started = time.process_time()
-        if how.startswith("going"):
-            held = divide_anew(dataset, champion, family)
-            trained = trainer.train(family, held, champion.config, seed=2, warm_start=champion)
-        else:
-            trained = trainer.train(family, dataset, config, seed=2, forward="forward" not in how)
+        trained = train()
         seconds = time.process_time() - started
         first = first or seconds
-        found = evaluate(trained.final, dataset, baselines=False).metrics
+        found = evaluate(trained, dataset, baselines=False).metrics
         measured = (f"{found[key]:.4f}" for key in ("auc", "rmse", "ndcg_at_10"))
         rows.append([name, family, how, f"{seconds:.1f}", f"{seconds / first:.2f}", *measured])
-        print(rows[-1], flush=True)
+        print(rows[-1], trained.choices(), flush=True)
     return rows
+
+
+def as_chosen(champion: Recommender) -> Settings:
+    """The champion's settings, with what it chose on validation in place of what they leave open."""
+    choices = champion.choices()
+    left_open = [name for name, value in champion.config.model_dump().items() if value == "auto" and name in choices]
+    return champion.config.model_copy(update={name: str(choices[name]).lower() for name in left_open})
 
 
 if __name__ == "__main__":
