@@ -35,12 +35,12 @@ def _look(parameters: RetrainParameters) -> str:
     with open_run("retrain") as run:
         run.log_parameters(parameters)
         run.set_tags({_MODEL: parameters.model_name})
-        standing = find_standing(parameters)
-        run.set_tags({_CHAMPION: str(standing.champion.number)})
+        find_standing(parameters)  # what is wrong with the parameters is told at once
         try:
             with held(parameters.model_name, run.run_id) as lease:
                 _bury(lease)
                 standing = find_standing(parameters)  # another's retraining may have ended meanwhile
+                run.set_tags({_CHAMPION: str(standing.champion.number)})
                 outcome, sentence = _retrain(parameters, standing, run, lease)
         except HeldError as error:
             outcome, sentence = "busy", f"another retraining of {parameters.model_name} is under way: {error}"
@@ -65,7 +65,7 @@ def _retrain(parameters: RetrainParameters, standing: Standing, run: "Run", leas
 
     champion, found = standing.champion, standing.situation
     reasons = weigh(found, parameters)
-    run.log_metrics({"new_ratings": found.new, "learnt_ratings": found.learnt, "due": any(r.holds for r in reasons)})
+    run.log_metrics({"new_ratings": found.new, "learnt_ratings": found.learnt, "due": float(any(r.holds for r in reasons))})
     run.log_json({"reasons": [reason.__dict__ for reason in reasons], "situation": found.__dict__}, "reasons.json")
     for note in standing.notes:
         print(f"note: {note}")
