@@ -65,13 +65,13 @@ def _retrain(parameters: RetrainParameters, standing: Standing, run: "Run", leas
 
     champion, found = standing.champion, standing.situation
     reasons = weigh(found, parameters)
-    run.log_metrics({"new_ratings": found.new, "learnt_ratings": found.learnt, "due": float(any(r.holds for r in reasons))})
+    due = [reason for reason in reasons if reason.holds]
+    run.log_metrics({"new_ratings": found.new, "learnt_ratings": found.learnt, "due": float(bool(due))})
     run.log_json({"reasons": [reason.__dict__ for reason in reasons], "situation": found.__dict__}, "reasons.json")
     for note in standing.notes:
         print(f"note: {note}")
     for reason in reasons:
         print(f"{'yes' if reason.holds else 'no':<4}{reason.name}: {reason.sentence}")
-    due = [reason for reason in reasons if reason.holds]
     run.set_tags({_DUE: ", ".join(reason.name for reason in due) or "none"})
     if standing.on_trial is not None and parameters.trial is not None:
         return "not due", f"version {standing.on_trial} is on trial: nothing is retrained until that has ended"

@@ -190,25 +190,9 @@ def test_the_lease_of_one_that_was_killed_is_taken_over_and_its_run_shown_as_kil
     assert lease.read("recsys") is None
 
 
-def test_who_stood_still_while_another_took_over_learns_of_it(world, step):
-    with lease.held("recsys", "slow", QUICK) as held:
-        held.check()
-        world.client.set_registered_model_tag("recsys", "retraining", json.dumps(["quick", 1]))
-        with pytest.raises(lease.HeldError, match="quick took over"):
-            _check_on(held)
-    assert lease.read("recsys") == ("quick", 1)
-    world.client.delete_registered_model_tag("recsys", "retraining")
-
-
 def test_feedback_of_the_team_s_database_is_refused_with_a_password_on_the_command_line(world, step, capsys):
     with pytest.raises(SystemExit):
         step("retrain", database="mysql+pymysql://me:secret@host/recsys")
     said = capsys.readouterr().err
     assert "secret" not in said
     assert "RECSYS_FEEDBACK_DATABASE" in said
-
-
-def _check_on(held: lease.Lease) -> None:
-    while True:
-        held.check()
-        time.sleep(0.01)
