@@ -16,7 +16,8 @@ from tests.support.served_traffic import given_of, write
 FAMILY = {"family": "matrix_factorization", "embedding_size": 2, "epochs": 20}
 COLUMNS = {"user_column": "who", "item_column": "what", "rating_column": "stars", "timestamp_column": "when"}
 ANY = {"max_rmse": 4, "beat_bias": False, "beat_popularity": False}
-QUICK = lease.Pace(beat=0.05, dead=0.5, settle=0.02)
+REAL_PACE = lease.Pace
+QUICK = lease.Pace(beat=0.05, dead=2.0, settle=0.02)
 
 
 def rating_of(user: int, item: int, random: np.random.Generator) -> float:
@@ -60,6 +61,10 @@ def step(world, monkeypatch):
 
 
 pytestmark = pytest.mark.store
+
+
+def lease_of(dead: float) -> lease.Pace:
+    return REAL_PACE(beat=0.05, dead=dead, settle=0.02)
 
 
 def champion_of(store) -> int:
@@ -158,7 +163,8 @@ def test_a_retraining_that_fails_says_so_and_leaves_all_as_it_was(world, step, c
     assert "retrain.outcome" not in tags
 
 
-def test_of_two_at_once_the_second_says_that_another_is_at_it(world, step, capsys):
+def test_of_two_at_once_the_second_says_that_another_is_at_it(world, step, capsys, monkeypatch):
+    monkeypatch.setattr("registry.lease.Pace", lambda: lease_of(600.0))  # however slowly the other one beats
     ended = threading.Event()
 
     def other() -> None:
