@@ -81,7 +81,7 @@ def start(
 def is_settled(state: State) -> bool:
     """Whether alias, tags and stages of trials say what runs, and no more."""
     running = state.trial
-    if _leftovers(state) or (state.champion is not None and state.champion != state.alias):
+    if _leftovers(state) or _is_owed(state):
         return False
     if running is None:
         return not _is_stale(state)
@@ -96,7 +96,7 @@ def tidy(name: str, by: str) -> State:
     for _ in range(_ROUNDS):
         if is_settled(state):
             return state
-        if state.champion is not None and (state.champion != state.alias or _is_stale(state)):
+        if _is_owed(state):
             settle(name, lambda found: Decision(found.champion, found.champion, "its trial ended so"), by)
             state = read_state(name)
         _announce(state)
@@ -200,6 +200,11 @@ def _close(state: State, version: Version, by: str) -> None:
     if found is not None and _is_announced(version):
         said = f"{_SAID.get(found.outcome, found.outcome)}: {found.why}" if found.why else _SAID[found.outcome]
         say(version, f"{TRIAL_ENDED}{found.ended[:10]}", f": {said}")
+
+
+def _is_owed(state: State) -> bool:
+    """Whether the challenger has become the champion, and not all says so yet."""
+    return state.challenger is not None and state.challenger == state.champion and not state.is_settled(state.champion)
 
 
 def _is_stale(state: State) -> bool:

@@ -40,6 +40,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
             return _repair(parameters, record)
         dataset = dataset or _dataset(parameters.dataset, state)
         _check_classes(dataset)
+        _check_reward(parameters, dataset)
         run.log_dataset(dataset, "test")
         run.set_tags({"data_version": dataset.digest})
         record.decide_on(dataset.test_digest)
@@ -185,8 +186,10 @@ class _Chooser:
 
 
 def _repair(parameters: PromoteParameters, record: decision_record.Record) -> "Decision":
-    from registry import transitions
+    from registry import transitions, trials
     from registry.policy import Decision
+
+    trials.tidy(parameters.model_name, made_by()["author"])
 
     def stay(state: "State") -> Decision:
         return Decision(state.champion, state.champion, f"version {state.champion} is the champion as things stand")
@@ -234,6 +237,17 @@ def _check_versions(state: "State", asked: int | None) -> None:
         raise InputError(f"model {state.name!r} has no version that recsys registered; run the entry point train first")
     if asked is not None and asked not in ours:
         raise InputError(f"parameter 'version': one of model {state.name!r}'s versions ({known}), got {asked}")
+
+
+def _check_reward(parameters: PromoteParameters, dataset: Dataset) -> None:
+    from recsys.experiments.plan import LIKE, RATING, SHADOW
+
+    rated = parameters.trial_reward in (LIKE, RATING)
+    if parameters.trial is not None and parameters.trial != SHADOW and dataset.implicit and rated:
+        raise InputError(
+            f"parameter 'trial_reward': a type of feedback, such as click, is needed for data without ratings, got "
+            f"{parameters.trial_reward!r}"
+        )
 
 
 def _check_classes(dataset: Dataset) -> None:

@@ -58,18 +58,19 @@ def serve(parameters: ServeParameters) -> None:
     print(f"serving {parameters.model_name} on http://{parameters.host}:{port} by {parameters.workers} workers")
     sys.stdout.flush()
     threads = [threading.Thread(target=follower.run, args=(stop, parameters.poll), daemon=True)]
-    if url:
-        threads.append(threading.Thread(target=_share, args=(folder / FEEDBACK, url, stop)))
+    sharing = [threading.Thread(target=_share, args=(folder / FEEDBACK, url, stop))] if url else []
     if parameters.judge is not None:
         os.environ.pop("MLFLOW_RUN_ID", None)  # the run of `mlflow run` is this server's, not that of a trial's end
-        threads.append(threading.Thread(target=_judge, args=(parameters, folder, follower, registry, stop)))
-    for thread in threads:
+        # Not waited for at the end: what is cut off there, the next look carries through.
+        judged = parameters, folder, follower, registry, stop
+        threads.append(threading.Thread(target=_judge, args=judged, daemon=True))
+    for thread in threads + sharing:
         thread.start()
     try:
         supervisor.run(stop)
     finally:
         stop.set()
-        for thread in threads[1:]:
+        for thread in sharing:
             thread.join(_SHARING_SECONDS)
 
 

@@ -1,6 +1,7 @@
 """Trial: what is on trial and how it stands; stop it, or let it go on for longer."""
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,16 @@ from steps.support.parameters import TrialParameters
 from steps.support.runs import made_by, name_own_run
 
 if TYPE_CHECKING:
+    from recsys.experiments.replay import Replayed
     from registry.transitions import State
     from registry.trial_state import Trial
 
 
-def trial(parameters: TrialParameters) -> "Trial | None":
-    """Say how the trial stands, stop it, or extend it; the trial as it was when it was asked for."""
+def trial(parameters: TrialParameters) -> "Trial | Replayed | None":
+    """Say how the trial stands, stop it, or extend it; the trial as it was when it was asked for.
+
+    Or replay a version's lists; what came of that.
+    """
     from registry import transitions, trials
 
     name = parameters.model_name
@@ -34,11 +39,29 @@ def trial(parameters: TrialParameters) -> "Trial | None":
             f"{plan.trial_days:g} days"
         )
         return extended
+    if parameters.action == "replay":
+        return _replay(parameters)
     running = trials.find_or_raise_trial(transitions.read_state(name))
     why = f"{made_by()['author']} stopped it"
     trial_record.end_trial(name, running, "stopped", why, parameters, _page(parameters, running.id))
     print(f"the trial of version {running.version} is stopped; version {running.champion} stays in Production")
     return running
+
+
+def _replay(parameters: TrialParameters) -> "Replayed":
+    from registry import versions
+    from steps.support.replay import replay_version
+
+    name_own_run("trial, replay")
+    version = versions.find_or_raise_version(parameters.model_name, parameters.version)
+    folder = Path(parameters.folder, parameters.store).absolute() / parameters.model_name
+    found = replay_version(version, folder, time.time())
+    print(
+        f"version {version.number}'s lists in place of those shown to {found.users:,} users since it was trained: "
+        f"likes a list {found.low:+.4f} to {found.high:+.4f} to the {found.shown:.4f} that there were (95%, and what "
+        f"the record is silent about: it speaks for {found.covered:.0%} of these lists)"
+    )
+    return found
 
 
 def _page(parameters: TrialParameters, identity: str) -> dict[str, Any] | None:

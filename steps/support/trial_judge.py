@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from recsys.errors import InputError
 from recsys.experiments.judging import Evidence, Verdict, judge
 from recsys.runtime.files import write_atomically
 from recsys.serving.trial_page import JUDGED
@@ -54,6 +53,11 @@ class Judge:
         self._trial: Trial | None = None
         self._tally: Tally | None = None
         self._page = self._read()
+
+    @property
+    def knows_one(self) -> bool:
+        """Whether a trial was running at the last look."""
+        return bool(self._page.get("trial"))
 
     def look(self) -> Verdict | None:
         """Look once; the verdict on the trial that runs, None where none does.
@@ -214,10 +218,9 @@ def watch(judge_of: Judge, every: float, wait: Any, tell: Any) -> None:
         try:
             verdict = judge_of.look()
             said = "" if verdict is None or verdict.outcome is None else verdict.reason
-        except (InputError, OSError) as error:
-            said = f"note: the trial is not judged now ({error})"
         except Exception as error:  # whatever a client of a registry or of a database raises
-            said = f"note: the trial is not judged now ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            said = f"note: the trial is not judged now ({reason})" if judge_of.knows_one else ""
         if said and said != told:
             tell(said)
         told = said

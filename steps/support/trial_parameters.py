@@ -11,7 +11,12 @@ from steps.support.parameter_groups import STORE, Recording, Registering
 class TrialParameters(Recording, Registering):
     """Of `trial`."""
 
-    action: Literal["status", "stop", "extend"] = Field("status", description="say how it stands, stop or extend it")
+    action: Literal["status", "stop", "extend", "replay"] = Field(
+        "status",
+        description="say how it stands, stop or extend it; replay: before a trial, what a version's lists would have "
+        "brought, from the record",
+    )
+    version: OptionalInt = Field(None, ge=1, description="replay: the version; none: the newest")
     users: OptionalInt = Field(None, ge=1, description="extend: users with a reward after which it ends undecided")
     days: OptionalFloat = Field(None, gt=0, description="extend: days after which it ends undecided")
     store: str = STORE

@@ -71,4 +71,3 @@ def test_trials_begun_and_ended_at_once_leave_one_champion_and_no_challenger(reg
     assert outcome.wrong == []
     assert outcome.without_champion == 0
     assert outcome.killed > 0
-    assert outcome.rounds == outcome.promoted + outcome.rolled_back

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from contextlib import contextmanager
 
 import mlflow
@@ -105,7 +106,19 @@ def test_a_winner_is_put_on_trial_and_promoted_by_its_users(store, step, said, f
     step("promote", trial=0.5, **ANY)  # nobody to compare with
     assert stands() == (1, [1], None, None)
     step("train", ratings="my.csv", family="matrix_factorization", embedding_size=4, batch_size=64, patience=50)
+    served = Site(folder, "none yet")
+    for user in range(40):
+        served.show(f"u{user}", "champion", [f"i{item}" for item in range(8)], moment=time.time())
+        served.give(f"u{user}", "i0", 5.0, received=time.time())
+    served.close()
     said()
+    step("trial", action="replay")
+    told = re.search(
+        r"version 2's .* to 40 users .*: likes a list ([-+.\d]+) to ([-+.\d]+) to the (\S+) .* (\d+)%", said()
+    )
+    low, high, shown, covered = map(float, told.groups())
+    assert -1 <= low < high <= 8
+    assert (shown, 0 < covered < 100) == (1.0, True)
     step("promote", trial=0.5, require_promotion=True, trial_gain=0.05, **ANY)
     assert "first it is on trial with 50% of the users, and version 1 stays in Production" in said()
     assert stands() == (1, [1], 2, 2)

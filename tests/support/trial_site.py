@@ -13,7 +13,7 @@ from recsys.serving.record import make_table
 
 _LIST = """insert into served
 (request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside)
-values (?, ?, ?, '1', ?, ?, 0, ?, x'', ?, ?, ?, ?)"""
+values (?, ?, ?, '1', ?, ?, 0, ?, ?, ?, ?, ?, ?)"""
 _EVENT = (
     "insert into feedback (key, user, item, kind, value, moment, received, request) values (?, ?, ?, ?, ?, '', ?, ?)"
 )
@@ -48,7 +48,8 @@ class Site:
         self._count += 1
         request = f"{self.trial}-r{self._count}"
         text = None if beside is None else json.dumps(beside)
-        row = (request, moment, user, arm, policy, json.dumps(list(items)), self.trial, seconds, failed, text)
+        shown = json.dumps(list(items)), bytes(4 * len(items))
+        row = (request, moment, user, arm, policy, *shown, self.trial, seconds, failed, text)
         self._database.execute(_LIST, row)
         return request
 

@@ -105,14 +105,17 @@ class Follower:
                 self._say(trial={**self._pointer["trial"], "suspended": True})
 
     def _follow_trial(self, trial: Challenger | None) -> None:
-        if trial is None:
+        place = Path(_FORMS) / trial.version.key if trial else Path()
+        if trial is None or not self._is_brought(trial.version, place):
             if self._pointer.get("trial"):
                 self._say(trial=None)
             return
-        said: dict[str, Any] = {"id": trial.trial, "share": trial.share, "version": trial.version.version}
-        place = Path(_FORMS) / trial.version.key
-        if self._pointer.get("key") == trial.version.key or self._is_brought(trial.version, place):
-            said["form"] = str(place)
+        said: dict[str, Any] = {
+            "id": trial.trial,
+            "share": trial.share,
+            "version": trial.version.version,
+            "form": str(place),
+        }
         if self._suspended == trial.trial:
             said["suspended"] = True
         if said != self._pointer.get("trial"):
