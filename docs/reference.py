@@ -38,7 +38,7 @@ def mlproject() -> str:
             kind = "path" if name == "folder" else "float" if number else "string"
             lines.append(f'      {name}: {{type: {kind}, default: "{to_text(default)}"}}')
         arguments = " ".join(f"--{name}={{{name}}}" for name in settings.model_fields)
-        lines.append(f'    command: "exec python -m steps.{step} {arguments}"')
+        lines.append(f'    command: "RECSYS_LAUNCHER=$PPID exec python -m steps.{step} {arguments}"')
     return "\n".join(lines) + "\n"
 
 

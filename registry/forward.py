@@ -53,7 +53,8 @@ def forward_of_tags(tags: Mapping[str, str]) -> dict[str, Any] | None:
 def describe_forward(metrics: Mapping[str, float]) -> str:
     """A few words on the measures: AUC and RMSE of all rows, and of the warm ones."""
     rows, warm = (int(metrics[f"forward_{group}rows"]) for group in ("", "warm_"))
-    return f"on the newest {rows:,} ratings, learnt from those before: {_shown(metrics, '')}" + (
+    named = "ratings" if "forward_rmse" in metrics else "rows"
+    return f"on the newest {rows:,} {named}, learnt from those before: {_shown(metrics, '')}" + (
         f"; on the {warm:,} of known users and items: {_shown(metrics, 'warm_')}" if 0 < warm < rows else ""
     )
 

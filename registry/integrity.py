@@ -1,6 +1,5 @@
 """Whether the files of a version are those that were registered: looked at before anything in them is used."""
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from recsys.errors import InputError
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
-from recsys.serving.integrity import STATEMENT, check_folder, write_statement
+from recsys.serving.integrity import STATEMENT, check_folder, check_statement, write_statement
 from recsys.serving.pyfunc_model import ARTIFACT
 from registry.versions import PROVENANCE, Version
 
@@ -66,28 +65,36 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
 
 
 @uninterrupted()
+def fetch_statement(version: Version, folder: Path) -> Path:
+    """Copy the statement of a version alone into a folder, compared with the digest registered; returns the folder.
+
+    Raises:
+        InputError: if the version has none, or it is not the one registered.
+    """
+    stated = version.tags.get(PROVENANCE)
+    if stated is None:
+        raise InputError(f"version {version.number} of {version.name!r} states no digests (an earlier release's)")
+    try:
+        uri = f"{version.source}/{STATEMENT}"
+        place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except Exception as error:  # what a missing file raises depends on the store
+        raise InputError(
+            f"{STATEMENT} of version {version.number} of {version.name!r} cannot be had ({type(error).__name__})"
+        ) from error
+    check_statement(place.read_bytes(), stated)
+    return place.parent
+
+
 def read_parameters(version: Version) -> dict[str, Any]:
     """The parameters of `train` that a version was made with, as its statement says; empty for one without statement.
 
     Raises:
         InputError: if the statement is not the one registered, or cannot be had.
     """
-    stated = version.tags.get(PROVENANCE)
-    if stated is None:
+    if PROVENANCE not in version.tags:
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}/{STATEMENT}", dst_path=folder)
-            content = Path(path).read_bytes()
-        except Exception as error:  # what a missing file raises depends on the store
-            raise InputError(
-                f"version {version.number} of {version.name!r}: its {STATEMENT} cannot be read ({error}); train anew"
-            ) from error
-    if hashlib.sha256(content).hexdigest() != stated:
-        raise InputError(
-            f"version {version.number} of {version.name!r}: its {STATEMENT} is not the one registered with it: find "
-            "out who changed it, and train it again"
-        )
+        content = (fetch_statement(version, Path(folder)) / STATEMENT).read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(content)["predicate"]["buildDefinition"]["externalParameters"]
     return found
 

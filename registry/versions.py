@@ -16,8 +16,8 @@ from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.evaluation import PROTOCOL
 from recsys.runtime.interruption import uninterrupted
+from recsys.tracking.pages import all_pages
 from recsys.tracking.retry import retry_mlflow
-from recsys.tracking.runs import all_pages
 from registry import documents
 from registry.forward import DOCUMENT, ForwardMeasures, describe_forward, forward_of_tags, unpack_forward
 from registry.replicates import ListReplicates, pack, pack_lists, unpack, unpack_lists

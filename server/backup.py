@@ -6,9 +6,9 @@
 
 The server is that of docker-compose.yml, or, where MLFLOW_BACKEND_STORE_URI is set, the one over that database (the
 studies' database: RECSYS_STUDY_STORAGE; the artifacts: MLFLOW_ARTIFACTS_DESTINATION; the accounts of a login:
-RECSYS_SERVER_ACCOUNTS). Where RECSYS_BACKUP_KEY is set, a backup is sealed with it (HMAC-SHA256 over the digests of its
-parts), and one that is not so sealed is refused. Both ways run database.sh, artifacts.py and accounts.py: in the
-containers or here.
+RECSYS_SERVER_ACCOUNTS; the datasets: RECSYS_DATA, where that is an object store). Where RECSYS_BACKUP_KEY is set, a
+backup is sealed with it (HMAC-SHA256 over the digests of its parts), and one that is not so sealed is refused. Both
+ways run database.sh, artifacts.py and accounts.py: in the containers or here.
 
 The databases are written first, each as it was at one moment, then the artifacts: those are only ever added, so that
 every artifact that a database knows of is in the file.
@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts.tar"
+DATASETS = "datasets.tar"
 ACCOUNTS = "accounts.db"
 SEAL = "manifest.hmac"
 KEY = "RECSYS_BACKUP_KEY"
@@ -77,15 +78,15 @@ class Server:
         with gzip.open(source, "rb") as file:
             self._feed([*self.database, "load", name], file)
 
-    def pack(self, into: Path) -> None:
-        """Write the artifacts."""
+    def pack(self, into: Path, *what: str) -> None:
+        """Write the artifacts, or the datasets."""
         with into.open("wb") as file:
-            self._run([*self.programs, "server/artifacts.py", "pack"], stdout=file)
+            self._run([*self.programs, "server/artifacts.py", "pack", *what], stdout=file)
 
-    def unpack(self, source: Path) -> None:
-        """Read the artifacts."""
+    def unpack(self, source: Path, *what: str) -> None:
+        """Read the artifacts, or the datasets."""
         with source.open("rb") as file:
-            self._feed([*self.programs, "server/artifacts.py", "unpack"], file)
+            self._feed([*self.programs, "server/artifacts.py", "unpack", *what], file)
 
     def dump_accounts(self, into: Path) -> None:
         """Write the accounts of the login."""
@@ -97,9 +98,9 @@ class Server:
         with source.open("rb") as file:
             self._feed([*self.programs, "server/accounts.py", "load"], file)
 
-    def count_artifacts(self) -> int:
-        """How many artifacts there are."""
-        return int(self._run([*self.programs, "server/artifacts.py", "count"], stdout=subprocess.PIPE).stdout)
+    def count_artifacts(self, *what: str) -> int:
+        """How many artifacts, or files of datasets, there are."""
+        return int(self._run([*self.programs, "server/artifacts.py", "count", *what], stdout=subprocess.PIPE).stdout)
 
     def _run(self, command: list[str], **streams: Any) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
@@ -182,6 +183,8 @@ def save(server: Server, folder: Path) -> Path:
             server.dump(name, work / f"{name}.sql.gz")
         server.dump_accounts(work / ACCOUNTS)
         server.pack(work / ARTIFACTS)
+        if server.count_artifacts("datasets"):
+            server.pack(work / DATASETS, "datasets")
         files = {path.name: _fingerprint(path) for path in sorted(work.iterdir())}
         manifest = {"format": FORMAT, "made": now.isoformat(), "counts": counts, "files": files}
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -212,6 +215,8 @@ def restore(server: Server, file: Path, replace: bool = False) -> dict[str, dict
         _check_idle(server, names)
         if not replace:
             _check_empty(server, names)
+        if (work / DATASETS).exists():
+            server.unpack(work / DATASETS, "datasets")
         server.unpack(work / ARTIFACTS)  # first: where the disk is full, nothing has changed yet
         for name in names:
             _load_or_keep(server, name, work)
@@ -297,7 +302,7 @@ def _check_parts(manifest: dict[str, Any]) -> None:
     """Whether the manifest tells of all that a restore reads; raises ValueError."""
     counts, files = manifest["counts"], manifest["files"]
     needed = {f"{name}.sql.gz" for name in counts} | {ACCOUNTS, ARTIFACTS}
-    if not counts or not set(counts) <= {"mlflow", "optuna"} or set(files) != needed:
+    if not counts or not set(counts) <= {"mlflow", "optuna"} or set(files) - {DATASETS} != needed:
         raise ValueError(f"the manifest tells of {', '.join(files) or 'nothing'}")
     if not all(isinstance(rows, int) for table in counts.values() for rows in table.values()):
         raise ValueError("the manifest's counts are no numbers")

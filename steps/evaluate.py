@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
 from recsys.settings import parse_settings
-from steps.prepare import prepare_once, prepared_folder
+from steps.prepare import prepare_once
+from steps.support import datasets
 from steps.support.entrypoint import run_step
 from steps.support.runs import open_run
 from steps.support.stages import stage
@@ -108,7 +108,7 @@ def _dataset(version: "Version", given: dict[str, str], folder: str) -> Dataset:
         )
     trained_from = None
     try:
-        trained_from = datasets.load_dataset(digest, prepared_folder())
+        trained_from = datasets.load(digest)
     except InputError:
         if "ratings" not in given:
             raise

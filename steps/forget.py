@@ -4,11 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from recsys.errors import InputError
 from steps.support import feedback_database
 from steps.support.entrypoint import run_step
+from steps.support.learnt import learnt_from_user
 from steps.support.parameters import ForgetParameters
 from steps.support.runs import open_run
 
@@ -32,15 +31,10 @@ def forget(parameters: ForgetParameters) -> dict[str, int]:
         run.log_metrics({f"rows_{table}": count for table, count in counts.items()})
         said = ", ".join(f"{count:,} rows of {table}" for table, count in counts.items()) or "no row"
         print(f"{'found' if parameters.dry_run else 'removed'} {said}")
-        learnt, unread = [], []
-        for version in versions.list_versions(parameters.model_name):
-            try:
-                if _knows(version, user):
-                    learnt.append(version)
-            except InputError as error:
-                unread.append(f"note: whether version {version.number} learnt from this person cannot be said: {error}")
+        learnt, unread = learnt_from_user(versions.list_versions(parameters.model_name), user)
         print(_told(learnt, parameters.model_name))
-        print("\n".join(unread), end="\n" * bool(unread))
+        for number, reason in unread.items():
+            print(f"note: whether version {number} learnt from this person cannot be said: {reason}")
         if url:
             print("other servers that share this database keep what they fetched of it: run forget beside each of them")
         print("not looked at: ratings files, datasets prepared of them, and exports; remove the person there yourself")
@@ -63,13 +57,6 @@ def _shared(url: str, user: str, dry_run: bool) -> dict[str, int]:
     from recsys.serving.sharing import TABLE, remove_person
 
     return {TABLE: remove_person(url, user, dry_run=dry_run)} if url else {}
-
-
-def _knows(version: "Version", user: str) -> bool:
-    from registry import integrity
-
-    recommender = integrity.load_version(version)
-    return bool(recommender.knowledge.user_codes(np.array([user], object))[0] >= 0)
 
 
 def _told(learnt: "list[Version]", model: str) -> str:

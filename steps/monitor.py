@@ -8,11 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
-from steps.prepare import prepared_folder
-from steps.support import decision_record, monitor_summary
+from steps.support import datasets, decision_record, monitor_summary
 from steps.support.entrypoint import run_step
 from steps.support.parameters import MonitorParameters
 from steps.support.repeat import repeat
@@ -119,7 +117,7 @@ class _Watching:
 
         found = versions.find_or_raise_version(self._parameters.model_name, int(version))
         try:
-            dataset = datasets.load_dataset(found.tags.get("data_version", ""), prepared_folder())
+            dataset = datasets.load(found.tags.get("data_version", ""))
         except InputError as error:
             return None, None, [str(error)]
         return make_reference(self._recommender(version), dataset), dataset, []

@@ -4,12 +4,10 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from steps.evaluate import measure
-from steps.prepare import prepared_folder
-from steps.support import decision_record, trial_record
+from steps.support import datasets, decision_record, trial_record
 from steps.support.entrypoint import NotPromotedError, run_step
 from steps.support.parameters import PromoteParameters
 from steps.support.runs import made_by, open_run
@@ -208,11 +206,10 @@ def _dataset(digest: str, state: "State") -> Dataset:
 
     The folder of datasets is the machine's: the newest of all may be another project's.
     """
-    folder = prepared_folder()
     if digest != "newest":
-        return datasets.load_dataset(digest, folder)
+        return datasets.load(digest)
     learnt = {version.tags[_DATA_VERSION] for version in state.versions if _DATA_VERSION in version.tags}
-    return datasets.newest_dataset(folder, learnt)
+    return datasets.newest(learnt)
 
 
 def _stranger(metrics: dict[str, float], rows: int) -> str | None:

@@ -151,8 +151,9 @@ def _whom_to_go_on_from(
         return None
     family, number = str(standing.champion.family), standing.champion.number
     gigabytes = None if parameters.memory == "auto" else parameters.memory
-    reason = "a training in several processes or from disk starts anew"
-    if standing.train.get("processes", 1) == 1 and not out_of_core.is_needed(family, dataset, gigabytes):
+    reason = "a training in several processes, from disk or from a feature store starts anew"
+    alone = standing.train.get("processes", 1) == 1 and not standing.train.get("feature_store")
+    if alone and not out_of_core.is_needed(family, dataset, gigabytes):
         try:
             divide_anew(dataset, recommender, family)
             print(f"the training goes on from version {number}, with its choices")

@@ -15,11 +15,12 @@ from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
 from steps import PROJECT
-from steps.support import feedback_database
+from steps.support import feature_store, feedback_database
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
+    from recsys.models.base.recommender import Recommender
     from registry.transitions import State
     from registry.versions import Version
 
@@ -43,6 +44,8 @@ def serve(parameters: ServeParameters) -> None:
         read_keys=read,
         feedback_keys=feedback,
         webhook_secret=os.environ.get(_SECRET, ""),
+        feature_store=_feature_store(parameters),
+        feature_database=os.environ.get(feature_store.DATABASE, ""),
     )
     url = feedback_database.find_url(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
@@ -50,6 +53,8 @@ def serve(parameters: ServeParameters) -> None:
         os.environ.setdefault(name, value)
     stop = threading.Event()
     registry = _Registry(parameters)
+    if parameters.feature_store:
+        feature_store.open_store(parameters).origin()  # what is not there is told at once
     follower = Follower(folder, registry.find, registry.make, registry.find_trial)
     path = [str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
@@ -137,7 +142,7 @@ class _Registry:
         return None if trial is None or version is None else Challenger(trial.id, trial.share, self._key(version))
 
     def _key(self, version: "Version") -> Champion:
-        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}"
+        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}{'-f' * bool(self._parameters.feature_store)}"
         return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}-{made}")
 
     def make(self, champion: Champion, place: Path) -> None:
@@ -160,11 +165,21 @@ class _Registry:
             max_loss=parameters.max_loss,
             titles=self._titles_of(version)[0],
         )
+        if parameters.feature_store:
+            self._keep_scorer(recommender, place, champion.version)
         loss = form.about["loss"]
         self._tell(
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "
             f"{loss['probability_rmse']:.4f} (root mean square)"
         )
+
+    def _keep_scorer(self, recommender: "Recommender", place: Path, version: str) -> None:
+        from recsys.serving.stored_scores import keep_scorer
+
+        database = os.environ.get(feature_store.DATABASE, "")
+        kept = keep_scorer(recommender, place, _feature_store(self._parameters), database)
+        source = "the feature store's newest values" if kept else "its own: it did not learn from a feature store"
+        self._tell(f"version {version} scores by {source}")
 
     def _titles_of(self, version: "Version") -> tuple[dict[str, str], str]:
         """Titles by item id, and a mark by which a form with other titles is known to be another."""
@@ -194,6 +209,12 @@ class _Registry:
         if sentence != self._told:
             print(sentence, flush=True)
         self._told = sentence
+
+
+def _feature_store(parameters: ServeParameters) -> str:
+    """The folder of the feature store, empty where there is none."""
+    given = parameters.feature_store
+    return str(given_path(parameters.folder, given, "feature_store").absolute()) if given else ""
 
 
 def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]]:

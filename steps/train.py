@@ -10,7 +10,7 @@ from recsys.models.base.family import check_feedback, family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
-from steps.support import provenance
+from steps.support import feature_store, provenance
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import read_params, run_step
 from steps.support.parameters import TrainParameters
@@ -103,6 +103,7 @@ def _train_and_register(
             gigabytes=gigabytes,
             fit_all=fit_all,
             forward=parameters.forward,
+            stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
             warm_start=earlier,
         )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
@@ -113,7 +114,7 @@ def _train_and_register(
     history.log_plot()
     run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
     _log_importances(run, done.final)
-    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
+    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt", _own_names(dataset))
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
     logged = validation | (forward.metrics if forward else {}) | {"training_rows": len(done.final.knowledge.seen)}
     run.log_model_metrics(logged, model_id, dataset)
@@ -136,6 +137,8 @@ def _train_and_register(
     run.describe(said)
     if forward:
         print(describe_forward(forward.metrics))
+    elif parameters.forward and parameters.feature_store:
+        print("note: no measures on the newest ratings: the feature store knows them already")
     elif parameters.forward and streamed:
         print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():
@@ -221,6 +224,13 @@ def _log_importances(run: "Run", recommender: "Recommender") -> None:
         table = pd.DataFrame({"feature": list(values), "importance": list(values.values())})
         run.log_table(table.sort_values("importance", ascending=False), "feature_importances.csv")
         run.log_figures({"feature_importances.png": plots.importances(values)})
+
+
+def _own_names(dataset: Dataset) -> dict[str, str]:
+    """The names of the columns in the ratings, where they are not those that a model takes anyway."""
+    made = dataset.preparation
+    found = {"user_id": made.user_column, "item_id": made.item_column, "timestamp": made.timestamp_column}
+    return {name: own for name, own in found.items() if own not in found}
 
 
 def _about(dataset: Dataset) -> dict[str, str]:

@@ -14,7 +14,7 @@ from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import database_url, search_space
 from steps.prepare import prepare_once
-from steps.support.entrypoint import TICKET, run_step
+from steps.support.entrypoint import LAUNCHER, TICKET, run_step
 from steps.support.parameters import STORAGE, TrainParameters, Tuning
 from steps.support.progress import ProgressDisplay
 from steps.support.runs import made_by, open_run
@@ -273,7 +273,7 @@ def _employ(
     ticket = {"number": search.number, "until": until, "parent": parent}
     changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
     given = parameters.model_dump() | changes | {"workers": 1}
-    environment = {TICKET: json.dumps(ticket), STORAGE: url}
+    environment = {TICKET: json.dumps(ticket), STORAGE: url, LAUNCHER: str(os.getpid())}
     with GracefulStop("stopping after the running trials; once more to stop at once") as stop:
         with WorkerPool(parameters.workers, given, environment) as pool:
             while pool.at_work():

@@ -25,6 +25,7 @@ FLOORS = (
     ("recsys.settings", "recsys.metrics", "recsys.runtime", "recsys.figures"),
     ("recsys.data", "recsys.distributed", "recsys.experiments"),
     ("recsys.models",),
+    ("recsys.feature_store",),
     ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
     ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
     ("registry", "recsys.tuning", "recsys.retraining", "recsys.testing"),
@@ -69,6 +70,8 @@ ROOMS = {
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],
+    "pyarrow.fs": ["src/recsys/data/object_store.py"],
+    "feast": ["src/recsys/feature_store"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
@@ -78,7 +81,11 @@ ROOMS = {
     "platformdirs": ["steps/support/entrypoint.py", "src/recsys/runtime/compilation.py"],
 }
 # Programs of their own that stand in the library.
-PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
+PROGRAMS = [
+    "src/recsys/training/launch/rank.py",
+    "src/recsys/serving/worker.py",
+    "src/recsys/testing/dataset.py",
+]
 PACKAGE_OF = {"sklearn": "scikit-learn"}
 
 
@@ -283,8 +290,10 @@ def test_every_package_that_is_imported_is_pinned_in_requirements():
     testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
     exporting = [path for path in CODE if path.is_relative_to("src/recsys/export")]
     watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
+    storing = [path for path in CODE if path.is_relative_to("src/recsys/feature_store")]
     for paths, pinned in (
-        (set(CODE) - set(testing) - set(exporting) - set(watching), required()),
+        (set(CODE) - set(testing) - set(exporting) - set(watching) - set(storing), required()),
+        (storing, required() | required("src/recsys/feature_store/requirements.txt")),
         (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
         (exporting, required() | required("src/recsys/export/requirements.txt")),

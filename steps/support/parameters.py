@@ -7,14 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from recsys.data.preparation import Preparation
-from recsys.experiments.plan import Plan, Share
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
-from registry.policy import Policy
-from steps.support.parameter_groups import AUTO, STORE, Recording, Registering, Step
-from steps.support.retraining_parameters import Retraining
+from steps.support.parameter_groups import AUTO, STORE, Promoting, Recording, Registering, Step, Trying
+from steps.support.retraining_parameters import RetrainParameters
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
@@ -59,6 +57,9 @@ class _Training(Recording, Registering, _Preparing):
 class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
+    feature_store: str = Field(
+        "", description="folder of a feature store (see materialize) that random_forest learns from; empty: the dataset"
+    )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
     warm_start: Annotated[int, Field(ge=1)] | Literal["none", "champion"] = Field(
@@ -69,8 +70,8 @@ class TrainParameters(Processes, _Training):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_processes(self, self.family)
-        if self.warm_start != "none" and self.together:
-            raise ValueError("parameter 'warm_start': none where processes train together or a training is resumed")
+        if self.warm_start != "none" and (self.together or self.feature_store):
+            raise ValueError("parameter 'warm_start': none with several processes, resume or feature_store")
         return self
 
 
@@ -152,19 +153,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(Recording, Registering, Policy):
-    pass
-
-
-class _Trying(_Promoting, Plan):
-    trial: Share = Field(
-        None,
-        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
-        "shadow: nobody sees it, it answers beside; none: no trial",
-    )
-
-
-class PromoteParameters(_Trying):
+class PromoteParameters(Trying):
     """Of `promote`."""
 
     dataset: str = Field(
@@ -205,7 +194,29 @@ class VerifyParameters(Registering):
         return None if value in ("none", "") else value
 
 
-class MainParameters(_Promoting, _Preparing):
+class RebuildParameters(VerifyParameters):
+    """Of `rebuild`."""
+
+    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None, description="version to train again, or all; none: the newest"
+    )
+    ratings: str = Field(
+        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
+    )
+    code: Literal["commit", "here"] = Field(
+        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
+    )
+
+
+class LineageParameters(Registering):
+    """Of `lineage`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
+    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
+    user: str = Field("", description="instead: the versions that learnt from the user of this id")
+
+
+class MainParameters(Promoting, _Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -245,6 +256,11 @@ class ServeParameters(Registering, Limits):
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
         "where the version learnt from it",
     )
+    feature_store: str = Field(
+        "",
+        description="folder of a feature store: the scores of a random_forest that learnt from one are computed from "
+        "its newest values; empty: from the version's own",
+    )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
         0.02, gt=0, description="most that the served form may change the probability of a like, root mean square"
@@ -269,6 +285,15 @@ class RecommendParameters(Recording, Registering):
     unknown: Literal["ignore", "refuse"] = Field(
         "ignore", description="candidates and exclusions that the version does not know are ignored, or refused"
     )
+
+
+class MaterializeParameters(Recording, Registering):
+    """Of `materialize`."""
+
+    dataset: str = Field(
+        "newest", min_length=1, description="digest of the dataset whose features; newest: that of the newest version"
+    )
+    feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
 
 
 class ReportParameters(Recording, Registering):
@@ -312,10 +337,6 @@ class MonitorParameters(Recording, Registering):
     export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
 
 
-class RetrainParameters(_Trying, Retraining):
-    """Of `retrain`."""
-
-
 class ForgetParameters(Registering):
     """Of `forget`."""
 
@@ -338,10 +359,13 @@ StepName = Literal[
     "rollback",
     "history",
     "verify",
+    "rebuild",
+    "lineage",
     "recommend",
     "report",
     "serve",
     "export",
+    "materialize",
     "monitor",
     "retrain",
     "trial",
@@ -360,10 +384,13 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "verify": VerifyParameters,
+    "rebuild": RebuildParameters,
+    "lineage": LineageParameters,
     "recommend": RecommendParameters,
     "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
     "retrain": RetrainParameters,
     "trial": TrialParameters,

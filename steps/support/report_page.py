@@ -163,11 +163,11 @@ def _data(dataset: Dataset) -> list[tuple[str, str]]:
     return rows
 
 
-def _figures(material: Material) -> "dict[str, Figure]":
+def _figures(material: Material) -> "dict[str, Figure | None]":
     from recsys.evaluation import evaluator, plots
 
     decision, dataset = material.decision, material.dataset
-    found = {"comparison": None, "ratings": None, "calibration": None}
+    found: dict[str, Figure | None] = {"comparison": None, "ratings": None, "calibration": None}
     metric = "ndcg_at_10" if decision["policy"].get("metric") == "ndcg_at_10" else "auc"
     measured = [one for one in decision["candidates"] if metric in one["metrics"]]
     by_number = {version.number: version for version in material.versions}

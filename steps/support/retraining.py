@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
+from recsys.data.dataset import Dataset, digest_source
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
 from recsys.retraining.reasons import Situation
 from steps.monitor import HARM, UNTIL, find_looks, moment
-from steps.prepare import locate, prepared_folder
-from steps.support import feedback_database
+from steps.prepare import locate
+from steps.support import datasets, feedback_database
 from steps.support.entrypoint import data_folder
 from steps.support.parameters import RetrainParameters, TrainParameters
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 _ORIGIN = "retrain.origin"
 _TRIED = "retrain.champion"
 # Of how a champion was trained; what names data, places or a training under way does not carry over.
-_CARRIED = ("refit", "lists", "forward", "processes", "sharding", "checkpoint_minutes", "rank_timeout", "restarts")
+_CARRIED = (
+    "refit", "lists", "forward", "processes", "sharding", "checkpoint_minutes", "rank_timeout", "restarts",
+    "feature_store",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _situation(
     parameters: RetrainParameters,
     champion: "Version",
     preparation: Preparation,
-    before: datasets.Dataset | None,
+    before: Dataset | None,
     *,
     implicit: bool,
 ) -> tuple[Situation, list[str]]:
@@ -168,7 +171,7 @@ def _situation(
     if last is not None:
         grown = 0 if seen.digest == last["digest"] else max(0, seen.rows - last["rows"])
     else:
-        same = datasets.digest_source(ratings.find_files(source), located) == champion.tags.get("data_version")
+        same = digest_source(ratings.find_files(source), located) == champion.tags.get("data_version")
         grown = 0 if same or before is None else max(0, seen.rows - int(before.manifest["rows_read"]))
     until = max(last["until"] if last else 0.0, _since(parameters))
     archive = _archive(parameters)
@@ -207,9 +210,9 @@ def _newest_try(model_name: str, champion: "Version") -> dict[str, Any] | None:
     return max(ended, key=lambda origin: float(origin["until"]), default=None)
 
 
-def _dataset_of(champion: "Version") -> tuple[datasets.Dataset | None, list[str]]:
+def _dataset_of(champion: "Version") -> tuple[Dataset | None, list[str]]:
     try:
-        return datasets.load_dataset(champion.tags.get("data_version", ""), prepared_folder()), []
+        return datasets.load(champion.tags.get("data_version", "")), []
     except InputError:
         return None, [f"the dataset of version {champion.number} is not on this machine"]
 

@@ -6,14 +6,15 @@ from pydantic import Field
 
 from recsys.retraining.reasons import Rules
 from recsys.settings import OptionalFloat, OptionalSeconds, Seconds
+from steps.support.parameter_groups import STORE, Trying
 
 
-class Retraining(Rules):
-    """When to train again, from what, and how."""
+class RetrainParameters(Trying, Rules):
+    """Of `retrain`: when to train again, from what, and how."""
 
     every: OptionalSeconds = Field(None, description="look again and again, so often, such as 1h; none: once")
     ratings: str = Field("", description="ratings in place of those that the champion's came from; empty: these")
-    store: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
+    store: str = STORE
     database: str = Field(
         "",
         description="team's MySQL that keeps the feedback of several servers, without a password; empty: "

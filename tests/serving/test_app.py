@@ -105,6 +105,42 @@ def test_mlflow_s_protocol_answers(server):
     assert server.get("version").text == "1\n"
 
 
+def test_users_alone_are_answered_by_lists_as_the_mlflow_model_answers_them(server):
+    asked = {"dataframe_split": {"columns": ["user_id"], "data": [["u2"], ["nobody"]]}, "params": {"n": 3}}
+    known, unknown = server.post("invocations", asked).json()["predictions"]
+    assert known["items"] == server.get("api/recommend/u2?n=3").json()
+    assert list(known) == ["items", "scores", "like_probabilities", "policy", "note"]
+    assert (known["policy"], unknown["policy"], known["note"]) == ("personal", "popular", "")
+    assert len(known["scores"]) == len(known["like_probabilities"]) == 3
+    records = {"dataframe_records": [{"user_id": "u2"}, {"user_id": "nobody"}], "params": {"n": 3}}
+    assert server.post("invocations", records).json()["predictions"] == [known, unknown]
+    assert (
+        server.post("invocations", {"inputs": {"user_id": ["u2"]}}).json()["predictions"][0]["items"][:3]
+        == (known["items"])
+    )
+    everything = {"inputs": {"user_id": ["u2"]}, "params": {"n": 100, "exclude_seen": True, "diversity": 0.5}}
+    (all_left,) = server.post("invocations", everything).json()["predictions"]
+    assert (
+        all_left["note"] == f"only {len(all_left['items'])} are left of the items asked for that the user has not rated"
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "users", "told"),
+    [
+        ({"n": 0}, 1, "params: n: a whole number from 1 to 1000 is needed, got 0"),
+        ({"size": 3}, 1, "params: an object of n, exclude_seen, diversity is needed"),
+        ({"exclude_seen": "no"}, 1, "params: exclude_seen: true or false is needed"),
+        ({"diversity": 2}, 1, "params: diversity: a number from 0 to 1 is needed, got 2"),
+        ({}, 101, "lists for at most 100 users are made, got 101; send fewer"),
+    ],
+)
+def test_lists_that_are_not_made_say_why(server, params, users, told):
+    answer = server.post("invocations", {"inputs": {"user_id": ["u2"] * users}, "params": params})
+    assert answer.status_code == (413 if users > 100 else 400)
+    assert told in answer.text
+
+
 def test_the_open_inference_protocol_answers(server):
     inputs = [
         {"name": name, "shape": [2], "datatype": "BYTES", "data": data}

@@ -178,6 +178,8 @@ def test_the_version_answers_by_stage_and_alias_without_pickle(uri, trained, mon
     assert answers["rating"].between(0.5, 5).all()
     assert answers["like_probability"].between(0, 1).all()
     assert answers["rating"].nunique() == 3
+    own = asked.rename(columns={"user_id": COLUMNS["user_column"], "item_id": COLUMNS["item_column"]})
+    pd.testing.assert_frame_equal(model.predict(own), answers)
     numbers = model.predict(pd.DataFrame({"user_id": [1, 2], "item_id": [3, 2**40]}))
     assert len(numbers) == 2
 

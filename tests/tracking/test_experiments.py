@@ -28,7 +28,28 @@ def begun(store, monkeypatch, experiment="0", **tags):
     return run
 
 
+def used(store):
+    """A store whose default experiment has a run of somebody else."""
+    store.client.set_terminated(store.client.create_run("0", run_name="theirs").info.run_id)
+
+
+def test_the_default_experiment_takes_the_name_while_it_is_unused(store, monkeypatch):
+    before = begun(store, monkeypatch)
+    experiments.enter("shop a", given=False)
+    with runs.start_run("train bias") as run:
+        assert run.run_id == before
+    found = store.client.get_experiment("0")
+    assert found.name == "shop a"
+    assert KIND in found.tags.items()
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    experiments.enter("shop a", given=False)
+    with runs.start_run("two"):
+        pass
+    assert [run.info.experiment_id for run in store.runs()] == ["0", "0"]
+
+
 def test_runs_belong_to_the_experiment_of_their_name_which_the_ui_opens_at_runs(store):
+    used(store)
     for _ in range(2):
         experiments.enter("shop a", given=False)
         with runs.start_run("one"):
@@ -36,33 +57,34 @@ def test_runs_belong_to_the_experiment_of_their_name_which_the_ui_opens_at_runs(
     found = store.client.get_experiment_by_name("shop a")
     assert KIND in found.tags.items()
     assert found.artifact_location == str(store.folder / "artifacts" / "shop_a")
-    assert [run.info.experiment_id for run in store.runs()] == [found.experiment_id] * 2
+    assert [run.info.experiment_id for run in store.runs()] == [found.experiment_id] * 2 + ["0"]
+    assert store.client.get_experiment("0").name == "Default"
 
 
-def test_a_run_that_mlflow_run_began_goes_on_in_the_experiment(store, monkeypatch):
-    before = begun(store, monkeypatch, **{"mlflow.project.entryPoint": "train"})
+@pytest.mark.parametrize(("experiment", "tags"), [("theirs", {}), ("0", {"mlflow.parentRunId": "a"}), ("0", {})])
+def test_a_run_that_mlflow_run_began_keeps_its_number(experiment, tags, store, monkeypatch):
+    used(store)
+    number = experiment if experiment == "0" else store.client.create_experiment(experiment)
+    before = begun(store, monkeypatch, number, **tags)
     experiments.enter("recsys", given=False)
     with runs.start_run("train bias") as run:
+        assert run.run_id == before
+    assert store.client.get_experiment_by_name("recsys") is None
+
+
+def test_it_goes_on_in_an_experiment_that_is_given(store, monkeypatch):
+    used(store)
+    before = begun(store, monkeypatch, **{"mlflow.project.entryPoint": "train"})
+    experiments.enter("recsys", given=True)
+    with runs.start_run("train bias") as run:
         assert run.run_id != before
-    (now,) = store.runs()
+    now = store.run_named("train bias")
     assert now.info.experiment_id == store.client.get_experiment_by_name("recsys").experiment_id
     assert now.data.params == {"ratings": "'my file.csv'"}
     assert now.data.tags["mlflow.project.entryPoint"] == "train"
     old = store.client.get_run(before)
     assert (old.info.status, old.info.lifecycle_stage) == ("FINISHED", "deleted")
     assert old.data.tags[experiments.MOVED_TO] == now.info.run_id
-
-
-@pytest.mark.parametrize(("experiment", "tags"), [("theirs", {}), ("0", {"mlflow.parentRunId": "a"})])
-def test_a_run_that_belongs_to_what_others_chose_stays(experiment, tags, store, monkeypatch):
-    number = experiment if experiment == "0" else store.client.create_experiment(experiment)
-    before = begun(store, monkeypatch, number, **tags)
-    experiments.enter("recsys", given=False)
-    with runs.start_run("train bias") as run:
-        assert run.run_id == before
-    monkeypatch.setenv("MLFLOW_RUN_ID", before)
-    experiments.enter("recsys", given=True)
-    assert store.client.get_run(before).info.lifecycle_stage == "deleted"
 
 
 def test_the_experiment_named_in_the_environment_is_kept_unless_another_is_given(store, monkeypatch):

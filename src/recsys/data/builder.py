@@ -26,7 +26,7 @@ from recsys.data.dataset import Dataset, digest_source, find_prepared, open_prep
 from recsys.data.features import Features, Learner, Statistics
 from recsys.data.interactions import Interactions
 from recsys.data.manifest import FORMAT, write_manifest
-from recsys.data.parquet_store import PARTS, SIDES, PartWriter
+from recsys.data.parquet_store import PARTS, SIDES, PartWriter, feature_names
 from recsys.data.preparation import Preparation
 from recsys.data.ratings import BYTES_A_ROW as SCRATCH_A_ROW
 from recsys.data.ratings import Ratings, read_ratings
@@ -102,11 +102,6 @@ def build(
         "sizes": sizes,
         "features": [f"{side}_{name}" for side in SIDES for name in feature_names(side)],
     }
-
-
-def feature_names(side: str) -> tuple[str, ...]:
-    """The columns of a side's table beside its ids."""
-    return "average_rating", "rating_std", "rating_count", SIDES[side]
 
 
 def _check_parts(sizes: dict[str, int], preparation: Preparation, source: Path) -> None:
@@ -268,7 +263,13 @@ def prepare(
             _check_disk(rows, folder)
             scratch = partial
         with read_ratings(
-            source, columns, separator=preparation.separator, min_rating=lowest, scratch=scratch
+            source,
+            columns,
+            separator=preparation.separator,
+            encoding=preparation.encoding,
+            decimal=preparation.decimal,
+            min_rating=lowest,
+            scratch=scratch,
         ) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
         if digest_source(find_files(source), preparation) != digest:
@@ -338,7 +339,7 @@ def _check_disk(rows: int, folder: Path) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what a killed prepare left; a day is longer than any prepare takes."""
-    for path in folder.glob(".partial-*"):
+    """Remove what a killed prepare, or copy from an object store, left; a day is longer than any takes."""
+    for path in (*folder.glob(".partial-*"), *folder.glob(".*.partial")):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

@@ -120,8 +120,8 @@ def obtain(name: str, cache: Path) -> Path:
     Raises:
         InputError: the name is unknown, no source can be used, or the kept file has been altered.
     """
-    _check_name(name)
-    for kept in sorted(set(cache.glob(f"{name}.*.csv")) - {titles_file(name, cache)}):
+    kept = find_obtained(name, cache)
+    if kept is not None:
         if _content_mark(kept.read_bytes()) != kept.suffixes[-2].removeprefix("."):
             raise InputError(
                 f"{kept}: altered since it was obtained; delete it to obtain it again, "
@@ -130,6 +130,12 @@ def obtain(name: str, cache: Path) -> Path:
         return kept
     rows = download(name)
     return _keep(rows[np.lexsort((rows[:, 1], rows[:, 0]))], name, cache)
+
+
+def find_obtained(name: str, cache: Path) -> Path | None:
+    """The file of a known data set in `cache`, unchecked; None where it was not obtained yet."""
+    _check_name(name)
+    return next(iter(sorted(set(cache.glob(f"{name}.*.csv")) - {titles_file(name, cache)})), None)
 
 
 def download(name: str) -> NDArray[np.int64]:

@@ -25,6 +25,12 @@ class Preparation(Settings):
         "there is a column of ratings that differ",
     )
     separator: str = Field("auto", min_length=1, description="between columns: auto, tab, or the character(s)")
+    encoding: str = Field(
+        "auto", min_length=1, description="of text: utf-8, latin-1, …; auto: UTF-8, or UTF-16 by the file's mark"
+    )
+    decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="of ratings in text; auto: comma where ratings have one and none has a point"
+    )
     min_rating: float | Literal["positive", "none"] = Field(
         "positive", description="lowest rating kept: a number, positive (above 0) or none (all are kept)"
     )
@@ -37,8 +43,9 @@ class Preparation(Settings):
     seed: int = Field(42, ge=0, lt=2**32, description="seed of split=random and of everything random in training")
 
     def recorded(self) -> dict[str, Any]:
-        """The parameters by name; `feedback` only where it is given: datasets from before it was known stay valid."""
+        """The parameters by name; those that came later only where they are given: datasets from before stay valid."""
         values = self.model_dump()
-        if self.feedback == "auto":
-            del values["feedback"]
-        return values
+        return {name: value for name, value in values.items() if name not in _LATER or value != "auto"}
+
+
+_LATER = ("feedback", "encoding", "decimal")

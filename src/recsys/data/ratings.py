@@ -20,7 +20,7 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.data.buckets import Buckets, bits_for, read_array, scratch_file, write_array
 from recsys.data.cleaning import Bar, Block, Cleaner
 from recsys.data.readers.files import estimate_rows, find_files, open_files
-from recsys.data.readers.source import ColumnNames, Source, check_names
+from recsys.data.readers.source import ColumnNames, Source, TextFormat, check_names
 from recsys.data.splits import mix
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -84,6 +84,8 @@ def read_ratings(
     columns: ColumnNames = ColumnNames(),  # noqa: B008  # frozen, so sharing it is safe
     *,
     separator: str = "auto",
+    encoding: str = "auto",
+    decimal: str = "auto",
     min_rating: Bar = "positive",
     scratch: Path | None = None,
 ) -> Ratings:
@@ -98,6 +100,8 @@ def read_ratings(
         columns: the names of the columns. With the default ones, a file without a header is read by
             position.
         separator: between the fields of a text file: the characters, "tab", "comma", or "auto".
+        encoding: of a text file: Python's name of it; "auto": UTF-8, or UTF-16 where it begins with the mark of that.
+        decimal: of ratings in a text file: "point", "comma", or "auto", where the first lines say it.
         min_rating: "positive" keeps ratings above zero, a number keeps those not below it, None all.
         scratch: a folder on a disk with BYTES_A_ROW bytes of room a row; None: the rows are held in memory.
 
@@ -106,7 +110,7 @@ def read_ratings(
     """
     check_names(columns)
     files = find_files(path)
-    sources = open_files(files, columns, separator)
+    sources = open_files(files, columns, TextFormat(separator, encoding, decimal))
     cleaner = Cleaner(columns, min_rating)
     timed = "timestamp" in sources[0].found
     record = [("pair", "u8"), ("row", "i8"), *([("moment", "f8")] if timed else [])]

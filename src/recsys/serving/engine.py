@@ -10,13 +10,16 @@ import numpy as np
 from recsys.arrays import Array, Floats
 from recsys.models.base.factors import UNCERTAIN
 from recsys.models.base.item_to_item import ItemToItem, Regression, expect_next
-from recsys.models.base.ranking import POOL, best_items, weigh
+from recsys.models.base.ranking import POOL, best_items, diversify, note_of, weigh
+from recsys.models.base.taking import TakingCurve, find_judge
 from recsys.serving.exploration import POLICY as EXPLORED
 from recsys.serving.exploration import Exploration, Pool
 from recsys.serving.form import Arrays, Form
 from recsys.serving.ids import IdTable
 
 _NONE = np.zeros(0, np.int32)
+_PROBED = 5  # items of a user
+_NO_LISTS: Mapping[str, Any] = {"signal": "ratings", "ridge": 0.0, "relative_ridge": 0.0, "exponent": 0.0}
 
 
 class History(NamedTuple):
@@ -40,6 +43,8 @@ class Listed:
     scores: Array
     probabilities: Array
     policy: str
+    note: str = ""
+    """Why it is shorter than asked."""
     propensities: Floats | None = None
     """Of being in the list, (n,), where some lists are drawn."""
 
@@ -65,11 +70,10 @@ class Engine:
         self.users = users
         self.items = items
         self.low, self.high = about["scale"]
-        self._slope = float(about["link"]["slope"])
-        self._threshold = float(about["link"]["threshold"])
-        self._probit = about["link"]["kind"] == "probit"
-        self._uncertain = float(about["link"].get("uncertain", UNCERTAIN))  # forms made before do not say
-        lists = about["lists"]
+        self._link = about["link"]
+        self._uncertain = float(self._link.get("uncertain", UNCERTAIN))  # forms made before do not say
+        self._judge = find_judge(self._link)  # of a family whose history says all; None: its factors do
+        lists = about["lists"] or _NO_LISTS
         self._regression = Regression(lists["signal"], lists["ridge"], lists["relative_ridge"])
         self._exponent = float(lists["exponent"])
         self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
@@ -79,6 +83,11 @@ class Engine:
         factors = np.maximum(np.array(prior["factors"], np.float64), 1e-12)
         self._precision = np.diag(np.append(self._noise / factors, self._noise / max(prior["bias"][1], 1e-12)))
         self._bias = float(prior["bias"][0])
+
+    @property
+    def makes_lists(self) -> bool:
+        """Whether the version carries what lists are made from."""
+        return self.about["lists"] is not None
 
     @classmethod
     def of_form(cls, form: Form) -> "Engine":
@@ -117,6 +126,7 @@ class Engine:
         exclude: Array = _NONE,
         candidates: Array | None = None,
         exclude_seen: bool = True,
+        diversity: float = 0.0,
         exploration: Exploration | None = None,
     ) -> Listed:
         """The list that the version's `Recommender.recommend` gives for this history; fewer only where fewer are left.
@@ -125,6 +135,7 @@ class Engine:
             user: its code, -1 for one that the version does not know.
             history: as of `history`.
             exclude, candidates: codes of items that may not, or alone may, be named.
+            diversity: from 0, by score alone, to 1, by how different the items of a list are.
             exploration: of this request, where a share of the lists is drawn.
         """
         told = bool(self._values(history).any())
@@ -138,23 +149,35 @@ class Engine:
             takes[history.items] = -np.inf
         pool = best_items(takes, max(n, POOL))
         pool = np.sort(pool[takes[pool] > -np.inf])
-        taste = self._taste(user, history)
-        likes = self._like(taste, pool)[1]
+        likes = self._score(user, history, pool)[1]
         scores = weigh(takes[pool], likes, self._exponent)
-        order, propensities = best_items(scores, n), None
-        policy = ("personal" if user >= 0 else "history") if told else "popular"
+        order = best_items(scores, len(scores) if diversity else n)
+        if diversity:
+            close = self._item_to_item.similarities(pool[order])
+            order = order[diversify(scores[order], close, n, diversity)]
+        policy, propensities = ("personal" if user >= 0 else "history") if told else "popular", None
         if exploration is not None and exploration.draws and len(order):
-            order, propensities = exploration.draw(self._to_draw_from(taste, pool, takes[pool]), order)
+            drawn_from = self._to_draw_from(user, history, pool, takes[pool], likes)
+            order, propensities = exploration.draw(drawn_from, order)
             policy = EXPLORED
         elif exploration is not None:
             propensities = exploration.of_usual(len(order))
-        return Listed(pool[order], scores[order], likes[order], policy, propensities)
+        note = note_of(len(pool), n, exclude_seen)
+        return Listed(pool[order], scores[order], likes[order], policy, note, propensities)
 
-    def _to_draw_from(self, taste: _Taste, items: Array, takes: Floats) -> Pool:
-        """What a list is drawn from: of the variance, what an item adds is uncertainty, and a share of the user's."""
+    def _to_draw_from(self, user: int, history: History, items: Array, takes: Floats, likes: Floats) -> Pool:
+        """What a list is drawn from: of the variance, what an item adds is uncertainty, and a share of the user's.
+
+        Of a family whose history says all, nothing is known of that: a share of the variance is taken for it.
+        """
+        if self._judge is not None:
+            inside = np.clip(likes, 1e-6, 1 - 1e-6)
+            margins, uncertain = np.log(inside / (1 - inside)), np.full(len(items), self._uncertain)
+            return Pool(takes, margins, uncertain, False, self._exponent)
+        taste = self._taste(user, history)
         margins, variance = self._margin(taste, items)[1:]
-        uncertain = self._uncertain * taste.variance + self.arrays.item_variance[items]
-        return Pool(takes, margins, uncertain / variance, self._probit, self._exponent)
+        uncertain = (self._uncertain * taste.variance + self.arrays.item_variance[items]) / variance
+        return Pool(takes, margins, uncertain, self._link["kind"] == "probit", self._exponent)
 
     def carry(self, history: History) -> Floats:
         """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
@@ -185,10 +208,33 @@ class Engine:
         solved = np.linalg.solve(table.T @ table + self._precision, table.T @ target)
         return _Taste(solved[:-1].astype(np.float32), self._bias + float(solved[-1]), self._noise)
 
+    def _score(self, user: int, history: History, items: Array) -> tuple[Floats, Floats]:
+        """Expected ratings, within the scale, and probabilities of a like, (n,) each, of known items.
+
+        A user who was learnt from is answered as learnt; of another, the history tells.
+        """
+        if self._judge is None:
+            return self._like(self._taste(user, history), items)
+        told = self.history(user) if user >= 0 else history
+        values = self._values(told)
+        takes = np.zeros(len(items))
+        if values.any():
+            takes = expect_next(self._item_to_item, self._popularity, told.items, values)[items]
+        if isinstance(self._judge, TakingCurve):
+            if user < 0 and not len(told.items):
+                return self._fallback(user, items)
+            taking = self._judge.probability(takes)
+            return taking, taking.copy()
+        taste = self._taste(user, told)
+        rating = self.arrays.item_bias[items] + taste.bias
+        slope, intercept = self.about["calibration"]
+        like = self._judge.probability(slope * rating + intercept, takes)
+        return np.clip(rating, self.low, self.high), like
+
     def _like(self, taste: _Taste, items: Array) -> tuple[Floats, Floats]:
-        """Expected ratings, within the scale, and probabilities of a like, (n,) each."""
+        """The same by a taste's factors."""
         rating, x, _ = self._margin(taste, items)
-        like = _normal_cdf(x) if self._probit else 1 / (1 + np.exp(-x))
+        like = _normal_cdf(x) if self._link["kind"] == "probit" else 1 / (1 + np.exp(-x))
         return np.clip(rating, self.low, self.high), like
 
     def _margin(self, taste: _Taste, items: Array) -> tuple[Floats, Floats, Floats]:
@@ -196,11 +242,11 @@ class Engine:
         arrays = self.arrays
         rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
         variance = np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance)
-        return rating, self._slope * (rating - self._threshold) / np.sqrt(variance), variance
+        return rating, self._link["slope"] * (rating - self._link["threshold"]) / np.sqrt(variance), variance
 
     def predict_known(self, user: int, items: Array) -> tuple[Floats, Floats]:
         """Expected ratings and probabilities of a like of items, (n,) each, for a user known to the version."""
-        return self._like(self._taste(user, NO_HISTORY), items)
+        return self._score(user, NO_HISTORY, items)
 
     def predict(self, user: int, history: History, items: Array) -> tuple[Floats, Floats]:
         """The same for any user; -1 among the items is an unknown one, for which biases and calibration answer."""
@@ -208,10 +254,13 @@ class Engine:
             return self._fallback(user, items)
         known = items >= 0
         rating, like = self._fallback(user, items)
-        rating[known], like[known] = self._like(self._taste(user, history), items[known])
+        rating[known], like[known] = self._score(user, history, items[known])
         return rating, like
 
     def _fallback(self, user: int, items: Array) -> tuple[Floats, Floats]:
+        if isinstance(self._judge, TakingCurve):
+            taking = self._judge.of_popularity(np.where(items >= 0, self._popularity[items], 0.0), len(self.users))
+            return taking, taking.copy()
         base = float(self.arrays.user_fallback[user]) if user >= 0 else float(self.about["mean"])
         rating = base + np.where(items >= 0, self.arrays.item_fallback[items], 0.0)
         slope, intercept = self.about["calibration"]
@@ -242,19 +291,24 @@ class Engine:
         chosen = np.unique(np.linspace(0, len(self.users) - 1, users).astype(int)).tolist()
         answers = []
         for user in [*chosen, -1]:
-            listed = self.recommend(user, self.history(user), 5)
-            answers.append({"user": user, "items": listed.items.tolist(), "likes": listed.probabilities.tolist()})
+            items, likes = self._probed(user)
+            answers.append({"user": user, "items": items.tolist(), "likes": likes.tolist()})
         return answers
+
+    def _probed(self, user: int) -> tuple[Array, Floats]:
+        """The first items of a user's list, or of the catalogue where there are no lists; and their probabilities."""
+        if self.makes_lists:
+            listed = self.recommend(user, self.history(user), _PROBED)
+            return listed.items, listed.probabilities
+        items = np.arange(min(_PROBED, len(self.items)), dtype=np.int32)
+        return items, self.predict(user, NO_HISTORY, items)[1]
 
     def differs_from(self, probe: Sequence[Mapping[str, Any]], tolerance: float = 1e-4) -> str:
         """Where this engine's answers are not those of a probe, in words; empty where they are."""
         for said in probe:
-            found = self.recommend(said["user"], self.history(said["user"]), 5)
-            same = found.items.tolist() == said["items"] and np.allclose(
-                found.probabilities, said["likes"], atol=tolerance
-            )
-            if not same:
-                return f"user {said['user']} is listed {found.items.tolist()}, expected {said['items']}"
+            items, likes = self._probed(said["user"])
+            if items.tolist() != said["items"] or not np.allclose(likes, said["likes"], atol=tolerance):
+                return f"user {said['user']} is listed {items.tolist()}, expected {said['items']}"
         return ""
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recsys.models.base.ranking import NO_LISTS
 from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
@@ -27,9 +28,17 @@ class _Asked(NamedTuple):
     candidates: list[str]
 
 
+def lister(service: Service) -> Served:
+    """The version served, which makes lists; raises ProblemError where it cannot, with what to do."""
+    served = service.current()
+    if not served.engine.makes_lists:
+        raise ProblemError(409, f"version {served.version} {NO_LISTS}, and promote what comes of it")
+    return served
+
+
 def recommend(service: Service, request: Request) -> Reply:
     """GET /api/recommend/{user}: a list for a user, by the version that is champion or on trial for the user."""
-    service.current()
+    lister(service)
     user = as_id(request.parts[2], "the user")
     asked = _asked(service, request)
 
@@ -92,7 +101,7 @@ def _made(
 
 async def session(service: Service, request: Request) -> Reply:
     """POST /api/session/recommend: a list from the history in the body."""
-    served = service.current()
+    served = lister(service)
     engine = served.engine
     events = request.json()
     if not isinstance(events, list) or len(events) > service.settings.max_batch:
@@ -211,7 +220,7 @@ def _codes(engine: Engine, ids: Sequence[str]) -> Any:
 
 def item_to_item(service: Service, request: Request) -> Reply:
     """GET /api/item-to-item/{name}/{item} and /api/item/{item}/neighbors: what is rated with an item."""
-    served = service.current()
+    served = lister(service)
     engine = served.engine
     is_named = request.parts[1] == "item-to-item"
     name = as_id(request.parts[3 if is_named else 2], "the item")

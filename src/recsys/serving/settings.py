@@ -35,4 +35,6 @@ class ServingSettings(Limits):
     folder: str = Field("serving", description="folder of served forms, the pointer to the current one, and feedback")
     read_keys: tuple[str, ...] = Field((), description="keys that may read; none: everybody may")
     feedback_keys: tuple[str, ...] = Field((), description="keys that may give feedback; none: who may read")
+    feature_store: str = Field("", description="folder of the feature store that scores are computed from; empty: none")
+    feature_database: str = Field("", description="URL of its MySQL, where its newest values are; empty: its folder")
     webhook_secret: str = Field("", description="secret by which MLflow signs its webhooks; empty: none are taken")

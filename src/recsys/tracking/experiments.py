@@ -1,22 +1,21 @@
 """Which experiment a step's runs belong to."""
 
-import os
 import re
 from contextlib import suppress
 
 import mlflow
-from mlflow.entities import Experiment, Param, Run, RunTag
+from mlflow.entities import Experiment, Param, Run, RunTag, ViewType
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from recsys.errors import InputError
 from recsys.runtime.interruption import uninterrupted
 
-DEFAULT = "0"  # MLflow's own, where `mlflow run` begins a run that it was given no experiment for
+# Where `mlflow run` begins a run that it was given no experiment for.
+DEFAULT, _DEFAULT_NAME = "0", "Default"
 _KIND = "mlflow.experimentKind"
 _TRAINING = "custom_model_development"  # so that the UI opens at runs and not at traces
-_RUN = "MLFLOW_RUN_ID"
 MOVED_TO = "moved_to"  # on a run that `mlflow run` began: the run that the step went on in
 
 _entered: dict[str, str] = {}  # by store, the experiment of this process
@@ -26,27 +25,40 @@ _entered: dict[str, str] = {}  # by store, the experiment of this process
 def enter(name: str, *, given: bool) -> None:
     """Let the runs of this process belong to an experiment, which is made if there is none of that name.
 
-    A run that `mlflow run` has begun for this process in another experiment goes on as a new one there; the old one is
-    deleted, as far as MLflow deletes runs. An experiment that the caller has chosen for MLflow stays, unless `given`.
+    MLflow's default experiment takes the name while it is unused, so that a run that `mlflow run` has begun there is
+    where it should be. Otherwise such a run stays where it is unless the experiment is `given`: then it goes on as a
+    new one there, and the old one is deleted, as far as MLflow deletes runs. An experiment that the caller has chosen
+    for MLflow stays too, unless `given`.
 
     Raises:
         InputError: if the experiment was deleted.
     """
-    client, begun = MlflowClient(), os.environ.get(_RUN)
+    client, begun = MlflowClient(), MLFLOW_RUN_ID.get()  # type: ignore[no-untyped-call]
     if begun:
         run = client.get_run(begun)
-        chosen = run.info.experiment_id != DEFAULT or MLFLOW_PARENT_RUN_ID in run.data.tags
-    else:
-        # `mlflow run` leaves the number of the default one to processes that a step starts.
-        by_number = os.environ.get("MLFLOW_EXPERIMENT_ID", DEFAULT)
-        chosen = bool(os.environ.get("MLFLOW_EXPERIMENT_NAME")) or by_number != DEFAULT
-    if chosen and not given:
+        if run.info.experiment_id == DEFAULT:
+            _name_default(client, name, begun)
+        if not given:
+            _entered.pop(mlflow.get_tracking_uri(), None)
+            return
+    elif not given and (MLFLOW_EXPERIMENT_NAME.get() or MLFLOW_EXPERIMENT_ID.get() not in (None, DEFAULT)):  # type: ignore[no-untyped-call]
         _entered.pop(mlflow.get_tracking_uri(), None)
         return
     experiment = str(_find_or_make(client, name).experiment_id)
     _entered[mlflow.get_tracking_uri()] = experiment
     if begun and run.info.experiment_id != experiment:
-        os.environ[_RUN] = _moved(client, run, experiment)
+        MLFLOW_RUN_ID.set(_moved(client, run, experiment))  # type: ignore[no-untyped-call]
+
+
+def _name_default(client: MlflowClient, name: str, begun: str | None) -> None:
+    """Give MLflow's default experiment a name of ours, where no run stands in it but the one that has just begun."""
+    with suppress(MlflowException):  # it was deleted, or this account may not name it
+        if client.get_experiment(DEFAULT).name != _DEFAULT_NAME or client.get_experiment_by_name(name):
+            return
+        runs = client.search_runs([DEFAULT], run_view_type=ViewType.ALL, max_results=2)
+        if {run.info.run_id for run in runs} <= {begun}:
+            client.rename_experiment(DEFAULT, name)
+            client.set_experiment_tag(DEFAULT, _KIND, _TRAINING)
 
 
 def entered() -> str | None:
@@ -55,6 +67,7 @@ def entered() -> str | None:
 
 
 def _find_or_make(client: MlflowClient, name: str) -> Experiment:
+    _name_default(client, name, None)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:

@@ -25,6 +25,16 @@ class ColumnNames:
     timestamp: str = "timestamp"
 
 
+@dataclass(frozen=True)
+class TextFormat:
+    """How delimited text is written; auto: as the file says."""
+
+    separator: str = "auto"
+    encoding: str = "auto"
+    decimal: str = "auto"
+    """point, comma or auto."""
+
+
 @dataclass(frozen=True, eq=False)
 class RawBlock:
     """Some rows of a file as they stand there, in columns of the same length.

@@ -7,6 +7,12 @@ import numpy as np
 
 from recsys.arrays import Codes, Flags, Floats
 
+NO_LISTS = (
+    "cannot make lists, because it was saved before there were any or was trained with lists=false; train it again "
+    "with the same data and lists=true"
+)
+"""Of a version without a list model: why it answers no list, and what to do."""
+
 POOL = 200
 """So many items of highest P(takes) have their like probability computed and are ranked by the product."""
 
@@ -94,3 +100,11 @@ def diversify(scores: Floats, similarities: Floats, n: int, diversity: float) ->
         left[best] = False
         closest = np.maximum(closest, similarities[best])
     return np.array(chosen, np.int32)
+
+
+def note_of(left: int, n: int, exclude_seen: bool) -> str:
+    """Why a list of `left` items is shorter than the n asked for; empty where it is not."""
+    if left >= n:
+        return ""
+    shown = "none is left" if left == 0 else f"only {left} are left"
+    return f"{shown} of the items asked for{' that the user has not rated' if exclude_seen else ''}"
