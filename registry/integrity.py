@@ -75,7 +75,9 @@ def fetch_statement(version: Version, folder: Path) -> Path:
     if stated is None:
         raise InputError(f"version {version.number} of {version.name!r} states no digests (an earlier release's)")
     try:
-        uri = f"{version.source}/{STATEMENT}"
+        # MLflow takes models:/m-…/path for a registered model of that name.
+        held = MlflowClient().get_logged_model(version.model_id).artifact_location if version.model_id else None
+        uri = f"{held or version.source}/{STATEMENT}"
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # what a missing file raises depends on the store
         raise InputError(
