@@ -66,7 +66,15 @@ def write_ratings(
     path.parent.mkdir(parents=True, exist_ok=True)
     large = estimate_rows(find_files(source)) * BYTES_A_ROW > memory.available() / 2
     scratch = path.parent if large else None
-    with read_ratings(source, columns, separator=preparation.separator, min_rating=lowest, scratch=scratch) as ratings:
+    with read_ratings(
+        source,
+        columns,
+        separator=preparation.separator,
+        encoding=preparation.encoding,
+        decimal=preparation.decimal,
+        min_rating=lowest,
+        scratch=scratch,
+    ) as ratings:
         schema = _schema(timed=ratings.timed, implicit=implicit)
         unit = _unit(ratings) if ratings.timed else 1.0
         with write_atomically(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
@@ -75,6 +83,7 @@ def write_ratings(
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     changes: dict[str, Any] = {f"{name}_column": getattr(ColumnNames(), name) for name in ("user", "item", "rating")}
     changes |= {"timestamp_column": ColumnNames().timestamp, "separator": "auto", "ratings": str(path)}
+    changes |= {"encoding": "auto", "decimal": "auto"}
     changes |= {"feedback": "implicit" if implicit else preparation.feedback}
     return preparation.model_copy(update=changes)
 
