@@ -5,10 +5,14 @@ READY := $(VENV)/.ready
 DEVELOPING := $(VENV)/.ready-dev
 export PATH := $(VENV)/bin:$(PATH)
 PORT ?= 5000
+# One lock each, beside it, with the hashes of every file that pip may take.
+LISTS := requirements.txt server/requirements.txt server/serve-requirements.txt registry/requirements.txt
+LOCK := uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header
+LISTS += $(wildcard src/recsys/*/requirements.txt)
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run demo test test-unit check format docs transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server bench clean docker
+.PHONY: help env run demo test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -30,7 +34,7 @@ $(READY): requirements.txt src/recsys/serving/requirements.txt pyproject.toml
 	@touch $(READY)
 	@echo "made .venv; source .venv/bin/activate puts recsys and mlflow on the PATH"
 
-$(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt src/recsys/feature_store/requirements.txt
+$(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt registry/requirements.txt src/recsys/export/requirements.txt src/recsys/monitoring/requirements.txt src/recsys/feature_store/requirements.txt
 	@echo "adding the packages of requirements-dev.txt, for tests and checks"
 	@$(PIP) -r requirements-dev.txt $(TOLD)
 	@touch $(DEVELOPING)
@@ -47,11 +51,13 @@ test: $(DEVELOPING)  ## all tests, two files at a time
 test-unit: $(DEVELOPING)  ## the tests that need nothing but their own process: about two minutes on two cores
 	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
 
-check: $(DEVELOPING)  ## lint, types, architecture, and the documentation with what it shows
+check: $(DEVELOPING)  ## lint, types, security, architecture, and the documentation with what it shows
 	ruff check .
 	ruff format --check .
 	mypy
+	bandit --quiet --configfile pyproject.toml --recursive src registry steps server
 	python -m pytest tests/test_architecture.py tests/test_reference.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	python docs/transcripts.py --check
 
 format: $(DEVELOPING)  ## let ruff put the code in order
@@ -60,6 +66,9 @@ format: $(DEVELOPING)  ## let ruff put the code in order
 
 docs: $(DEVELOPING)  ## write MLproject, the tables of docs/steps.md and the drawing of docs/architecture.md from the code
 	python docs/reference.py
+
+site: $(DEVELOPING)  ## the documentation as web pages, in site/
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 transcripts: $(DEVELOPING)  ## run the commands whose output the documentation shows, and write what they print
 	python docs/transcripts.py
@@ -101,6 +110,14 @@ upgrade: $(DEVELOPING)  ## migrate the database of MLFLOW_BACKEND_STORE_URI to t
 
 migrate-to-server: $(DEVELOPING)  ## FROM=mlflow.db: an sqlite store into the empty database of MLFLOW_BACKEND_STORE_URI
 	@python server/migrate.py "$(if $(FROM),$(FROM),mlflow.db)"
+
+lock: $(DEVELOPING)  ## write the lock of every list of packages: their versions and the hashes of their files
+	$(LOCK) --output-file requirements.lock requirements.txt
+	for list in $(filter-out requirements.txt,$(LISTS)); do $(LOCK) --constraint requirements.lock --output-file $${list%.txt}.lock $$list || exit; done
+
+sbom: $(DEVELOPING)  ## a bill of materials (CycloneDX) of every lock, in sbom/
+	mkdir -p sbom
+	for list in $(LISTS); do cyclonedx-py requirements --output-reproducible --output-file sbom/$$(echo $${list%.txt} | tr / -).json $${list%.txt}.lock || exit; done
 
 docker:
 	@$(COMPOSE) version >/dev/null 2>&1 || { echo "error: docker with its plugin compose (2.20 or newer) is needed; without containers: make server" >&2; exit 1; }

@@ -17,10 +17,10 @@ CONNECTIONS = 8
 
 def run(seconds: int) -> None:
     """Print the medians of some rounds, in turns on two servers that both run."""
-    n_users, n_items = CATALOGUES["small"]
+    n_users, n_items, n_weights = CATALOGUES["small"]
     found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
-        form = synthetic(Path(folder) / "form", n_users, n_items)
+        form = synthetic(Path(folder) / "form", n_users, n_items, n_weights)
         servers = {record: Server(Path(folder) / f"serving{record:d}", record=record) for record in found}
         try:
             for server in servers.values():

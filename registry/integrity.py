@@ -16,12 +16,15 @@ from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
 from recsys.serving.integrity import STATEMENT, check_folder, check_statement, write_statement
 from recsys.serving.pyfunc_model import ARTIFACT
+from registry.signing import check_signature, sign
 from registry.versions import PROVENANCE, Version
 
 
 @uninterrupted()
 def seal(model_id: str, made: Mapping[str, Any]) -> dict[str, str]:
-    """State the digests of a logged model's files beside them; the tag by which its version knows the statement.
+    """State the digests of a logged model's files beside them, and sign them where there is a key.
+
+    Returns the tag by which its version knows the statement.
 
     Args:
         made: how it was made, a predicate in the words of SLSA's provenance.
@@ -29,7 +32,9 @@ def seal(model_id: str, made: Mapping[str, Any]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=temporary))
         digest = write_statement(folder, made)
-        MlflowClient().log_model_artifact(model_id, str(folder / STATEMENT))
+        signature = sign(folder)
+        for path in (folder / STATEMENT, *([signature] if signature else [])):
+            MlflowClient().log_model_artifact(model_id, str(path))
     return {PROVENANCE: digest}
 
 
@@ -53,10 +58,9 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
     for compiled in place.rglob("__pycache__"):
         shutil.rmtree(compiled)  # no file of the version, and Python would run it in place of one
     stated = version.tags.get(PROVENANCE)
-    if stated is None:
-        return place, 0
     try:
-        return place, check_folder(place, stated)
+        check_signature(place)
+        return place, 0 if stated is None else check_folder(place, stated)
     except InputError as error:
         raise InputError(
             f"version {version.number} of {version.name!r} is not what was registered: {error}; none of it was used: "
@@ -75,9 +79,10 @@ def fetch_statement(version: Version, folder: Path) -> Path:
     if stated is None:
         raise InputError(f"version {version.number} of {version.name!r} states no digests (an earlier release's)")
     try:
-        # MLflow takes models:/m-…/path for a registered model of that name.
-        held = MlflowClient().get_logged_model(version.model_id).artifact_location if version.model_id else None
-        uri = f"{held or version.source}/{STATEMENT}"
+        root = (
+            MlflowClient().get_logged_model(version.model_id).artifact_location if version.model_id else version.source
+        )
+        uri = f"{root}/{STATEMENT}"
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # what a missing file raises depends on the store
         raise InputError(

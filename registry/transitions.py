@@ -196,8 +196,12 @@ def _before(state: State, champion: Version) -> Version:
         passed.add(number)
         if version is not None and ROLLED_BACK not in version.tags:
             return version
+    barred = [v.number for v in state.versions if v.rolled_back and v.stage == "Archived" and v is not champion]
+    why = (
+        f" but version {barred[-1]}, which was rolled back and comes back by -P version={barred[-1]}" if barred else ""
+    )
     raise InputError(
-        f"version {champion.number} of {state.name!r} has no champion before it to roll back to; name a version: "
+        f"version {champion.number} of {state.name!r} has no champion before it to roll back to{why}; name a version: "
         "-P version=N"
     )
 

@@ -41,6 +41,11 @@ ACCOUNTS = "accounts.db"
 SEAL = "manifest.hmac"
 KEY = "RECSYS_BACKUP_KEY"
 _END_OF_DUMP = b"-- Dump completed"
+_DOCKER_ITSELF = 125  # status where docker did not come to run a command
+_WITHOUT_DOCKER = (
+    "docker with its plugin compose (2.20 or newer) is needed for the server of docker-compose.yml; of a server "
+    "without containers, name the database in MLFLOW_BACKEND_STORE_URI"
+)
 _CHUNK = 1 << 20
 
 
@@ -107,7 +112,7 @@ class Server:
             command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, check=False, **streams
         )
         if done.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {done.returncode}, see above")
+            raise _failed(command, done.returncode)
         return done
 
     def _stream(self, command: list[str], into: Any) -> None:
@@ -117,7 +122,7 @@ class Server:
             assert process.stdout
             shutil.copyfileobj(process.stdout, into, _CHUNK)
         if process.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {process.returncode}, see above")
+            raise _failed(command, process.returncode)
 
     def _feed(self, command: list[str], source: Any) -> None:
         with subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.PIPE) as process:
@@ -128,12 +133,20 @@ class Server:
             except BrokenPipeError:
                 pass  # it has said why on its own
         if process.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {process.returncode}, see above")
+            raise _failed(command, process.returncode)
+
+
+def _failed(command: list[str], status: int) -> BackupError:
+    if status == _DOCKER_ITSELF and command[0] == "docker":
+        return BackupError(_WITHOUT_DOCKER)
+    return BackupError(f"{_shown(command)} failed with status {status}, see above")
 
 
 def composed() -> Server:
     """The server of docker-compose.yml."""
     compose = ["docker", "compose", "--project-directory", str(HERE.parent)]
+    if shutil.which("docker") is None:
+        raise BackupError(_WITHOUT_DOCKER)
     script = "/docker-entrypoint-initdb.d/database.sh"
     return Server(
         database=[*compose, "exec", "-T", "mysql", "bash", script],

@@ -39,7 +39,7 @@ def login_app() -> ASGIApp:
     server = auth.create_app()
     even_out(auth.store)
     app.before_request(refuse_places)  # after MLflow's own: who has no account learns nothing
-    return Gate(Brake(server), origins())
+    return Gate(Brake(server), origins(), login=True)
 
 
 def origins() -> list[str]:
@@ -50,9 +50,15 @@ def origins() -> list[str]:
 class Gate:
     """Refuses a request by its Host header, by the page that sent it, or by the artifacts that it would change."""
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str] = ()) -> None:
-        """Stand before an application; `allowed` are origins as MLflow takes them, with * for any text."""
-        self.app, self.allowed = app, allowed
+    def __init__(self, app: ASGIApp, allowed: Collection[str] = (), login: bool = False) -> None:
+        """Stand before an application, with a login or without.
+
+        Args:
+            app: what answers the requests that are let through.
+            allowed: origins as MLflow takes them, with * for any text.
+            login: whether who gives no credentials is told no more than that they are needed.
+        """
+        self.app, self.allowed, self.login = app, allowed, login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403 with the reason, or pass the request on."""
@@ -67,7 +73,10 @@ class Gate:
         elif foreign and (scope["method"] not in _READING):
             await answer(send, 403, f"pages of {origin} may change nothing here; the server's own may")
         elif (reason := artifact_refusal(scope["method"], scope["path"])) is not None:
-            await answer(send, 403, reason)
+            if self.login and b"authorization" not in headers:
+                await answer(send, 401, "credentials are needed", (b"www-authenticate", b'Basic realm="mlflow"'))
+            else:
+                await answer(send, 403, reason)
         else:
             if foreign:  # MLflow would let pages of any port of this machine read the answer
                 scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"origin"]}

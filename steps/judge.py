@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from recsys.errors import InputError
 from steps.support.entrypoint import run_step
-from steps.support.parameters import JudgeParameters
 from steps.support.runs import name_own_run
 from steps.support.trial_judge import Judge, watch
+from steps.support.trial_parameters import JudgeParameters
 
 if TYPE_CHECKING:
     from recsys.experiments.judging import Verdict

@@ -8,12 +8,12 @@ from recsys.data import dataset as datasets
 from recsys.data.movielens import KNOWN, find_obtained
 from recsys.data.readers.files import find_files
 from recsys.errors import InputError
-from steps.prepare import prepared_folder
+from steps.support.datasets import prepared_folder
 from steps.support.decision_record import find_decisions
 from steps.support.entrypoint import data_folder, given_path, run_step
+from steps.support.integrity_parameters import LineageParameters
 from steps.support.learnt import learnt_from_file, learnt_from_user, preparation_of, provenance_of
 from steps.support.lineage_figure import Station, page, picture
-from steps.support.parameters import LineageParameters
 from steps.support.provenance import Provenance
 from steps.support.runs import open_run
 

@@ -16,8 +16,8 @@ from steps.promote import promote
 from steps.report import NAME, find_decision, make_report
 from steps.support.decision_record import comparison_table
 from steps.support.entrypoint import run_step
+from steps.support.parameter_groups import AUTO
 from steps.support.parameters import (
-    AUTO,
     EvaluateParameters,
     MainParameters,
     PrepareParameters,

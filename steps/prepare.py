@@ -12,7 +12,8 @@ from recsys.errors import InputError
 from steps.support import datasets
 from steps.support.datasets import prepared_folder
 from steps.support.entrypoint import data_folder, given_path, run_step
-from steps.support.parameters import OnChange, PrepareParameters
+from steps.support.parameter_groups import OnChange
+from steps.support.parameters import PrepareParameters
 from steps.support.runs import open_run
 from steps.support.stages import stage
 
@@ -95,6 +96,11 @@ def locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:
         return obtain(preparation.ratings, data_folder() / "downloads"), preparation
+    if preparation.ratings.startswith(("s3://", "gs://", "http://", "https://")):
+        raise InputError(
+            "parameter 'ratings': a file, a folder or a pattern on this machine is needed, got "
+            f"{preparation.ratings!r}; copy it here, or let an engine that reads it prepare (docs/your-data.md)"
+        )
     path = given_path(folder, preparation.ratings, "ratings").absolute()
     return path, preparation.model_copy(update={"ratings": str(path)})
 

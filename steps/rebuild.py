@@ -1,5 +1,6 @@
 """Rebuild: train a version again from what the registry says of it, and compare the files."""
 
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.runtime.machine import describe_machine, differing
-from steps.prepare import gigabytes_of, prepare_once, prepared_folder
+from steps.prepare import gigabytes_of, prepare_once
+from steps.support.datasets import prepared_folder
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import run_step
+from steps.support.integrity_parameters import RebuildParameters
 from steps.support.other_code import has_commit, train_by_commit
-from steps.support.parameters import RebuildParameters, TrainParameters
+from steps.support.parameters import TrainParameters
 from steps.support.provenance import Provenance, read_provenance, versions_here
 from steps.support.runs import made_by, open_run
 
@@ -84,7 +87,7 @@ def _rebuild(version: "Version", parameters: RebuildParameters, run: "Run") -> R
         else:
             saved = _train_here(made, ratings, parameters.folder, again, run)
         compared = differences.compare_folders(place / "artifacts" / ARTIFACT, saved)
-    here = describe_machine() | versions_here()
+    here = describe_machine(os.environ) | versions_here()
     return Rebuilt(compared, code, differing(here, made.machine | made.versions))
 
 

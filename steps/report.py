@@ -8,7 +8,7 @@ from recsys.data import movielens
 from recsys.data.dataset import Dataset
 from recsys.data.titles import read_titles
 from recsys.errors import InputError
-from steps.prepare import prepared_folder
+from steps.support.datasets import prepared_folder
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameter_groups import AUTO
 from steps.support.parameters import ReportParameters

@@ -43,10 +43,13 @@ def train(
         once: given what registers the version, calls it, or answers with a version that is to stand instead.
         earlier: the recommender of the version that `warm_start` names, where the caller has it already.
     """
+    from registry import signing
+
     family = parameters.family
     config = config or parse_settings(family_module(family).Config, read_params(parameters))
     if parameters.from_run:
         config = _settings_of_run(parameters, config)
+    signing.check_signing_key()
     joined = None
     with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)

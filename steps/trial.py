@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from recsys.serving.trial_page import JUDGED
 from steps.support import trial_record
 from steps.support.entrypoint import run_step
-from steps.support.parameters import TrialParameters
 from steps.support.runs import made_by, name_own_run
+from steps.support.trial_parameters import TrialParameters
 
 if TYPE_CHECKING:
     from recsys.experiments.replay import Replayed

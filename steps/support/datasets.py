@@ -16,6 +16,8 @@ from recsys.errors import InputError
 from recsys.runtime.files import write_atomically
 from steps.support.entrypoint import data_folder, object_store_address
 
+_DIGEST = 32  # letters of a whole one
+
 
 def prepared_folder() -> Path:
     """Where prepared datasets are on this machine: with an object store, the copies of those in use."""
@@ -87,8 +89,9 @@ def keep(dataset: Dataset) -> None:
 def load(digest: str) -> Dataset:
     """The dataset of a digest, or of the beginning of one; raises InputError where there is not exactly one."""
     if store := object_store():
-        for found in [name for name in store.times() if digest and name.startswith(digest)]:
-            _have(store, found)
+        named = [digest] if len(digest) == _DIGEST else [name for name in store.times() if name.startswith(digest)]
+        for name in named if digest else ():
+            _have(store, name)
     return datasets.load_dataset(digest, prepared_folder())
 
 

@@ -20,6 +20,7 @@ from recsys.models.base.family import family_module
 from recsys.runtime import interruption
 from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
+from registry import signing
 from steps import PROJECT
 from steps.support.parameter_groups import AUTO, DEFAULT_MODEL
 from steps.support.parameters import STEPS, StepName
@@ -46,6 +47,7 @@ def run_step(
     """
     stopped = _stop_on_signals()
     try:
+        _watch_launcher()  # in here, since it may be gone already
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
         _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
         if connected:
@@ -230,6 +232,7 @@ def _connect(folder: Path, connected: bool) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    signing.use_keys(os.environ.get(signing.SIGNING_KEY, ""), os.environ.get(signing.VERIFY_KEY, ""))
     if not connected:
         return
     from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
@@ -255,8 +258,7 @@ def _is_refusal(error: Exception) -> bool:
 def _stop_on_signals() -> list[int]:
     """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
 
-    Code that says so is finished first (recsys.runtime.interruption), for seconds at most. A step whose `mlflow run`
-    has died stops too.
+    Code that says so is finished first (recsys.runtime.interruption), for seconds at most.
     """
     received: list[int] = []
     overdue = threading.Event()
@@ -282,11 +284,15 @@ def _stop_on_signals() -> list[int]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    return received
+
+
+def _watch_launcher() -> None:
+    """Stop this process when the one that started it for a run or a search is gone."""
     if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
         launcher = os.environ.get(LAUNCHER, "")
         parent = int(launcher) if launcher.isdigit() else os.getppid()
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-    return received
 
 
 def _watch_parent(parent: int) -> None:

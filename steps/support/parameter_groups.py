@@ -1,9 +1,10 @@
-"""The parameters that steps share."""
+"""What several steps have among their parameters."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from recsys.data.preparation import Preparation
 from recsys.experiments.plan import Plan, Share
 from recsys.settings import Settings
 from registry.policy import Policy
@@ -26,7 +27,7 @@ def _check_experiment(name: str) -> str:
 
 
 class Step(Settings):
-    """Every step's."""
+    """Of every step."""
 
     folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
 
@@ -40,7 +41,7 @@ class Registering(Step):
 
 
 class Recording(Step):
-    """Of a step that leaves runs."""
+    """Of a step that records runs."""
 
     experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
         AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
@@ -58,4 +59,19 @@ class Trying(Promoting, Plan):
         None,
         description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
         "shadow: nobody sees it, it answers beside; none: no trial",
+    )
+
+
+OnChange = Literal["warn", "refuse", "ignore"]
+
+
+class Preparing(Preparation):
+    """Of a step that makes a dataset, or lets one be made."""
+
+    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
+    )
+    on_change: OnChange = Field(
+        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
     )

@@ -4,14 +4,15 @@ import os
 import warnings
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
-from steps.support.parameter_groups import AUTO, STORE, Promoting, Recording, Registering, Step, Trying
+from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
+from steps.support.parameter_groups import AUTO, STORE, Preparing, Promoting, Recording, Registering, Step, Trying
 from steps.support.retraining_parameters import RetrainParameters
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
@@ -28,24 +29,11 @@ def _check_families(names: str) -> str:
     return ",".join(families)
 
 
-OnChange = Literal["warn", "refuse", "ignore"]
-
-
-class _Preparing(Preparation):
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto",
-        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
-    )
-    on_change: OnChange = Field(
-        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
-    )
-
-
-class PrepareParameters(Recording, _Preparing):
+class PrepareParameters(Recording, Preparing):
     """Of `prepare`."""
 
 
-class _Training(Recording, Registering, _Preparing):
+class _Training(Recording, Registering, Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -181,42 +169,7 @@ class HistoryParameters(Registering):
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class VerifyParameters(Registering):
-    """Of `verify`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to verify, or all; none: the newest"
-    )
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _none(cls, value: object) -> object:
-        return None if value in ("none", "") else value
-
-
-class RebuildParameters(VerifyParameters):
-    """Of `rebuild`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to train again, or all; none: the newest"
-    )
-    ratings: str = Field(
-        "", description="where its ratings are now, if their dataset is not here any more; empty: where they were"
-    )
-    code: Literal["commit", "here"] = Field(
-        "commit", description="train by the code of the version's commit, where this clone has it, or by that here"
-    )
-
-
-class LineageParameters(Registering):
-    """Of `lineage`."""
-
-    version: OptionalInt = Field(None, ge=1, description="version whose way is shown; none: the newest")
-    ratings: str = Field("", description="instead: the versions that learnt from this file, folder or pattern")
-    user: str = Field("", description="instead: the versions that learnt from the user of this id")
-
-
-class MainParameters(Promoting, _Preparing):
+class MainParameters(Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(

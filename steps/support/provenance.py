@@ -1,6 +1,7 @@
 """How a version was made, as a predicate in the words of SLSA's provenance."""
 
 import json
+import os
 import platform
 import re
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def predicate(parameters: Settings, config: Settings, dataset: Dataset, run_id: 
             "metadata": {
                 "invocationId": run_id,
                 "finishedOn": datetime.now(UTC).isoformat(timespec="seconds"),
-                _MACHINE: describe_machine(),
+                _MACHINE: describe_machine(os.environ),
             },
         },
     }

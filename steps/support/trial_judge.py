@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _DAY = 86_400.0
 _WITHIN = 7 * _DAY  # feedback that names no request answers lists of at most so long ago
 _MOST_LOOKS = 400  # of which the course is kept
+_GRACE_SECONDS = 60.0  # for the judge that ended a trial to record that, before others do
 _MOST_ATTEMPTS = 3  # to bring the challenger's form before it counts as broken
 
 
@@ -144,9 +145,12 @@ class Judge:
             outcome, why = "void", "the challenger is gone from the registry, or another trial took its place"
         else:
             outcome, why = found.outcome or "void", found.why
-        trial_record.note_end(self._model, page, outcome, why, state.champion, self._parameters)
+        over = page.setdefault("over", time.time())
+        waits = time.time() - over < _GRACE_SECONDS
+        if not trial_record.note_end(self._model, page, outcome, why, state.champion, self._parameters, waits=waits):
+            return self._write()
         self._page = {**page, "trial": None, "of": page["trial"], "outcome": outcome, "reason": why}
-        self._write()
+        return self._write()
 
     def _show(self, trial: "Trial", evidence: Evidence, verdict: Verdict) -> None:
         """Bring the page to the disk, and the course one point further."""

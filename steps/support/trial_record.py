@@ -30,7 +30,7 @@ SAID = {
     "trial_void": "is void",
     STARTED: "begins",
 }
-_OF_TRIAL = "promotion.trial"
+_OF_TRIAL, _ENDING = "promotion.trial", "trial_ending"  # the trial; the model, from before its end is carried out
 
 
 def end_trial(
@@ -41,7 +41,7 @@ def end_trial(
 
     with open_run("trial") as run:
         run.log_parameters(parameters)
-        run.set_tags({_OF_TRIAL: trial.id})
+        run.set_tags({_OF_TRIAL: trial.id, _ENDING: model})
         record = decision_record.Record(run, parameters)
         if outcome == "promoted":
             record.intend(_decision(trial.version, trial.champion, outcome, why))
@@ -52,17 +52,35 @@ def end_trial(
 
 
 def note_end(
-    model: str, page: Mapping[str, Any], outcome: str, why: str, champion: int | None, parameters: Settings
-) -> None:
-    """Record an end that is not on the record yet: its judge died over it, or somebody moved versions by hand."""
+    model: str,
+    page: Mapping[str, Any],
+    outcome: str,
+    why: str,
+    champion: int | None,
+    parameters: Settings,
+    *,
+    waits: bool,
+) -> bool:
+    """Record an end that is not on the record yet: its judge died over it, or somebody moved versions by hand.
+
+    Args:
+        waits: leave it to another judge that has begun to record it.
+
+    Returns whether it is on the record.
+    """
+    from recsys.tracking import runs
+
     done = decision_record.find_decisions(model)
     if any(one.get("trial") == page["trial"] and one["outcome"] in ENDS.values() for one in done):
-        return
+        return True
+    if waits and runs.find_runs({_ENDING: model, _OF_TRIAL: str(page["trial"])}):
+        return False
     with open_run("trial") as run:
         run.log_parameters(parameters)
         run.set_tags({_OF_TRIAL: str(page["trial"])})
         record = decision_record.Record(run, parameters)
         _finish(record, int(page["version"]), champion, outcome, why, page)
+    return True
 
 
 def note_start(record: decision_record.Record, trial: "Trial") -> None:

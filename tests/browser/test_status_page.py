@@ -67,6 +67,8 @@ def test_it_says_what_is_alarmed_and_draws_the_course(page: Page, server: Server
     expect(page.locator("#now")).to_contain_text("lists")
     page.screenshot(path=tmp_path / "status.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    heights = page.evaluate("[...document.querySelectorAll('#measures tr')].map(row => row.offsetHeight)")
+    assert max(heights) < 50  # no number is cut in two
     assert all(url.startswith(server.address) for url in asked)
     assert wrong == []
 

@@ -1,14 +1,18 @@
 """The contract of a dataset's layout: what prepare writes keeps it; whoever breaks it is told where."""
 
+import ast
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data import layout
+from recsys.data import layout, splits
 from recsys.data.dataset import open_prepared
 from recsys.data.manifest import read_manifest
 from recsys.data.parquet_store import PARTS
@@ -179,3 +183,23 @@ def test_the_kit_seals_and_checks_on_the_command_line(written, capsys):
     with pytest.raises(SystemExit):
         kit.main([str(folder), "--seal", "--splt=time"])
     assert "unknown parameter 'splt' (did you mean 'split'?)" in capsys.readouterr().err
+
+
+def test_the_writer_for_spark_gives_each_pair_its_part(prepare_rows):
+    """The one function of deploy/spark/prepare.py that decides, without Spark."""
+    made = prepare_rows(TIMED)
+    path = Path(__file__).resolve().parents[2] / "deploy/spark/prepare.py"
+    (function,) = (
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == "part_of"
+    )
+    names = {"pd": pd, "np": np, "splits": splits, "preparation": made.preparation, "Iterator": Iterator}
+    exec(compile(ast.Module([function], []), str(path), "exec"), names)
+    rows = pd.DataFrame(TIMED, columns=["user_id", "item_id", "rating", "timestamp"]).sample(frac=1, random_state=1)
+    found = pd.concat(names["part_of"](iter([rows[:300], rows[300:]])))
+    for number, part in enumerate(PARTS):
+        own = getattr(made, part)
+        expected = set(zip(made.user_ids[own.users], made.item_ids[own.items], strict=True))
+        mine = found[found["part"] == number]
+        assert set(zip(mine["user_id"], mine["item_id"], strict=True)) == expected

@@ -69,7 +69,7 @@ def test_few_users_or_no_variance_say_nothing():
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
 @pytest.mark.parametrize("counts", [(0, 0), (3, 1), (0, 6), (40, 30), (2, 25)])
-def test_the_uniform_half_of_the_events_test_is_ville_s_bayes_factor_cut_at_the_null(ville, counts, share):
+def test_the_uniform_part_of_the_events_test_is_ville_s_bayes_factor_cut_at_the_null(ville, counts, share):
     champion, challenger = counts
     outcomes = np.array([1] * challenger + [0] * champion)
     whole = 0.0
@@ -81,7 +81,7 @@ def test_the_uniform_half_of_the_events_test_is_ville_s_bayes_factor_cut_at_the_
     all_ = quad(lambda p: p**challenger * (1 - p) ** champion, 0, 1)[0]
     assert math.log(all_ / null) == pytest.approx(whole, abs=1e-5)
     point = 100 * share / (100 * share + 1 - share)
-    expected = 0.5 * part / (1 - share) / null + 0.5 * point**challenger * (1 - point) ** champion / null
+    expected = 0.25 * part / (1 - share) / null + 0.75 * point**challenger * (1 - point) ** champion / null
     assert events.log_evidence(champion, challenger, share) == pytest.approx(math.log(expected), abs=1e-5)
 
 

@@ -3,8 +3,6 @@ import pytest
 
 from recsys.testing.datasets import rated
 
-pytest.importorskip("feast", reason="pip install -r src/recsys/feature_store/requirements.txt")
-
 FIRST = 1_600_000_000
 
 

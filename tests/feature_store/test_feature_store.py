@@ -130,7 +130,8 @@ def test_a_forest_learns_from_the_store_and_answers_from_it_with_the_same_bits(d
     train("random_forest", dataset, CONFIG, seed=1, stored=stored).final.save(tmp_path / "forest")
     forest, served = (load_recommender(tmp_path / "forest") for _ in range(2))
     assert forest.stored == {"dataset": dataset.digest, "prepared": dataset.manifest["created"]}
-    served.features = online.OnlineFeatures(served.features, served.knowledge, made)
+    own = served.features
+    served.features = online.OnlineFeatures(own.user, own.item, served.knowledge, made)
     pairs = [np.repeat(dataset.user_ids, 20), np.tile(dataset.item_ids, 30)]
     for one, other in zip(forest.predict(*pairs), served.predict(*pairs), strict=True):
         assert one.tolist() == other.tolist()

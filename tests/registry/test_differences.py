@@ -67,7 +67,8 @@ def test_nan_is_nan_and_other_bytes_of_equal_content_are_told(two):
 
 
 def test_machines_are_compared_by_name():
-    here = machine.describe_machine()
+    here = machine.describe_machine({"OMP_NUM_THREADS": "2", "HOME": "/"})
+    assert here["thread limits"] == "OMP_NUM_THREADS=2"
     assert {"processor", "capability", "threads"} <= here.keys()
     assert machine.differing(here, here) == {}
     assert machine.differing({"threads": "2"}, {"threads": "4", "numpy": "2.4.6"}) == {

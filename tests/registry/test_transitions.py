@@ -223,7 +223,8 @@ def test_a_rollback_goes_back_step_by_step_and_bars_what_it_took_out(versions_wi
     decision, _ = promote()
     assert (decision.winner, decision.changes) == (2, False)
     assert roll_back().winner == 1
-    with pytest.raises(InputError, match="version 1 of 'recsys' has no champion before it to roll back to"):
+    told = "version 1 of 'recsys' has no champion before it to roll back to but version 3, which was rolled back"
+    with pytest.raises(InputError, match=told):
         roll_back()
     assert standing() == alone(1)
 

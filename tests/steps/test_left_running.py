@@ -112,6 +112,7 @@ LATE = f"""
 import os, pathlib, sys, time
 sys.path.insert(0, {str(PROJECT)!r})
 from steps.support.entrypoint import run_step
+print("here", flush=True)
 while os.getppid() == int(os.environ["RECSYS_LAUNCHER"]):
     time.sleep(0.01)
 try:
@@ -121,7 +122,8 @@ except SystemExit as end:
 """
 LAUNCH = """
 import subprocess, sys
-subprocess.Popen(["bash", "-c", 'RECSYS_LAUNCHER=$PPID exec "$0" "$@"', sys.executable, *sys.argv[1:]])
+line = ["bash", "-c", 'RECSYS_LAUNCHER=$PPID exec "$0" "$@"', sys.executable, *sys.argv[1:]]
+subprocess.Popen(line, stdout=subprocess.PIPE).stdout.readline()
 """
 
 

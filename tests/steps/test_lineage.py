@@ -15,9 +15,9 @@ def three(module_store, module_step):
         write_csv(home / "grid.csv", grid())
         module_step("train", ratings="grid.csv", family="bias")
         (home / "grid.csv").rename(home / "before.csv")
-        write_csv(home / "grid.csv", [*grid(), ("somebody", "i1", 5.0), ("somebody", "i2", 4.0), ("somebody", "i3", 1)])
+        write_csv(home / "grid.csv", [*grid(), *(("somebody", f"i{item}", 1.0 + item % 5) for item in range(12))])
         module_step("train", ratings="grid.csv", family="bias")
-        module_step("promote", **ANY)
+        module_step("promote", version=2, **ANY)
         module_step("tune", ratings="grid.csv", family="bias", trials=1, study="small")
     return home
 
@@ -30,7 +30,7 @@ def shown(capsys, step, **parameters):
 
 def test_the_way_of_a_version_is_shown_and_logged(three, module_step, module_store, capsys):
     said = shown(capsys, module_step, version=2)
-    kinds = [line.split()[0] for line in said.splitlines() if line[:1].strip()][2:]
+    kinds = [line.split()[0] for line in said.splitlines() if line[:1].strip()][1:]
     assert kinds[:5] == ["ratings", "dataset", "run", "version", "decision"]
     tags = module_store.client.get_model_version("recsys", "2").tags
     assert f"{three / 'grid.csv'}\n" in said

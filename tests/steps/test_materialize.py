@@ -1,10 +1,13 @@
 """materialize, and a forest that learns from what it wrote."""
 
+import json
 import sys
 
+import numpy as np
 import pytest
 
 from recsys.testing.datasets import rated, write_rows
+from steps.support.parameters import ServeParameters
 
 SPARE = {"lists": False, "forward": False}
 
@@ -28,6 +31,33 @@ def test_a_forest_from_the_feature_store_goes_to_production(step, store, ratings
     assert "the feature store knows them already" in capsys.readouterr().out
     step("promote", beat_bias=False, max_rmse=4, version=2)
     assert "version 2 (random_forest) goes to Production" in capsys.readouterr().out
+    check_that_it_is_served_from_the_store(store, capsys)
+
+
+def check_that_it_is_served_from_the_store(store, capsys):
+    """By what `serve` does to a champion, and by what a worker then does."""
+    from recsys.serving.scores import _score
+    from recsys.serving.service import POINTER, Service
+    from recsys.serving.settings import ServingSettings
+    from registry import integrity, transitions
+    from steps.serve import _feature_store, _Registry
+
+    parameters = ServeParameters(folder=str(store.home), feature_store="feature_store", items="none", max_loss=1)
+    registry, folder = _Registry(parameters), store.folder / "serving"
+    champion = registry.find()
+    registry.make(champion, folder / champion.key)
+    assert "version 2 scores by the feature store's newest values" in capsys.readouterr().out
+    (folder / POINTER).write_text(json.dumps({"form": champion.key}))
+    service = Service(ServingSettings(folder=str(folder), feature_store=_feature_store(parameters)))
+    try:
+        service.follow()
+        version = integrity.load_version(transitions.read_state("recsys").find(2))
+        pairs = [(f"u{user}", f"i{item}") for user in range(10) for item in range(10)]
+        expected = version.predict(*(np.array(side, object) for side in zip(*pairs, strict=True)))
+        for one, other in zip(expected, _score(service, service.current(), pairs), strict=True):
+            assert one.tolist() == other.tolist()
+    finally:
+        service.close()
 
 
 def test_without_feast_a_sentence_says_what_to_install(step, ratings, capsys, monkeypatch):

@@ -3,6 +3,10 @@
 import pytest
 
 from recsys.data.object_store import ObjectStore
+from recsys.errors import InputError
+from recsys.testing.datasets import prepared, rated
+from steps.prepare import _locate
+from steps.support.parameters import PrepareParameters
 from tests.support.object_stores import BUCKET, client, keys, moto_store, names, refusing_store
 from tests.support.pipeline import COLUMNS, stepper, write_sample
 
@@ -72,6 +76,24 @@ def test_datasets_that_are_gone_are_asked_for_by_their_place(machine, endpoint, 
     with pytest.raises(SystemExit):
         machine("second", endpoint)("promote")
     assert f"is in s3://{BUCKET}/{tmp_path.name}; run the entry point prepare" in capsys.readouterr().err
+
+
+def test_moving_to_a_server_takes_the_datasets_along_and_spreads_no_damaged_one(machine, endpoint, tmp_path):
+    from server import migrate
+
+    machine("first", endpoint)
+    rows = rated(20, 20, 1, 5, step=1)
+    digests = [prepared(tmp_path, rows[:size]).digest for size in (len(rows), len(rows) - 1)]
+    assert migrate._move_datasets(tmp_path) == 2
+    assert {name.split("/")[2] for name in names(endpoint, tmp_path.name)} == set(digests)
+    (tmp_path / "prepared" / digests[0] / "users.parquet").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"users.parquet is not what prepare wrote"):
+        migrate._move_datasets(tmp_path)
+
+
+def test_ratings_in_a_bucket_are_not_taken_for_a_path():
+    with pytest.raises(InputError, match=r"on this machine is needed, got 's3://team/orders'; copy it here"):
+        _locate(PrepareParameters(ratings="s3://team/orders"), ".")
 
 
 def test_doctor_looks_at_the_store(machine, endpoint, monkeypatch, capsys):

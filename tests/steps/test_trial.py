@@ -13,9 +13,9 @@ from recsys.experiments.plan import Plan
 from registry import transitions, trials
 from registry.policy import Decision
 from registry.trial_state import Trial
-from steps.support import trial_record
-from steps.support.parameters import JudgeParameters
+from steps.support import trial_judge, trial_record
 from steps.support.trial_judge import Judge
+from steps.support.trial_parameters import JudgeParameters
 from tests.support.pipeline import VERSION_TAGS, write_csv
 from tests.support.trial_site import Site
 
@@ -197,12 +197,14 @@ def test_a_judge_that_dies_before_it_has_recorded_the_end_leaves_that_to_the_nex
     on_trial()
     with site_of(folder) as site:
         site.crowd(USERS, 0.5, (0.5, 0.5), np.random.default_rng(3), errors=(0.0, 0.05))
-    for at in ("_finish", "_decision"):
-        with monkeypatch.context() as patched:
-            patched.setattr(trial_record, at, lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                judge_of(folder).look()
+    with monkeypatch.context() as patched:
+        patched.setattr(trial_record, "_finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            judge_of(folder).look()
     assert stands() == (1, [1], None, None)
+    assert judge_of(folder).look() is None
+    assert outcomes(store) == []  # whoever ended it may be recording that now
+    monkeypatch.setattr(trial_judge, "_GRACE_SECONDS", 0.0)
     for _ in range(2):
         assert judge_of(folder).look() is None
     assert outcomes(store) == ["trial_rolled_back"]

@@ -265,7 +265,8 @@ def seal(
     }
     write_manifest(folder, manifest)  # for the checksums of the files, which name the dataset
     made_by = {name: value for name, value in preparation.recorded().items() if name != "ratings"}
-    recipe = json.dumps({"format": FORMAT, "files": manifest["files"], **made_by}, sort_keys=True)
+    contents = [manifest["files"][name] for name in sorted(manifest["files"])]  # engines name files at random
+    recipe = json.dumps({"format": FORMAT, "files": contents, **made_by}, sort_keys=True)
     (folder / NAME).unlink()
     del manifest["files"], manifest["checksum"]
     manifest["digest"] = hashlib.blake2b(recipe.encode(), digest_size=16).hexdigest()

@@ -12,7 +12,8 @@ from recsys.experiments.differences import NOTHING, Interval, Summary, interval
 from recsys.experiments.plan import Plan
 
 Outcome = Literal["promoted", "rolled_back", "no_difference", "mismatch", "passed"]
-GUARDS = ("errors", "latency", "empty_lists", "fallback")
+GUARDS = {"errors": 0.4, "latency": 0.4, "empty_lists": 0.1, "fallback": 0.1}
+"""The guards, and the part of `trial_guard_alpha` that each may spend: what hurts at once has more."""
 _MISMATCH_ALPHA = 0.001
 _SAID = {
     "errors": "answered with an error",
@@ -95,9 +96,9 @@ def judge(plan: Plan, share: float | None, evidence: Evidence, days: float, *, m
 
 
 def _guards(plan: Plan, share: float | None, evidence: Evidence) -> tuple[Guard, ...]:
-    limit = math.log(len(GUARDS) * plan.trial_servers / plan.trial_guard_alpha)
     found = []
-    for name in GUARDS:
+    for name, part in GUARDS.items():
+        limit = math.log(plan.trial_servers / (part * plan.trial_guard_alpha))
         champion, challenger = evidence.events.get(name, (0, 0))
         ratio = plan.trial_fallback if name == "fallback" else 1.0
         # In shadow mode both answer the same request: that one alone meets the event is as probable either way.

@@ -1,13 +1,13 @@
 """The newest features, as the online store has them: written, compared with the dataset, and read one by one."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from recsys.arrays import Codes, Floats, Ids
 from recsys.data.dataset import Dataset
 from recsys.data.features import Features
-from recsys.data.parquet_store import SIDES, feature_names
+from recsys.data.parquet_store import feature_names
 from recsys.errors import InputError
 from recsys.feature_store import offline
 from recsys.feature_store.store import Origin, Store
@@ -66,28 +66,24 @@ def read(store: Store, side: str, ids: Ids) -> Floats:
     return np.array(columns, np.float64).T
 
 
+@dataclass(frozen=True, eq=False)
 class OnlineFeatures(Features):
-    """A version's features with the table of pairs read from the online store, in the codes of its knowledge."""
+    """A version's features, with those of pairs read from the online store."""
 
-    def __init__(self, trained: Features, knowledge: Knowledge, store: Store) -> None:
-        super().__init__(trained.user, trained.item)
-        object.__setattr__(self, "_ids", (knowledge.user_ids, knowledge.item_ids))
-        object.__setattr__(self, "_store", store)
+    knowledge: Knowledge
+    store: Store
 
     def table(self, users: Codes, items: Codes) -> Floats:
-        """As of Features; raises InputError where the online store has nothing of somebody."""
-        sides = [self._side(side, ids, codes) for (side, ids), codes in zip(self._named(), (users, items), strict=True)]
-        return np.concatenate(sides, axis=1)
-
-    def _named(self) -> Iterator[tuple[str, Ids]]:
-        return zip(SIDES, self._ids, strict=True)  # type: ignore[attr-defined]
+        """As of Features, in the codes of the knowledge; raises InputError where the store has nothing of somebody."""
+        sides = ("user", self.knowledge.user_ids, users), ("item", self.knowledge.item_ids, items)
+        return np.concatenate([self._side(*side) for side in sides], axis=1)
 
     def _side(self, side: str, ids: Ids, codes: Codes) -> Floats:
         distinct, back = np.unique(codes, return_inverse=True)
-        tables = [read(self._store, side, ids[distinct[k : k + _AT_ONCE]]) for k in range(0, len(distinct), _AT_ONCE)]  # type: ignore[attr-defined]
+        starts = range(0, len(distinct), _AT_ONCE)
+        tables = [read(self.store, side, ids[distinct[start : start + _AT_ONCE]]) for start in starts]
         table = np.concatenate(tables) if tables else np.empty((0, len(feature_names(side))))
         if (missing := np.isnan(table).any(axis=1)).any():
-            raise InputError(
-                f"the online store has no features of {side} {ids[distinct[missing][0]]!r}; run materialize"
-            )
+            someone = ids[distinct[missing][0]]
+            raise InputError(f"the online store has no features of {side} {someone!r}; run materialize")
         return np.asarray(table[back])

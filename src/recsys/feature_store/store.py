@@ -8,6 +8,7 @@
 The views' columns are those of the tables that prepare writes (recsys.data.parquet_store), and their numbers too.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -121,9 +122,11 @@ class Store:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn an error of the team's database into an InputError, and connect anew the next time."""
+        """Turn an error of the online store into an InputError, and connect anew the next time."""
         try:
             yield
+        except sqlite3.Error as error:  # such as a database that materialize is writing to
+            raise InputError(f"{self._online['path']}: {error}; try again, or run materialize") from None
         except pymysql.MySQLError as error:
             self.feast = FeatureStore(config=self._config)  # the old one keeps its broken connection
             place = f"{self._online['host']}:{self._online['port']}/{self._online['database']}"

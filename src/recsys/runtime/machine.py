@@ -12,7 +12,7 @@ _PROCESSORS = Path("/proc/cpuinfo")
 _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def describe_machine() -> dict[str, str]:
+def describe_machine(environment: Mapping[str, str]) -> dict[str, str]:
     """Kind of processor, the instructions that NumPy uses of it, and the threads that this process may have."""
     used = np.show_config(mode="dicts") or {}
     capability = used.get("SIMD Extensions", {})
@@ -22,7 +22,7 @@ def describe_machine() -> dict[str, str]:
         "processor": _processor(),
         "capability": " ".join([*capability.get("baseline", ()), *capability.get("found", ())]) or "unknown",
         "threads": str(_threads()),
-        "thread limits": ", ".join(f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ) or "none",
+        "thread limits": ", ".join(f"{name}={environment[name]}" for name in _LIMITS if name in environment) or "none",
     }
 
 

@@ -138,8 +138,9 @@ class Engine:
             diversity: from 0, by score alone, to 1, by how different the items of a list are.
             exploration: of this request, where a share of the lists is drawn.
         """
-        told = bool(self._values(history).any())
-        takes = self.carry(history) if told else self._popularity.copy()
+        values = self._values(history)
+        told = bool(values.any())
+        takes = self._carry(history, values) if told else self._popularity.copy()
         if candidates is not None:
             others = np.ones(len(takes), np.bool_)
             others[candidates] = False
@@ -181,7 +182,10 @@ class Engine:
 
     def carry(self, history: History) -> Floats:
         """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
-        return expect_next(self._item_to_item, self._popularity, history.items, self._values(history))
+        return self._carry(history, self._values(history))
+
+    def _carry(self, history: History, values: Array) -> Floats:
+        return expect_next(self._item_to_item, self._popularity, history.items, values)
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""

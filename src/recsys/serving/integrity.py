@@ -12,10 +12,12 @@ from typing import Any
 from recsys.errors import InputError
 
 STATEMENT = "provenance.json"
+SIGNATURE = "model.sig"  # over the statement and all files, where there was a key to sign with
+MADE_BY_LOADING = "registered_model_meta"
 _TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-# What is no file of the version: the statement itself, and what MLflow and Python put beside files that they load.
-_BESIDE = (STATEMENT, "registered_model_meta")
+# What is no file of the version: what is stated of it, and what MLflow and Python put beside files that they load.
+_BESIDE = (STATEMENT, SIGNATURE, MADE_BY_LOADING)
 _COMPILED = "__pycache__"
 _MOST_NAMED = 5
 

@@ -86,6 +86,8 @@ def _made(
     exploration: Exploration | None,
 ) -> Made:
     engine, ranked = served.engine, time.perf_counter()
+    if not engine.makes_lists:
+        raise LookupError(f"version {served.version} {NO_LISTS}")  # a challenger, whose users are answered otherwise
     listed = engine.recommend(
         code,
         history,

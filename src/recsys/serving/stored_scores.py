@@ -47,5 +47,6 @@ def _with_store(recommender: ForestRecommender, store: str, database: str) -> Re
     assert recommender.stored
     opened = Store(Path(store), database)
     opened.check_not_older("the version", Origin(**recommender.stored))
-    recommender.features = OnlineFeatures(recommender.features, recommender.knowledge, opened)
+    own = recommender.features
+    recommender.features = OnlineFeatures(own.user, own.item, recommender.knowledge, opened)
     return recommender

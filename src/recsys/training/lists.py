@@ -145,7 +145,7 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
         model = _list_model(histories, counts[counted], regression, recommender)
         return _ndcgs(recommender, model, validation, [0.0])[0], model
 
-    best = attempt(_first(settings))
+    best = attempt(_first(settings, recommender.knowledge.implicit))
     for change in _changes(settings, histories) if len(validation.users) else ():
         tried = replace(best[1].regression, **change)
         if tried == best[1].regression:
@@ -160,9 +160,10 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
     return best[1]
 
 
-def _first(settings: ListSettings) -> Regression:
+def _first(settings: ListSettings, implicit: bool) -> Regression:
+    """Where to begin: with ratings, or without them with every pair alike."""
     return Regression(
-        settings.signal or SIGNALS[0],
+        settings.signal or SIGNALS[implicit],
         RIDGES[1] if settings.ridge is None else settings.ridge,
         RELATIVE_RIDGES[0] if settings.relative_ridge is None else settings.relative_ridge,
         SESSION_WEIGHTS[0] if settings.session_weight is None else settings.session_weight,
@@ -174,7 +175,8 @@ def _changes(settings: ListSettings, histories: Histories) -> list[dict[str, Any
     found: list[dict[str, Any]] = []
     found += [{"ridge": ridge} for ridge in RIDGES if settings.ridge is None]
     found += [{"relative_ridge": share} for share in RELATIVE_RIDGES if settings.relative_ridge is None]
-    found += [{"signal": kind} for kind in SIGNALS if settings.signal is None]
+    if settings.signal is None and len(histories.rated.ratings) and np.ptp(histories.rated.ratings):
+        found += [{"signal": kind} for kind in SIGNALS]
     if settings.session_weight is None and histories.sessions is not None:
         found += [{"session_weight": weight} for weight in SESSION_WEIGHTS]
     return found

@@ -40,14 +40,14 @@ class Regression:
     """What is chosen on validation: what a rating counts as, the ridge, and how much sessions count."""
 
     signal: Signal
-    """ratings: the rating over the highest one; likes: 1 for a like, else 0."""
+    """ratings: the rating over the highest one, or without ratings the pair's weight; likes: 1 for a like, else 0."""
     ridge: float
     relative_ridge: float
     session_weight: float = 0.0
     """Of S'S, added to X'X: S has a row for each session, in which a user rated without a break."""
 
     def values(self, ratings: Array, scale: tuple[float, float], like_threshold: float) -> Array:
-        """What ratings count as in X, shape (n,), float32: at most 1, and more than 0 for whatever counts.
+        """What ratings count as in X, shape (n,), float32: more than 0 for whatever counts, and at most 1 if rated.
 
         On a scale that does not begin above 0, ratings are moved so that the lowest one counts a tenth.
         """

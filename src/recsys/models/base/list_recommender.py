@@ -13,7 +13,6 @@ from pydantic import Field
 
 from recsys.arrays import Codes, Floats
 from recsys.data.interactions import Interactions
-from recsys.models.base.item_to_item import Signal
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import ListSettings
 from recsys.models.base.recommendation import list_model
@@ -91,8 +90,9 @@ class ListRecommender(Recommender):
     def list_settings(self) -> ListSettings:
         """As configured; the first factor alone ranks."""
         assert isinstance(self.config, Config)
-        signal: Signal | None = "likes" if self.knowledge.implicit else None
-        return ListSettings(signal, self.config.ridge, self.config.relative_ridge, exponent=0.0, dense=self.dense)
+        return ListSettings(
+            ridge=self.config.ridge, relative_ridge=self.config.relative_ridge, exponent=0.0, dense=self.dense
+        )
 
     def choices(self) -> dict[str, object]:
         """What validation chose of the regression."""

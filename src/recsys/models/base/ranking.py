@@ -43,6 +43,7 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
 
 
 _COLUMNS = 10  # of a table of the scores, for each item that is wanted
+_ROWS = 8  # of fewer, looking for the bound costs what it saves
 
 
 def _bound(scores: Floats, n: int) -> float:
@@ -52,7 +53,7 @@ def _bound(scores: Floats, n: int) -> float:
     """
     columns = _COLUMNS * n
     rows = len(scores) // columns
-    if rows < 2:
+    if rows < _ROWS:
         return -np.inf
     highest = scores[: rows * columns].reshape(rows, columns).max(axis=0)
     return float(np.partition(highest, columns - n)[columns - n])
