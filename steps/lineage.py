@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
+from recsys.data.dataset import digest_source
 from recsys.data.movielens import KNOWN, find_obtained
 from recsys.data.readers.files import find_files
 from recsys.errors import InputError
-from steps.support.datasets import prepared_folder
+from steps.support import datasets
 from steps.support.decision_record import find_decisions
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.integrity_parameters import LineageParameters
@@ -93,7 +93,7 @@ def _ratings(version: "Version", made: Provenance | None, folder: str) -> Statio
     there = f"{len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:,.1f} MB"
     if preparation is None:
         return Station("ratings", name, (there, "whether they changed since is not on record"))
-    same = datasets.digest_source(files, preparation) == version.tags.get("data_version")
+    same = digest_source(files, preparation) == version.tags.get("data_version")
     return Station("ratings", name, (there, "the bytes that it learnt from" if same else "changed since"))
 
 
@@ -113,7 +113,7 @@ def _dataset(version: "Version") -> Station:
     digest, split = version.tags.get("data_version", "unknown"), version.tags.get("split", "unknown")
     facts = [f"split {split}, test set {version.tags.get('test_digest', 'unknown')}"]
     try:
-        manifest = datasets.load_dataset(digest, prepared_folder()).manifest
+        manifest = datasets.load(digest).manifest
         sizes = ", ".join(f"{count:,} {part}" for part, count in manifest["sizes"].items())
         facts.append(f"{sizes} ratings of {manifest['users']:,} users on {manifest['items']:,} items")
     except InputError:
