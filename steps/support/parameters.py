@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from recsys.data.preparation import Preparation
+from recsys.export.settings import Manifests
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.pipeline_settings import PipelineSettings
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
@@ -216,6 +218,10 @@ class MainParameters(_Promoting, _Preparing):
     )
 
 
+class PipelineParameters(PipelineSettings, MainParameters):
+    """Of `pipeline`."""
+
+
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
@@ -268,12 +274,15 @@ class RecommendParameters(_Registering):
     )
 
 
-class ExportParameters(_Registering):
+class ExportParameters(Manifests, _Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
-    format: Literal["onnx"] = Field("onnx", description="what to write")
-    lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
+    format: Literal["onnx", "kserve", "torchserve", "mlserver"] = Field(
+        "onnx", description="what to write: onnx (graphs), kserve (manifests), torchserve (a .mar), mlserver (settings)"
+    )
+    lists: bool = Field(True, description="onnx: write a graph of lists too, beside that of scores")
+    output: str = Field("deployment", min_length=1, description="folder to write to, for all formats but onnx")
 
 
 class MonitorParameters(_Registering):
@@ -323,6 +332,7 @@ StepName = Literal[
     "monitor",
     "forget",
     "main",
+    "pipeline",
     "doctor",
 ]
 STEPS: dict[StepName, type[Settings]] = {
@@ -340,5 +350,6 @@ STEPS: dict[StepName, type[Settings]] = {
     "export": ExportParameters,
     "monitor": MonitorParameters,
     "forget": ForgetParameters,
+    "pipeline": PipelineParameters,
     "doctor": DoctorParameters,
 }
