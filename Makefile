@@ -46,6 +46,9 @@ docs: env  ## write MLproject, the tables of docs/steps.md and the drawing of do
 transcripts: env  ## run the commands whose output the documentation shows, and write what they print
 	python docs/transcripts.py
 
+pipeline: env  ## compile the pipeline of Kubeflow into kubeflow-pipeline.yaml; needs pipelines/requirements.txt
+	python -m steps.pipeline --where=compile
+
 ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 

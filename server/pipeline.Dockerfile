@@ -10,10 +10,15 @@ ARG PIP_EXTRA_INDEX_URL=""
 WORKDIR /srv/recsys
 COPY requirements.txt ./
 RUN pip install -r requirements.txt
+# KUBEFLOW=yes: also what a component of Kubeflow Pipelines needs
+ARG KUBEFLOW=""
+COPY pipelines/requirements.txt pipelines/
+RUN if [ -n "$KUBEFLOW" ]; then pip install -r pipelines/requirements.txt -c requirements.txt; fi
 COPY MLproject python_env.yaml conda.yaml ./
 COPY src src
 COPY registry registry
 COPY steps steps
+COPY pipelines pipelines
 COPY server/healthcheck.py server/
 
 RUN useradd --uid 10001 --user-group --create-home recsys && install -d -o recsys -g recsys /data
