@@ -61,7 +61,8 @@ def test_every_manifest_is_one_that_the_api_takes(given):
     ],
 )
 def test_a_typing_error_in_a_field_is_refused(name, where):
-    document = copy.deepcopy(made(share=0.1)[f"base/{name}.yaml"])
+    documents = made(share=0.1)
+    document = copy.deepcopy(documents.get(f"base/{name}.yaml") or documents[f"jobs/{name}.yaml"])
     place = document
     for step in where:
         place = place[step]
@@ -84,7 +85,7 @@ def test_a_value_of_another_type_is_refused(field, value):
 def test_a_share_is_the_percentage_of_the_new_revision_which_knative_divides(share, percent):
     service = made(share=share)["base/inferenceservice.yaml"]
     assert service["spec"]["predictor"]["canaryTrafficPercent"] == percent
-    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Serverless"
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative"
 
 
 def test_without_a_share_all_requests_go_to_the_new_revision():
@@ -117,14 +118,21 @@ def test_no_container_of_ours_is_root_or_writes_where_nothing_is_mounted():
     assert documents["base/serviceaccount.yaml"]["automountServiceAccountToken"] is False
 
 
+def test_applying_the_base_begins_no_training():
+    documents = made()
+    listed = {name for name, one in documents.items() if name.startswith("base/") and one["kind"] != "Kustomization"}
+    assert {f"base/{name}" for name in documents["base/kustomization.yaml"]["resources"]} == listed
+    assert "TrainJob" not in {documents[name]["kind"] for name in listed}
+
+
 def test_the_training_job_meets_where_its_first_pod_is():
-    trainer = made(nodes=4, processes=2, gpus=2)["base/trainjob.yaml"]["spec"]["trainer"]
+    trainer = made(nodes=4, processes=2, gpus=2)["jobs/trainjob.yaml"]["spec"]["trainer"]
     assert trainer["numNodes"] == 4
     assert {"--nodes=4", "--processes=2", "--rendezvous=recsys-train-node-0-0.recsys-train:29400"} <= set(
         trainer["args"]
     )
     assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "2"
-    alone = made()["base/trainjob.yaml"]["spec"]["trainer"]["args"]
+    alone = made()["jobs/trainjob.yaml"]["spec"]["trainer"]["args"]
     assert not any("rendezvous" in argument for argument in alone)
 
 

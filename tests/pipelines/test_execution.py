@@ -157,11 +157,11 @@ def test_both_branches_run_here_with_the_real_steps(here, module_store, capfd):
 def test_a_component_that_fails_in_the_middle_ends_the_run_and_promotes_nobody(here, module_store, capfd):
     before = module_store.contents()[1]
     with pytest.raises(SystemExit):
-        here(families="neighbourhood", max_rmse=3)
+        here(families="bias", feedback="implicit", max_rmse=3)
     told = capfd.readouterr()
     assert "component train failed, and nothing behind it has run" in told.err
     assert "error: train: " in told.out + told.err
     failed = {run.info.run_name for run in module_store.runs() if run.info.status == "FAILED"}
-    assert failed == {"pipeline", "train neighbourhood"}
-    assert module_store.runs()[0].info.run_name == "train neighbourhood"
+    assert failed == {"pipeline", "train bias"}
+    assert module_store.runs()[0].info.run_name == "train bias"
     assert module_store.contents()[1] == before

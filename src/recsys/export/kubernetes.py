@@ -28,10 +28,11 @@ def files(settings: Manifests, model_name: str, version: int, family: str) -> di
         "serviceaccount.yaml": service_account(settings),
         "inferenceservice.yaml": inference_service(settings, model_name, version, family),
         "networkpolicy.yaml": network_policy(settings),
-        "trainjob.yaml": train_job(settings, model_name),
         "cronjob.yaml": retraining(settings, model_name),
     }
     found = {f"base/{name}": document for name, document in base.items()}
+    # Not in the base: each time that it is applied, a training begins.
+    found["jobs/trainjob.yaml"] = train_job(settings, model_name)
     found["base/kustomization.yaml"] = _kustomization(sorted(base), namespace=settings.namespace)
     found["overlays/development/kustomization.yaml"] = _kustomization(
         ["../../base"], patches=[_replicas(settings, 1, 1)]
@@ -72,7 +73,7 @@ def inference_service(settings: Manifests, model_name: str, version: int, family
         "InferenceService",
         settings,
         {
-            "serving.kserve.io/deploymentMode": "Serverless" if knative else "RawDeployment",
+            "serving.kserve.io/deploymentMode": "Knative" if knative else "Standard",
             "serving.kserve.io/enable-prometheus-scraping": "true",
         },
     )
@@ -112,24 +113,19 @@ def _server(settings: Manifests, model_name: str) -> Document:
 
 
 def network_policy(settings: Manifests) -> Document:
-    """Our pods are reached on the server's ports and by each other, and reach names, MLflow, MySQL and HTTPS only."""
+    """Pods that serve or retrain are reached on the server's ports, and reach names, MLflow, MySQL and HTTPS only."""
     tracking = urlsplit(settings.tracking_uri)
     port = tracking.port or (_HTTPS if tracking.scheme == "https" else 80)
-    ours = {"podSelector": {"matchLabels": {_PART_OF: settings.name}}}
     ports = (PORT, 8012, 8013, 8022, 9090)  # of the server; of Knative's proxy beside it, and its metrics
     document = _document("networking.k8s.io/v1", "NetworkPolicy", settings)
     return document | {
         "spec": {
-            "podSelector": ours["podSelector"],
+            "podSelector": {"matchLabels": {_PART_OF: settings.name}},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {"from": [{"namespaceSelector": {}}], "ports": [_tcp(number) for number in ports]},
-                {"from": [ours]},  # the processes of a training
-            ],
+            "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [_tcp(number) for number in ports]}],
             "egress": [
                 {"ports": [{"protocol": "UDP", "port": _DNS}, _tcp(_DNS)]},
                 {"ports": [_tcp(number) for number in sorted({port, _MYSQL, _HTTPS})]},
-                {"to": [ours]},
             ],
         }
     }
@@ -152,7 +148,7 @@ def train_job(settings: Manifests, model_name: str) -> Document:
     if settings.gpus:
         amounts["nvidia.com/gpu"] = str(settings.gpus)
     document = _document("trainer.kubeflow.org/v1alpha1", "TrainJob", settings)
-    document["metadata"]["name"] = job
+    document["metadata"] |= {"name": job, "namespace": settings.namespace}
     trainer: Document = {
         "image": settings.train_image,
         "command": ["python", "-m", "steps.train"],
