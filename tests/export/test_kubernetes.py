@@ -10,6 +10,7 @@ from recsys.errors import InputError
 from recsys.export import kubernetes
 from recsys.export.settings import Manifests
 from recsys.settings import parse_settings
+from steps.support.entrypoint import parse
 from tests.support.kubernetes_schemas import RefusedError, check
 
 VARIANTS: list[dict[str, Any]] = [
@@ -116,6 +117,16 @@ def test_no_container_of_ours_is_root_or_writes_where_nothing_is_mounted():
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert not context["allowPrivilegeEscalation"]
     assert documents["base/serviceaccount.yaml"]["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("given", VARIANTS, ids=str)
+def test_the_steps_take_the_arguments_of_their_containers(given):
+    documents = made(**given)
+    server = documents["base/inferenceservice.yaml"]["spec"]["predictor"]["containers"][0]
+    parse("serve", server["args"])
+    trainer = documents["jobs/trainjob.yaml"]["spec"]["trainer"]
+    assert trainer["command"] == ["python", "-m", "steps.train"]
+    parse("train", trainer["args"])
 
 
 def test_applying_the_base_begins_no_training():
