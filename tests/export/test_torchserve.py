@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -84,6 +85,7 @@ def started(folder: Path) -> Iterator[tuple[str, str]]:
                 "metrics_address": addresses[2],
                 "default_workers_per_model": 1,
                 "default_response_timeout": 1800,  # also of loading, on a slow machine
+                "token_expiration_min": 60 * 24,
                 "disable_system_metrics": "true",
                 "metrics_mode": "prometheus",
                 "install_py_dep_per_model": "false",
@@ -112,29 +114,31 @@ def started(folder: Path) -> Iterator[tuple[str, str]]:
             start_new_session=True,
         )
     try:
-        wait(lambda: is_up(addresses[0], process), "TorchServe answers for both versions")
+        wait(lambda: is_up(addresses[0], folder / "key_file.json", process), "TorchServe answers for both versions")
         yield addresses[0], addresses[2]
     finally:
+        begun = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
-        # Its server is a child of the launcher, its workers those of the server: all of one group.
-        wait(lambda: not alive(process.pid), "TorchServe's processes end")
+        wait(lambda: all(ended(child) for child in begun), "TorchServe's processes end")
 
 
-def is_up(address: str, process: subprocess.Popen[bytes]) -> bool:
+def ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or only its entry is left, which nobody here can take away."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def is_up(address: str, keys: Path, process: subprocess.Popen[bytes]) -> bool:
+    """Whether all workers have loaded their version; without a token it does not say."""
     assert process.poll() is None, "TorchServe ended; see torchserve.log"
+    if not keys.exists():
+        return False
     try:
-        return requests.get(f"{address}/ping").json()["status"] == "Healthy"
+        token = json.loads(keys.read_text(encoding="utf-8"))["inference"]["key"]
+        answer = requests.get(f"{address}/ping", headers={"Authorization": f"Bearer {token}"})
+        return answer.json()["status"] == "Healthy"
     except (requests.RequestException, ValueError, KeyError):
         return False
-
-
-def alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_request_without_the_right_token_is_refused(server):

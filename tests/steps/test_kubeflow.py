@@ -32,7 +32,8 @@ def api() -> Iterator[Api]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._reply({"multi_user": False} if self.path.endswith("/healthz") else {})
+            there = self.path.startswith("/apis/v2beta1/")
+            self._reply({"multi_user": False} if self.path.endswith("/healthz") else {}, 200 if there else 404)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -113,8 +114,9 @@ def test_an_address_where_nothing_answers_is_told_at_once(connected, store, caps
 
 def test_what_is_no_pipelines_api_is_told(connected, api, capsys):
     with pytest.raises(SystemExit):
-        connected(where=f"{api.address}/elsewhere/healthz?", families="bias")
-    assert "Traceback" not in capsys.readouterr().err
+        connected(where=f"{api.address}/elsewhere", families="bias")
+    assert "a Kubeflow Pipelines API that answers is needed" in capsys.readouterr().err
+    assert api.posted == {}
 
 
 def test_a_pipeline_is_written_where_it_is_asked_for(tmp_path):
