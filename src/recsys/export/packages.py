@@ -46,7 +46,8 @@ def mlserver(files: Path, name: str, number: int, folder: Path) -> Path:
     place = folder / f"mlserver-{number}"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(files, place / "model")
-    settings = {"http_port": 8080, "grpc_port": 8081, "metrics_port": 8082, "parallel_workers": 1}
+    # No workers of its own: MLServer 1.7 cannot start them on the uvloop that it installs.
+    settings = {"host": "127.0.0.1", "http_port": 8080, "grpc_port": 8081, "metrics_port": 8082, "parallel_workers": 0}
     model = {
         "name": name,
         "implementation": "mlserver_mlflow.MLflowRuntime",
