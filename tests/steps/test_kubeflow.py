@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from steps.pipeline import pipeline
+from steps.support import components
 from steps.support.entrypoint import run_step
 from steps.support.parameters import PipelineParameters
 from tests.support.pipeline import COLUMNS, PROJECT, options
@@ -167,3 +168,14 @@ def test_a_component_that_fails_in_the_middle_ends_the_run_and_promotes_nobody(h
     assert failed == {"pipeline", "train bias"}
     assert module_store.runs()[0].info.run_name == "train bias"
     assert module_store.contents()[1] == before
+
+
+@pytest.mark.parametrize(("state", "status"), [("SUCCEEDED", "FINISHED"), ("FAILED", "FAILED")])
+def test_how_a_pipeline_ended_in_a_cluster_is_recorded(store, in_process, state, status):
+    in_process.setenv("MLFLOW_TRACKING_URI", store.uri)
+    in_process.setenv("RECSYS_PIPELINE_RUN", "a run of Kubeflow")
+    components.tell("projects/1/recsys-abc", state, "train ran out of memory" if state == "FAILED" else "", "recsys")
+    run = store.run_named("pipeline recsys-abc")
+    assert run.info.status == status
+    assert run.data.tags["kubeflow_run"] == "a run of Kubeflow"
+    assert ("train ran out of memory" in run.data.tags["mlflow.note.content"]) is (state == "FAILED")
