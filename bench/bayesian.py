@@ -1,4 +1,4 @@
-"""The Gibbs sampler: what a sweep costs, how near its products come to one large matrix product, what samples buy.
+"""The Gibbs sampler: what a sweep costs, beside the machine's rate of products, and what samples buy.
 
 Rows: those that scikit-learn's train_test_split(test_size=0.2, random_state=42) makes of the file, as the peers are
 measured on. Times of single parts are of one thread, as each thread of a sweep works on products of its own.
@@ -7,9 +7,10 @@ measured on. Times of single parts are of one thread, as each thread of a sweep 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from recsys.data.ratings import read_ratings
 from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
-from recsys.models.bayesian_mf.gram import gather, make_table
 from recsys.models.bayesian_mf.sessions import cut_sessions
 from recsys.runtime.threads import workers
 from recsys.training.trainer import train
@@ -79,16 +79,19 @@ def sgemm_rate() -> float:
     return 2 * 2048**3 / least(lambda: square @ square) / 1e9
 
 
-def gram_rate(chain: Chain) -> float:
-    """GFLOP/s of the Gram products of a sweep on one thread, padding not counted as work; gathers left out."""
+def kernel_rate(chain: Chain) -> tuple[float, float]:
+    """Milliseconds of processor time that the draws of a sweep's rows take, and their Gram products' GFLOP/s."""
     seconds = 0.0
-    for side, other in ((chain.users, chain.items), (chain.items, chain.users)):
-        rows = make_table(other.factors, other.precision)
-        for chunk in side.chunks:
-            for position in range(len(chunk.places)):
-                gathered = gather(rows, chain.target, chunk, position)
-                seconds += least(lambda gathered=gathered: torch.bmm(gathered.mT, gathered), 3)  # type: ignore[misc]
-    return 2 * 2 * chain.n * (chain.size + 2) ** 2 / seconds / 1e9
+    for entity, other in ((chain.users, chain.items), (chain.items, chain.users)):
+        with workers(CPU):
+            seconds += least(lambda entity=entity, other=other: chain._draw_factors(entity, other, False, one_by_one))  # type: ignore[misc]
+    return 1e3 * seconds, 2 * chain.n * (chain.size + 2) * (chain.size + 3) / seconds / 1e9
+
+
+def one_by_one(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
+    """On one thread."""
+    for chunk in chunks:
+        work(chunk)
 
 
 def sweeps(data: Split, dimensions: list[int]) -> None:
@@ -100,9 +103,11 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
             for _ in range(START_SWEEPS + 2):
                 chain.sweep(each)
             milliseconds = 1e3 * least(lambda: chain.sweep(each), 8)  # noqa: B023  # called at once
-            gram, sgemm = gram_rate(chain), sgemm_rate()
-        rows.append([dimension, f"{milliseconds:.1f}", f"{gram:.0f}", f"{sgemm:.0f}", f"{gram / sgemm:.0%}"])
-    print(table(["factors", "ms a sweep", "Gram GFLOP/s", "sgemm GFLOP/s", "share"], rows))
+            (draws, gram), sgemm = kernel_rate(chain), sgemm_rate()
+        figures = f"{milliseconds:.1f}", f"{draws:.1f}", f"{gram:.0f}", f"{sgemm:.0f}"
+        rows.append([dimension, *figures])
+    columns = ["factors", "ms a sweep", "ms of its draws on one thread", "their GFLOP/s", "sgemm GFLOP/s"]
+    print(table(columns, rows))
 
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:

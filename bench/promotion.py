@@ -106,12 +106,15 @@ def measure_bootstrap() -> str:
 
 def measure_many(address: str) -> str:
     """Seconds to decide among many measured versions over a server, without any of their models."""
+    from mlflow.tracking import MlflowClient
+
     from recsys.tracking import connection
     from registry import transitions, versions
 
     connection.connect(address)
     random = np.random.default_rng(0)
-    races.register("many", [float(auc) for auc in random.uniform(0.7, 0.8, _VERSIONS)])
+    for auc in random.uniform(0.7, 0.8, _VERSIONS):
+        races.register("many", [float(auc)], MlflowClient().create_run("0").info.run_id)
     for version in versions.list_versions("many"):
         metrics = version.metrics_on(races.DIGEST) or {}
         replicates = metrics["auc"] + random.normal(0, 0.002, 2_000)

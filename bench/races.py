@@ -130,8 +130,12 @@ def promote_by_bare_transition(name: str, own: int | None) -> str:
     return ""
 
 
-def register(name: str, aucs: list[float]) -> int:
-    """Register versions that carry their metrics, as if trained and evaluated; the number of the last."""
+def register(name: str, aucs: list[float], run_id: str | None = None) -> int:
+    """Register versions that carry their metrics as those of the release before did; the number of the last.
+
+    Args:
+        run_id: that trained them; None: they cannot be measured again.
+    """
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -146,7 +150,7 @@ def register(name: str, aucs: list[float]) -> int:
     for auc in aucs:
         metrics = json.dumps({"auc": auc, "rmse": 0.9, "seen_rows": 0})
         tags = {"family": "bias", "data_version": "x", "validation": "{}", _EVALUATION: metrics}
-        made = retry_mlflow(client.create_model_version)(name, "s3://nowhere/model", tags=_MODEL | tags)
+        made = retry_mlflow(client.create_model_version)(name, "s3://nowhere/model", run_id, tags=_MODEL | tags)
     return int(made.version)
 
 

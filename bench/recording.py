@@ -1,8 +1,9 @@
 """What the record of what was served costs: the same lists with it and without, in turns.
 
-python -m bench.recording
+python -m bench.recording [seconds a round]
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,16 +11,16 @@ from bench.measure import heading, table
 from bench.serving import CATALOGUES, GET_LIST, load, synthetic
 from tests.support.serving_site import Server
 
-ROUNDS = 3
+ROUNDS = 5
 CONNECTIONS = 8
 
 
-def run() -> None:
+def run(seconds: int) -> None:
     """Print the medians of some rounds, in turns on two servers that both run."""
-    n_users, n_items = CATALOGUES["small"]
+    n_users, n_items, n_weights = CATALOGUES["small"]
     found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
-        form = synthetic(Path(folder) / "form", n_users, n_items)
+        form = synthetic(Path(folder) / "form", n_users, n_items, n_weights)
         servers = {record: Server(Path(folder) / f"serving{record:d}", record=record) for record in found}
         try:
             for server in servers.values():
@@ -28,7 +29,7 @@ def run() -> None:
             for seed in range(ROUNDS):
                 for record, server in servers.items():
                     script = GET_LIST.replace("{seed}", str(seed)).replace("{users}", str(n_users))
-                    done = load(server, script, CONNECTIONS)
+                    done = load(server.address, server.worker_pids(), script, CONNECTIONS, seconds)
                     found[record].append((done.processor, _milliseconds(done.p99)))
         finally:
             for server in servers.values():
@@ -50,4 +51,4 @@ def _milliseconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    run()
+    run(int(sys.argv[1]) if len(sys.argv) > 1 else 10)

@@ -1,7 +1,10 @@
-"""The server under load by wrk: lists of two catalogues, scores, feedback, and the memory of a worker.
+"""The server under load by wrk: lists of catalogues of three sizes, scores, feedback, and the memory of a worker.
+
+python -m bench.serving [small|middle|large]… [seconds=10] [forms=folder that keeps them] [model=a version's folder]
 
 Forms are synthetic: what a list costs depends on sizes, not on what the numbers say. Processor time is the workers';
-wall times mean something on a quiet machine only, so the load average is said.
+wall times mean something on a quiet machine only, so the load average is said. `mlflow models serve` of a version, as
+`mlflow artifacts download` writes it, is asked for one row beside ours.
 """
 
 import os
@@ -10,21 +13,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
+import requests
 
 from bench.measure import heading, table
 from recsys.arrays import Array
 from recsys.serving.engine import Engine
 from recsys.serving.form import write_form
 from recsys.serving.ids import pack_ids
-from tests.support.serving_site import Server
+from tests.support.services import free_port
+from tests.support.serving_site import PROJECT, Server
+from tests.support.waiting import wait
 
-SECONDS = 10
-HISTORY, NEIGHBOURS, RANK = 100, 200, 32
-CATALOGUES = {"small": (6_040, 3_706), "middle": (160_000, 62_000), "large": (1_000_000, 100_000)}
+HISTORY, RANK = 100, 32
+# Users, items, and weights an item: as many as are kept where the inverse fits, else about what a popular item has.
+CATALOGUES = {"small": (6_040, 3_706, 1_000), "middle": (160_000, 62_000, 200), "large": (1_000_000, 100_000, 200)}
 _BLOCK = 1 << 22
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -62,7 +70,7 @@ class Load:
     processor: float  # ms of the workers a request
 
 
-def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
+def synthetic(folder: Path, n_users: int, n_items: int, n_weights: int) -> Path:
     """A form of this size, with popular items in more histories."""
     random = np.random.default_rng(0)
     share = np.cumsum(np.arange(1, n_items + 1, dtype=np.float64) ** -0.7)
@@ -97,9 +105,9 @@ def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
         "history_ends": np.arange(n_users + 1, dtype=np.int64) * HISTORY,
         "history_items": items,
         "history_values": np.tile(np.array([3, 4, 5, 2], np.float16), len(items) // 4),
-        "weight_starts": np.arange(n_items + 1, dtype=np.int64) * NEIGHBOURS,
-        "neighbours": draw(n_items * NEIGHBOURS),
-        "weights": random.random(n_items * NEIGHBOURS, np.float32) ** 3,
+        "weight_starts": np.arange(n_items + 1, dtype=np.int64) * n_weights,
+        "neighbours": draw(n_items * n_weights),
+        "weights": random.random(n_items * n_weights, np.float32) ** 3,
         "popularity": counts.astype(np.float32),
         "most_popular": np.argsort(-counts, kind="stable").astype(np.int32),
     }
@@ -123,28 +131,28 @@ def synthetic(folder: Path, n_users: int, n_items: int) -> Path:
     return write_form(folder, arrays, about)
 
 
-def load(server: Server, script: str, connections: int) -> Load:
-    """Ask by one thread of wrk for a while."""
+def load(address: str, pids: list[int], script: str, connections: int, seconds: int) -> Load:
+    """Ask by one thread of wrk for a while; the processes are those whose processor time counts."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
-        before = _processor(server)
+        before = _processor(pids)
         done = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", "-s", file.name, server.address],
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", file.name, address],
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-    spent = _processor(server) - before
+    spent = _processor(pids) - before
     total = int(re.findall(r"(\d+) requests in", done)[0])
     failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", done)))
     p50, p90, p99 = (re.findall(rf"(?m)^ +{share}% +(\S+)", done)[0] for share in (50, 90, 99))
     return Load(float(re.findall(r"Requests/sec:\s+(\S+)", done)[0]), p50, p90, p99, failed, 1000 * spent / total)
 
 
-def _processor(server: Server) -> float:
-    """Seconds that the workers have computed."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in server.worker_pids()]
+def _processor(pids: list[int]) -> float:
+    """Seconds that processes have computed."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(part[11]) + int(part[12]) for part in fields) / _TICKS
 
 
@@ -158,45 +166,105 @@ def memory(server: Server) -> list[tuple[float, float]]:
     return found
 
 
-def run(names: list[str]) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What the command line said."""
+
+    seconds: int = 10  # of each row of the table
+    forms: str = ""  # folder that keeps forms from one call to the next; empty: none
+    model: str = ""  # folder of a version, for `mlflow models serve`; empty: it is not asked
+
+
+def run(names: list[str], options: Options) -> None:
     """Print the table of the catalogues named."""
-    print(heading("Serving", ["uvicorn", "uvloop", "httptools", "numpy"]))
-    print(f"wrk with one thread on the same machine; load average at the start: {os.getloadavg()[0]:.1f}\n")
     rows: list[tuple[object, ...]] = []
-    for name in names:
-        n_users, n_items = CATALOGUES[name]
-        with tempfile.TemporaryDirectory() as folder:
-            server = Server(Path(folder) / "serving", workers=2)
-            server.point_at(synthetic(Path(folder) / "form", n_users, n_items))
-            try:
-                begun = time.monotonic()
-                server.start()
-                started = time.monotonic() - begun
-                rows += [_row(f"lists, {n_items:,} items", server, GET_LIST, n, users=n_users) for n in (8, 1)]
-                if name == "small":
-                    scores = {"path": "/invocations", "body": ONE_ROW}
-                    rows += [_row("one-row /invocations", server, POST, n, **scores) for n in (8, 1)]
-                    rows += [
-                        _row(f"feedback, {size} a request", server, POST, n, path="/api/feedback", body=body)
-                        for size, body, n in ((1, ONE_EVENT, 1), (1, ONE_EVENT, 64), (100, MANY_EVENTS, 4))
-                    ]
-                own = ", ".join(f"{mine:.2f} + {shared:.2f}" for mine, shared in memory(server))
-                print(f"{n_users:,} users x {n_items:,} items: started in {started:.1f} s")
-                print(f"GB a worker, its own + its part of shared files: {own}")
-            finally:
-                server.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        forms = Path(options.forms or folder)
+        for name in names:
+            if not (forms / name).exists():
+                synthetic(forms / name, *CATALOGUES[name])
+        print(heading("Serving", ["uvicorn", "uvloop", "httptools", "numpy"]))
+        print(f"wrk with one thread on the same machine; load average at the start: {os.getloadavg()[0]:.1f}\n")
+        for name in names:
+            rows += _catalogue(name, forms / name, Path(folder) / f"serving-{name}", options)
+        if options.model:
+            rows.append(_models_serve(options))
     columns = ("what", "connections", "requests/s", "p50", "p90", "p99", "failed", "processor ms a request")
     print("\n" + table(columns, rows))
 
 
-def _row(what: str, server: Server, script: str, connections: int, **values: object) -> tuple[object, ...]:
+def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tuple[object, ...]]:
+    """The rows of one catalogue; says what a worker holds."""
+    n_users, n_items, _ = CATALOGUES[name]
+    server = Server(folder, workers=2)
+    server.point_at(form)
+    try:
+        begun = time.monotonic()
+        server.start()
+        started = time.monotonic() - begun
+        pids = server.worker_pids()
+
+        def row(what: str, script: str, connections: int, **values: object) -> tuple[object, ...]:
+            filled = _filled(script, values)
+            return _row(what, connections, load(server.address, pids, filled, connections, options.seconds))
+
+        rows = [row(f"lists, {n_items:,} items", GET_LIST, n, users=n_users) for n in (8, 1)]
+        if name == "small":
+            rows += [row("one-row /invocations", POST, n, path="/invocations", body=ONE_ROW) for n in (8, 1)]
+            for size, body, connections in ((1, ONE_EVENT, 1), (1, ONE_EVENT, 64), (100, MANY_EVENTS, 4)):
+                rows.append(row(f"feedback, {size} a request", POST, connections, path="/api/feedback", body=body))
+        own = ", ".join(f"{mine:.2f} + {shared:.2f}" for mine, shared in memory(server))
+        print(f"{n_users:,} users x {n_items:,} items: started in {started:.1f} s")
+        print(f"GB a worker, its own + its part of shared files: {own}")
+    finally:
+        server.stop()
+    return rows
+
+
+def _models_serve(options: Options) -> tuple[object, ...]:
+    """One row by MLflow's own server, of one worker."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = ["mlflow", "models", "serve", "-m", options.model, "--env-manager", "local", "-p", str(port)]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait(lambda: _answers(address), "an answer of mlflow models serve")
+        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        script = _filled(POST, {"path": "/invocations", "body": ONE_ROW})
+        return _row(
+            "one-row /invocations of `mlflow models serve`", 1, load(address, family, script, 1, options.seconds)
+        )
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.terminate()
+        process.terminate()
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(f"{address}/ping", timeout=60).ok
+    return False
+
+
+def _filled(script: str, values: dict[str, object]) -> str:
     for name, value in {"seed": 1, **values}.items():
         script = script.replace(f"{{{name}}}", str(value))
-    done = load(server, script, connections)
+    return script
+
+
+def _row(what: str, connections: int, done: Load) -> tuple[object, ...]:
     row = (what, connections, f"{done.rate:,.0f}", done.p50, done.p90, done.p99, done.failed, f"{done.processor:.2f}")
     print(*row, sep="; ", file=sys.stderr, flush=True)
     return row
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:] or list(CATALOGUES))
+    given = dict(one.split("=", 1) for one in sys.argv[1:] if "=" in one)
+    chosen = [one for one in sys.argv[1:] if "=" not in one]
+    run(chosen or list(CATALOGUES), Options(**{**given, "seconds": int(given.get("seconds", 10))}))

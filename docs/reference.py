@@ -38,7 +38,7 @@ def mlproject() -> str:
             kind = "path" if name == "folder" else "float" if number else "string"
             lines.append(f'      {name}: {{type: {kind}, default: "{to_text(default)}"}}')
         arguments = " ".join(f"--{name}={{{name}}}" for name in settings.model_fields)
-        lines.append(f'    command: "exec python -m steps.{step} {arguments}"')
+        lines.append(f'    command: "RECSYS_LAUNCHER=$PPID exec python -m steps.{step} {arguments}"')
     return "\n".join(lines) + "\n"
 
 
@@ -57,13 +57,21 @@ def tables() -> dict[str, str]:
     return found | {family: table(family_module(family).Config) for family in family_names()}
 
 
+def section(family: str) -> str:
+    """What a family that was added begins with on the page, until somebody writes more."""
+    module = family_module(family)
+    return f"## {family}\n\n{(module.__doc__ or module.Config.__doc__ or family).strip()}"
+
+
 def filled(text: str) -> str:
     """A page with the tables between its marks written anew."""
     for name, content in tables().items():
         begin = BEGIN.format(name)
-        before, mark, rest = text.partition(begin)
-        if not mark:
-            raise SystemExit(f"docs/steps.md has no line {begin}")
+        if begin not in text:
+            if name in STEPS:
+                raise SystemExit(f"docs/steps.md has no line {begin}")
+            text = f"{text.rstrip()}\n\n{section(name)}\n\n{begin}\n{END}\n"
+        before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n\n{content}\n\n{END}{rest.partition(END)[2]}"
     return text
 

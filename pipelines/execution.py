@@ -1,5 +1,6 @@
 """A compiled pipeline on its way: run on this machine, or given to a Kubeflow Pipelines API."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,14 +27,33 @@ def run_here(pipeline: Any, arguments: Mapping[str, object], folder: Path) -> No
         InputError: naming the component that failed. Nothing behind it has run.
     """
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder), raise_on_error=True)
-    with _conditions_evaluated():
+    with _conditions_evaluated(), _failures() as failures:
         try:
             pipeline(**arguments)
-        except RuntimeError as error:
-            failed = re.sub(r"\x1b\[\d+m", "", str(error)).partition("Inner task failed: ")[2] or str(error)
+        except RuntimeError:
+            failed = failures[0] if failures else "of the pipeline"
             raise InputError(
-                f"component {failed.rstrip('.')} failed, and nothing behind it has run; its own message is above"
+                f"component {failed} failed, and nothing behind it has run; its own message is above"
             ) from None
+
+
+@contextmanager
+def _failures() -> Iterator[list[str]]:
+    """The names of the components that fail, as kfp writes them to its log: its error leaves them out."""
+    found: list[str] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        said = re.sub(r"\x1b\[\d+m", "", record.getMessage())
+        if match := re.fullmatch(r"Task '(.+)' finished with status FAILURE", said):
+            found.append(match[1])
+        return True
+
+    logger = logging.getLogger()
+    logger.addFilter(look)
+    try:
+        yield found
+    finally:
+        logger.removeFilter(look)
 
 
 @contextmanager

@@ -41,7 +41,10 @@ def prepare(
     rating_column: str = "rating",
     timestamp_column: str = "timestamp",
     feedback: str = "auto",
+    weight: str = "none",
     separator: str = "auto",
+    encoding: str = "auto",
+    decimal: str = "auto",
     min_rating: str = "positive",
     split: str = "hash",
     test_size: float = 0.2,
@@ -51,6 +54,7 @@ def prepare(
     memory: str = "auto",
     on_change: str = "warn",
     folder: str = ".",
+    experiment: str = "auto",
 ) -> NamedTuple("Prepared", digest=str, dataset_size=int, feature_count=int):
     """A ratings file in, a split dataset with features out."""
     from steps.support import components
@@ -68,21 +72,28 @@ def train(
     family: str = "bayesian_mf",
     memory: str = "auto",
     model_name: str = "recsys",
+    experiment: str = "auto",
 ) -> NamedTuple("Trained", version=int):
     """A dataset and a family in, a registered version out."""
     from steps.support import components
 
-    return (components.train(dataset.path, {"family": family, "memory": memory, "model_name": model_name}),)
+    given = {"family": family, "memory": memory, "model_name": model_name, "experiment": experiment}
+    return (components.train(dataset.path, given),)
 
 
 @component
 def evaluate(
-    version: int, dataset: dsl.Input[dsl.Dataset], measures: dsl.Output[dsl.Metrics], model_name: str = "recsys"
+    version: int,
+    dataset: dsl.Input[dsl.Dataset],
+    measures: dsl.Output[dsl.Metrics],
+    model_name: str = "recsys",
+    experiment: str = "auto",
 ) -> NamedTuple("Measured", rmse=float, mae=float, auc=float, five_point_rmse=float, version=int):
     """A version's measures on the test rows; one that is undefined is as bad as it can be, never NaN."""
     from steps.support import components
 
-    found = components.evaluate(dataset.path, {"version": version, "model_name": model_name})
+    given = {"version": version, "model_name": model_name, "experiment": experiment}
+    found = components.evaluate(dataset.path, given)
     for name, value in found.recorded.items():
         measures.log_metric(name, value)
     return found.rmse, found.mae, found.auc, found.five_point_rmse, version
@@ -109,6 +120,7 @@ def promote(
     beat_popularity: bool = True,
     max_ndcg_drop: str = "none",
     model_name: str = "recsys",
+    experiment: str = "auto",
 ) -> NamedTuple("Decided", version=int, promoted=bool, reason=str):
     """All versions of the model compared on the test rows, the best moved to Production."""
     from steps.support import components
@@ -118,11 +130,12 @@ def promote(
 
 
 @component
-def deploy(version: int, manifests: dsl.Output[dsl.Artifact], model_name: str = "recsys"):
+def deploy(version: int, manifests: dsl.Output[dsl.Artifact], model_name: str = "recsys", experiment: str = "auto"):
     """The manifests by which KServe serves the champion; a server that runs already follows the registry by itself."""
     from steps.support import components
 
-    components.deploy({"version": version, "model_name": model_name}, manifests.path)
+    given = {"version": version, "model_name": model_name, "experiment": experiment}
+    components.deploy(given, manifests.path)
 
 
 @component
@@ -134,11 +147,12 @@ def keep(rmse: float, max_rmse: float):
 
 
 @component
-def tell(status: dsl.PipelineTaskFinalStatus, model_name: str = "recsys"):
+def tell(status: dsl.PipelineTaskFinalStatus, model_name: str = "recsys", experiment: str = "auto"):
     """Record how the pipeline ended, in a run of MLflow."""
     from steps.support import components
 
-    components.tell(status.pipeline_job_resource_name, status.state, status.error_message, model_name)
+    given = {"model_name": model_name, "experiment": experiment}
+    components.tell(status.pipeline_job_resource_name, status.state, status.error_message, given)
 
 
 def build(settings: Any, inputs: type[Settings], families: list[str], *, cluster: bool) -> Any:
@@ -157,7 +171,8 @@ def build(settings: Any, inputs: type[Settings], families: list[str], *, cluster
         if not cluster:
             _steps(given, settings, families, cluster)
             return
-        told = _furnish(tell(model_name=given["model_name"]), settings, cluster)
+        called = tell(model_name=given["model_name"], experiment=given["experiment"])
+        told = _furnish(called, settings, cluster)
         with dsl.ExitHandler(told.set_caching_options(False), name="all steps"):
             _steps(given, settings, families, cluster)
 

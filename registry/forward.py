@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.arrays import Floats
 from registry import replicates
@@ -11,7 +11,8 @@ from registry import replicates
 if TYPE_CHECKING:
     from recsys.evaluation.forward import ForwardEvaluation
 
-_MEASURES, _REPLICATES = "forward", "forward_replicates"
+DOCUMENT = "forward.json"
+_MEASURES, _REPLICATES = "forward", "forward_replicates"  # tags of the release before
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,31 +27,34 @@ class ForwardMeasures:
     replicates: Mapping[str, Floats]
 
 
-def forward_tags(measured: "ForwardEvaluation") -> dict[str, str]:
-    """As tags of a version; replicates to about 1e-5."""
+def pack_forward(measured: "ForwardEvaluation") -> dict[str, Any]:
+    """As a document of a version; replicates to about 1e-5."""
     found = {"forward_auc": measured.replicates, "forward_warm_auc": measured.warm_replicates}
     packed = {
         name: replicates.pack(values, measured.metrics[name]) for name, values in found.items() if values is not None
     }
-    return {
-        _MEASURES: json.dumps({"digest": measured.digest, "metrics": measured.metrics}),
-        _REPLICATES: json.dumps(packed),
-    }
+    return {"digest": measured.digest, "metrics": measured.metrics, "replicates": packed}
 
 
-def read_forward(tags: Mapping[str, str]) -> ForwardMeasures | None:
-    """What the tags of a version say; None where its training did not measure it."""
+def unpack_forward(document: Mapping[str, Any]) -> ForwardMeasures:
+    """What `pack_forward` was given."""
+    measured = document["metrics"]
+    drawn = {name: replicates.unpack(text, measured[name]) for name, text in document["replicates"].items()}
+    return ForwardMeasures(document["digest"], measured, drawn)
+
+
+def forward_of_tags(tags: Mapping[str, str]) -> dict[str, Any] | None:
+    """The document that a version of the release before carries as tags; None where it carries none."""
     if _MEASURES not in tags:
         return None
-    found, packed = json.loads(tags[_MEASURES]), json.loads(tags.get(_REPLICATES, "{}"))
-    drawn = {name: replicates.unpack(text, found["metrics"][name]) for name, text in packed.items()}
-    return ForwardMeasures(found["digest"], found["metrics"], drawn)
+    return {**json.loads(tags[_MEASURES]), "replicates": json.loads(tags.get(_REPLICATES, "{}"))}
 
 
 def describe_forward(metrics: Mapping[str, float]) -> str:
     """A few words on the measures: AUC and RMSE of all rows, and of the warm ones."""
     rows, warm = (int(metrics[f"forward_{group}rows"]) for group in ("", "warm_"))
-    return f"on the newest {rows:,} ratings, learnt from those before: {_shown(metrics, '')}" + (
+    named = "ratings" if "forward_rmse" in metrics else "rows"
+    return f"on the newest {rows:,} {named}, learnt from those before: {_shown(metrics, '')}" + (
         f"; on the {warm:,} of known users and items: {_shown(metrics, 'warm_')}" if 0 < warm < rows else ""
     )
 

@@ -13,14 +13,17 @@ from recsys.errors import InputError
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
-from recsys.serving.integrity import STATEMENT, check_folder, write_statement
+from recsys.serving.integrity import STATEMENT, check_folder, check_statement, write_statement
 from recsys.serving.pyfunc_model import ARTIFACT
+from registry.signing import check_signature, sign
 from registry.versions import PROVENANCE, Version
 
 
 @uninterrupted()
 def seal(model_id: str, made: Mapping[str, Any]) -> dict[str, str]:
-    """State the digests of a logged model's files beside them; the tag by which its version knows the statement.
+    """State the digests of a logged model's files beside them, and sign them where there is a key.
+
+    Returns the tag by which its version knows the statement.
 
     Args:
         made: how it was made, a predicate in the words of SLSA's provenance.
@@ -28,7 +31,9 @@ def seal(model_id: str, made: Mapping[str, Any]) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=temporary))
         digest = write_statement(folder, made)
-        MlflowClient().log_model_artifact(model_id, str(folder / STATEMENT))
+        signature = sign(folder)
+        for path in (folder / STATEMENT, *([signature] if signature else [])):
+            MlflowClient().log_model_artifact(model_id, str(path))
     return {PROVENANCE: digest}
 
 
@@ -52,15 +57,38 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
     for compiled in place.rglob("__pycache__"):
         shutil.rmtree(compiled)  # no file of the version, and Python would run it in place of one
     stated = version.tags.get(PROVENANCE)
-    if stated is None:
-        return place, 0
     try:
-        return place, check_folder(place, stated)
+        check_signature(place)
+        return place, 0 if stated is None else check_folder(place, stated)
     except InputError as error:
         raise InputError(
             f"version {version.number} of {version.name!r} is not what was registered: {error}; none of it was used: "
             "find out who changed it, and train it again"
         ) from None
+
+
+@uninterrupted()
+def fetch_statement(version: Version, folder: Path) -> Path:
+    """Copy the statement of a version alone into a folder, compared with the digest registered; returns the folder.
+
+    Raises:
+        InputError: if the version has none, or it is not the one registered.
+    """
+    stated = version.tags.get(PROVENANCE)
+    if stated is None:
+        raise InputError(f"version {version.number} of {version.name!r} states no digests (an earlier release's)")
+    try:
+        root = (
+            MlflowClient().get_logged_model(version.model_id).artifact_location if version.model_id else version.source
+        )
+        uri = f"{root}/{STATEMENT}"
+        place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except Exception as error:  # what a missing file raises depends on the store
+        raise InputError(
+            f"{STATEMENT} of version {version.number} of {version.name!r} cannot be had ({type(error).__name__})"
+        ) from error
+    check_statement(place.read_bytes(), stated)
+    return place.parent
 
 
 def check_version(version: Version) -> int:

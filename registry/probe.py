@@ -10,20 +10,21 @@ import numpy as np
 
 from recsys.errors import InputError
 from recsys.models.base.recommender import Recommender
-from registry.versions import Version, tag
+from registry import documents
+from registry.versions import Version
 
-TAG = "probe.1"
+_DOCUMENT = "probe.1.json"
+_TAG = "probe.1"  # where the release before kept it
 _PAIRS = 24
 _TOLERANCE = 1e-4  # of the scale's width, and of a probability: processors and libraries round otherwise
 
 
 def record(version: Version, recommender: Recommender) -> None:
     """Keep a version's answers; where some are kept already, compare them; raises InputError as `check` does."""
-    if TAG in version.tags:
+    if _kept(version) is not None:
         check(version, recommender)
         return
-    answers = json.dumps(_answers(recommender), separators=(",", ":"))
-    tag(version, TAG, answers)
+    documents.keep(version.run_id, _DOCUMENT, {"answers": _answers(recommender)})
 
 
 def check(version: Version, recommender: Recommender) -> None:
@@ -31,10 +32,8 @@ def check(version: Version, recommender: Recommender) -> None:
 
     A version that was never evaluated, or by an earlier release only, has nothing to be compared with.
     """
-    if TAG not in version.tags:
-        return
     low, high = recommender.knowledge.scale
-    for said in json.loads(version.tags[TAG]):
+    for said in _kept(version) or ():
         user, item, rating, like = said
         found = recommender.predict(*(np.array([name], object) for name in (user, item)))
         off = max(abs(float(found[0][0]) - rating) / (high - low), abs(float(found[1][0]) - like))
@@ -44,6 +43,12 @@ def check(version: Version, recommender: Recommender) -> None:
                 f"{user!r} and item {item!r} had {rating:.4f} and {like:.4f}, now {float(found[0][0]):.4f} and "
                 f"{float(found[1][0]):.4f} (rating and probability of a like); train it again"
             )
+
+
+def _kept(version: Version) -> list[list[Any]] | None:
+    if found := documents.find(version.run_id, _DOCUMENT):
+        return list(found["answers"])
+    return json.loads(version.tags[_TAG]) if _TAG in version.tags else None
 
 
 def _answers(recommender: Recommender) -> list[list[Any]]:

@@ -1,13 +1,19 @@
-"""Bootstrap replicates as text: the form in which the tags of a version carry them."""
+"""Bootstrap replicates as text: the form in which the documents of a version carry them."""
 
 import base64
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from recsys.arrays import Floats
 
-KEPT = 3  # test sets whose replicates a version carries: 11 kB each, read with every list of versions
+
+@dataclass(frozen=True, eq=False)
+class ListReplicates:
+    """Arrays of shape (replicates,): nDCG@10, and how much it is above that of what is popular."""
+
+    ndcg: Floats
+    gain: Floats
 
 
 def pack(values: Floats, middle: float) -> str:
@@ -20,10 +26,21 @@ def unpack(packed: str, middle: float) -> Floats:
     return middle + np.frombuffer(base64.b64decode(packed), "<f2").astype(np.float64)
 
 
-def stale_keys(tags: Mapping[str, str], prefix: str, key: str) -> list[str]:
-    """The tags of a prefix to delete once `key` is written, so that the newest few test sets keep theirs.
+def pack_lists(found: ListReplicates) -> list[str]:
+    """Replicates of lists, to about 1e-4: of each array its middle and the deviations from it."""
+    return [_with_middle(found.ndcg), _with_middle(found.gain)]
 
-    Their values begin with the time at which they were written.
-    """
-    others = [name for name in tags if name.startswith(prefix) and name != key]
-    return sorted(others, key=tags.__getitem__, reverse=True)[KEPT - 1 :]
+
+def unpack_lists(packed: list[str]) -> ListReplicates:
+    """What `pack_lists` was given."""
+    return ListReplicates(*(_from_middle(text) for text in packed))
+
+
+def _with_middle(values: Floats) -> str:
+    middle = float(np.nan_to_num(np.nanmean(values)))
+    return f"{middle!r},{pack(values, middle)}"
+
+
+def _from_middle(packed: str) -> Floats:
+    middle, deviations = packed.split(",")
+    return unpack(deviations, float(middle))

@@ -7,7 +7,6 @@ after that, so at rest the registry is as the policy decides (docs/decisions/000
 The alias is the truth: it is one row, is set first and never removed. Stages and tags follow it.
 """
 
-import json
 import random
 import time
 import warnings
@@ -20,12 +19,22 @@ from mlflow.tracking import MlflowClient
 from recsys.errors import InputError
 from recsys.tracking.retry import retry_mlflow
 from registry.policy import PRODUCTION, Decision
-from registry.versions import MODEL_DESCRIPTION, ROLLED_BACK, Version, describe, find_model, list_versions
+from registry.versions import (
+    IN_PRODUCTION,
+    MODEL_DESCRIPTION,
+    REPLACED_BY,
+    ROLLED_BACK,
+    STANDING,
+    RolledBack,
+    Version,
+    find_model,
+    find_or_raise_version,
+    list_versions,
+    with_standing,
+)
 
 CHAMPION = "champion"
 REPLACED = "replaced"  # on a champion: the version it took over from
-STANDING = "standing"  # one sentence for people: in Production and why, or replaced by whom
-_IN_PRODUCTION = "in Production since "
 _ROUNDS = 20
 
 
@@ -57,14 +66,14 @@ class State:
             if version is None or ROLLED_BACK not in version.tags:
                 return current if version else None
             passed.add(current)
-            current = json.loads(version.tags[ROLLED_BACK])["to"]  # the rollback died before it moved the alias
+            current = RolledBack.of(version.tags[ROLLED_BACK]).to  # the rollback died before it moved the alias
         return None
 
     def is_settled(self, champion: int | None) -> bool:
         """Whether alias, stages and tags all say that this version is the champion."""
         if champion is None:
             return True  # there is nothing to hold on to
-        claims = [v.number for v in self.versions if v.tags.get(STANDING, "").startswith(_IN_PRODUCTION)]
+        claims = [v.number for v in self.versions if v.tags.get(STANDING, "").startswith(IN_PRODUCTION)]
         barred = ROLLED_BACK in (found.tags if (found := self.find(champion)) else {})
         return self.alias == champion and self.production == [champion] and claims == [champion] and not barred
 
@@ -141,7 +150,7 @@ def roll_back(name: str, number: int | None, by: str, check: Callable[[Version, 
     decision = describe_rollback(state, target, by)
     _set_tag(target, ROLLED_BACK, None)
     # From here on everybody takes the target for the champion, so that a rollback that dies now is carried through.
-    _set_tag(champion, ROLLED_BACK, json.dumps({"to": target.number, "by": by, "at": _now()}))
+    _set_tag(champion, ROLLED_BACK, str(RolledBack(target.number, by, _now())))
     settled, _ = settle(name, lambda now: replace(decision, winner=now.champion), by)
     if settled.winner == target.number:
         return decision
@@ -171,8 +180,12 @@ def _before(state: State, champion: Version) -> Version:
         passed.add(number)
         if version is not None and ROLLED_BACK not in version.tags:
             return version
+    barred = [v.number for v in state.versions if v.rolled_back and v.stage == "Archived" and v is not champion]
+    why = (
+        f" but version {barred[-1]}, which was rolled back and comes back by -P version={barred[-1]}" if barred else ""
+    )
     raise InputError(
-        f"version {champion.number} of {state.name!r} has no champion before it to roll back to; name a version: "
+        f"version {champion.number} of {state.name!r} has no champion before it to roll back to{why}; name a version: "
         "-P version=N"
     )
 
@@ -206,18 +219,19 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
             _set_stage(other, "Archived")
     today = _now()[:10]
     for other in others:
-        if other.tags.get(STANDING, "").startswith(_IN_PRODUCTION):
-            _say(other, f"replaced by version {version.number} on {today}")
-    if not version.tags.get(STANDING, "").startswith(_IN_PRODUCTION):
-        _say(version, f"{_IN_PRODUCTION}{today}, put there by {by}: {reason}")
+        if other.tags.get(STANDING, "").startswith(IN_PRODUCTION):
+            _say(other, f"{REPLACED_BY}{version.number} on {today}")
+    if not version.tags.get(STANDING, "").startswith(IN_PRODUCTION):
+        _say(version, f"{IN_PRODUCTION}{today}", f", put there by {by}: {reason}")
         note = f"{MODEL_DESCRIPTION}\n\nIn Production since {today}: {reason}."
         retry_mlflow(client.update_registered_model)(version.name, note)
 
 
-def _say(version: Version, standing: str) -> None:
-    """What a version is, in its description and in a tag that can be filtered by; the tag last, as it ends the work."""
-    tags = {**version.tags, STANDING: standing}
-    retry_mlflow(MlflowClient().update_model_version)(version.name, str(version.number), describe(tags))
+def _say(version: Version, standing: str, why: str = "") -> None:
+    """What a version is: with the reason in its description, short in a tag; the tag last, as it ends the work."""
+    now = retry_mlflow(find_or_raise_version)(version.name, version.number)  # measured anew meanwhile, perhaps
+    told = with_standing(now.description, standing + why)
+    retry_mlflow(MlflowClient().update_model_version)(version.name, str(version.number), told)
     _set_tag(version, STANDING, standing)
 
 

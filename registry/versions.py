@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -15,10 +16,11 @@ from recsys.arrays import Floats
 from recsys.errors import InputError
 from recsys.evaluation import PROTOCOL
 from recsys.runtime.interruption import uninterrupted
+from recsys.tracking.pages import all_pages
 from recsys.tracking.retry import retry_mlflow
-from recsys.tracking.runs import all_pages
-from registry.forward import ForwardMeasures, describe_forward, read_forward
-from registry.replicates import pack, stale_keys, unpack
+from registry import documents
+from registry.forward import DOCUMENT, ForwardMeasures, describe_forward, forward_of_tags, unpack_forward
+from registry.replicates import ListReplicates, pack, pack_lists, unpack, unpack_lists
 
 MODEL_DESCRIPTION = (
     "Recommender: for `user_id, item_id` it answers the expected `rating` and the `like_probability`, for `user_id` "
@@ -26,12 +28,37 @@ MODEL_DESCRIPTION = (
     "The version in Production carries the alias `champion`; every version's description says how it does."
 )
 PROVENANCE = "provenance"  # on a version: the digest of the statement of its files' digests
-ROLLED_BACK = "rolled_back"  # on a version taken out of Production: {"to": version, "by": person, "at": time}
+ROLLED_BACK = "rolled_back"  # on a version taken out of Production: a RolledBack as text
+STANDING = "standing"  # whether it is in Production and since when, or what replaced it
+IN_PRODUCTION, REPLACED_BY = "in Production since ", "replaced by version "  # how that begins
 # By test set, and by how its rows were measured, so that figures of an earlier release, or written by one in use beside
-# this, are never compared with those of this one.
+# this, are never compared with those of this one. Names of documents, and of tags in the release before.
 _EVALUATION = f"evaluation.{PROTOCOL}."
 _REPLICATES = f"replicates.{PROTOCOL}."
+_LIST_REPLICATES = f"list_replicates.{PROTOCOL}."
+_MEASURED_ON = "Measured as served on test set "
 _SHOWN = {"auc": "AUC", "auc_per_user": "per-user AUC", "rmse": "RMSE", "mae": "MAE"}
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """A version was taken out of Production: which one took its place, by whom and at which ISO time."""
+
+    to: int
+    by: str
+    at: str
+
+    def __str__(self) -> str:
+        return f"{self.at} to version {self.to} by {self.by}"
+
+    @classmethod
+    def of(cls, text: str) -> "RolledBack":
+        """What `str` of it was; the release before wrote JSON."""
+        if text.startswith("{"):
+            return cls(**json.loads(text))
+        at, _, rest = text.partition(" to version ")
+        to, _, by = rest.partition(" by ")
+        return cls(int(to), by, at)
 
 
 @dataclass(frozen=True)
@@ -45,6 +72,7 @@ class Version:
     source: str
     description: str
     created: float = 0.0  # seconds since 1970
+    run_id: str = ""  # that trained it
 
     @property
     def family(self) -> str | None:
@@ -57,8 +85,14 @@ class Version:
         recorded = self.tags.get(ROLLED_BACK)
         if recorded is None:
             return None
-        found = json.loads(recorded)
-        return f"rolled back by {found['by']} on {found['at'][:10]}"
+        found = RolledBack.of(recorded)
+        return f"rolled back by {found.by} on {found.at[:10]}"
+
+    @property
+    def standing(self) -> str | None:
+        """Whether it is in Production, since when and why, or what replaced it; None where it never was there."""
+        said = next((text for text in self.description.split("\n\n") if _is_standing(text)), None)
+        return f"{said[:1].lower()}{said[1:].removesuffix('.')}" if said else self.tags.get(STANDING)
 
     @property
     def model_id(self) -> str | None:
@@ -68,31 +102,53 @@ class Version:
     @property
     def forward(self) -> ForwardMeasures | None:
         """How its training did on the newest of its rows; None where that was not measured."""
-        return read_forward(self.tags)
+        found = self._document(DOCUMENT) or forward_of_tags(self.tags)
+        return unpack_forward(found) if found else None
 
     def metrics_on(self, test_digest: str) -> dict[str, float] | None:
         """The metrics recorded for a test set, None where the version was not evaluated on it as served."""
-        recorded = self.tags.get(_EVALUATION + test_digest)
-        return None if recorded is None else {key: float(value) for key, value in json.loads(recorded).items()}
+        found = self._measured(test_digest)
+        return None if found is None else {key: float(value) for key, value in found["metrics"].items()}
 
     def replicates_on(self, test_digest: str) -> Floats | None:
         """The bootstrap replicates of its AUC on a test set, shape (replicates,), to about 1e-5."""
-        return self._replicates(test_digest, "auc", 1)
+        return self._replicates(test_digest, "auc")
 
     def user_replicates_on(self, test_digest: str) -> Floats | None:
         """As `replicates_on`, of its per-user AUC; None where that does not exist."""
-        return self._replicates(test_digest, "auc_per_user", 2)
+        return self._replicates(test_digest, "auc_per_user")
 
-    def _replicates(self, test_digest: str, measure: str, position: int) -> Floats | None:
-        recorded = self.tags.get(_REPLICATES + test_digest, "").split(" ")
-        metrics = self.metrics_on(test_digest)
-        if len(recorded) <= position or metrics is None or measure not in metrics:
+    def list_replicates_on(self, test_digest: str) -> ListReplicates | None:
+        """The replicates of its lists on a test set, None where there are none."""
+        packed = (self._measured(test_digest) or {}).get("list_replicates")
+        return unpack_lists(packed) if packed else None
+
+    def _replicates(self, test_digest: str, measure: str) -> Floats | None:
+        found = self._measured(test_digest) or {"metrics": {}}
+        if measure not in found["metrics"] or measure not in found["replicates"]:
             return None
-        return unpack(recorded[position], metrics[measure])
+        return unpack(found["replicates"][measure], found["metrics"][measure])
+
+    def _measured(self, test_digest: str) -> dict[str, Any] | None:
+        return self._document(f"{_EVALUATION}{test_digest}.json") or _measured_of_tags(self.tags, test_digest)
+
+    def _document(self, name: str) -> dict[str, Any] | None:
+        return documents.find(self.run_id, name) if self.family else None
+
+
+def _measured_of_tags(tags: Mapping[str, str], test_digest: str) -> dict[str, Any] | None:
+    """The document that a version of the release before carries as tags."""
+    if (recorded := tags.get(_EVALUATION + test_digest)) is None:
+        return None
+    _, *packed = tags.get(_REPLICATES + test_digest, "").split(" ")  # the first is a time
+    found = {"metrics": json.loads(recorded), "replicates": dict(zip(("auc", "auc_per_user"), packed, strict=False))}
+    if lists := tags.get(_LIST_REPLICATES + test_digest):
+        found["list_replicates"] = lists.split(" ")[1:]
+    return found
 
 
 @uninterrupted()
-def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> Version:
+def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str], description: str) -> Version:
     """Register a logged model, made by a run, as a new version; raises InputError as `find_model` does."""
     client = MlflowClient()
     if find_model(name) is None:
@@ -111,7 +167,7 @@ def register(run_id: str, model_id: str, name: str, tags: Mapping[str, str]) -> 
                 return version
         return _version(
             client.create_model_version(
-                name, source, run_id, tags=dict(tags), description=describe(tags), model_id=model_id
+                name, source, run_id, tags=dict(tags), description=description, model_id=model_id
             )
         )
 
@@ -174,32 +230,41 @@ def record_metrics(
     metrics: Mapping[str, float],
     replicates: Floats | None = None,
     user_replicates: Floats | None = None,
+    lists: ListReplicates | None = None,
 ) -> Version:
-    """Remember a version's metrics on a test set, as a tag, and say them in its description.
+    """Remember a version's metrics on a test set, as a document of it, and say them in its description.
 
     Args:
-        replicates: bootstrap replicates of the AUC, shape (replicates,); kept for the newest few test sets.
+        replicates: bootstrap replicates of the AUC, shape (replicates,).
         user_replicates: the same of the per-user AUC.
+        lists: the same of its lists.
+
+    Raises:
+        InputError: if the run that trained it is gone.
     """
-    client = MlflowClient()
-    number = str(version.number)
-    tags = {_EVALUATION + test_digest: json.dumps(dict(metrics)), "evaluated_on": test_digest}
-    stale: list[str] = []
+    client, number = MlflowClient(), str(version.number)
+    drawn = {"auc": replicates, "auc_per_user": user_replicates}
+    packed = {
+        name: pack(values, metrics[name]) for name, values in drawn.items() if values is not None and name in metrics
+    }
+    content = {
+        "test_digest": test_digest,
+        "measured": PROTOCOL,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "metrics": dict(metrics),
+        "replicates": packed,
+    }
+    if lists is not None:
+        content["list_replicates"] = pack_lists(lists)
+    documents.keep(version.run_id, f"{_EVALUATION}{test_digest}.json", content)
     if "auc" in metrics:
-        tags["auc"] = f"{metrics['auc']:.4f}"
+        client.set_model_version_tag(version.name, number, "auc", f"{metrics['auc']:.4f}")
     elif "auc" in version.tags:
-        stale.append("auc")  # it was of another test set
-    if replicates is not None and "auc" in metrics:
-        kept = [datetime.now(UTC).isoformat(timespec="milliseconds"), pack(replicates, metrics["auc"])]
-        if user_replicates is not None and "auc_per_user" in metrics:
-            kept.append(pack(user_replicates, metrics["auc_per_user"]))
-        tags[_REPLICATES + test_digest] = " ".join(kept)
-        stale += stale_keys(version.tags, _REPLICATES, _REPLICATES + test_digest)
-    for key in stale:
-        client.delete_model_version_tag(version.name, number, key)
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, number, key, value)
-    client.update_model_version(version.name, number, describe({**version.tags, **tags}))
+        client.delete_model_version_tag(version.name, number, "auc")  # it was of another test set
+    found = find_or_raise_version(version.name, version.number)  # its standing may have changed meanwhile
+    measured = f"{version.family}: {_measures(metrics)}."
+    told = _telling(found.description, _MEASURED_ON, f"{_MEASURED_ON}`{test_digest}`.", measured)
+    client.update_model_version(version.name, number, told)
     return find_or_raise_version(version.name, version.number)
 
 
@@ -209,30 +274,48 @@ def tag(version: Version, key: str, value: str) -> None:
     MlflowClient().set_model_version_tag(version.name, str(version.number), key, value)
 
 
-def describe(tags: Mapping[str, str]) -> str:
-    """A version's description for people, from its tags; its beginning is all that a list of versions shows."""
-    dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
-    validation = _measures(tags["validation"])
-    test_digest = tags.get("evaluated_on")
-    recorded = tags.get(f"{_EVALUATION}{test_digest}")
-    tested = _measures(recorded) if recorded else "not evaluated yet"
-    lines = [f"{tags['family']}: {tested}."]
-    if "standing" in tags:
-        lines.append(f"{tags['standing'][:1].upper()}{tags['standing'][1:]}.")
-    if recorded:
-        lines.append(f"Measured as served on test set `{test_digest}`.")
-    elif test_digest:
-        lines.append("An earlier release measured it in another way; `promote` measures it again.")
-    lines.append(f"Trained on {tags['ratings']} (dataset `{tags['data_version']}`, split {tags['split']}).")
-    lines.append(f"On the validation rows, before learning from them too: {validation}.")
-    if forward := read_forward(tags):
-        lines.append(f"O{describe_forward(forward.metrics)[1:]}.")
-    lines.append(f"Code {tags['git_commit'][:12]}{dirty}, by {tags['author']}.")
+def describe(
+    family: str, about: Mapping[str, str], validation: Mapping[str, float], forward: Mapping[str, float] | None = None
+) -> str:
+    """The description of a new version for people; its beginning is all that a list of versions shows.
+
+    Args:
+        about: `ratings`, `data_version`, `split`, `git_commit`, `git_dirty` and `author`.
+        validation: measures on the validation rows.
+        forward: measures on the newest rows, where there are any.
+    """
+    dirty = " with uncommitted changes" if about["git_dirty"] == "true" else ""
+    lines = [
+        f"{family}: not evaluated yet.",
+        f"Trained on {about['ratings']} (dataset `{about['data_version']}`, split {about['split']}).",
+        f"On the validation rows, before learning from them too: {_measures(validation)}.",
+    ]
+    if forward:
+        lines.append(f"O{describe_forward(forward)[1:]}.")
+    lines.append(f"Code {about['git_commit'][:12]}{dirty}, by {about['author']}.")
     return "\n\n".join(lines)
 
 
-def _measures(recorded: str) -> str:
-    metrics = json.loads(recorded)
+def with_standing(description: str, standing: str) -> str:
+    """A description that says where the version stands, in place of what it said of that before."""
+    first, *rest = description.split("\n\n")
+    kept = [paragraph for paragraph in rest if not _is_standing(paragraph)]
+    return "\n\n".join([first, f"{standing[:1].upper()}{standing[1:]}.", *kept])
+
+
+def _is_standing(paragraph: str) -> bool:
+    return paragraph.lower().startswith((IN_PRODUCTION.lower(), REPLACED_BY))
+
+
+def _telling(description: str, beginning: str, paragraph: str, first: str) -> str:
+    """A description with another first paragraph, and another one with that beginning; people's own words stay."""
+    _, *rest = description.split("\n\n")
+    kept = [text for text in rest if not text.startswith(beginning)]
+    standing = [text for text in kept if _is_standing(text)]
+    return "\n\n".join([first, *standing, paragraph, *(text for text in kept if text not in standing)])
+
+
+def _measures(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{label} {metrics[key]:.4f}" for key, label in _SHOWN.items() if key in metrics)
 
 
@@ -245,4 +328,5 @@ def _version(found: ModelVersion) -> Version:
         source=found.source or "",
         description=found.description or "",
         created=(found.creation_timestamp or 0) / 1000,
+        run_id=found.run_id or "",
     )

@@ -1,8 +1,9 @@
 """Pack the server's artifacts into a tar on standard output, or unpack one from standard input.
 
-They lie where MLFLOW_ARTIFACTS_DESTINATION says: a folder or s3://bucket/prefix.
+They lie where MLFLOW_ARTIFACTS_DESTINATION says: a folder or s3://bucket/prefix. With `datasets` behind the verb, it is
+the prepared datasets of the object store that RECSYS_DATA names; where that is none, there are no files.
 
-    python server/artifacts.py count | pack | unpack
+    python server/artifacts.py count | pack | unpack [datasets]
 """
 
 import io
@@ -73,7 +74,8 @@ class Bucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
         for page in pages:
             for item in page.get("Contents", []):
-                yield item["Key"].removeprefix(self.prefix)
+                if not item["Key"].endswith("/"):  # what some clients write in place of a folder
+                    yield item["Key"].removeprefix(self.prefix)
 
     def read(self, path: str, into: IO[bytes]) -> None:
         """Copy an object."""
@@ -91,11 +93,22 @@ def artifacts(destination: str) -> Artifacts:
     return Folder(Path(destination.removeprefix("file://")))
 
 
+def datasets() -> Artifacts | None:
+    """The datasets in the object store that RECSYS_DATA names; None where they are kept in a folder."""
+    uri = os.environ.get("RECSYS_DATA", "")
+    if not uri.startswith("s3://"):
+        return None
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
+    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    return Bucket(f"{uri.rstrip('/')}/prepared", endpoint)
+
+
 def pack(place: Artifacts, into: IO[bytes]) -> int:
     """Write all files as a tar; their number."""
     packed = 0
     with tarfile.open(fileobj=into, mode="w|") as archive:
-        for path in place.paths():
+        # A dataset's manifest last: readers take a dataset for whole once that is there.
+        for path in sorted(place.paths(), key=lambda path: path.endswith("/manifest.json")):
             with tempfile.SpooledTemporaryFile(max_size=1 << 24) as content:
                 place.read(path, content)
                 member = tarfile.TarInfo(path)
@@ -147,16 +160,22 @@ def _unpack_beside(place: Folder, source: IO[bytes]) -> int:
 
 
 if __name__ == "__main__":
-    verb = sys.argv[1] if len(sys.argv) == 2 else ""
-    given = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
-    if verb not in ("count", "pack", "unpack") or not given:
+    verb, what = [*sys.argv[1:], "", ""][:2]
+    given = os.environ.get("RECSYS_DATA" if what else "MLFLOW_ARTIFACTS_DESTINATION", "")
+    if verb not in ("count", "pack", "unpack") or what not in ("", "datasets") or not (given or what):
         sys.exit(__doc__)
     try:
-        store = artifacts(given)
+        found = datasets() if what else artifacts(given)
+        if found is None and verb != "count":
+            sys.exit("error: artifacts: RECSYS_DATA=s3://bucket/prefix is needed, the object store of the datasets")
+        if found is None:
+            print(0)
+            sys.exit()
+        store = found
         if verb == "count":
             print(sum(1 for _ in store.paths()))
         else:
             done = pack(store, sys.stdout.buffer) if verb == "pack" else unpack(store, sys.stdin.buffer)
-            print(f"{verb}ed {done} artifacts, {given}", file=sys.stderr)
+            print(f"{verb}ed {done} {(what and 'files of datasets') or 'artifacts'}, {given}", file=sys.stderr)
     except (OSError, ValueError, tarfile.TarError) as error:
         sys.exit(f"error: artifacts: {error}")

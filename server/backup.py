@@ -6,9 +6,9 @@
 
 The server is that of docker-compose.yml, or, where MLFLOW_BACKEND_STORE_URI is set, the one over that database (the
 studies' database: RECSYS_STUDY_STORAGE; the artifacts: MLFLOW_ARTIFACTS_DESTINATION; the accounts of a login:
-RECSYS_SERVER_ACCOUNTS). Where RECSYS_BACKUP_KEY is set, a backup is sealed with it (HMAC-SHA256 over the digests of its
-parts), and one that is not so sealed is refused. Both ways run database.sh, artifacts.py and accounts.py: in the
-containers or here.
+RECSYS_SERVER_ACCOUNTS; the datasets: RECSYS_DATA, where that is an object store). Where RECSYS_BACKUP_KEY is set, a
+backup is sealed with it (HMAC-SHA256 over the digests of its parts), and one that is not so sealed is refused. Both
+ways run database.sh, artifacts.py and accounts.py: in the containers or here.
 
 The databases are written first, each as it was at one moment, then the artifacts: those are only ever added, so that
 every artifact that a database knows of is in the file.
@@ -36,10 +36,16 @@ HERE = Path(__file__).resolve().parent
 FORMAT = 1
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts.tar"
+DATASETS = "datasets.tar"
 ACCOUNTS = "accounts.db"
 SEAL = "manifest.hmac"
 KEY = "RECSYS_BACKUP_KEY"
 _END_OF_DUMP = b"-- Dump completed"
+_DOCKER_ITSELF = 125  # status where docker did not come to run a command
+_WITHOUT_DOCKER = (
+    "docker with its plugin compose (2.20 or newer) is needed for the server of docker-compose.yml; of a server "
+    "without containers, name the database in MLFLOW_BACKEND_STORE_URI"
+)
 _CHUNK = 1 << 20
 
 
@@ -77,15 +83,15 @@ class Server:
         with gzip.open(source, "rb") as file:
             self._feed([*self.database, "load", name], file)
 
-    def pack(self, into: Path) -> None:
-        """Write the artifacts."""
+    def pack(self, into: Path, *what: str) -> None:
+        """Write the artifacts, or the datasets."""
         with into.open("wb") as file:
-            self._run([*self.programs, "server/artifacts.py", "pack"], stdout=file)
+            self._run([*self.programs, "server/artifacts.py", "pack", *what], stdout=file)
 
-    def unpack(self, source: Path) -> None:
-        """Read the artifacts."""
+    def unpack(self, source: Path, *what: str) -> None:
+        """Read the artifacts, or the datasets."""
         with source.open("rb") as file:
-            self._feed([*self.programs, "server/artifacts.py", "unpack"], file)
+            self._feed([*self.programs, "server/artifacts.py", "unpack", *what], file)
 
     def dump_accounts(self, into: Path) -> None:
         """Write the accounts of the login."""
@@ -97,16 +103,16 @@ class Server:
         with source.open("rb") as file:
             self._feed([*self.programs, "server/accounts.py", "load"], file)
 
-    def count_artifacts(self) -> int:
-        """How many artifacts there are."""
-        return int(self._run([*self.programs, "server/artifacts.py", "count"], stdout=subprocess.PIPE).stdout)
+    def count_artifacts(self, *what: str) -> int:
+        """How many artifacts, or files of datasets, there are."""
+        return int(self._run([*self.programs, "server/artifacts.py", "count", *what], stdout=subprocess.PIPE).stdout)
 
     def _run(self, command: list[str], **streams: Any) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, check=False, **streams
         )
         if done.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {done.returncode}, see above")
+            raise _failed(command, done.returncode)
         return done
 
     def _stream(self, command: list[str], into: Any) -> None:
@@ -116,7 +122,7 @@ class Server:
             assert process.stdout
             shutil.copyfileobj(process.stdout, into, _CHUNK)
         if process.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {process.returncode}, see above")
+            raise _failed(command, process.returncode)
 
     def _feed(self, command: list[str], source: Any) -> None:
         with subprocess.Popen(command, cwd=self.folder, env=self.environment, stdin=subprocess.PIPE) as process:
@@ -127,12 +133,20 @@ class Server:
             except BrokenPipeError:
                 pass  # it has said why on its own
         if process.returncode:
-            raise BackupError(f"{_shown(command)} failed with status {process.returncode}, see above")
+            raise _failed(command, process.returncode)
+
+
+def _failed(command: list[str], status: int) -> BackupError:
+    if status == _DOCKER_ITSELF and command[0] == "docker":
+        return BackupError(_WITHOUT_DOCKER)
+    return BackupError(f"{_shown(command)} failed with status {status}, see above")
 
 
 def composed() -> Server:
     """The server of docker-compose.yml."""
     compose = ["docker", "compose", "--project-directory", str(HERE.parent)]
+    if shutil.which("docker") is None:
+        raise BackupError(_WITHOUT_DOCKER)
     script = "/docker-entrypoint-initdb.d/database.sh"
     return Server(
         database=[*compose, "exec", "-T", "mysql", "bash", script],
@@ -182,6 +196,8 @@ def save(server: Server, folder: Path) -> Path:
             server.dump(name, work / f"{name}.sql.gz")
         server.dump_accounts(work / ACCOUNTS)
         server.pack(work / ARTIFACTS)
+        if server.count_artifacts("datasets"):
+            server.pack(work / DATASETS, "datasets")
         files = {path.name: _fingerprint(path) for path in sorted(work.iterdir())}
         manifest = {"format": FORMAT, "made": now.isoformat(), "counts": counts, "files": files}
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -212,6 +228,8 @@ def restore(server: Server, file: Path, replace: bool = False) -> dict[str, dict
         _check_idle(server, names)
         if not replace:
             _check_empty(server, names)
+        if (work / DATASETS).exists():
+            server.unpack(work / DATASETS, "datasets")
         server.unpack(work / ARTIFACTS)  # first: where the disk is full, nothing has changed yet
         for name in names:
             _load_or_keep(server, name, work)
@@ -297,7 +315,7 @@ def _check_parts(manifest: dict[str, Any]) -> None:
     """Whether the manifest tells of all that a restore reads; raises ValueError."""
     counts, files = manifest["counts"], manifest["files"]
     needed = {f"{name}.sql.gz" for name in counts} | {ACCOUNTS, ARTIFACTS}
-    if not counts or not set(counts) <= {"mlflow", "optuna"} or set(files) != needed:
+    if not counts or not set(counts) <= {"mlflow", "optuna"} or set(files) - {DATASETS} != needed:
         raise ValueError(f"the manifest tells of {', '.join(files) or 'nothing'}")
     if not all(isinstance(rows, int) for table in counts.values() for rows in table.values()):
         raise ValueError("the manifest's counts are no numbers")

@@ -1,11 +1,12 @@
 """Move an sqlite store to the team's server, whose database is empty: runs, metrics, artifacts, versions, aliases.
 
-    python server/migrate.py [mlflow.db]
+    python server/migrate.py [mlflow.db [FOLDER OF DATA]]
 
 The tables are copied row by row, since what moves a registry by MLflow's API (mlflow-export-import) gives runs and
 versions new ids and numbers: both databases have the tables of the same MLflow version, and ids, times and stages stay.
 Only the places of artifacts change. The artifacts are copied first, the rows in one transaction after them: whatever
-fails, the server shows nothing of it.
+fails, the server shows nothing of it. Where RECSYS_DATA is an object store, the prepared datasets of the folder of data
+(default: the user's, as before RECSYS_DATA was set) are copied into it first.
 """
 
 import os
@@ -18,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "src")]
 
+from platformdirs import user_data_path  # noqa: E402
 from sqlalchemy import Connection, Engine, create_engine, inspect, text  # noqa: E402
 
+from recsys.data.manifest import FORMAT, find_format, read_manifest  # noqa: E402
+from recsys.errors import InputError  # noqa: E402
 from server.backup import BackupError, Server, composed, direct  # noqa: E402
 from server.upgrade import revisions, upgrade  # noqa: E402
+from steps.support.datasets import object_store  # noqa: E402
 
 # Columns that hold the place of artifacts.
 PLACES = {
@@ -39,18 +44,20 @@ _OWN = "alembic_version"
 
 def main(arguments: list[str]) -> None:
     """Read the command line and do it."""
-    if len(arguments) > 1 or "--help" in arguments:
+    if len(arguments) > 2 or "--help" in arguments:
         sys.exit(__doc__)
     source = Path(arguments[0] if arguments else "mlflow.db")
     try:
         if not source.is_file():
             raise BackupError(f"{source}: no such file: FROM=path/to/mlflow.db names the sqlite store")
+        datasets = _move_datasets(Path(arguments[1]) if len(arguments) > 1 else None)
         counts, artifacts = migrate(source.absolute(), *_target())
-    except (BackupError, OSError) as error:
+    except (BackupError, InputError, OSError) as error:
         sys.exit(f"error: migrate: {error}")
     for table, rows in counts.items():
         print(f"{table}: {rows}")
-    print(f"moved {sum(counts.values())} rows and {artifacts} artifacts; {source} is as it was")
+    copied = f", {datasets} datasets" if datasets else ""
+    print(f"moved {sum(counts.values())} rows and {artifacts} artifacts{copied}; {source} is as it was")
 
 
 def migrate(source: Path, server: Server, uri: str) -> tuple[dict[str, int], int]:
@@ -71,6 +78,20 @@ def migrate(source: Path, server: Server, uri: str) -> tuple[dict[str, int], int
         artifacts = _move_artifacts(server, places)
         counts = _move_rows(old, new, tables, places)
     return counts, artifacts
+
+
+def _move_datasets(given: Path | None) -> int:
+    """Copy the datasets of a folder into the object store, where there is one; their number."""
+    store = object_store()
+    if store is None:
+        return 0
+    folder = (given or user_data_path("recsys", appauthor=False)) / "prepared"
+    store.check()
+    found = [path for path in sorted(folder.glob("[0-9a-f]*")) if find_format(path) == FORMAT]
+    for path in found:
+        read_manifest(path)  # a damaged one is told, and not spread
+        print(f"in the object store: {store.publish(path)}", flush=True)
+    return len(found)
 
 
 def _target() -> tuple[Server, str]:

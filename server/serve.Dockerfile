@@ -6,9 +6,9 @@ ENV GIT_PYTHON_REFRESH=quiet MPLCONFIGDIR=/tmp/matplotlib
 
 WORKDIR /srv/recsys
 COPY requirements.txt ./
-COPY server/serve-requirements.txt server/
-COPY src/recsys/serving/requirements.txt src/recsys/serving/
-RUN pip install -r server/serve-requirements.txt -r src/recsys/serving/requirements.txt -c requirements.txt
+COPY server/serve-requirements.lock server/
+COPY src/recsys/serving/requirements.lock src/recsys/serving/
+RUN pip install --require-hashes -r server/serve-requirements.lock -r src/recsys/serving/requirements.lock
 COPY src src
 COPY registry registry
 COPY steps steps

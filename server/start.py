@@ -7,6 +7,7 @@ empty database by itself and refuses a database of another version of itself (se
 
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ DEFAULTS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # for language models; it keeps workers of its own
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+PROJECT = Path(__file__).resolve().parents[1]
 LOGIN = "RECSYS_SERVER_LOGIN"
 ACCOUNTS = "RECSYS_SERVER_ACCOUNTS"
 SHORTEST_PASSWORD = 12
@@ -82,12 +84,30 @@ def command(settings: Mapping[str, str]) -> list[str]:
         *(sys.executable, "-m", "mlflow", "server", "--serve-artifacts"),
         *("--host", settings["MLFLOW_HOST"], "--port", settings["MLFLOW_PORT"]),
         *("--workers", settings["MLFLOW_WORKERS"], "--allowed-hosts", settings["MLFLOW_SERVER_ALLOWED_HOSTS"]),
+        *("--app-name", "recsys-login" if settings.get(LOGIN) == "true" else "recsys-open"),  # server/guard.py
     ]
     if origins := settings.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"):
         line += ["--cors-allowed-origins", origins]
-    if settings.get(LOGIN) == "true":
-        line += ["--app-name", "basic-auth"]
     return line
+
+
+def guarded(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings with the path on which MLflow finds the applications of server/guard.py."""
+    paths = [str(PROJECT), str(PROJECT / "server" / "plugin"), *filter(None, [settings.get("PYTHONPATH")])]
+    return dict(settings) | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def make_accounts(settings: Mapping[str, str]) -> None:
+    """Make the administrator's account where there is none, before several workers try.
+
+    Raises:
+        WrongSettings: with MLflow's last line, if it refuses.
+    """
+    make = "from mlflow.server.auth import bootstrap_admin_user; bootstrap_admin_user()"
+    done = subprocess.run([sys.executable, "-c", make], env=settings, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise WrongSettings(f"{ACCOUNTS}: the administrator's account cannot be made ({said})")
 
 
 def wait_for_database(uri: str, seconds: float = _WAIT_SECONDS) -> None:
@@ -121,6 +141,9 @@ def login_settings(accounts: str, port: str) -> str:
     Not in the tracking database: MLflow names two foreign keys of these tables alike, which MySQL refuses.
     """
     Path(accounts).parent.mkdir(parents=True, exist_ok=True)
+    # It holds the hashes of passwords. What sqlite puts beside it gets the same mode.
+    os.close(os.open(accounts, os.O_WRONLY | os.O_CREAT, 0o600))
+    Path(accounts).chmod(0o600)
     path = Path(tempfile.gettempdir()) / f"recsys-login-{os.getuid()}-{port}.ini"
     path.unlink(missing_ok=True)
     lines = [
@@ -165,7 +188,7 @@ def make_bucket(destination: str, endpoint: str | None) -> None:
 def main() -> NoReturn:
     """Become the server, or say in one line why not."""
     try:
-        settings = checked(os.environ)
+        settings = guarded(checked(os.environ))
         uri, destination = settings["MLFLOW_BACKEND_STORE_URI"], settings["MLFLOW_ARTIFACTS_DESTINATION"]
         wait_for_database(uri)
         if destination.startswith("s3://"):
@@ -175,6 +198,7 @@ def main() -> NoReturn:
             Path(destination).mkdir(parents=True, exist_ok=True)
         if settings.get(LOGIN) == "true":
             settings["MLFLOW_AUTH_CONFIG_PATH"] = login_settings(settings[ACCOUNTS], settings["MLFLOW_PORT"])
+            make_accounts(settings)
     except (WrongSettings, OSError) as error:
         sys.exit(f"error: server: {error}")
     parts = urlsplit(uri)

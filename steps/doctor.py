@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from recsys.diagnostics import checks
 from recsys.diagnostics.checks import Finding
 from recsys.errors import InputError
-from recsys.tracking.request_limits import request_limits
 from steps import PROJECT
-from steps.support.entrypoint import data_folder, run_step, tracking_uri
+from steps.support.entrypoint import data_folder, object_store_address, run_step, tracking_uri
 from steps.support.parameters import DoctorParameters
 from steps.support.runs import made_by, name_own_run
 
@@ -36,8 +35,7 @@ def doctor(parameters: DoctorParameters) -> None:
     for name, check in _checks(folder, uri):
         started = time.monotonic()
         try:
-            with request_limits(1, _CONNECT_SECONDS):
-                found = check()
+            found = check()
         except Exception as error:  # a check that fails is a finding, whatever it raises
             text = " ".join(f"{type(error).__name__}: {_masked(str(error), uri)}".split())
             found = Finding(text[:300], _remedy(text))
@@ -62,8 +60,13 @@ Check = tuple[str, Callable[[], Finding]]
 def _checks(folder: Path, uri: str) -> Iterator[Check]:
     yield "python", lambda: checks.check_python(sys.version_info[:2], PROJECT / "requirements.txt")
     yield "torch", _torch
-    yield from _server_checks(uri)
+    from recsys.tracking.request_limits import request_limits  # imports MLflow
+
+    with request_limits(1, _CONNECT_SECONDS):
+        yield from _server_checks(uri)
     yield "studies", lambda: _studies(folder)
+    if object_store_address():
+        yield "object store", _object_store
     folders = {"data": data_folder(), "temporary files": Path(tempfile.gettempdir()), "this folder": folder}
     yield "disk", lambda: checks.check_disk(folders)
     yield "git", lambda: checks.check_git(made_by())
@@ -103,11 +106,20 @@ def _writing_checks() -> Iterator[Check]:
         opened[0].write_registry()
         return Finding("a model, a version and an alias were written, read and deleted")
 
+    def left() -> Finding:
+        from recsys.tracking.left_running import end_left_running
+
+        ended = end_left_running()
+        if not ended:
+            return Finding("no run of this machine is RUNNING without its process")
+        return Finding(f"{len(ended)} were left RUNNING by processes that are gone; they are KILLED now")
+
     yield "database", database
     if not opened:
         return
     name_own_run("doctor")
     try:
+        yield "runs", left
         yield "artifacts", artifacts
         yield "registry", registry
     finally:
@@ -162,6 +174,19 @@ def _studies(folder: Path) -> Finding:
         text = " ".join(f"{type(error).__name__}: {_masked(str(error), given)}".split())
         return Finding(f"{_masked(given, given)}: {text[:200]}", "start the database, or correct RECSYS_STUDY_STORAGE")
     return Finding(f"{_masked(given, given)}: a study was made and deleted")
+
+
+def _object_store() -> Finding:
+    from steps.support import datasets
+
+    try:
+        store = datasets.object_store()
+        assert store
+        store.check()
+        return Finding(f"{store.uri}: an object was written, read and deleted; datasets there: {len(store.times())}")
+    except InputError as error:
+        text, _, remedy = str(error).partition("; ")
+        return Finding(text, remedy or "correct RECSYS_DATA")
 
 
 def _credentials() -> tuple[str, str] | None:

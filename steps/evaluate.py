@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
 from recsys.settings import parse_settings
-from steps.prepare import prepare_once, prepared_folder
+from steps.prepare import prepare_once
+from steps.support import datasets
 from steps.support.entrypoint import run_step
 from steps.support.runs import open_run
 from steps.support.stages import stage
@@ -32,7 +32,8 @@ def evaluate(parameters: Any) -> "Version":
 def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     """Score a version on a dataset's test set and record it on the run, the logged model and the version."""
     from recsys.evaluation import bootstrap, evaluator, plots
-    from registry import integrity, list_replicates, probe, versions
+    from registry import integrity, probe, versions
+    from registry.replicates import ListReplicates
 
     with stage(f"evaluate version {version.number}"):
         recommender = integrity.load_version(version)
@@ -55,6 +56,7 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
     else:
         replicates = bootstrap.replicate_auc(*scored, test_digest=digest)
         user_replicates = bootstrap.replicate_user_auc(*scored, test_digest=digest)
+    lists = None
     if measured.lists is not None and measured.popular is not None:
         ndcgs = measured.lists.ndcg, measured.lists.ndcg - measured.popular
         drawn = [
@@ -63,8 +65,8 @@ def measure(version: "Version", dataset: Dataset, run: Any) -> "Version":
             )
             for values in ndcgs
         ]
-        list_replicates.record_list_replicates(version, digest, list_replicates.ListReplicates(*drawn))
-    recorded = versions.record_metrics(version, digest, measured.metrics, replicates, user_replicates)
+        lists = ListReplicates(*drawn)
+    recorded = versions.record_metrics(version, digest, measured.metrics, replicates, user_replicates, lists)
     names = ("rmse", "mae", "auc", "auc_per_user")
     shown = ", ".join(f"{name} {measured.metrics[name]:.4f}" for name in names if name in measured.metrics)
     kind = "takes" if dataset.implicit else "ratings"
@@ -106,7 +108,7 @@ def _dataset(version: "Version", given: dict[str, str], folder: str) -> Dataset:
         )
     trained_from = None
     try:
-        trained_from = datasets.load_dataset(digest, prepared_folder())
+        trained_from = datasets.load(digest)
     except InputError:
         if "ratings" not in given:
             raise

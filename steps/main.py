@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from recsys.data.dataset import Dataset
+from recsys.errors import InputError
 from recsys.models.base.item_to_item import DENSE_ITEMS
 from recsys.settings import Settings
 from steps import PROJECT
 from steps.evaluate import evaluate
 from steps.prepare import prepare
 from steps.promote import promote
+from steps.report import NAME, find_decision, make_report
 from steps.support.decision_record import comparison_table
 from steps.support.entrypoint import run_step
+from steps.support.parameter_groups import AUTO
 from steps.support.parameters import (
-    AUTO,
     EvaluateParameters,
     MainParameters,
     PrepareParameters,
@@ -23,10 +25,11 @@ from steps.support.parameters import (
     TrainParameters,
 )
 from steps.support.runs import open_run
-from steps.support.stages import set_position
+from steps.support.stages import set_position, stage
 from steps.train import train
 
 if TYPE_CHECKING:
+    from recsys.tracking.runs import Run
     from registry.policy import Decision
 
 
@@ -60,10 +63,23 @@ def main(parameters: MainParameters) -> None:
         run.describe(decision.reason)
         run.log_table(comparison_table(decision, decision.changes), "comparison.csv")
         run.log_metrics(_metrics_of(decision))
+        _log_report(parameters, run)
     looking = f"next: {_how_to_look(Path(parameters.folder))}"
     if decision.winner is not None:
         looking += f", or score with mlflow.pyfunc.load_model('models:/{parameters.model_name}@champion')"
     print(f"\n{looking}")
+
+
+def _log_report(parameters: MainParameters, run: "Run") -> None:
+    """The report of what was just decided, among the artifacts of the run; a decision on nothing measured has none."""
+    with stage("report"):
+        try:
+            decision = find_decision(parameters.model_name, None, run.run_id)
+            _, html = make_report(parameters.model_name, decision, parameters, obtain=False)
+        except InputError as error:
+            print(f"note: no report ({error})")
+            return
+    run.log_text(html, NAME)
 
 
 def _how_to_look(folder: Path) -> str:

@@ -8,11 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
-from steps.prepare import prepared_folder
-from steps.support import decision_record, monitor_summary
+from steps.support import datasets, decision_record, monitor_summary
 from steps.support.entrypoint import run_step
 from steps.support.parameters import MonitorParameters
 from steps.support.runs import open_run
@@ -31,15 +29,27 @@ _LATE = 366 * 86_400.0  # after the window; feedback that comes later is not loo
 
 
 def monitor(parameters: MonitorParameters) -> "Report":
-    """Judge once, or again and again; the last report."""
+    """Judge once, or again and again; the last report.
+
+    What fails at the first look ends it. Later, a registry that is down or a disk that is full is told, and looked at
+    again: `recsys_monitor_timestamp_seconds` stands still meanwhile, which is an alarm of its own.
+    """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently would report its use to its makers
     watching = _Watching(parameters)
-    while True:
-        started = time.monotonic()
-        report = watching.look()
-        if parameters.every is None:
-            return report
+    started = time.monotonic()
+    report = watching.look()
+    while parameters.every is not None:
         time.sleep(max(0.0, parameters.every - (time.monotonic() - started)))
+        started = time.monotonic()
+        try:
+            report = watching.look()
+        except Exception as error:  # of MLflow, SQLAlchemy, the disk, or a version that cannot be loaded
+            reason = str(error).partition("[SQL:")[0].strip().partition("\n")[0][:300]
+            print(
+                f"note: this look found nothing ({type(error).__name__}: {reason}); the next one is at its time",
+                flush=True,
+            )
+    return report
 
 
 class _Watching:
@@ -119,7 +129,7 @@ class _Watching:
 
         found = versions.find_or_raise_version(self._parameters.model_name, int(version))
         try:
-            dataset = datasets.load_dataset(found.tags.get("data_version", ""), prepared_folder())
+            dataset = datasets.load(found.tags.get("data_version", ""))
         except InputError as error:
             return None, None, [str(error)]
         return make_reference(self._recommender(version), dataset), dataset, []
@@ -166,7 +176,7 @@ def _about(version: "Version", decisions: list[dict[str, str]]) -> dict[str, Any
         "family": version.family,
         "created": version.created,
         "champion_since": _moment(moved[-1]) if moved else None,
-        "standing": version.tags.get("standing"),
+        "standing": version.standing,
         "decisions": outcomes,
         "last_decision": decisions[-1]["decision"] if decisions else None,
     }

@@ -9,7 +9,8 @@ from recsys.errors import InputError
 from steps import PROJECT
 from steps.main import FOR_RATINGS
 from steps.support.entrypoint import given_path, run_step
-from steps.support.parameters import AUTO, MainParameters, PipelineParameters
+from steps.support.parameter_groups import AUTO
+from steps.support.parameters import MainParameters, PipelineParameters
 from steps.support.runs import open_run
 
 _INSTALL = "pip install -r pipelines/requirements.txt"
@@ -55,7 +56,7 @@ def pipeline(parameters: PipelineParameters) -> None:
             {**arguments, "folder": "."},
             where=parameters.where,
             namespace=parameters.namespace,
-            experiment=parameters.experiment,
+            experiment=parameters.model_name if parameters.experiment == AUTO else parameters.experiment,
             token=os.environ.get(_TOKEN, ""),
         )
         run.set_tags({"kubeflow_run": identity})

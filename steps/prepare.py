@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from recsys.data import builder, comparison
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.movielens import KNOWN, obtain
 from recsys.data.parquet_store import PARTS
 from recsys.data.preparation import Preparation
 from recsys.errors import InputError
+from steps.support import datasets
+from steps.support.datasets import prepared_folder
 from steps.support.entrypoint import data_folder, given_path, run_step
-from steps.support.parameters import OnChange, PrepareParameters
+from steps.support.parameter_groups import OnChange
+from steps.support.parameters import PrepareParameters
 from steps.support.runs import open_run
 from steps.support.stages import stage
 
@@ -27,13 +29,10 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         run.log_parameters(parameters)
         source, preparation = _locate(parameters, parameters.folder)
         with stage(f"prepare {Path(preparation.ratings).name}"):
-            dataset = builder.prepare(
-                source,
-                preparation,
-                prepared_folder(),
-                gigabytes=gigabytes_of(parameters.memory),
-                check=lambda new: _compare(new, parameters.on_change, run),
-            )
+            if datasets.is_prepared(source):
+                dataset = datasets.adopt(source)
+            else:
+                dataset = _make(source, preparation, parameters, run)
         _announce(dataset)
         run.describe(_summary(dataset), f"prepare {Path(preparation.ratings).name}")
         run.log_metrics(_counts(dataset))
@@ -47,9 +46,22 @@ def prepare(parameters: PrepareParameters) -> Dataset:
     return dataset
 
 
+def _make(source: Path, preparation: Preparation, parameters: PrepareParameters, run: "Run") -> Dataset:
+    datasets.bring(source, preparation)
+    dataset = builder.prepare(
+        source,
+        preparation,
+        prepared_folder(),
+        gigabytes=gigabytes_of(parameters.memory),
+        check=lambda new: _compare(new, parameters.on_change, run),
+    )
+    datasets.keep(dataset)
+    return dataset
+
+
 def _compare(new: Dataset, on_change: OnChange, run: "Run") -> None:
     """Compare a new dataset with the one of the file before; raises InputError where that is asked for."""
-    if on_change == "ignore" or (before := comparison.find_predecessor(new, prepared_folder())) is None:
+    if on_change == "ignore" or (before := datasets.find_predecessor(new)) is None:
         return
     changes = comparison.compare(comparison.summarize(new), comparison.summarize(before))
     run.set_tags({"compared_with": before.digest, "changes": "; ".join(changes) or "none"})
@@ -67,7 +79,7 @@ def prepare_once(
 ) -> Dataset:
     """The dataset for another step: the one there is, or one that is prepared and recorded now."""
     source, preparation = _locate(parameters, folder)
-    if dataset := datasets.find_dataset(source, preparation, prepared_folder()):
+    if dataset := datasets.adopt(source) if datasets.is_prepared(source) else datasets.find(source, preparation):
         _announce(dataset)
         return dataset
     given = {"folder": folder, "memory": memory, "on_change": on_change}
@@ -79,16 +91,16 @@ def gigabytes_of(memory: float | Literal["auto"]) -> float | None:
     return None if memory == "auto" else memory
 
 
-def prepared_folder() -> Path:
-    """Where prepared datasets are kept."""
-    return data_folder() / "prepared"
-
-
 def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     """The ratings file, fetched where it goes by a name, and the parameters that make a dataset of it."""
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:
         return obtain(preparation.ratings, data_folder() / "downloads"), preparation
+    if preparation.ratings.startswith(("s3://", "gs://", "http://", "https://")):
+        raise InputError(
+            "parameter 'ratings': a file, a folder or a pattern on this machine is needed, got "
+            f"{preparation.ratings!r}; copy it here, or let an engine that reads it prepare (docs/your-data.md)"
+        )
     path = given_path(folder, preparation.ratings, "ratings").absolute()
     return path, preparation.model_copy(update={"ratings": str(path)})
 

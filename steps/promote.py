@@ -2,12 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from steps.evaluate import measure
-from steps.prepare import prepared_folder
-from steps.support import decision_record
+from steps.support import datasets, decision_record
 from steps.support.entrypoint import NotPromotedError, run_step
 from steps.support.parameters import PromoteParameters
 from steps.support.runs import made_by, open_run
@@ -91,7 +89,6 @@ class _Chooser:
         return decision
 
     def _candidate(self, version: "Version", state: "State") -> "Candidate":
-        from registry.list_replicates import list_replicates_on
         from registry.policy import Candidate
 
         family = version.family or "unknown"
@@ -113,7 +110,7 @@ class _Chooser:
             except InputError as error:
                 self._unmeasurable[version.number] = str(error)
         problem = self._unmeasurable.get(version.number) or self._unfit(version, metrics or {}, state)
-        lists = list_replicates_on(version, digest)
+        lists = version.list_replicates_on(digest)
         return Candidate(
             version.number,
             family,
@@ -161,11 +158,10 @@ def _dataset(digest: str, state: "State") -> Dataset:
 
     The folder of datasets is the machine's: the newest of all may be another project's.
     """
-    folder = prepared_folder()
     if digest != "newest":
-        return datasets.load_dataset(digest, folder)
+        return datasets.load(digest)
     learnt = {version.tags[_DATA_VERSION] for version in state.versions if _DATA_VERSION in version.tags}
-    return datasets.newest_dataset(folder, learnt)
+    return datasets.newest(learnt)
 
 
 def _stranger(metrics: dict[str, float], rows: int) -> str | None:

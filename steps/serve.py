@@ -5,7 +5,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from recsys.data import movielens
 from recsys.data.titles import read_titles
@@ -15,18 +14,18 @@ from recsys.serving.follower import Champion, Follower
 from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
-from recsys.tuning.database_url import has_password, masked
 from steps import PROJECT
+from steps.support import feature_store, feedback_database
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameters import ServeParameters
 
 if TYPE_CHECKING:
+    from recsys.models.base.recommender import Recommender
     from registry.transitions import State
     from registry.versions import Version
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _SECRET = "RECSYS_WEBHOOK_SECRET"
-_DATABASE = "RECSYS_FEEDBACK_DATABASE"
 _SHARING_PAUSE = 5.0
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
@@ -44,13 +43,17 @@ def serve(parameters: ServeParameters) -> None:
         read_keys=read,
         feedback_keys=feedback,
         webhook_secret=os.environ.get(_SECRET, ""),
+        feature_store=_feature_store(parameters),
+        feature_database=os.environ.get(feature_store.DATABASE, ""),
     )
-    url = _database(parameters.database)
+    url = feedback_database.find_url(parameters.database)
     listening = open_socket(parameters.host, parameters.port, settings)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     stop = threading.Event()
     registry = _Registry(parameters)
+    if parameters.feature_store:
+        feature_store.open_store(parameters).origin()  # what is not there is told at once
     follower = Follower(folder, registry.find, registry.make)
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
     supervisor = Supervisor(listening, settings, parameters.workers, environment)
@@ -107,7 +110,7 @@ class _Registry:
         if version is None:
             self._tell(f"model {state.name!r} has no champion yet; it is served once promote has chosen one")
             return None
-        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}"
+        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}{'-f' * bool(self._parameters.feature_store)}"
         return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}-{made}")
 
     def make(self, champion: Champion, place: Path) -> None:
@@ -119,7 +122,7 @@ class _Registry:
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
-        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.tags.get("standing")}
+        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.standing}
         recommender = integrity.load_version(version)
         probe.check(version, recommender)
         form = make_form(
@@ -130,11 +133,21 @@ class _Registry:
             max_loss=parameters.max_loss,
             titles=self._titles_of(version)[0],
         )
+        if parameters.feature_store:
+            self._keep_scorer(recommender, place, champion.version)
         loss = form.about["loss"]
         self._tell(
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "
             f"{loss['probability_rmse']:.4f} (root mean square)"
         )
+
+    def _keep_scorer(self, recommender: "Recommender", place: Path, version: str) -> None:
+        from recsys.serving.stored_scores import keep_scorer
+
+        database = os.environ.get(feature_store.DATABASE, "")
+        kept = keep_scorer(recommender, place, _feature_store(self._parameters), database)
+        source = "the feature store's newest values" if kept else "its own: it did not learn from a feature store"
+        self._tell(f"version {version} scores by {source}")
 
     def _titles_of(self, version: "Version") -> tuple[dict[str, str], str]:
         """Titles by item id, and a mark by which a form with other titles is known to be another."""
@@ -166,6 +179,12 @@ class _Registry:
         self._told = sentence
 
 
+def _feature_store(parameters: ServeParameters) -> str:
+    """The folder of the feature store, empty where there is none."""
+    given = parameters.feature_store
+    return str(given_path(parameters.folder, given, "feature_store").absolute()) if given else ""
+
+
 def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Keys for reading and for feedback, from the file or the environment; raises InputError for a line of neither."""
     if not parameters.keys:
@@ -184,23 +203,6 @@ def _keys(parameters: ServeParameters) -> tuple[tuple[str, ...], tuple[str, ...]
             raise InputError(f"{path}:{number}: a line `read KEY` or `feedback KEY` is needed")
         found[right].append(key.strip())
     return tuple(found["read"]), tuple(found["feedback"])
-
-
-def _database(given: str) -> str:
-    """The URL of the team's database, empty where there is none; raises InputError."""
-    url = given or os.environ.get(_DATABASE, "")
-    where = "parameter 'database'" if given else _DATABASE
-    if given and has_password(given):
-        raise InputError(
-            f"{where}: a password on a command line can be read by every user of the machine, got {masked(given)!r}; "
-            f"pass the URL in the environment variable {_DATABASE} instead"
-        )
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("mysql+pymysql", "mariadb+pymysql") or not parts.hostname or len(parts.path) < 2):
-        raise InputError(
-            f"{where}: a URL such as mysql+pymysql://user:password@host:3306/recsys is needed, got {masked(url)!r}"
-        )
-    return url
 
 
 def _split(text: str) -> tuple[str, ...]:

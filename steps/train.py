@@ -1,7 +1,7 @@
 """Train: a dataset and a family in, a registered version out."""
 
-import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.data.dataset import Dataset
@@ -10,7 +10,7 @@ from recsys.models.base.family import check_feedback, family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
-from steps.support import provenance
+from steps.support import feature_store, provenance
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import read_params, run_step
 from steps.support.parameters import TrainParameters
@@ -29,6 +29,7 @@ def train(
     config: Settings | None = None,
     dataset: Dataset | None = None,
     tags: dict[str, str] | None = None,
+    mark: dict[str, str] | None = None,
     once: "Callable[[Callable[[], Version]], Version] | None" = None,
 ) -> "Version":
     """Train one family, log the model and register it.
@@ -36,13 +37,17 @@ def train(
     Args:
         config: the family's settings; its defaults where None.
         dataset: where the caller has it already, else it is found or prepared.
-        tags: further tags of the run and the version.
+        tags: further tags of the run.
+        mark: further tags of the version.
         once: given what registers the version, calls it, or answers with a version that is to stand instead.
     """
+    from registry import signing
+
     family = parameters.family
     config = config or parse_settings(family_module(family).Config, read_params(parameters))
     if parameters.from_run:
         config = _settings_of_run(parameters, config)
+    signing.check_signing_key()
     joined = None
     with open_run(f"train {family}", model_type=family, **(tags or {})) as run:
         run.log_parameters(parameters)
@@ -52,10 +57,10 @@ def train(
         run.log_dataset(dataset, "training")
         check_feedback(family, dataset)
         if not parameters.together:
-            return _train_and_register(parameters, config, dataset, tags, once, run)
+            return _train_and_register(parameters, config, dataset, mark, once, run)
         try:
             with fitting_together(parameters, config, dataset, run) as (recording, fit_all):
-                return _train_and_register(parameters, config, dataset, tags, once, recording, fit_all)
+                return _train_and_register(parameters, config, dataset, mark, once, recording, fit_all)
         except JoinedError as error:
             run.set_tags({"joined_run": error.run_id})
             joined = error
@@ -66,7 +71,7 @@ def _train_and_register(
     parameters: TrainParameters,
     config: Settings,
     dataset: Dataset,
-    tags: dict[str, str] | None,
+    mark: dict[str, str] | None,
     once: "Callable[[Callable[[], Version]], Version] | None",
     run: "Run",
     fit_all: "FitAll | None" = None,
@@ -74,8 +79,8 @@ def _train_and_register(
     from recsys.evaluation import evaluator, plots
     from recsys.evaluation.forward import evaluate_forward
     from recsys.training import out_of_core, trainer
-    from registry import integrity, versions
-    from registry.forward import describe_forward, forward_tags
+    from registry import documents, integrity, versions
+    from registry.forward import DOCUMENT, describe_forward, pack_forward
 
     family = parameters.family
     gigabytes = gigabytes_of(parameters.memory)
@@ -95,6 +100,7 @@ def _train_and_register(
             gigabytes=gigabytes,
             fit_all=fit_all,
             forward=parameters.forward,
+            stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
         )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
@@ -104,16 +110,20 @@ def _train_and_register(
     history.log_plot()
     run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
     _log_importances(run, done.final)
-    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt")
+    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt", _own_names(dataset))
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
     logged = validation | (forward.metrics if forward else {}) | {"training_rows": len(done.final.knowledge.seen)}
     run.log_model_metrics(logged, model_id, dataset)
-    tags = made_by() | _version_tags(family, dataset, measured.metrics) | (tags or {})
-    tags |= forward_tags(forward) if forward else {}
+    if forward:
+        documents.keep(run.run_id, DOCUMENT, pack_forward(forward))
+    told = versions.describe(
+        family, made_by() | _about(dataset), measured.metrics, forward.metrics if forward else None
+    )
+    tags = _version_tags(family, dataset) | (mark or {})
     tags |= integrity.seal(model_id, provenance.predicate(parameters, config, dataset, run.run_id))
 
     def register() -> "Version":
-        return versions.register(run.run_id, model_id, parameters.model_name, tags)
+        return versions.register(run.run_id, model_id, parameters.model_name, tags, told)
 
     version = once(register) if once else register()
     run.set_tags({"version": str(version.number)})
@@ -123,6 +133,8 @@ def _train_and_register(
     run.describe(said)
     if forward:
         print(describe_forward(forward.metrics))
+    elif parameters.forward and parameters.feature_store:
+        print("note: no measures on the newest ratings: the feature store knows them already")
     elif parameters.forward and streamed:
         print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():
@@ -189,17 +201,23 @@ def _log_importances(run: "Run", recommender: "Recommender") -> None:
         run.log_figures({"feature_importances.png": plots.importances(values)})
 
 
-def _version_tags(family: str, dataset: Dataset, validation: dict[str, float]) -> dict[str, str]:
-    tags = {
-        "family": family,
-        "data_version": dataset.digest,
-        "test_digest": dataset.test_digest,
-        "split": dataset.preparation.split,
-        "ratings": dataset.preparation.ratings,
-        "feedback": "implicit" if dataset.implicit else "explicit",
-        "validation": json.dumps(validation),
-    }
-    return tags | ({"validation_auc": f"{validation['auc']:.4f}"} if "auc" in validation else {})
+def _own_names(dataset: Dataset) -> dict[str, str]:
+    """The names of the columns in the ratings, where they are not those that a model takes anyway."""
+    made = dataset.preparation
+    found = {"user_id": made.user_column, "item_id": made.item_column, "timestamp": made.timestamp_column}
+    return {name: own for name, own in found.items() if own not in found}
+
+
+def _about(dataset: Dataset) -> dict[str, str]:
+    made = dataset.preparation
+    return {"ratings": made.ratings, "data_version": dataset.digest, "split": made.split}
+
+
+def _version_tags(family: str, dataset: Dataset) -> dict[str, str]:
+    """What lists of versions are filtered by: few and short, so that a row stays a line."""
+    ratings = Path(dataset.preparation.ratings).name
+    tags = {"family": family, "ratings": ratings, "data_version": dataset.digest}
+    return tags | ({"feedback": "implicit"} if dataset.implicit else {})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import database_url, search_space
 from steps.prepare import prepare_once
-from steps.support.entrypoint import TICKET, run_step
+from steps.support.entrypoint import LAUNCHER, TICKET, run_step
 from steps.support.parameters import STORAGE, TrainParameters, Tuning
 from steps.support.progress import ProgressDisplay
 from steps.support.runs import made_by, open_run
@@ -231,7 +231,8 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
         if not parameters.registers:
             return outcome | {"version": None}
         # A worker that died after registering, before it could say so, is not to be followed by a second version.
-        mark = {"study": search.name, "study_run": parent, "search": str(search.number), "trial": str(best.number)}
+        trained = {"study": search.name, "study_run": parent, "search": str(search.number), "trial": str(best.number)}
+        mark = {"study": f"{search.name}, search {search.number}, trial {best.number} of run {parent[:8]}"}
         version = versions.find_tagged(parameters.model_name, mark)
         if version is None:
             kept = parameters.model_dump(include=set(TrainParameters.model_fields))
@@ -241,8 +242,8 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
                 with search.finishing():
                     return versions.find_tagged(parameters.model_name, mark) or register()
 
-            tags = mark | {studies.WORKER: search.worker}
-            version = train(TrainParameters(**kept), config, dataset, tags, once)
+            tags = trained | {studies.WORKER: search.worker}
+            version = train(TrainParameters(**kept), config, dataset, tags, mark, once)
         run.set_tags({"version": str(version.number)})
     return outcome | {"version": version.number}
 
@@ -272,7 +273,7 @@ def _employ(
     ticket = {"number": search.number, "until": until, "parent": parent}
     changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
     given = parameters.model_dump() | changes | {"workers": 1}
-    environment = {TICKET: json.dumps(ticket), STORAGE: url}
+    environment = {TICKET: json.dumps(ticket), STORAGE: url, LAUNCHER: str(os.getpid())}
     with GracefulStop("stopping after the running trials; once more to stop at once") as stop:
         with WorkerPool(parameters.workers, given, environment) as pool:
             while pool.at_work():

@@ -23,11 +23,12 @@ LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
 FLOORS = (
     ("recsys.arrays",),
     ("recsys.errors",),
-    ("recsys.settings", "recsys.metrics", "recsys.runtime"),
+    ("recsys.settings", "recsys.metrics", "recsys.runtime", "recsys.figures"),
     ("recsys.data", "recsys.distributed"),
     ("recsys.models",),
-    ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
-    ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
+    ("recsys.feature_store",),
+    ("recsys.families", "recsys.training", "recsys.serving"),
+    ("recsys.evaluation", "recsys.tracking", "recsys.monitoring", "recsys.export"),
     ("registry", "recsys.tuning", "recsys.testing"),
     ("recsys.diagnostics", "pipelines"),
     ("steps",),
@@ -48,7 +49,7 @@ ROOMS = {
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],
-    "numba": ["src/recsys/models/matrix_factorization/compiled.py"],
+    "numba": ["src/recsys/runtime/compilation.py"],
     "torch.distributed": [
         "src/recsys/distributed",
         "src/recsys/training/launch",
@@ -66,23 +67,36 @@ ROOMS = {
         "src/recsys/monitoring/archive.py",
         "src/recsys/serving/sharing.py",
     ],
+    "model_signing": ["registry/signing.py"],
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],
     "kfp": ["pipelines"],
     "model_archiver": ["src/recsys/export/packages.py"],
+    "pyarrow.fs": ["src/recsys/data/object_store.py"],
+    "feast": ["src/recsys/feature_store"],
     "tenacity": ["src/recsys/runtime/retry.py"],
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
-    "sqlite3": ["src/recsys/serving/feedback.py", "src/recsys/serving/outbox.py", "src/recsys/serving/record.py"],
+    "sqlite3": [
+        "src/recsys/serving/feedback.py",
+        "src/recsys/serving/outbox.py",
+        "src/recsys/serving/record.py",
+        "src/recsys/feature_store/store.py",
+    ],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
-    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/models/matrix_factorization/compiled.py"],
+    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/runtime/compilation.py"],
 }
 # Programs of their own that stand in the library.
-PROGRAMS = ["src/recsys/training/launch/rank.py", "src/recsys/serving/worker.py"]
+PROGRAMS = [
+    "src/recsys/training/launch/rank.py",
+    "src/recsys/serving/worker.py",
+    "src/recsys/testing/dataset.py",
+]
 PACKAGE_OF = {
     "sklearn": "scikit-learn",
+    "model_signing": "model-signing",
     "yaml": "pyyaml",
     "model_archiver": "torch-model-archiver",
     "google": "protobuf",
@@ -302,9 +316,16 @@ def test_every_package_that_is_imported_is_pinned_in_requirements():
     exporting = [path for path in CODE if path.is_relative_to("src/recsys/export")]
     drawing = [path for path in CODE if path.is_relative_to("pipelines")]
     watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
+    storing = [path for path in CODE if path.is_relative_to("src/recsys/feature_store")]
+    signing = [Path("registry/signing.py")]
     for paths, pinned in (
-        (set(CODE) - set(testing) - set(exporting) - set(watching) - set(drawing), required()),
+        (
+            set(CODE) - set(testing) - set(exporting) - set(watching) - set(storing) - set(signing) - set(drawing),
+            required(),
+        ),
         (drawing, required() | required("pipelines/requirements.txt")),
+        (signing, required() | required("registry/requirements.txt")),
+        (storing, required() | required("src/recsys/feature_store/requirements.txt")),
         (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
         (

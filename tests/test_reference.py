@@ -90,7 +90,7 @@ def test_an_entry_point_declares_the_step_s_parameters_with_their_defaults(step)
 def test_an_entry_point_passes_every_parameter_on(step):
     entry = MLPROJECT["entry_points"][step]
     start, *arguments = entry["command"].split(" --")
-    assert start == f"exec python -m steps.{step}"
+    assert start == f"RECSYS_LAUNCHER=$PPID exec python -m steps.{step}"
     assert arguments == [f"{name}={{{name}}}" for name in entry["parameters"]]
 
 

@@ -31,18 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(protocol: str, given: argparse.Namespace) -> str:
     """A table; who cannot run is named with the reason."""
-    ours = Contestant(f"recsys {given.family}", MODELS / "ours.py", first={"family": given.family})
-    line_up = [ours, *(one for one in PEERS if not given.only or one.name in given.only.split(","))]
+    own = [
+        Contestant(f"recsys {family}", MODELS / "ours.py", first={"family": family})
+        for family in given.families.split(",")
+    ]
+    ours = own[0]
+    line_up = [*own, *(one for one in PEERS if not given.only or one.name in given.only.split(","))]
     found = PROTOCOLS[protocol].problems(CACHE)
     done: dict[str, list[Scores]] = {}
     notes, tried = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for contestant in line_up:
             try:
-                settings = ours.first
+                settings = contestant.first
                 if not contestant.ours:
                     kept = find_settings(protocol, contestant)
-                    if given.search and kept is None:
+                    if given.search and (kept is None or given.again):
                         budget = {"trials": given.trials, "seconds": given.seconds, "limit": given.limit}
                         kept = search(contestant, found[0], Path(folder) / "search", **budget)
                         keep_settings(protocol, contestant, kept)
@@ -86,12 +90,15 @@ def _by_user(scores: list[Scores], name: str) -> Floats:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.ranking", description=__doc__)
     parser.add_argument("--protocols", default=",".join(PROTOCOLS), help=f"of {', '.join(PROTOCOLS)}")
-    parser.add_argument("--family", default="bayesian_mf", help="ours")
+    parser.add_argument("--families", default="bayesian_mf", help="ours, by commas; intervals are to the first")
     parser.add_argument("--only", default="", help="names of peers, by commas")
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which a process is ended")
     parser.add_argument("--search", action="store_true", help="look for the settings that are not known yet")
-    parser.add_argument("--trials", type=int, default=14, help="settings tried for each peer, at most")
-    parser.add_argument("--seconds", type=float, default=120, help="of processor time; then no further trial starts")
+    parser.add_argument("--trials", type=int, default=14, help="settings tried for each peer: as many as ours tries")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="of processor time; then no further trial starts"
+    )
+    parser.add_argument("--again", action="store_true", help="with --search: also those whose settings are known")
     given = parser.parse_args(arguments)
     unknown = set(given.protocols.split(",")) - set(PROTOCOLS)
     if unknown:

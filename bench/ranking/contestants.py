@@ -76,6 +76,13 @@ PEERS = (
         first={"max_nbrs": 20, "min_sim": 1e-6},
         space={"max_nbrs": (5, 400), "min_sim": (1e-6, 0.2)},
     ),
+    Contestant(  # scikit-sparse is built on installing: with the header files of SuiteSparse, libsuitesparse-dev
+        "SANSA",
+        MODELS / "sansa_sparse.py",
+        ("sansa==1.1.0", "scikit-sparse==0.4.16", "numba==0.68.1", "numpy==1.26.4", "scipy==1.17.1"),
+        first={"l2": 20.0, "weight_matrix_density": 0.05},
+        space={"l2": (5.0, 500.0), "weight_matrix_density": (0.005, 0.2)},
+    ),
     Contestant(
         "cornac BiVAE",
         MODELS / "cornac_bivae.py",

@@ -116,7 +116,7 @@ def deploy(given: Mapping[str, object], place: str) -> None:
     _run("export", lambda parameters: write_manifests(parameters, Path(place)), dict(given) | {"format": "kserve"})
 
 
-def tell(job: str, state: str, problem: str, model_name: str) -> None:
+def tell(job: str, state: str, problem: str, given: Mapping[str, object]) -> None:
     """Record how a pipeline ended in a run of its own: FAILED where it failed, with the message."""
 
     def record(_: object) -> None:
@@ -126,8 +126,8 @@ def tell(job: str, state: str, problem: str, model_name: str) -> None:
             pass
 
         try:
-            with open_run(f"pipeline {job.rpartition('/')[2]}", model=model_name, pipeline_state=state) as run:
-                said = f"pipeline of {model_name}: {state.lower()}{f': {problem}' if problem else ''}"
+            with open_run(f"pipeline {job.rpartition('/')[2]}", pipeline_state=state) as run:
+                said = f"pipeline of {given['model_name']}: {state.lower()}{f': {problem}' if problem else ''}"
                 print(said)
                 run.describe(said)
                 if state != "SUCCEEDED":
@@ -135,7 +135,7 @@ def tell(job: str, state: str, problem: str, model_name: str) -> None:
         except PipelineFailedError:
             pass  # the run says so; this component has done its work
 
-    _run("pipeline", record, {"model_name": model_name})
+    _run("pipeline", record, given)
 
 
 def _run(name: StepName, step: Callable[..., Any], given: Mapping[str, object], *, connected: bool = True) -> Any:

@@ -160,13 +160,14 @@ def _own_interval(assessment: Assessment) -> tuple[float, float] | None:
 
 
 def find_decisions(model_name: str) -> list[dict[str, str]]:
-    """The records of a model, the oldest first: outcome, from, to, at, decision, author, run_id."""
+    """The records of a model, the oldest first: outcome, from, to, at, decision, author, run_id, parent."""
     from recsys.tracking import runs
 
     found = []
     for run_id, tags in runs.find_runs({f"{_PREFIX}model": model_name}):
         record = {key.removeprefix(_PREFIX): value for key, value in tags.items() if key.startswith(_PREFIX)}
-        found.append(record | {"decision": tags["decision"], "author": tags["author"], "run_id": run_id})
+        told = {"decision": tags["decision"], "author": tags["author"], "run_id": run_id}
+        found.append(record | told | {"parent": tags.get("mlflow.parentRunId", "")})
     return sorted(found, key=lambda record: record["at"])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.capabilities import family_names
@@ -20,11 +20,14 @@ from recsys.models.base.family import family_module
 from recsys.runtime import interruption
 from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
+from registry import signing
 from steps import PROJECT
+from steps.support.parameter_groups import AUTO, DEFAULT_MODEL
 from steps.support.parameters import STEPS, StepName
 
 _NOT_PROMOTED = 3  # exit status
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
+LAUNCHER = "RECSYS_LAUNCHER"  # number of the process that started this one, from before Python was there
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
 _ORPHAN_POLL_SECONDS = 1.0
 _GUARDED_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
@@ -44,8 +47,11 @@ def run_step(
     """
     stopped = _stop_on_signals()
     try:
+        _watch_launcher()  # in here, since it may be gone already
         parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
         _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
+        if connected:
+            _enter_experiment(parameters)
         step(parameters) if config is None else step(parameters, config)
     except (InputError, RankError) as error:
         _fail(f"{name}: {error}")
@@ -110,9 +116,27 @@ def read_params(parameters: Any) -> dict[str, Any]:
 
 
 def data_folder() -> Path:
-    """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project."""
+    """Where downloaded ratings and prepared datasets live: one place a user, outside any clone of the project.
+
+    Where RECSYS_DATA names an object store, this machine's copies of what is in it.
+    """
     chosen = os.environ.get("RECSYS_DATA")
+    if address := object_store_address():
+        from recsys.data.object_store import copies_folder
+
+        cache = os.environ.get("RECSYS_DATA_CACHE")
+        place = given_path(".", cache, "RECSYS_DATA_CACHE").absolute() if cache else user_cache_path("recsys", False)
+        return copies_folder(*address, place)
     return given_path(".", chosen, "RECSYS_DATA").absolute() if chosen else user_data_path("recsys", appauthor=False)
+
+
+def object_store_address() -> tuple[str, str | None] | None:
+    """The address of the object store that RECSYS_DATA names and that of its server, None for Amazon's; or None."""
+    uri = os.environ.get("RECSYS_DATA", "")
+    if not uri.startswith("s3://"):
+        return None
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
+    return uri, next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def given_path(folder: str, text: str, name: str) -> Path:
@@ -208,11 +232,21 @@ def _connect(folder: Path, connected: bool) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    signing.use_keys(os.environ.get(signing.SIGNING_KEY, ""), os.environ.get(signing.VERIFY_KEY, ""))
     if not connected:
         return
     from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
 
     connection.connect(uri)
+
+
+def _enter_experiment(parameters: Any) -> None:
+    """The experiment given, else one that the caller has chosen for MLflow, else one named after the model."""
+    from recsys.tracking import experiments
+
+    given = getattr(parameters, "experiment", AUTO)
+    named = getattr(parameters, "model_name", DEFAULT_MODEL)
+    experiments.enter(named if given == AUTO else given, given=given != AUTO)
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -224,8 +258,7 @@ def _is_refusal(error: Exception) -> bool:
 def _stop_on_signals() -> list[int]:
     """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
 
-    Code that says so is finished first (recsys.runtime.interruption), for seconds at most. A step whose `mlflow run`
-    has died stops too.
+    Code that says so is finished first (recsys.runtime.interruption), for seconds at most.
     """
     received: list[int] = []
     overdue = threading.Event()
@@ -251,12 +284,19 @@ def _stop_on_signals() -> list[int]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     return received
 
 
+def _watch_launcher() -> None:
+    """Stop this process when the one that started it for a run or a search is gone."""
+    if "MLFLOW_RUN_ID" in os.environ or TICKET in os.environ:
+        launcher = os.environ.get(LAUNCHER, "")
+        parent = int(launcher) if launcher.isdigit() else os.getppid()
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+
+
 def _watch_parent(parent: int) -> None:
+    """Stop this process once it is another's child than that of `parent`, which may be so at the first look."""
     while os.getppid() == parent:
         time.sleep(_ORPHAN_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

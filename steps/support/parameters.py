@@ -4,7 +4,7 @@ import os
 import warnings
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
 from recsys.export.settings import Manifests
@@ -13,19 +13,12 @@ from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
+from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
+from steps.support.parameter_groups import AUTO, Preparing, Recording, Registering, Step
 from steps.support.pipeline_settings import PipelineSettings
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
-
-
-AUTO = "auto"
-
-
-def _check_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:\\'\""):  # MLflow uses / and : in model URIs
-        raise ValueError("expected a name without / : \\ or quotes")
-    return name
 
 
 def _check_families(names: str) -> str:
@@ -37,34 +30,11 @@ def _check_families(names: str) -> str:
     return ",".join(families)
 
 
-class _Step(Settings):
-    folder: str = Field(".", description="relative paths start here; mlflow run fills in the folder you call it from")
-
-
-class _Registering(_Step):
-    model_name: Annotated[str, AfterValidator(_check_model_name)] = Field(
-        "recsys", description="registered model that versions belong to"
-    )
-
-
-OnChange = Literal["warn", "refuse", "ignore"]
-
-
-class _Preparing(Preparation):
-    memory: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto",
-        description="GB to use; ratings that need more go by way of the disk. auto: half of what is free",
-    )
-    on_change: OnChange = Field(
-        "warn", description="a file that differs much from the one before: warn, refuse (it is not kept) or ignore"
-    )
-
-
-class PrepareParameters(_Step, _Preparing):
+class PrepareParameters(Recording, Preparing):
     """Of `prepare`."""
 
 
-class _Training(_Registering, _Preparing):
+class _Training(Recording, Registering, Preparing):
     family: str = Field("bayesian_mf", description="model family, a file or folder in src/recsys/models")
     refit: bool = Field(True, description="after choosing on validation, learn from those rows too")
     lists: bool = Field(True, description="learn what lists are made from, too; false: the version only scores")
@@ -76,6 +46,9 @@ class _Training(_Registering, _Preparing):
 class TrainParameters(Processes, _Training):
     """Of `train`; the family's own come beside them."""
 
+    feature_store: str = Field(
+        "", description="folder of a feature store (see materialize) that random_forest learns from; empty: the dataset"
+    )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
 
@@ -151,7 +124,7 @@ TuneParameters: type[Tuning] = _tuning()
 """Of `tune`."""
 
 
-class _Evaluating(_Registering):
+class _Evaluating(Recording, Registering):
     version: OptionalInt = Field(None, ge=1, description="version to score; none: the newest")
 
 
@@ -163,7 +136,7 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(_Registering, Policy):
+class _Promoting(Recording, Registering, Policy):
     pass
 
 
@@ -183,32 +156,19 @@ class PromoteParameters(_Promoting):
     require_promotion: bool = Field(False, description="exit with status 3 where no version goes to Production")
 
 
-class RollbackParameters(_Registering):
+class RollbackParameters(Recording, Registering):
     """Of `rollback`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to put back; none: the one before the champion")
 
 
-class HistoryParameters(_Registering):
+class HistoryParameters(Registering):
     """Of `history`."""
 
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class VerifyParameters(_Registering):
-    """Of `verify`."""
-
-    version: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
-        None, description="version to verify, or all; none: the newest"
-    )
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _none(cls, value: object) -> object:
-        return None if value in ("none", "") else value
-
-
-class MainParameters(_Promoting, _Preparing):
+class MainParameters(_Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -222,10 +182,15 @@ class PipelineParameters(PipelineSettings, MainParameters):
     """Of `pipeline`."""
 
 
+_DATABASE = Field(
+    "",
+    description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
+    "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
+)
 _STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
-class ServeParameters(_Registering, Limits):
+class ServeParameters(Registering, Limits):
     """Of `serve`."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; any but this machine's needs keys")
@@ -237,16 +202,17 @@ class ServeParameters(_Registering, Limits):
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
-    database: str = Field(
-        "",
-        description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; "
-        "empty: RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
-    )
+    database: str = _DATABASE
     store: str = _STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
         "where the version learnt from it",
+    )
+    feature_store: str = Field(
+        "",
+        description="folder of a feature store: the scores of a random_forest that learnt from one are computed from "
+        "its newest values; empty: from the version's own",
     )
     rank: int = Field(32, ge=1, le=1024, description="factors per user and item in the served form")
     max_loss: float = Field(
@@ -254,7 +220,7 @@ class ServeParameters(_Registering, Limits):
     )
 
 
-class RecommendParameters(_Registering):
+class RecommendParameters(Recording, Registering):
     """Of `recommend`."""
 
     version: OptionalInt = Field(None, ge=1, description="version that lists; none: the champion")
@@ -274,7 +240,29 @@ class RecommendParameters(_Registering):
     )
 
 
-class ExportParameters(Manifests, _Registering):
+class MaterializeParameters(Recording, Registering):
+    """Of `materialize`."""
+
+    dataset: str = Field(
+        "newest", min_length=1, description="digest of the dataset whose features; newest: that of the newest version"
+    )
+    feature_store: str = Field("feature_store", min_length=1, description="folder of the feature store")
+
+
+class ReportParameters(Recording, Registering):
+    """Of `report`."""
+
+    version: OptionalInt = Field(None, ge=1, description="version to report on; none: the one of the newest decision")
+    run: str = Field("", description="run of main, or of promote, whose decision is reported; empty: the newest")
+    output: str = Field("report.html", min_length=1, description="file to write")
+    items: str = Field(
+        AUTO,
+        description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
+        "where the version learnt from it",
+    )
+
+
+class ExportParameters(Manifests, Recording, Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
@@ -285,7 +273,7 @@ class ExportParameters(Manifests, _Registering):
     output: str = Field("deployment", min_length=1, description="folder to write to, for all formats but onnx")
 
 
-class MonitorParameters(_Registering):
+class MonitorParameters(Recording, Registering):
     """Of `monitor`."""
 
     store: str = _STORE
@@ -305,15 +293,16 @@ class MonitorParameters(_Registering):
     export: str = Field("", description="folder to write record and feedback of the window to as Parquet; empty: none")
 
 
-class ForgetParameters(_Registering):
+class ForgetParameters(Registering):
     """Of `forget`."""
 
     user: str = Field("", description="id of the person to remove from feedback and record")
+    database: str = _DATABASE
     store: str = _STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
 
-class DoctorParameters(_Step):
+class DoctorParameters(Step):
     """Of `doctor`."""
 
 
@@ -326,9 +315,13 @@ StepName = Literal[
     "rollback",
     "history",
     "verify",
+    "rebuild",
+    "lineage",
     "recommend",
+    "report",
     "serve",
     "export",
+    "materialize",
     "monitor",
     "forget",
     "main",
@@ -345,9 +338,13 @@ STEPS: dict[StepName, type[Settings]] = {
     "rollback": RollbackParameters,
     "history": HistoryParameters,
     "verify": VerifyParameters,
+    "rebuild": RebuildParameters,
+    "lineage": LineageParameters,
     "recommend": RecommendParameters,
+    "report": ReportParameters,
     "serve": ServeParameters,
     "export": ExportParameters,
+    "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
     "forget": ForgetParameters,
     "pipeline": PipelineParameters,

@@ -26,7 +26,6 @@ class PipelineSettings(Settings):
     namespace: OptionalLabel = Field(
         "", description="namespace of the run, where the API serves several; empty: its own"
     )
-    experiment: str = Field("recsys", min_length=1, description="experiment of Kubeflow that the run belongs to")
     tracking_uri: str = Field(
         "", description="MLflow server as the cluster sees it; empty: MLFLOW_TRACKING_URI, where that is http or https"
     )

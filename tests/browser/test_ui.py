@@ -8,7 +8,7 @@ expect.set_options(timeout=60_000)
 
 
 def test_the_runs_stand_below_their_parent(page: Page, ui: str, finished: Store, tmp_path):
-    page.goto(f"{ui}/#/experiments/0/runs")
+    page.goto(f"{ui}/#/experiments/{finished.run_named('main').info.experiment_id}/runs")
     parent = page.get_by_role("row").filter(has=page.get_by_role("link", name="main", exact=True))
     expect(parent).to_be_visible()
     expect(page.get_by_role("link", name="prepare my.csv", exact=True)).to_have_count(0)
@@ -22,7 +22,7 @@ def test_the_runs_stand_below_their_parent(page: Page, ui: str, finished: Store,
 
 def test_a_training_shows_its_parameters_and_metrics(page: Page, ui: str, finished: Store, tmp_path):
     run = finished.run_named("train random_forest")
-    page.goto(f"{ui}/#/experiments/0/runs/{run.info.run_id}")
+    page.goto(f"{ui}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}")
     for text in ("n_estimators", "validation_auc", "my.csv"):
         expect(page.get_by_text(text).first).to_be_visible()
     page.screenshot(path=tmp_path / "run.png")
@@ -30,7 +30,7 @@ def test_a_training_shows_its_parameters_and_metrics(page: Page, ui: str, finish
 
 def test_the_plots_of_an_evaluation_can_be_looked_at(page: Page, ui: str, finished: Store, tmp_path):
     run = finished.run_named("evaluate version 1")
-    page.goto(f"{ui}/#/experiments/0/runs/{run.info.run_id}/artifacts/plots/roc.png")
+    page.goto(f"{ui}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/plots/roc.png")
     for name in ("roc.png", "calibration.png", "confusion_matrix.png"):
         expect(page.get_by_text(name).first).to_be_visible()
     picture = page.locator("img[src^=blob], .ant-image-img, img.image-preview, .image-outer-container img").first

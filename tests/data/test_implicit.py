@@ -6,6 +6,8 @@ import pytest
 from recsys.data.builder import prepare
 from recsys.data.dataset import digest_source
 from recsys.data.preparation import Preparation
+from recsys.data.ratings import read_ratings
+from recsys.data.readers.source import WeightedNames
 from recsys.errors import InputError
 
 PAIRS = [(f"u{u}", f"i{i}") for u in range(8) for i in range(8) if (u + i) % 3]
@@ -103,5 +105,76 @@ def test_datasets_with_ratings_keep_their_digests(tmp_path):
     path = tmp_path / "ratings.csv"
     path.write_text("user_id,item_id,rating\na,b,1\n")
     assert digest_source([path], Preparation()) == "7f802e254f463effd63512cb969ad20e"
-    assert "feedback" not in Preparation().recorded()
+    assert not {"feedback", "weight"} & set(Preparation().recorded())
     assert Preparation(feedback="implicit").recorded()["feedback"] == "implicit"
+
+
+def weights(dataset):
+    """What each pair counts, of all parts."""
+    return {
+        (dataset.user_ids[user], dataset.item_ids[item]): value
+        for rows in (dataset.train, dataset.validation, dataset.test)
+        for user, item, value in zip(rows.users, rows.items, rows.ratings, strict=True)
+    }
+
+
+def test_repeats_count_where_asked_and_test_pairs_are_all_alike(orders):
+    plain = orders("customer,sku", PAIRS)
+    learnt, tested = parts(plain)[0][0], parts(plain)[2][0]
+    again = [*PAIRS, learnt, learnt, tested]
+    counted = orders("customer,sku", again, weight="repeats")
+    assert counted.implicit
+    found = weights(counted)
+    assert found[learnt] == pytest.approx(1 + np.log(3))
+    assert found[tested] == 1
+    assert sorted(found.values())[:-1] == [1.0] * (len(PAIRS) - 1)
+    assert counted.test_digest == plain.test_digest
+    assert counted.likes(counted.train).all()
+
+
+def test_a_column_s_numbers_are_added_up_whatever_their_unit(orders):
+    plain = orders("customer,sku", PAIRS)
+    first, second = parts(plain)[0][:2]
+    rows = [(*pair, 500) for pair in PAIRS if pair not in (first, second)]
+    rows += [(*first, 400), (*first, 600), (*second, 20), (*first, 0)]
+    found = weights(orders("customer,sku,grams", rows, weight="grams"))
+    assert found[first] == pytest.approx(1 + np.log(2))
+    assert found[second] == 1
+    assert set(found) == set(PAIRS)
+
+
+def test_sums_are_the_same_by_way_of_the_disk(orders, tmp_path):
+    path = tmp_path / "many.csv"
+    rows = [f"{u},{i},{1 + n % 7},{n}" for n in range(3) for u in range(30) for i in range(20) if (u + i + n) % 4]
+    path.write_text("\n".join(["user_id,item_id,count,timestamp", *rows]))
+    columns = WeightedNames(rating="count")
+    with (
+        read_ratings(path, columns, summed=True) as held,
+        read_ratings(path, columns, summed=True, scratch=tmp_path) as kept,
+    ):
+        one, other = held.load(), kept.load()
+        assert one.values.tolist() == other.values.tolist()
+    expected = {}
+    for row in rows:
+        user, item, count, _ = row.split(",")
+        expected[user, item] = expected.get((user, item), 0) + int(count)
+    names = held.users.ids[one.users], held.items.ids[one.items]
+    assert dict(zip(zip(*names, strict=True), one.values, strict=True)) == expected
+
+
+def test_a_weight_that_is_not_there_or_beside_ratings_is_refused(orders):
+    with pytest.raises(InputError, match=r"needed column 'amount' is missing, .* name yours with -P weight=<column>"):
+        orders("customer,sku", PAIRS, weight="amount")
+    with pytest.raises(InputError, match="parameter 'weight': a column of numbers is needed, but 'rating' is not"):
+        orders("customer,sku", PAIRS, weight="rating")
+    with pytest.raises(InputError, match="parameter 'weight': it is for data without ratings"):
+        orders(
+            "customer,sku,rating",
+            [(*pair, 1 + n % 5) for n, pair in enumerate(PAIRS)],
+            weight="repeats",
+            feedback="explicit",
+        )
+    with pytest.raises(InputError, match=r"orders\.csv:3: column 'amount': expected a number, got 'many'"):
+        orders(
+            "customer,sku,amount", [(*pair, "many" if n == 1 else 2) for n, pair in enumerate(PAIRS)], weight="amount"
+        )

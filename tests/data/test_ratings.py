@@ -68,7 +68,7 @@ class TestValues:
         assert f"got '{'x' * 59}…'; " in message(write(f"{HEADER}\nu1,i1,{'x' * 200},1\n"))
 
     def test_decimal_comma(self, write) -> None:
-        text = message(write("user_id;item_id;rating\nu;i;4,5\n"))
+        text = message(write("user_id;item_id;rating\nu;i;4,5\nv;i;3.5\n"))  # which is meant is not sure
         assert "got '4,5'" in text
         assert "write 4.5" in text
 

@@ -3,9 +3,12 @@ import math
 import numpy as np
 import pytest
 
+from recsys.data import builder
+from recsys.data.preparation import Preparation
 from recsys.evaluation import bootstrap
 from recsys.evaluation.forward import evaluate_forward
 from recsys.evaluation.lists import evaluate_lists
+from recsys.models.base.family import family_module
 from recsys.models.bias import Config
 from recsys.training.trainer import learn_knowledge, train
 from tests.support.builders import TableRecommender
@@ -92,3 +95,25 @@ def test_lists_of_the_newest_rows_are_those_of_the_version_fitted_to_the_older_o
     assert 0 < known.sum() < len(known)
     # Lists of one's own half of the catalogue are better than those of what is popular in both.
     assert found["forward_warm_ndcg_at_10"] > found["forward_warm_popular_ndcg_at_10"]
+
+
+def test_without_ratings_what_was_taken_next_is_ranked_against_what_never_was(tmp_path):
+    """Of two kinds of customers; the newest orders are of known articles and by known customers, but for two."""
+    random = np.random.default_rng(5)
+    pairs = [(f"c{c}", f"a{a}") for c in range(40) for a in range(20) if c % 2 == a % 2 and random.random() < 0.8]
+    random.shuffle(pairs)
+    rows = [(*pair, moment) for moment, pair in enumerate([*pairs, ("c0", "new"), ("somebody", "a0")])]
+    source = tmp_path / "orders.csv"
+    source.write_text("user_id,item_id,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
+    dataset = builder.prepare(source, Preparation(ratings=str(source)), tmp_path / "prepared")
+    assert dataset.implicit
+    done = train("ease", dataset, family_module("ease").Config(), seed=0, forward=True)
+    assert done.forward
+    held = done.forward.dataset
+    found = evaluate_forward(done.forward.recommender, held).metrics
+    assert found["forward_rows"] == len(held.test)
+    assert found["forward_warm_rows"] + found["forward_cold_rows"] == len(held.test)
+    assert found["forward_warm_auc"] > 0.8  # three in four of what a customer never took are of the other kind
+    assert found["forward_warm_auc"] > found["forward_auc"]
+    assert found["forward_warm_ndcg_at_10"] > found["forward_warm_popular_ndcg_at_10"]
+    assert "forward_rmse" not in found

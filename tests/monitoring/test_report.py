@@ -1,4 +1,5 @@
 import json
+import resource
 import sqlite3
 from dataclasses import replace
 
@@ -7,14 +8,12 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.monitoring import state
-from recsys.monitoring.archive import Archive
 from recsys.monitoring.checks import CHECKS
 from recsys.monitoring.measures import find
 from recsys.monitoring.plots import report_plots
-from recsys.monitoring.report import watch
-from recsys.monitoring.traffic import Names, read_feedback, read_traffic
 from recsys.serving.monitored import Monitored
 from tests.support.served_traffic import DAY, INJECTIONS, write
+from tests.support.served_world import report
 
 SERVED_LATER = 3 * DAY
 
@@ -33,23 +32,13 @@ def report_on(world, tmp_path):
         if prepare:
             with sqlite3.connect(path) as database:
                 prepare(database)
-        archive, names = Archive(f"sqlite:///{path}"), Names.empty()
 
         def load(number):
             if number != "1":
                 raise InputError(f"version {number} is gone from the registry")
             return recommender
 
-        given_to = {"reference": reference, "since": 0.0, "until": DAY, "within": 7 * DAY, **changes}
-        return watch(
-            read_traffic(archive.lists(given_to["since"] - 7 * DAY, given_to["until"]), names),
-            read_feedback(archive.feedback(given_to["since"], 10 * DAY), names),
-            names,
-            "1",
-            load,
-            given_to.pop("reference"),
-            **given_to,
-        )
+        return report(path, load, **{"reference": reference, **changes})
 
     return report_on
 
@@ -153,6 +142,23 @@ def test_what_is_written_beside_the_server_is_json_and_becomes_metrics(report_on
     assert monitored.samples() == []
     (tmp_path / "monitor.json").write_text("{")
     assert monitored.samples() == []
+
+
+def test_a_full_disk_leaves_what_the_server_shows_as_it_was(report_on, tmp_path):
+    folder = tmp_path / "server"
+    folder.mkdir()
+    state.write_state(folder, report_on(), {"version": "1", "decisions": {}})
+    before = Monitored(folder).content()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    later = report_on()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))  # stops every write as a full disk does
+    try:
+        with pytest.raises(OSError, match="too large"):
+            state.write_state(folder, later, {"version": "1", "decisions": {}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Monitored(folder).content() == before
+    assert [path.name for path in folder.iterdir()] == ["monitor.json"]
 
 
 def test_every_check_says_a_sentence(report_on):

@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from registry import versions
-from tests.support.pipeline import VERSION_TAGS, Store, new_store
+from tests.support.pipeline import VERSION_FACTS, VERSION_TAGS, Store, new_store
 
 
 @pytest.fixture
@@ -19,13 +19,14 @@ def registry(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def register(registry: Store):
     """Registers versions of logged models that hold nothing: a hundredth of a second each."""
-    run = registry.client.create_run("0")
 
     def register(count: int = 1, name: str = "recsys", **tags: str) -> list[versions.Version]:
         made = []
         for _ in range(count):
+            run = registry.client.create_run("0")
             model = registry.client.create_logged_model("0", "recommender", source_run_id=run.info.run_id)
-            made.append(versions.register(run.info.run_id, model.model_id, name, VERSION_TAGS | tags))
+            told = versions.describe("bias", VERSION_FACTS, {"rmse": 0.9})
+            made.append(versions.register(run.info.run_id, model.model_id, name, VERSION_TAGS | tags, told))
         return made
 
     return register

@@ -1,11 +1,13 @@
 """What a version says of the newest ratings of its training, and the guard that compares it."""
 
+import json
+
 import numpy as np
 import pytest
 
 from recsys.evaluation.forward import ForwardEvaluation
 from registry import policy as policies
-from registry.forward import ForwardMeasures, describe_forward, forward_tags, read_forward
+from registry.forward import ForwardMeasures, describe_forward, forward_of_tags, pack_forward, unpack_forward
 from registry.policy import Candidate, Policy
 
 METRICS = {"forward_rows": 100.0, "forward_warm_rows": 40.0, "forward_auc": 0.72, "forward_rmse": 0.95}
@@ -66,11 +68,15 @@ def test_measures_on_other_rows_or_none_are_not_compared(other):
 
 def test_what_a_version_carries_is_read_back():
     replicates = 0.72 + 0.01 * np.random.default_rng(0).normal(size=2000)
-    found = read_forward(forward_tags(ForwardEvaluation("d" * 32, METRICS, replicates, None)))
+    packed = pack_forward(ForwardEvaluation("d" * 32, METRICS, replicates, None))
+    found = unpack_forward(packed)
     assert (found.digest, found.metrics) == ("d" * 32, METRICS)
     assert set(found.replicates) == {"forward_auc"}
     np.testing.assert_allclose(found.replicates["forward_auc"], replicates, atol=2e-5)
-    assert read_forward({"family": "bias"}) is None
+    drawn = json.dumps(packed.pop("replicates"))
+    earlier = forward_of_tags({"forward": json.dumps(packed), "forward_replicates": drawn})
+    np.testing.assert_array_equal(unpack_forward(earlier).replicates["forward_auc"], found.replicates["forward_auc"])
+    assert forward_of_tags({"family": "bias"}) is None
 
 
 def test_a_version_says_it_in_words():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from registry import policy as policies
-from registry.list_replicates import ListReplicates, list_replicates_on, record_list_replicates
 from registry.policy import Candidate, Policy
-from registry.versions import find_or_raise_version
+from registry.replicates import ListReplicates
+from registry.versions import record_metrics
 
 USERS = 400
 
@@ -121,10 +121,9 @@ def test_replicates_are_remembered_with_their_test_set(register):
     rng = np.random.default_rng(0)
     found = ListReplicates(0.4 + rng.normal(0, 0.01, 2000), 0.2 + rng.normal(0, 0.01, 2000))
     for digest in "abcd":
-        record_list_replicates(find_or_raise_version(version.name, version.number), digest, found)
-    recorded = find_or_raise_version(version.name, version.number)
-    read = list_replicates_on(recorded, "d")
+        version = record_metrics(version, digest, {"auc": 0.8}, lists=found)
+    read = version.list_replicates_on("d")
     np.testing.assert_allclose(read.ndcg, found.ndcg, atol=5e-5)
     np.testing.assert_allclose(read.gain, found.gain, atol=5e-5)
-    assert list_replicates_on(recorded, "a") is None
-    assert list_replicates_on(recorded, "b") is not None
+    assert version.list_replicates_on("a") is not None
+    assert version.list_replicates_on("e") is None

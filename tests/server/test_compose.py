@@ -42,7 +42,7 @@ def test_there_are_the_services_and_profiles():
         "mysql": None,
         "mlflow": ["open"],
         "mlflow-auth": ["auth"],
-        "minio": ["s3"],
+        "object-store": ["s3"],
         "pipeline": ["pipeline"],
         "serve": ["serve"],
         "monitor": ["monitoring"],
@@ -56,7 +56,7 @@ def test_there_are_the_services_and_profiles():
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_is_safe_and_bounded(name):
     service = SERVICES[name]
-    assert re.fullmatch(r"[\w./-]+:(v?\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)", service["image"])
+    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?", service["image"])
     for port in service.get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -65,12 +65,48 @@ def test_a_service_is_safe_and_bounded(name):
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
     assert service["mem_limit"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service.get("read_only") or name == "minio"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service.get("cap_add", ())) <= (
+        {"CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID"} if name in ("mysql", "object-store") else set()
+    )
     assert not service.get("privileged")
     for needed, how in service.get("depends_on", {}).items():
         assert how["condition"] == "service_healthy"
         # Of those that another profile may leave out, and of no other
         assert (how.get("required") is False) == ("profiles" in SERVICES[needed])
+
+
+def test_mysql_is_reached_by_encrypted_connections_alone():
+    command = SERVICES["mysql"]["command"]
+    assert "--require-secure-transport=ON" in command
+    assert "--tls-version=TLSv1.2,TLSv1.3" in command
+    clients = [name for name, service in SERVICES.items() if "@mysql:3306/" in str(service.get("environment"))]
+    assert set(clients) == {"mlflow", "mlflow-auth", "pipeline"}
+    for name in clients:
+        assert (
+            len(re.findall(r"@mysql:3306/\w+\?ssl_ca=/certificates/ca.pem'", str(SERVICES[name]["environment"]))) == 1
+        )
+        assert "./certificates/ca.pem:/certificates/ca.pem:ro" in SERVICES[name]["volumes"]
+
+
+@pytest.mark.process
+def test_the_certificate_is_for_mysql_and_made_once(tmp_path):
+    folder = tmp_path / "certificates"
+    make_env.make_certificates(folder)
+    assert {path.name for path in folder.iterdir()} == {"ca.pem", "server.pem", "server-key.pem"}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    openssl = shutil.which("openssl")
+    assert openssl
+    for name in ("mysql", "localhost"):
+        line = [openssl, "verify", "-CAfile", "ca.pem", "-verify_hostname", name, "server.pem"]
+        assert subprocess.run(line, cwd=folder, check=False, capture_output=True).returncode == 0, name
+    line[-2] = "elsewhere"
+    assert subprocess.run(line, cwd=folder, check=False, capture_output=True).returncode != 0
+    before = (folder / "server.pem").read_bytes()
+    make_env.make_certificates(folder)
+    assert (folder / "server.pem").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["certificates"]
 
 
 def test_what_must_last_is_on_named_volumes():
@@ -86,7 +122,7 @@ def test_what_must_last_is_on_named_volumes():
         ("mlflow-auth", "artifacts", "/artifacts"),
         ("mlflow", "accounts", "/accounts"),
         ("mlflow-auth", "accounts", "/accounts"),
-        ("minio", "minio", "/data"),
+        ("object-store", "objects", "/data"),
         ("pipeline", "data", "/data"),
         ("serve", "serving", "/data"),
         ("monitor", "serving", "/serving"),
@@ -146,6 +182,18 @@ def test_make_up_makes_env_once_with_random_secrets_for_its_owner_alone(tmp_path
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("docker", [None, "echo unknown flag >&2; exit 125"])
+def test_without_docker_a_backup_says_what_is_missing(docker, tmp_path):
+    if docker:
+        (tmp_path / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+        (tmp_path / "docker").chmod(0o755)
+    command = [sys.executable, str(PROJECT / "server" / "backup.py"), "save", str(tmp_path / "backups")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "docker with its plugin compose (2.20 or newer) is needed" in done.stderr
+
+
+@pytest.mark.process
 def test_without_docker_make_up_says_what_is_missing_and_makes_nothing(tmp_path):
     make = shutil.which("make")
     assert make
@@ -189,7 +237,13 @@ def test_what_a_dockerfile_copies_is_there_and_reaches_the_builder(name):
     for source in copied:
         assert list(PROJECT.glob(source))
         assert any(
-            line in (f"!{source}", f"!{source}/**", f"!{Path(source).parent}/*.py", f"!{Path(source).parts[0]}/**")
+            line
+            in (
+                f"!{source}",
+                f"!{source}/**",
+                f"!{Path(source).parent}/*{Path(source).suffix}",
+                f"!{Path(source).parts[0]}/**",
+            )
             for line in allowed
         ), source
 
@@ -234,13 +288,13 @@ for module in modules:
 IMPORTED = {
     # What server/start.py and the `mlflow server` that it becomes import, with a login and artifacts in S3
     "Dockerfile": (
-        "server/requirements.txt",
-        ["server.start", "mlflow.server.auth", "pymysql", "cryptography", "boto3"],
+        "server/requirements.lock",
+        ["server.start", "server.guard", "server.brake", "mlflow.server.auth", "pymysql", "cryptography", "boto3"],
     ),
-    "pipeline.Dockerfile": ("requirements.txt", [f"steps.{step}" for step in STEPS]),
+    "pipeline.Dockerfile": ("requirements.lock", [f"steps.{step}" for step in STEPS]),
     # What the process that follows the registry and the workers import, sooner or later
     "serve.Dockerfile": (
-        "server/serve-requirements.txt -r src/recsys/serving/requirements.txt",
+        "server/serve-requirements.lock -r src/recsys/serving/requirements.lock",
         [
             *("steps.serve", "recsys.serving.worker", "recsys.serving.sharing", "recsys.serving.compact"),
             *("recsys.tracking.connection", "registry.probe", "registry.transitions"),
@@ -264,11 +318,11 @@ def test_an_image_holds_and_installs_what_its_program_imports(name, tmp_path):
                 (tmp_path / into).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, tmp_path / into)
     requirements, modules = IMPORTED[name]
-    assert f"pip install -r {requirements}" in text
+    assert f"pip install --require-hashes -r {requirements}" in text
     texts = [(tmp_path / path).read_text() for path in requirements.split(" -r ")]
-    lines = [line.split("#")[0].strip() for text in texts for line in text.splitlines()]
+    lines = [line.split(" ")[0] for text in texts for line in text.splitlines() if "==" in line.split(" ")[0]]
     done = subprocess.run(
-        [sys.executable, "-c", IN_AN_IMAGE, json.dumps([[line for line in lines if line], modules])],
+        [sys.executable, "-c", IN_AN_IMAGE, json.dumps([lines, modules])],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -285,6 +339,28 @@ def test_what_an_image_installs_can_be_installed_together():
     )
     done = run("python", "-m", "pip", "check")
     assert done.returncode == 0, done.stdout
+
+
+LISTS = [path for path in PROJECT.rglob("*requirements.txt") if ".venv" not in path.parts]
+
+
+def locked(path: Path) -> dict[str, str]:
+    """The versions in the lock beside a list of packages, by name; each has the hash of at least one file."""
+    text = path.with_suffix(".lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==(\S+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}[^\n]*)+)", text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^\S", text, re.MULTILINE)), path
+    assert "://" not in text  # where packages come from is the machine's affair
+    return {re.sub("[-_.]+", "-", name).lower(): version for name, version, _ in entries}
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_list_of_packages_has_a_lock_that_is_up_to_date(path):
+    found, pins = locked(path), locked(PROJECT / "requirements.txt")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if wanted := re.match(r"([\w.-]+)(?:\[\w+\])?(?:==(\S+))?", line.split("#")[0]):
+            version = found[re.sub("[-_.]+", "-", wanted[1]).lower()]
+            assert wanted[2] in (None, version), line
+    assert {name: version for name, version in found.items() if pins.get(name, version) != version} == {}
 
 
 def test_the_server_s_packages_have_one_pin():

@@ -4,8 +4,10 @@ import logging
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import boto3
 import mlflow
@@ -103,6 +105,28 @@ def test_behind_a_proxy_the_public_name_is_let_in_and_no_other(team):
         assert answer.status_code == status, (host, origin, answer.text)
 
 
+def test_who_guesses_passwords_is_braked_and_who_is_at_work_is_not(team):
+    path = f"{team.address}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    assert requests.get(path, auth=ADMIN, timeout=60).status_code == 200
+    answers = [requests.get(path, auth=("admin", f"guess {number}"), timeout=60) for number in range(30)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:5] == [401] * 5
+    assert 429 in statuses
+    assert int(answers[statuses.index(429)].headers["Retry-After"]) >= 1
+    assert requests.get(path, auth=ADMIN, timeout=60).status_code == 200
+    assert stat.S_IMODE(Path(team.environment["RECSYS_SERVER_ACCOUNTS"]).stat().st_mode) == 0o600
+
+
+def test_no_account_makes_an_experiment_outside_the_artifact_root(team, log_in):
+    log_in(*ADMIN)
+    AuthServiceClient(team.address).create_user("nobody", "a password without a role")
+    client = log_in("nobody", "a password without a role")
+    for place in ("/tmp/outside", "s3://team/elsewhere"):
+        with pytest.raises(mlflow.MlflowException, match="kept by this server"):
+            client.create_experiment("outside", artifact_location=place)
+    assert client.create_experiment("inside")
+
+
 def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket, monkeypatch, capsys):
     log_in(*ADMIN)
     admin = AuthServiceClient(team.address)
@@ -135,7 +159,9 @@ def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket,
         lambda: reader.set_model_version_tag("recsys", "1", "auc", "1"),
         lambda: reader.delete_model_version("recsys", "1"),
         lambda: reader.create_run("0"),
-        lambda: reader.log_text(reader.search_runs(["0"])[0].info.run_id, "x", "evil.txt"),
+        lambda: reader.log_text(
+            reader.search_runs([reader.get_experiment_by_name("recsys").experiment_id])[0].info.run_id, "x", "evil.txt"
+        ),
     ]
     for attempt in forbidden:
         with pytest.raises((mlflow.MlflowException, requests.HTTPError), match=r"(?i)permission denied"):
@@ -158,22 +184,27 @@ def test_accounts_do_what_they_may_and_no_more(team, user, step, log_in, bucket,
 
 
 def test_a_backup_holds_the_accounts_and_the_bucket(team, bucket, tmp_path, monkeypatch):
-    environment = dict(os.environ) | team.environment
+    environment = dict(os.environ) | team.environment | {"RECSYS_DATA": "s3://team/data"}
+    dataset = {f"data/prepared/{'d' * 32}/{name}" for name in ("manifest.json", "users.parquet", "train/part.parquet")}
+    for key in dataset:
+        store(bucket).put_object(Bucket="team", Key=key, Body=key.encode())
     file = save(direct(environment), tmp_path / "backups")
     team.stop()
     empty = environment | {
         "RECSYS_SERVER_ACCOUNTS": str(tmp_path / "new" / "accounts.db"),
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://team/restored",
+        "RECSYS_DATA": "s3://team/restored-data",
     }
     direct(empty).ask("clear", "mlflow")
     restore(direct(empty), file)
     assert objects(bucket, "restored/") == {
         key.replace("artifacts/", "restored/", 1) for key in objects(bucket, "artifacts/")
     }
+    assert objects(bucket, "restored-data/") == {f"restored-{key}" for key in dataset}
     moved = shutil.copy(team.environment["RECSYS_SERVER_ACCOUNTS"], tmp_path / "before.db")
     names = [users(path) for path in (moved, empty["RECSYS_SERVER_ACCOUNTS"])]
     assert names[0] == names[1]
-    assert {name for name, _ in names[1]} == {"admin", *ROLES}
+    assert {name for name, _ in names[1]} == {"admin", "nobody", *ROLES}
 
 
 def test_no_accounts_are_no_file(tmp_path):
@@ -203,8 +234,12 @@ def users(path):
         return set(database.execute("select username, password_hash from users"))
 
 
-def objects(endpoint, prefix):
-    client = boto3.client(
+def store(endpoint):
+    return boto3.client(
         "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )
-    return {item["Key"] for item in client.list_objects_v2(Bucket="team", Prefix=prefix).get("Contents", [])}
+
+
+def objects(endpoint, prefix):
+    found = store(endpoint).list_objects_v2(Bucket="team", Prefix=prefix).get("Contents", [])
+    return {item["Key"] for item in found}

@@ -62,6 +62,10 @@ def target(mariadb, tmp_path, monkeypatch):
     return target
 
 
+def everywhere(client):
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
 def everything(client):
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000)
     versions = client.search_model_versions("name = 'recsys'")
@@ -80,7 +84,7 @@ def everything(client):
         [(v.version, v.current_stage, v.aliases, v.tags, v.source, v.creation_timestamp) for v in versions],
         {
             m.model_id: (m.name, sorted((one.key, one.value, one.dataset_digest) for one in m.metrics or []))
-            for m in client.search_logged_models(["0"])
+            for m in client.search_logged_models(everywhere(client))
         },
     )
 
@@ -100,15 +104,16 @@ def test_runs_metrics_artifacts_versions_stages_and_aliases_arrive(lived_in, tar
     assert everything(client) == everything(lived_in.client)
     # Without a server that resolves mlflow-artifacts:, the folder it serves is looked into.
     artifacts = tmp_path / "artifacts"
-    run = next(run for run in client.search_runs(["1"]))
-    assert run.info.artifact_uri == f"mlflow-artifacts:/1/{run.info.run_id}/artifacts"
-    assert (artifacts / "1" / run.info.run_id / "artifacts/notes/größe.txt").read_text() == "größe"
+    extra = client.get_experiment_by_name("zweites Experiment").experiment_id
+    (run,) = client.search_runs([extra])
+    assert run.info.artifact_uri == f"mlflow-artifacts:/{extra}/{run.info.run_id}/artifacts"
+    assert (artifacts / extra / run.info.run_id / "artifacts/notes/größe.txt").read_text() == "größe"
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2500
-    (model,) = client.search_logged_models(["0"])
-    assert model.artifact_location.startswith("mlflow-artifacts:/0/models/m-")
+    (model,) = client.search_logged_models(everywhere(client))
+    assert model.artifact_location.startswith("mlflow-artifacts:/1/models/m-")
     moved = artifacts / model.artifact_location.removeprefix("mlflow-artifacts:/")
     answers = mlflow.pyfunc.load_model(str(moved)).predict(PAIRS)
-    original = mlflow.pyfunc.load_model(str(lived_in.folder / f"artifacts/0/models/{model.model_id}/artifacts"))
+    original = mlflow.pyfunc.load_model(str(lived_in.folder / f"artifacts/recsys/models/{model.model_id}/artifacts"))
     pd.testing.assert_frame_equal(answers, original.predict(PAIRS))
 
     with pytest.raises(SystemExit, match=r"the server is not empty \(.*1 model_versions"):

@@ -17,7 +17,7 @@ GIVEN = {"MLFLOW_BACKEND_STORE_URI": URI}
 def test_the_command_line_holds_no_secret():
     given = GIVEN | {"MLFLOW_AUTH_ADMIN_PASSWORD": "a long password", "MLFLOW_FLASK_SERVER_SECRET_KEY": "key"}
     line = " ".join(start.command(start.checked(given | {"RECSYS_SERVER_LOGIN": "true"})))
-    assert "--app-name basic-auth" in line
+    assert "--app-name recsys-login" in line
     assert not [secret for secret in ("geheim", "a long password", " key", "mysql") if secret in line]
 
 
@@ -62,8 +62,11 @@ def test_a_database_that_does_not_answer_is_told_without_its_password():
 
 def test_the_login_s_file_is_ours_alone_and_keeps_percent_signs(tmp_path):
     accounts = tmp_path / "100%" / "accounts.db"
+    accounts.parent.mkdir()
+    accounts.touch(0o644)  # as an earlier release left it
     path = Path(start.login_settings(str(accounts), "1"))
     try:
+        assert stat.S_IMODE(accounts.stat().st_mode) == 0o600
         assert start.login_settings(str(accounts), "1") == str(path)  # a second start replaces it
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.stat().st_uid == os.getuid()

@@ -48,7 +48,7 @@ def in_production(client):
 
 
 def all_runs(client):
-    return client.search_runs(["0"], max_results=1000)
+    return client.search_runs([found.experiment_id for found in client.search_experiments()], max_results=1000)
 
 
 class TestPipeline:
@@ -257,7 +257,7 @@ def left(client):
 
 
 def running(client):
-    return [run for run in client.search_runs(["0"]) if run.info.status == "RUNNING"]
+    return [run for run in all_runs(client) if run.info.status == "RUNNING"]
 
 
 class TestBackup:

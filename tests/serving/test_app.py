@@ -1,6 +1,8 @@
 import gorse
+import pandas as pd
 import pytest
 import requests
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from mlflow.webhooks.constants import (
     WEBHOOK_DELIVERY_ID_HEADER,
     WEBHOOK_SIGNATURE_HEADER,
@@ -103,6 +105,42 @@ def test_mlflow_s_protocol_answers(server):
     assert server.get("version").text == "1\n"
 
 
+def test_users_alone_are_answered_by_lists_as_the_mlflow_model_answers_them(server):
+    asked = {"dataframe_split": {"columns": ["user_id"], "data": [["u2"], ["nobody"]]}, "params": {"n": 3}}
+    known, unknown = server.post("invocations", asked).json()["predictions"]
+    assert known["items"] == server.get("api/recommend/u2?n=3").json()
+    assert list(known) == ["items", "scores", "like_probabilities", "policy", "note"]
+    assert (known["policy"], unknown["policy"], known["note"]) == ("personal", "popular", "")
+    assert len(known["scores"]) == len(known["like_probabilities"]) == 3
+    records = {"dataframe_records": [{"user_id": "u2"}, {"user_id": "nobody"}], "params": {"n": 3}}
+    assert server.post("invocations", records).json()["predictions"] == [known, unknown]
+    assert (
+        server.post("invocations", {"inputs": {"user_id": ["u2"]}}).json()["predictions"][0]["items"][:3]
+        == (known["items"])
+    )
+    everything = {"inputs": {"user_id": ["u2"]}, "params": {"n": 100, "exclude_seen": True, "diversity": 0.5}}
+    (all_left,) = server.post("invocations", everything).json()["predictions"]
+    assert (
+        all_left["note"] == f"only {len(all_left['items'])} are left of the items asked for that the user has not rated"
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "users", "told"),
+    [
+        ({"n": 0}, 1, "params: n: a whole number from 1 to 1000 is needed, got 0"),
+        ({"size": 3}, 1, "params: an object of n, exclude_seen, diversity is needed"),
+        ({"exclude_seen": "no"}, 1, "params: exclude_seen: true or false is needed"),
+        ({"diversity": 2}, 1, "params: diversity: a number from 0 to 1 is needed, got 2"),
+        ({}, 101, "lists for at most 100 users are made, got 101; send fewer"),
+    ],
+)
+def test_lists_that_are_not_made_say_why(server, params, users, told):
+    answer = server.post("invocations", {"inputs": {"user_id": ["u2"] * users}, "params": params})
+    assert answer.status_code == (413 if users > 100 else 400)
+    assert told in answer.text
+
+
 def test_the_open_inference_protocol_answers(server):
     inputs = [
         {"name": name, "shape": [2], "datatype": "BYTES", "data": data}
@@ -194,6 +232,27 @@ def test_metrics_count_over_all_workers_without_ids(server):
     assert counted() == before + 20
     assert "u4" not in server.get("metrics").text
     assert 'recsys_model_info{family="table",version="1"} 1.0' in server.get("metrics").text
+
+
+def test_metrics_say_the_stages_of_a_list_and_why_it_was_of_what_is_popular(server):
+    def counted(name):
+        return sum(float(line.split()[-1]) for line in server.get("metrics").text.splitlines() if line.startswith(name))
+
+    unknown, empty = (f'recsys_fallback_total{{arm="champion",reason="{why}"' for why in ("unknown_user", "no_history"))
+    before = [counted(name) for name in (unknown, empty, 'recsys_stage_seconds_count{stage="rank"')]
+    server.get("api/recommend/nobody-knows")
+    server.get("api/recommend/u2")
+    server.post("api/session/recommend", [])
+    after = [counted(name) for name in (unknown, empty, 'recsys_stage_seconds_count{stage="rank"')]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 3]
+
+
+def test_mlflow_s_client_of_scoring_servers_works(server):
+    client = ScoringServerClient("127.0.0.1", server.port)
+    client.wait_server_ready(timeout=600)
+    rows = pd.DataFrame({"user_id": ["u2", "u2"], "item_id": ["i2", "i3"]})
+    found = client.invoke(rows).get_predictions()
+    assert found["like_probability"][0] > 0.8 > 0.2 > found["like_probability"][1]
 
 
 def test_the_pages_load_nothing_from_elsewhere(server):

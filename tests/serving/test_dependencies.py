@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,10 @@ def test_packages_are_those_that_the_files_import():
     factors = find_dependencies(["recsys.serving.pyfunc_model", "recsys.models.matrix_factorization"]).distributions
     assert factors == bias
     assert not {"torch", "numba", "optuna", "matplotlib", "SQLAlchemy"} & forest
+
+
+def test_the_owners_of_packages_are_those_that_the_standard_library_names():
+    found = find_dependencies(["recsys.serving.pyfunc_model", *(f"recsys.models.{name}" for name in family_names())])
+    named = packages_distributions()
+    for package in ("numpy", "pandas", "mlflow", "sklearn", "skops", "pydantic", "scipy"):
+        assert set(named[package]) <= found.distributions

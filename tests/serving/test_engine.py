@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,9 @@ from recsys.models.matrix_factorization.family import Config, FactorRecommender
 from recsys.serving.compact import make_form
 from recsys.serving.engine import NO_HISTORY, Engine, History
 from recsys.serving.form import open_form
+from recsys.serving.http import ProblemError
 from recsys.serving.ids import IdTable, pack_ids
+from recsys.serving.lists import lister
 from tests.support.serving_site import form, two_tastes
 
 
@@ -93,6 +97,24 @@ def test_a_form_that_loses_too_much_is_refused(tmp_path):
     with pytest.raises(InputError, match="more than max_loss"):
         make_form(two_tastes(), tmp_path / "form", {"version": "1"}, max_loss=1e-9)
     assert not (tmp_path / "form").exists()
+
+
+def test_a_version_without_lists_scores_and_says_how_to_get_lists(tmp_path):
+    recommender = two_tastes()
+    recommender.lists = None
+    found = open_form(make_form(recommender, tmp_path / "form", {"version": "7"}, max_loss=1).folder)
+    engine = Engine.of_form(found)
+    assert not engine.differs_from(found.about["probe"])
+    assert engine.popular(3)[0].tolist() == Engine.of_form(found).arrays.most_popular[:3].tolist()
+    user, item = recommender.knowledge.user_ids[0], recommender.knowledge.item_ids[:1]
+    rating = engine.predict(engine.users.find(user), NO_HISTORY, np.zeros(1, np.int32))[0]
+    assert rating == pytest.approx(recommender.predict(np.array([user], object), item).rating, abs=0.5)
+    serving = SimpleNamespace(current=lambda: SimpleNamespace(engine=engine, version="7"))
+    with pytest.raises(
+        ProblemError, match=r"version 7 cannot make lists, .* with the same data and lists=true"
+    ) as said:
+        lister(serving)
+    assert said.value.status == 409
 
 
 def test_ids_are_found_and_named():

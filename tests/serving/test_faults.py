@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import contextmanager
 
 import pytest
 import requests
@@ -10,6 +11,7 @@ import requests
 from recsys.errors import InputError
 from recsys.serving.settings import ServingSettings
 from recsys.serving.supervisor import open_socket
+from tests.support.killing import kill_under_load
 from tests.support.serving_site import Server, form
 from tests.support.waiting import wait
 
@@ -17,14 +19,20 @@ pytestmark = pytest.mark.process
 SWAPS = 100
 
 
-@pytest.fixture
-def server(tmp_path):
-    running = Server(tmp_path / "serving", feedback_seconds=60)
-    running.point_at(form(tmp_path / "one"))
+@contextmanager
+def started(folder, **settings):
+    running = Server(folder / "serving", **settings)
+    running.point_at(form(folder / "one"))
     try:
         yield running.start()
     finally:
         running.stop()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with started(tmp_path, feedback_seconds=60) as running:
+        yield running
 
 
 def test_a_hundred_changes_of_version_under_load_fail_no_request(server, tmp_path):
@@ -58,39 +66,18 @@ def test_a_hundred_changes_of_version_under_load_fail_no_request(server, tmp_pat
     assert versions == {"1", "2"}
 
 
-def test_acknowledged_feedback_outlives_a_kill_of_everything(server):
-    kept, done = [], threading.Event()
-
-    def give(number):
-        with requests.Session() as session:
-            for count in range(10**6):
-                event = {"UserId": f"giver{number}", "ItemId": f"thing{count}", "Value": 4}
-                try:
-                    answer = session.post(f"{server.address}/api/feedback", json=event, timeout=120)
-                except requests.RequestException:
-                    return
-                if answer.status_code == 200:
-                    kept.append((event["UserId"], event["ItemId"]))
-                if done.is_set():
-                    return
-
-    threads = [threading.Thread(target=give, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    wait(lambda: len(kept) > 100, "feedback")
-    for pid in server.worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    server.stop(signal.SIGKILL)
-    done.set()
-    for thread in threads:
-        thread.join()
+def test_kills_of_workers_and_servers_lose_no_acknowledged_feedback_and_count_none_twice(server):
+    found = kill_under_load(server, ["worker", "server", "worker", "server"])
+    assert len(found.acknowledged) > 200
+    assert found.unanswered > 0  # some were under way, and sent again
+    assert found.lost == 0
+    assert found.twice == 0
+    assert found.lists & set(found.recorded)  # not all: what waits for the record is lost with the process
     server.start()
-    found = {
-        (row["UserId"], row["ItemId"])
-        for number in range(4)
-        for row in server.get(f"api/user/giver{number}/feedback?n=10000").json()
-    }
-    assert set(kept) <= found
+    user = found.acknowledged[0][0]
+    items = [item for giver, item in found.acknowledged if giver == user]
+    again = server.get(f"api/user/{user}/feedback?n=10000").json()
+    assert {row["ItemId"] for row in again} >= set(items)
 
 
 def test_a_killed_worker_is_replaced(server):
@@ -109,17 +96,23 @@ def test_workers_end_with_a_supervisor_that_was_killed(server):
     )
 
 
-def test_a_form_that_is_damaged_leaves_the_old_one_in_its_place(server, tmp_path):
+def test_a_form_that_is_damaged_leaves_the_old_one_in_its_place(tmp_path):
     damaged = form(tmp_path / "two", "2")
     with (damaged / "item_factors.npy").open("ab") as file:
         file.write(b"more")
-    server.point_at(damaged)
-    wait(lambda: server.get("api/health/ready").json()["problem"], "the refusal")
-    assert "item_factors.npy" in server.get("api/health/ready").json()["problem"]
-    assert server.get("version").text == "1\n"
+    with started(tmp_path, workers=1) as server:  # a second one might not have loaded the first form yet
+        server.point_at(damaged)
+        wait(lambda: server.get("api/health/ready").json()["problem"], "the refusal")
+        assert "item_factors.npy" in server.get("api/health/ready").json()["problem"]
+        assert server.get("version").text == "1\n"
 
 
-def test_lists_go_on_while_feedback_cannot_be_kept(server):
+def test_lists_go_on_while_feedback_cannot_be_kept(tmp_path):
+    with started(tmp_path, feedback_seconds=1) as server:
+        _check_lists_without_feedback(server)
+
+
+def _check_lists_without_feedback(server):
     database = server.folder / "feedback.db"
     holder = subprocess.Popen(
         ["python", "-c", f"import fcntl, time; f = open({str(database) + '.lock'!r}, 'w'); fcntl.flock(f, 2); "
@@ -136,7 +129,8 @@ def test_lists_go_on_while_feedback_cannot_be_kept(server):
     finally:
         holder.kill()
         holder.wait()
-    assert server.post("api/feedback", {"UserId": "w", "ItemId": "i2", "Value": 4}).status_code == 200
+    event = {"UserId": "w", "ItemId": "i2", "Value": 4}
+    wait(lambda: server.post("api/feedback", event).status_code == 200, "feedback that is kept again")
 
 
 def test_keys_are_asked_for(tmp_path):

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -121,6 +122,7 @@ def test_what_is_no_http_or_no_text_is_refused(server):
 def test_a_full_disk_refuses_feedback_and_lists_go_on(server):
     workers = [psutil.Process(pid) for pid in server.worker_pids()]
     assert server.post("api/feedback", EVENT | {"UserId": "full"}).status_code == 200
+    shown = set()
     size = 1024  # bytes that a file may have from now on, which stops every write as a full disk does
     for worker in workers:
         worker.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -129,7 +131,7 @@ def test_a_full_disk_refuses_feedback_and_lists_go_on(server):
             refused = server.post("api/feedback", EVENT | {"UserId": "full", "ItemId": f"lost{number}"})
             assert refused.status_code == 503
             assert "feedback cannot be kept now" in refused.json()["detail"]
-            lists_go_on(server)
+            shown.add(server.get("api/recommend/u2?n=3").headers["x-request-id"])
         assert server.get("api/health/ready").status_code == 200
     finally:
         for worker in workers:
@@ -137,6 +139,38 @@ def test_a_full_disk_refuses_feedback_and_lists_go_on(server):
     assert server.post("api/feedback", EVENT | {"UserId": "full", "ItemId": "i2"}).status_code == 200
     assert [row["ItemId"] for row in server.get("api/user/full/feedback").json()] == ["i2", "i1"]
     assert [worker.pid for worker in workers] == server.worker_pids()
+
+    def recorded():
+        with sqlite3.connect(server.folder / "feedback.db") as database:
+            return {row[0] for row in database.execute("select request from served")}
+
+    wait(lambda: shown <= recorded(), "the record of the lists that were answered meanwhile")
+
+
+def test_more_feedback_at_once_than_may_wait_is_refused_in_part_and_kept_once(server):
+    givers, size = 12, 5000  # 60,000 events, of which 10,000 may wait in each worker
+    refused = []
+
+    def give(number):
+        events = [EVENT | {"UserId": f"many{number}", "ItemId": f"thing{at}"} for at in range(size)]
+        key = {"Idempotency-Key": f"many{number}"}
+        while (answer := server.post("api/feedback", events, key)).status_code != 200:
+            assert answer.status_code == 503
+            refused.append(int(answer.headers["retry-after"]))
+
+    threads = [threading.Thread(target=give, args=(number,)) for number in range(givers)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert server.get("api/recommend/u2?n=3").status_code in (200, 503)  # told to come again, and not left waiting
+    for thread in threads:
+        thread.join()
+    with sqlite3.connect(server.folder / "feedback.db") as database:
+        counts = database.execute(
+            "select count(*), count(distinct item) from feedback where user glob 'many*' group by user"
+        ).fetchall()
+    assert counts == [(size, size)] * givers
+    assert all(seconds > 0 for seconds in refused)
 
 
 def test_killed_workers_lose_no_acknowledged_feedback(server):

@@ -52,6 +52,25 @@ def test_a_list_is_written_as_it_was_answered(path, counts):
     assert counts == {"written": 1}
 
 
+def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypatch):
+    free = threading.Event()
+    real = Recorder._connect
+
+    def later(self):
+        free.wait()
+        return real(self)
+
+    monkeypatch.setattr(Recorder, "_connect", later)
+    recorder = Recorder(path, 90, counts)
+    for number in range(150):  # more than one statement adds
+        recorder.add(impression(f"r{number}", items=(f"i{number}",)))
+    recorder.add(impression("r7", items=("another",)))
+    free.set()
+    recorder.close()
+    assert rows(path, "request, items") == [(f"r{number}", f'["i{number}"]') for number in range(150)]
+    assert counts == {"written": 151}
+
+
 def test_a_list_counts_once_by_its_request(path, counts):
     for _ in range(2):
         recorder = Recorder(path, 90, counts)
@@ -65,7 +84,7 @@ def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, mon
 
     def after_the_commit(*arguments):
         changed = real(*arguments)
-        if arguments[1] == record._ADD and not failed:
+        if arguments[1][0][0].startswith("insert") and not failed:
             failed.append(True)
             raise sqlite3.OperationalError("database or disk is full")
         return changed

@@ -3,18 +3,23 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from recsys.data import builder
+from recsys.data.preparation import Preparation
 from recsys.models.base.family import family_module
 from recsys.models.base.lists import History
+from recsys.serving import compact
 from recsys.serving.compact import make_form
-from recsys.serving.engine import Engine
+from recsys.serving.engine import NO_HISTORY, Engine
 from recsys.serving.follower import Champion, Follower
 from recsys.serving.form import FORMAT, open_form
+from recsys.serving.pyfunc_model import RecommenderModel
 from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
 
-SMALL = {"bias": {}, "bayesian_mf": {"embedding_size": 4, "samples": 4}}
+SMALL = {"bias": {}, "bayesian_mf": {"embedding_size": 4, "samples": 4}, "ease": {}, "neighbourhood": {}}
 
 
 @pytest.fixture(scope="module", params=SMALL)
@@ -114,3 +119,58 @@ def test_a_form_of_an_earlier_release_is_made_again(version, tmp_path):
     assert made == ["1", "1"]
     assert json.loads(description.read_text())["format"] == FORMAT
     assert json.loads((tmp_path / "current.json").read_text())["refused"] == {}
+
+
+@pytest.fixture(scope="module", params=["ease", "neighbourhood"])
+def taken(request, tmp_path_factory):
+    """A version of data without ratings, and the engine of its form."""
+    folder = tmp_path_factory.mktemp(request.param)
+    rows = [row[:2] for row in rated(40, 30, 1, 5, seed=3)]
+    source = folder / "orders.csv"
+    source.write_text("user_id,item_id\n" + "".join(f"{user},{item}\n" for user, item in rows))
+    dataset = builder.prepare(source, Preparation(ratings=str(source)), folder / "prepared")
+    assert dataset.implicit
+    recommender = train(request.param, dataset, family_module(request.param).Config(), seed=1).final
+    form = make_form(recommender, folder / "form", {"version": "1", "model": "recsys"}, max_loss=1e-6)
+    return recommender, Engine.of_form(form)
+
+
+def test_without_ratings_a_port_says_what_the_version_says_of_any_user(taken):
+    recommender, engine = taken
+    items = np.append(recommender.knowledge.item_ids, "strange")
+    codes = np.array([engine.items.find(item) for item in items], np.int32)
+    for user in [*recommender.knowledge.user_ids[:5], "nobody"]:
+        said = recommender.predict(np.full(len(items), user, object), items)
+        rating, like = engine.predict(engine.users.find(user), NO_HISTORY, codes)
+        assert like == pytest.approx(said.like_probability, rel=1e-4)
+        assert rating == pytest.approx(said.rating, rel=1e-4)
+
+
+def test_without_ratings_a_new_customer_is_answered_by_what_they_took(taken):
+    recommender, engine = taken
+    bought = recommender.knowledge.item_ids[[2, 5, 11]]
+    events = {engine.items.find(item): float("nan") for item in bought}
+    listed = engine.recommend(-1, engine.history(-1, events), 5)
+    found = recommender.recommend(np.array(["new"], object), 5, history=[History(bought)])
+    assert [engine.items[code] for code in listed.items.tolist()] == found.items[0].tolist()
+    assert listed.policy == found.policy[0] == "history"
+    assert listed.probabilities == pytest.approx(found.probabilities[0], rel=1e-4)
+
+
+def test_the_form_of_a_large_catalogue_needs_no_table_of_all_pairs(taken, tmp_path, monkeypatch):
+    monkeypatch.setattr(compact, "_GRID", 1)
+    made = make_form(taken[0], tmp_path / "form", {"version": "1"}, max_loss=1e-6)
+    assert made.about["loss"]["top_10_overlap"] == 1
+    assert made.about["rank"] == 0
+
+
+def test_the_mlflow_model_answers_by_lists_for_families_of_lists(taken):
+    model = RecommenderModel()
+    model.recommender = taken[0]
+    user = taken[0].knowledge.user_ids[0]
+    answer = model.predict(None, pd.DataFrame({"user_id": [user, "nobody"]}), {"n": 4})
+    found = taken[0].recommend(np.array([user, "nobody"], object), 4)
+    assert answer["items"].tolist() == [items.tolist() for items in found.items]
+    assert answer["policy"].tolist() == ["personal", "popular"]
+    pairs = model.predict(None, pd.DataFrame({"user_id": [user], "item_id": answer["items"][0][:1]}))
+    assert pairs["like_probability"][0] == pytest.approx(answer["like_probabilities"][0][0])

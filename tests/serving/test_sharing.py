@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from recsys.errors import InputError
+from recsys.monitoring.archive import Archive
 from recsys.serving.feedback import Event, FeedbackStore
 from recsys.serving.outbox import Outbox
-from recsys.serving.sharing import Sharing
+from recsys.serving.sharing import Sharing, remove_person
 from tests.support.waiting import wait
 
 
@@ -110,6 +112,32 @@ def test_while_the_database_is_away_feedback_waits_in_the_file_and_is_counted(si
         mariadb.start()
         wait(lambda: one.store.sharing() == (0, ""), "the sending")
     assert len(kept(mariadb)) == 3
+
+
+@pytest.mark.stops_database
+def test_a_person_is_forgotten_here_and_in_the_team_s_database(sites, mariadb):
+    one, two = sites
+    add(one.store, event("1", user="alice"), event("2", user="bob"))
+    with one.sharing(), two.sharing():
+        shared(lambda: not one.waits() and two.store.of_user("bob"), "the sending", one, two)
+    add(one.store, event("3", user="alice", item="i2"))  # which has not been sent
+    for url in (one.url, mariadb.new_database("empty")):
+        assert remove_person(url, "alice", dry_run=True) == (url == one.url)
+    assert Archive.of_folder(one.path.parent).forget("alice") == {"feedback": 2}
+    assert one.waits() == 0
+    assert remove_person(one.url, "alice") == 1
+    assert remove_person(one.url, "alice") == 0
+    with one.sharing(), two.sharing():
+        add(two.store, event("4", user="bob", item="i2"))
+        shared(lambda: len(one.store.of_user("bob")) == 2, "the other's event", one, two)
+    assert one.store.of_user("alice") == []
+    assert [row[0].strip("0") for row in kept(mariadb)] == ["2", "4"]
+    mariadb.stop(9)
+    try:
+        with pytest.raises(InputError, match="run forget again when it answers"):
+            remove_person(one.url, "alice")
+    finally:
+        mariadb.start()
 
 
 def test_what_was_sent_and_not_let_go_of_is_sent_again_to_no_effect(sites, mariadb):

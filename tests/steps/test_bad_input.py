@@ -70,7 +70,7 @@ FILES = {
         f"my.csv:{len(GOOD) + 2}: column 'rating': expected a number, got 'abc'; ",
     ),
     "decimal comma": (
-        _text("user_id;item_id;rating\na;x;3,5\nb;x;4\n"),
+        _text("user_id;item_id;rating\na;x;3,5\nb;x;4.0\n"),
         "my.csv:2: column 'rating': expected a number",
     ),
     "infinite": (_rows([*GOOD, ("u1", "i98", "inf")]), f"my.csv:{len(GOOD) + 2}: column 'rating': expected a number"),

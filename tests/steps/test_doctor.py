@@ -115,11 +115,11 @@ def test_git():
 def test_a_check_asks_a_server_twice_and_what_follows_as_often_as_before(store, monkeypatch, capsys):
     asked = []
 
-    def note_limits(folders):
+    def note_limits(trace):
         asked.append([os.environ.get(f"MLFLOW_HTTP_REQUEST_{name}") for name in ("MAX_RETRIES", "TIMEOUT")])
         raise OSError("the check fails")
 
-    monkeypatch.setattr(checks, "check_disk", note_limits)
+    monkeypatch.setattr("recsys.diagnostics.probes.Trace.write_metric", note_limits)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)

@@ -76,7 +76,7 @@ def statuses(store: Store) -> dict[str, str]:
 
 
 def nothing_registered(store: Store) -> bool:
-    return not store.client.search_registered_models() and not store.client.search_logged_models(["0"])
+    return not store.client.search_registered_models() and not store.client.search_logged_models(store.experiments)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

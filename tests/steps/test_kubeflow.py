@@ -174,7 +174,9 @@ def test_a_component_that_fails_in_the_middle_ends_the_run_and_promotes_nobody(h
 def test_how_a_pipeline_ended_in_a_cluster_is_recorded(store, in_process, state, status):
     in_process.setenv("MLFLOW_TRACKING_URI", store.uri)
     in_process.setenv("RECSYS_PIPELINE_RUN", "a run of Kubeflow")
-    components.tell("projects/1/recsys-abc", state, "train ran out of memory" if state == "FAILED" else "", "recsys")
+    components.tell(
+        "projects/1/recsys-abc", state, "train ran out of memory" if state == "FAILED" else "", {"model_name": "recsys"}
+    )
     run = store.run_named("pipeline recsys-abc")
     assert run.info.status == status
     assert run.data.tags["kubeflow_run"] == "a run of Kubeflow"

@@ -84,6 +84,27 @@ def test_a_champion_whose_data_was_deleted_is_reported_with_what_cannot_be_compa
     assert "there is nothing to compare the window with" in said
 
 
+def test_a_look_that_fails_is_told_and_the_next_one_is_at_its_time(traffic, module_step, served, capsys, monkeypatch):
+    aside, slept = served / "aside.db", []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 1:
+            (served / "feedback.db").rename(aside)  # as where the disk is gone for a while
+        elif len(slept) == 2:
+            (served / "feedback.db").unlink(missing_ok=True)
+            aside.rename(served / "feedback.db")
+        else:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(SystemExit):
+        module_step("monitor", page=False, every="10m")
+    said = capsys.readouterr().out
+    assert said.count("checks were judged") == 2
+    assert said.count("note: this look found nothing") == 1
+
+
 def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_step, served, capsys):
     person, stranger = str(traffic.user_ids[0]), "nobody"
     module_step("forget", user=person, dry_run=True)
@@ -105,6 +126,7 @@ def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_
     [
         ("forget", {}, "parameter 'user': the id of the person is needed"),
         ("forget", {"user": "u", "store": "elsewhere"}, "run the entry point serve"),
+        ("forget", {"user": "u", "database": "mysql+pymysql://me:secret@host/x"}, "a password on a command line"),
         ("monitor", {"store": "elsewhere"}, "run the entry point serve"),
         ("monitor", {"until": "yesterday"}, "parameter 'until'"),
         ("monitor", {"window": "a day"}, "expected a time such as 90s, 10m, 1h or 7d"),

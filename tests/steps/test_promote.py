@@ -3,13 +3,14 @@
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
 from recsys.data.dataset import newest_dataset
-from registry import integrity
+from registry import documents, integrity
 from tests.support.pipeline import VERSION_TAGS, Store, grid, write_csv
 
 FACTORS = {"family": "matrix_factorization", "embedding_size": 4, "batch_size": 64, "patience": 50}
@@ -177,11 +178,13 @@ def test_repair_finishes_a_half_done_promotion(trained, step, said):
 def test_a_version_measured_by_an_earlier_release_is_measured_again(trained, step, said):
     """It is in Production by what it did with the rows' timestamps; as served it has lost to version 2."""
     step("promote", version=1, **ANY)
-    tags = trained.client.get_model_version("recsys", "1").tags
-    (key,) = [key for key in tags if key.startswith("evaluation.as-served.")]
-    trained.client.delete_model_version_tag("recsys", "1", key)
-    timed = json.loads(tags[key]) | {"auc": 0.9999, "auc_per_user": 0.9999}
-    trained.client.set_model_version_tag("recsys", "1", key.replace("as-served.", ""), json.dumps(timed))
+    run = trained.client.get_run(trained.client.get_model_version("recsys", "1").run_id)
+    (kept,) = Path(run.info.artifact_uri, "version").glob("evaluation.as-served.*.json")
+    timed = json.loads(kept.read_text())["metrics"] | {"auc": 0.9999, "auc_per_user": 0.9999}
+    kept.unlink()
+    documents._read.cache_clear()
+    key = kept.stem.replace("as-served.", "")
+    trained.client.set_model_version_tag("recsys", "1", key, json.dumps(timed))
     said()
     step("promote", **ANY)
     assert "version 1 (bias) on" in said()
@@ -250,10 +253,10 @@ def test_a_test_set_of_one_class_is_refused_with_the_remedy(store, step, capsys)
 
 def test_a_hundred_measured_versions_are_decided_without_loading_one(trained, step, said, monkeypatch):
     step("promote")
-    tags = dict(trained.client.get_model_version("recsys", "2").tags)
-    del tags["standing"]
+    measured = trained.client.get_model_version("recsys", "2")
+    tags = {key: value for key, value in measured.tags.items() if key != "standing"}
     for _ in range(98):
-        trained.client.create_model_version("recsys", "s3://bucket/nothing", tags=tags)
+        trained.client.create_model_version("recsys", "s3://bucket/nothing", measured.run_id, tags=tags)
     monkeypatch.setattr(integrity, "load_version", None)
     began = time.monotonic()
     step("promote")

@@ -159,7 +159,7 @@ def check(store, trials, shown):
     assert store.run_named("study spring").info.status == "FINISHED"
     (version,) = store.client.search_model_versions("name = 'recsys'")
     best = max((trial for trial in trials if trial.state is TrialState.COMPLETE), key=lambda trial: trial.value)
-    assert version.tags["trial"] == str(best.number)
+    assert f", trial {best.number} of run " in version.tags["study"]
     assert [run.info.run_name for run in runs].count("train bias") == 1
 
 

@@ -4,24 +4,25 @@ import pytest
 
 from recsys.errors import InputError
 from steps import serve
+from steps.support import feedback_database
 from steps.support.parameters import ServeParameters
 
 
 def test_the_team_s_database_is_mysql_and_its_password_is_on_no_command_line(monkeypatch):
     monkeypatch.delenv("RECSYS_FEEDBACK_DATABASE", raising=False)
-    assert serve._database("") == ""
+    assert feedback_database.find_url("") == ""
     with pytest.raises(InputError, match="a password on a command line") as told:
-        serve._database("mysql+pymysql://me:s3cret@host/recsys")
+        feedback_database.find_url("mysql+pymysql://me:s3cret@host/recsys")
     assert "s3cret" not in str(told.value)
     for wrong in ("sqlite:///x.db", "mysql+pymysql://host", "host:3306", "mysql+pymysql:///recsys"):
         with pytest.raises(InputError, match=r"parameter 'database': a URL such as mysql\+pymysql://"):
-            serve._database(wrong)
+            feedback_database.find_url(wrong)
     monkeypatch.setenv("RECSYS_FEEDBACK_DATABASE", "postgresql://me:s3cret@host/x")
     with pytest.raises(InputError, match="RECSYS_FEEDBACK_DATABASE: a URL") as told:
-        serve._database("")
+        feedback_database.find_url("")
     assert "s3cret" not in str(told.value)
     monkeypatch.setenv("RECSYS_FEEDBACK_DATABASE", "mysql+pymysql://me:s3cret@host/recsys")
-    assert serve._database("").endswith("@host/recsys")
+    assert feedback_database.find_url("").endswith("@host/recsys")
 
 
 def test_a_wrong_table_of_titles_is_told_at_once(write, tmp_path):

@@ -63,7 +63,8 @@ def test_a_study_its_trials_and_the_best_registered(study, module_store, capsys)
     assert f"best of {TRIALS} trials: trial {best}, validation AUC {max(aucs):.4f}" in shown
 
     version = module_store.client.get_model_version("recsys", run.data.tags["version"])
-    assert (version.tags["study"], version.tags["trial"]) == ("first", str(best))
+    assert version.tags["study"].startswith(f"first, search 1, trial {best} of run ")
+    assert len(version.tags) <= 8
     assert found["train bias"].data.params["damping"] == trials[best].data.params["damping"]
     assert found["train bias"].data.metrics["validation_auc"] == max(aucs)
     assert found["tune bias"].data.tags["version"] == str(version.version)
@@ -225,7 +226,7 @@ def test_a_finisher_that_died_after_registering_is_not_followed_by_a_second_vers
     monkeypatch.setattr(Search, "close", real)
     study(study="once")
     versions = module_store.client.search_model_versions("name = 'recsys'")
-    assert [version.tags.get("study") for version in versions].count("once") == 1
+    assert [version.tags.get("study", "").partition(",")[0] for version in versions].count("once") == 1
     run = module_store.run_named("study once")
     assert run.info.status == "FINISHED"
     names = [child.info.run_name for child in children(module_store, run) if child.info.run_name.startswith("trial")]
@@ -250,7 +251,7 @@ def test_a_finisher_that_was_paused_is_not_followed_by_a_second_version(study, m
     study(study="paused")
     shown = capsys.readouterr().out
     versions = module_store.client.search_model_versions("name = 'recsys'")
-    (version,) = [version for version in versions if version.tags.get("study") == "paused"]
+    (version,) = [version for version in versions if version.tags.get("study", "").startswith("paused,")]
     assert shown.count("registered version") == 1
     assert shown.count("best of 3 trials") == 2  # both say what came of it
     run = module_store.run_named("study paused")

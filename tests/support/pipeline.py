@@ -38,16 +38,19 @@ COLUMNS = {
 """The names in the sample: none is a default, some need quotes in a shell."""
 VERSION_TAGS = {
     "family": "bias",
+    "ratings": "my.csv",
     "data_version": "d" * 32,
-    "test_digest": "e" * 32,
-    "split": "hash",
+}
+"""The tags of a version that `train` registered."""
+VERSION_FACTS = {
     "ratings": "/data/my.csv",
+    "data_version": "d" * 32,
+    "split": "hash",
     "git_commit": "0123456789abcdef",
     "git_dirty": "true",
     "author": "Anna",
-    "validation": '{"rmse": 0.9}',
 }
-"""The tags of a version that `train` registered."""
+"""What its description says beside."""
 
 
 def write_sample(path: Path, *, users: int = 60, items: int = 40, seed: int = 1) -> Path:
@@ -130,9 +133,16 @@ class Store:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    @property
+    def experiments(self) -> list[str]:
+        """The ids of all experiments."""
+        return [found.experiment_id for found in self.client.search_experiments()]
+
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
-        return list(self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1000))
+        return list(
+            self.client.search_runs(self.experiments, order_by=["attributes.start_time DESC"], max_results=1000)
+        )
 
     def run_named(self, name: str) -> Run:
         """The newest run whose name is this one, or this one and what it was done to."""

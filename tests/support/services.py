@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
+from server.make_env import make_certificates
 from tests.support.waiting import wait
 
 GIVEN = "RECSYS_TEST_MYSQL_URL"
@@ -20,8 +21,18 @@ GIVEN = "RECSYS_TEST_MYSQL_URL"
 class DatabaseServer:
     """A server of databases, reached by PyMySQL; `process` is None where somebody else runs it."""
 
-    def __init__(self, address: str, command: list[str] | None = None, log: Path | None = None) -> None:
-        """Take an address `mysql+pymysql://user:password@host:port` and, for a private server, what starts it."""
+    def __init__(
+        self,
+        address: str,
+        command: list[str] | None = None,
+        log: Path | None = None,
+        authority: Path | None = None,
+    ) -> None:
+        """Take an address `mysql+pymysql://user:password@host:port` and, for a private server, what starts it.
+
+        `authority` is the certificate by which its own is known; None where connections are not encrypted.
+        """
+        self.authority = authority
         self.address = address.rstrip("/")
         self.process: subprocess.Popen[bytes] | None = None
         self._command = command
@@ -130,7 +141,12 @@ def _private_server(folder: Path) -> DatabaseServer:
         # A commit outlives a kill of the server, though not of the machine: tests need not wait for the disk.
         *("--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=64M", "--max-connections=200"),
     ]
-    return DatabaseServer(f"mysql+pymysql://root@127.0.0.1:{port}", command, folder / "log")
+    certificates = folder / "certificates"
+    make_certificates(certificates)
+    authority = certificates / "ca.pem"
+    command += [f"--ssl-ca={authority}", f"--ssl-cert={certificates / 'server.pem'}"]
+    command += [f"--ssl-key={certificates / 'server-key.pem'}"]
+    return DatabaseServer(f"mysql+pymysql://root@127.0.0.1:{port}", command, folder / "log", authority)
 
 
 def _program(name: str) -> str | None:

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import requests
 
+from recsys.data.interactions import Interactions
 from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
+from recsys.models.base.item_to_item import Regression, keep_largest
 from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.lists import ListModel, rated_items
 from recsys.serving.compact import make_form
 from recsys.serving.settings import ServingSettings
 from tests.support.builders import TableRecommender
@@ -46,7 +49,22 @@ def two_tastes(users: int = 24, items: int = 24, liked: float = 0.9) -> TableRec
     knowledge = Knowledge(
         *ids, seen, (1.0, 5.0), 4.0, Biases(3.0, np.zeros(users), np.zeros(items)), LikeCalibration(1.0, -3.5)
     )
-    return TableRecommender(knowledge, 3.5 + np.log(like / (1 - like)) / 2, like)
+    recommender = TableRecommender(knowledge, 3.5 + np.log(like / (1 - like)) / 2, like)
+    recommender.lists = by_cosines(knowledge)
+    return recommender
+
+
+def by_cosines(knowledge: Knowledge) -> ListModel:
+    """Weights that can be checked by hand: cosines between the items' sets of users. Everything was rated 5."""
+    users, items = knowledge.seen.T
+    taken = np.zeros((len(knowledge.user_ids), len(knowledge.item_ids)))
+    taken[users, items] = 1
+    counts = np.maximum(taken.sum(0), 1)
+    cosines = taken.T @ taken / np.sqrt(np.outer(counts, counts))
+    np.fill_diagonal(cosines, 0)
+    rated = rated_items(Interactions(users, items, np.full(len(users), 5.0)), len(taken))
+    weights = keep_largest(cosines.astype(np.float32), len(cosines))
+    return ListModel(weights, Regression("ratings", 1.0, 0.0), 0.5, rated, taken.mean(0))
 
 
 def form(folder: Path, version: str = "1", titles: Mapping[str, str] | None = None, **arguments: Any) -> Path:

@@ -19,6 +19,7 @@ from tests.support.services import DatabaseServer, free_port
 from tests.support.waiting import wait
 
 PROJECT = Path(__file__).resolve().parents[2]
+_ENCRYPTED = "?ssl_ca=/certificates/ca.pem"
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<rule>:?[-?])(?P<other>[^}]*))?\}")
 
 
@@ -71,11 +72,15 @@ class TeamServer:
         self.environment = {key: str(value) for key, value in self._service["environment"].items()}
         host = database.address.rpartition("@")[2]
         uri = self.environment["MLFLOW_BACKEND_STORE_URI"].replace("mysql:3306", host)
+        assert uri.endswith(_ENCRYPTED)
+        # A server that the caller names may not be encrypted.
+        encrypted = f"?ssl_ca={database.authority}" if database.authority else ""
+        uri = uri.removesuffix(_ENCRYPTED) + encrypted
         self.environment |= {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": str(self.port)}
         self.environment["RECSYS_SERVER_ACCOUNTS"] = str(folder / "accounts.db")
         if self.environment["MLFLOW_ARTIFACTS_DESTINATION"] == "/artifacts":
             self.environment["MLFLOW_ARTIFACTS_DESTINATION"] = str(folder / "artifacts")
-        self.studies = f"mysql+pymysql://optuna:{variables['OPTUNA_DB_PASSWORD']}@{host}/optuna"
+        self.studies = f"mysql+pymysql://optuna:{variables['OPTUNA_DB_PASSWORD']}@{host}/optuna{encrypted}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -102,3 +102,16 @@ def test_what_fits_elsewhere_is_given_the_older_rows_last_with_their_own_validat
         )
     ours, theirs = (found.forward.recommender.predict(*ids).rating for found in (here, elsewhere))
     assert ours.tolist() == theirs.tolist()
+
+
+def test_lists_are_learnt_once_for_all_families_and_are_those_of_a_family_alone(dataset):
+    config = family_module("bias").Config()
+    one, other = (train("bias", dataset, config, seed=seed, forward=True) for seed in (0, 1))
+    alone = train("bias", dataset.holding(), config, seed=0, forward=True)
+    for name in ("chosen", "final"):
+        lists = [getattr(trained, name).lists for trained in (one, other, alone)]
+        assert lists[0].item_to_item is lists[1].item_to_item
+        assert lists[0].item_to_item is not lists[2].item_to_item
+        np.testing.assert_array_equal(lists[0].item_to_item.weights, lists[2].item_to_item.weights)
+        assert lists[0].regression == lists[2].regression
+    assert one.forward.recommender.lists.item_to_item is other.forward.recommender.lists.item_to_item

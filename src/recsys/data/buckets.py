@@ -42,6 +42,10 @@ class Buckets:
         for file in self._files:
             file.close()
 
+    def has(self, field: str) -> bool:
+        """Whether a record has such a column."""
+        return field in (self._dtype.names or ())
+
     def add(self, keys: Hashes, **columns: Array) -> None:
         """Add records; keys and columns of shape (n,). Within a bucket they keep their order."""
         records = np.empty(len(keys), self._dtype)

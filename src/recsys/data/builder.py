@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,15 @@ from recsys.data.dataset import Dataset, digest_source, find_prepared, open_prep
 from recsys.data.features import Features, Learner, Statistics
 from recsys.data.interactions import Interactions
 from recsys.data.manifest import FORMAT, write_manifest
-from recsys.data.parquet_store import PARTS, SIDES, PartWriter
+from recsys.data.parquet_store import PARTS, SIDES, PartWriter, feature_names
 from recsys.data.preparation import Preparation
 from recsys.data.ratings import BYTES_A_ROW as SCRATCH_A_ROW
 from recsys.data.ratings import Ratings, read_ratings
 from recsys.data.readers.files import estimate_rows, find_files
-from recsys.data.readers.source import ColumnNames
+from recsys.data.readers.source import ColumnNames, WeightedNames
 from recsys.errors import InputError
 from recsys.runtime import memory
-from recsys.runtime.files import sync
+from recsys.runtime.files import publish
 
 BYTES_A_ROW = 24
 """On disk, at most: what is written of a rating."""
@@ -55,6 +56,7 @@ def build(
         InputError: if these ratings and parameters make no dataset.
     """
     implicit = _check(ratings, preparation, source)
+    usual = _usual(ratings) if preparation.weighted else 1.0
     assign = _assign(ratings, preparation)
     hashes = splits.PairHashes(ratings.users.ids, ratings.items.ids)
     learner = Learner(len(ratings.users), len(ratings.items))
@@ -66,14 +68,19 @@ def build(
         low, high = np.inf, -np.inf  # of the rows learnt from: models must not know how the test rows are rated
         taken = splits.PairSum()
         for block in ratings.blocks():
-            values = np.full(len(block), TAKEN) if implicit else block.values
+            values = block.values
+            if implicit:
+                values = _weights(block.values, usual) if preparation.weighted else np.full(len(block), TAKEN)
             rows = Interactions(block.users, block.items, values, block.timestamps)
             hashed = hashes.of(block.users, block.items)
             taken.add(hashed)
             parts = assign(block, hashed)
             for part, writer in enumerate(writers):
                 chosen = np.flatnonzero(parts == part)
-                writer.add(some := rows[chosen])
+                some = rows[chosen]
+                if part == splits.TEST and implicit:  # so that test sets compare, whether pairs are weighted or not
+                    some = replace(some, ratings=np.full(len(some), TAKEN))
+                writer.add(some)
                 if part == splits.TEST:
                     tested.add(row := splits.mix_rows(hashed[chosen], some.ratings, some.timestamps), row=row)
                 else:
@@ -104,9 +111,15 @@ def build(
     }
 
 
-def feature_names(side: str) -> tuple[str, ...]:
-    """The columns of a side's table beside its ids."""
-    return "average_rating", "rating_std", "rating_count", SIDES[side]
+def _usual(ratings: Ratings) -> float:
+    """The median of what pairs are worth: weights are relative to it, so that their unit does not matter."""
+    (median,) = splits.find_ranked(lambda: (block.values for block in ratings.blocks()), [len(ratings) // 2])
+    return median
+
+
+def _weights(values: Floats, usual: float) -> Floats:
+    """What a pair counts, (n,): 1 up to what is usual, and more by the logarithm of how much more it is."""
+    return np.asarray(TAKEN + np.log(np.maximum(values / usual, 1.0)), np.float64)
 
 
 def _check_parts(sizes: dict[str, int], preparation: Preparation, source: Path) -> None:
@@ -135,6 +148,7 @@ def _leaves(preparation: Preparation) -> str:
 
 def _check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
     """Refuse ratings of which no dataset can be made; returns whether they say only who took what."""
+    _check_weight(ratings, preparation, source)
     if preparation.feedback == "explicit" and not ratings.rated:
         raise InputError(
             f"{source.name}: column {preparation.rating_column!r} is needed for feedback=explicit; name yours with "
@@ -153,7 +167,7 @@ def _check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
                 f"{place}: column {column!r}: at least 2 {kind} are needed to compare, got only {ids[0]!r} in "
                 f"{len(ratings)} ratings; pass a file with more {kind}, or name another column"
             )
-    implicit = preparation.feedback != "explicit" and (low == high or not ratings.rated)
+    implicit = preparation.feedback != "explicit" and (low == high or not ratings.rated or preparation.weighted)
     if low == high and not implicit:
         raise InputError(
             f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
@@ -178,6 +192,22 @@ def _check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
             f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
         )
     return implicit
+
+
+def _check_weight(ratings: Ratings, preparation: Preparation, source: Path) -> None:
+    """Refuse a weight that ratings exclude, or that is not there."""
+    if not preparation.weighted:
+        return
+    if preparation.feedback == "explicit":
+        raise InputError(
+            f"parameter 'weight': it is for data without ratings, got {preparation.weight!r} with feedback=explicit; "
+            "leave one of them out"
+        )
+    if preparation.weight != "repeats" and not ratings.rated:
+        raise InputError(
+            f"{source.name}: parameter 'weight': a column of numbers is needed, but {preparation.weight!r} is not "
+            "there; name yours with -P weight=<column>, or pass weight=repeats"
+        )
 
 
 def _assign(ratings: Ratings, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
@@ -253,12 +283,7 @@ def prepare(
     digest = digest_source(files, preparation)
     if found := find_prepared(digest, folder):
         return found
-    columns = ColumnNames(
-        preparation.user_column,
-        preparation.item_column,
-        None if preparation.feedback == "implicit" else preparation.rating_column,
-        preparation.timestamp_column,
-    )
+    columns = _columns(preparation)
     lowest = None if preparation.min_rating == "none" else preparation.min_rating
     rows = estimate_rows(files)
     allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
@@ -268,7 +293,14 @@ def prepare(
             _check_disk(rows, folder)
             scratch = partial
         with read_ratings(
-            source, columns, separator=preparation.separator, min_rating=lowest, scratch=scratch
+            source,
+            columns,
+            separator=preparation.separator,
+            encoding=preparation.encoding,
+            decimal=preparation.decimal,
+            min_rating=lowest,
+            scratch=scratch,
+            summed=preparation.weighted,
         ) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
         if digest_source(find_files(source), preparation) != digest:
@@ -290,9 +322,19 @@ def prepare(
     return open_prepared(folder / digest, manifest)
 
 
+def _columns(preparation: Preparation) -> ColumnNames:
+    """The columns to read; a weight that a column has is read in the place of ratings."""
+    users, items, moments = preparation.user_column, preparation.item_column, preparation.timestamp_column
+    if preparation.weighted and preparation.feedback != "explicit":
+        if preparation.weight != "repeats":
+            return WeightedNames(users, items, preparation.weight, moments)
+        return ColumnNames(users, items, None, moments)
+    return ColumnNames(users, items, None if preparation.feedback == "implicit" else preparation.rating_column, moments)
+
+
 def _notes(ratings: Ratings, content: dict[str, Any], preparation: Preparation) -> list[str]:
     """What a user has to know who did not ask for implicit feedback."""
-    if content["feedback"] == "explicit" or preparation.feedback == "implicit":
+    if content["feedback"] == "explicit" or preparation.feedback == "implicit" or preparation.weighted:
         return []
     why = "has only one value" if ratings.rated else "is not there: if yours has another name, pass -P rating_column"
     return [
@@ -320,15 +362,12 @@ def _partial(folder: Path) -> Iterator[Path]:
 def _publish(partial: Path, target: Path, manifest: dict[str, Any]) -> None:
     """Add the manifest, and give the folder its name: it is there whole or not at all."""
     write_manifest(partial, manifest)
-    for path in (*partial.rglob("*"), partial):
-        sync(path)
     try:
-        partial.rename(target)
+        publish(partial, target)
     except OSError:
         if not target.exists():
             raise
         # Another process prepared the same dataset meanwhile: its files are as good as ours.
-    sync(target.parent)
 
 
 def _check_disk(rows: int, folder: Path) -> None:
@@ -341,7 +380,7 @@ def _check_disk(rows: int, folder: Path) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what a killed prepare left; a day is longer than any prepare takes."""
-    for path in folder.glob(".partial-*"):
+    """Remove what a killed prepare, or copy from an object store, left; a day is longer than any takes."""
+    for path in (*folder.glob(".partial-*"), *folder.glob(".*.partial")):
         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(path, ignore_errors=True)

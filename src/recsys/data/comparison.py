@@ -7,8 +7,10 @@ It is told before anything is trained from it.
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,17 +123,29 @@ def _form(name: str) -> str:
 
 def find_predecessor(dataset: Dataset, folder: Path) -> Dataset | None:
     """The dataset prepared last of a file of the same name, numbers in it aside (such as dates); None for the first."""
-    found = []
-    series = _series(dataset.manifest["source"])
+    manifests = []
     for path in folder.glob("[0-9a-f]*"):
         try:
             manifest = json.loads((path / NAME).read_text(encoding="utf-8"))
+            manifests.append(({**manifest, "digest": path.name}, path.stat().st_mtime))
+        except (OSError, ValueError, TypeError):
+            continue  # what cannot be read is no predecessor
+    digest = name_predecessor(dataset, manifests)
+    return load_dataset(digest, folder) if digest else None
+
+
+def name_predecessor(dataset: Dataset, manifests: Iterable[tuple[dict[str, Any], float]]) -> str | None:
+    """The digest of the predecessor among manifests, each with the time in seconds it was last asked for."""
+    found = []
+    series = _series(dataset.manifest["source"])
+    for manifest, moment in manifests:
+        try:
             is_same = manifest["format"] == FORMAT and _series(manifest["source"]) == series
             if is_same and manifest["digest"] != dataset.digest:
-                found.append((manifest["created"], path.stat().st_mtime, path.name))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # what cannot be read is no predecessor
-    return load_dataset(max(found)[2], folder) if found else None
+                found.append((manifest["created"], moment, manifest["digest"]))
+        except (KeyError, TypeError):
+            continue
+    return str(max(found)[2]) if found else None
 
 
 def _series(source: str) -> str:

@@ -31,7 +31,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.manifest import FORMAT, find_format, read_manifest
 from recsys.data.parquet_store import ROW_GROUP, SIDES, read_blocks, read_part
 from recsys.data.preparation import Preparation
-from recsys.data.readers.files import digest_files, find_files
+from recsys.data.readers.files import digest_files
 from recsys.errors import InputError
 from recsys.runtime import memory
 
@@ -129,11 +129,6 @@ class Dataset:
     def likes(self, rows: Interactions) -> Flags:
         """Whether each row is a like: shape (n,)."""
         return rows.ratings >= self.like_threshold
-
-
-def find_dataset(source: Path, preparation: Preparation, folder: Path) -> Dataset | None:
-    """The dataset that the same ratings and parameters made before, or None; raises InputError if it was altered."""
-    return find_prepared(digest_source(find_files(source), preparation), folder)
 
 
 def find_prepared(digest: str, folder: Path) -> Dataset | None:

@@ -39,6 +39,10 @@ class Statistics:
         """Distinct partners: equal to the count, since cleaning leaves every pair once."""
         return self.count
 
+    def of(self, places: Array) -> "Statistics":
+        """Those at these places, shape (m,)."""
+        return Statistics(self.average[places], self.std[places], self.count[places])
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -80,6 +84,39 @@ def learn_features(users: Codes, items: Codes, ratings: Floats, n_users: int, n_
     learner = Learner(n_users, n_items)
     learner.add(users, items, ratings)
     return learner.features()
+
+
+class History(NamedTuple):
+    """One side's statistics after each moment at which it has rows, and first, at -inf, of nobody: shape (m,) each.
+
+    Sorted by code and, within, by moment.
+    """
+
+    codes: Codes
+    moments: Floats
+    statistics: Statistics
+
+
+def learn_history(codes: Codes, ratings: Floats, moments: Floats, final: Statistics) -> History:
+    """The statistics of growing parts of the training rows, each of shape (n,); the last of each code is `final`.
+
+    What is known before a moment holds no rating of that moment: rows joined so need no folds.
+    """
+    n, order = len(final.count), np.lexsort((moments, codes))
+    code, moment, rating = codes[order], moments[order], ratings[order]
+    begin = np.searchsorted(code, np.arange(n))
+    last = np.append((code[1:] != code[:-1]) | (moment[1:] != moment[:-1]), True)  # of its moment
+    sums = [np.append(0.0, np.cumsum(values)) for values in (np.ones(len(rating)), rating, rating * rating)]
+    known = _Sums(*(np.append(np.zeros(n), (total[1:] - total[begin][code])[last]) for total in sums))
+    everyone = float(ratings.mean()), float(ratings.std())
+    all_codes = np.append(np.arange(n, dtype=np.int32), code[last])
+    all_moments = np.append(np.full(n, -np.inf), moment[last])
+    sorted_rows = np.lexsort((all_moments, all_codes))
+    found = _statistics(known, *everyone).of(sorted_rows)
+    ends = np.append(np.flatnonzero(np.diff(all_codes[sorted_rows])), len(sorted_rows) - 1)
+    for growing, whole in ((found.average, final.average), (found.std, final.std), (found.count, final.count)):
+        growing[ends] = whole  # to the bit, in whatever order it was added up
+    return History(all_codes[sorted_rows], all_moments[sorted_rows], found)
 
 
 def out_of_fold_table(

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import http.client
 import io
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
+from recsys.runtime.files import write_atomically
 
 _HEADER = "user_id,item_id,rating,timestamp"
 _ANSWER_SECONDS = 5  # GroupLens is given up after this long without an answer
@@ -120,8 +120,8 @@ def obtain(name: str, cache: Path) -> Path:
     Raises:
         InputError: the name is unknown, no source can be used, or the kept file has been altered.
     """
-    _check_name(name)
-    for kept in sorted(set(cache.glob(f"{name}.*.csv")) - {cache / f"{name}.titles.csv"}):
+    kept = find_obtained(name, cache)
+    if kept is not None:
         if _content_mark(kept.read_bytes()) != kept.suffixes[-2].removeprefix("."):
             raise InputError(
                 f"{kept}: altered since it was obtained; delete it to obtain it again, "
@@ -130,6 +130,12 @@ def obtain(name: str, cache: Path) -> Path:
         return kept
     rows = download(name)
     return _keep(rows[np.lexsort((rows[:, 1], rows[:, 0]))], name, cache)
+
+
+def find_obtained(name: str, cache: Path) -> Path | None:
+    """The file of a known data set in `cache`, unchecked; None where it was not obtained yet."""
+    _check_name(name)
+    return next(iter(sorted(set(cache.glob(f"{name}.*.csv")) - {titles_file(name, cache)})), None)
 
 
 def download(name: str) -> NDArray[np.int64]:
@@ -159,6 +165,11 @@ def download(name: str) -> NDArray[np.int64]:
     )
 
 
+def titles_file(name: str, cache: Path) -> Path:
+    """Where the titles of a known data set are kept once they were obtained."""
+    return cache / f"{name}.titles.csv"
+
+
 def obtain_titles(name: str, cache: Path) -> Path | None:
     """A CSV file of item_id and title for a known data set; None where no source can be used that has titles.
 
@@ -168,7 +179,7 @@ def obtain_titles(name: str, cache: Path) -> Path | None:
         InputError: the name is unknown, or the file cannot be kept.
     """
     _check_name(name)
-    kept = cache / f"{name}.titles.csv"
+    kept = titles_file(name, cache)
     if kept.exists():
         return kept
     for source in _DATASETS[name].sources:
@@ -275,12 +286,7 @@ def _write(kept: Path, content: bytes, name: str) -> None:
     cache = kept.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        # Written aside and moved in one step: no other process ever sees half a file.
-        aside = cache / f".{kept.name}.{secrets.token_hex(8)}"
-        try:
+        with write_atomically(kept) as aside:
             aside.write_bytes(content)
-            aside.replace(kept)
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{cache}: {name} cannot be kept there ({error}); make the folder writable") from error

@@ -20,6 +20,11 @@ FILE_ROWS = 1 << 23  # rows in a file, a multiple of ROW_GROUP
 _MOST_WAITING = 2  # row groups to be written
 
 
+def feature_names(side: str) -> tuple[str, ...]:
+    """The columns of a side's table beside its ids."""
+    return "average_rating", "rating_std", "rating_count", SIDES[side]
+
+
 class PartWriter:
     """Writes one part. The bytes follow from the rows alone, however they come."""
 

@@ -24,7 +24,19 @@ class Preparation(Settings):
         description="explicit: ratings are needed; implicit: who took what, ratings are not read; auto: explicit where "
         "there is a column of ratings that differ",
     )
+    weight: str = Field(
+        "none",
+        min_length=1,
+        description="without ratings, what a pair counts: none (once), repeats (as often as it is there), or the "
+        "column of a number such as a quantity, which is summed",
+    )
     separator: str = Field("auto", min_length=1, description="between columns: auto, tab, or the character(s)")
+    encoding: str = Field(
+        "auto", min_length=1, description="of text: utf-8, latin-1, …; auto: UTF-8, or UTF-16 by the file's mark"
+    )
+    decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="of ratings in text; auto: comma where ratings have one and none has a point"
+    )
     min_rating: float | Literal["positive", "none"] = Field(
         "positive", description="lowest rating kept: a number, positive (above 0) or none (all are kept)"
     )
@@ -36,9 +48,15 @@ class Preparation(Settings):
     like_threshold: float = Field(4.0, description="a rating of at least this is a like")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of split=random and of everything random in training")
 
+    @property
+    def weighted(self) -> bool:
+        """Whether pairs count more or less, and are not rated."""
+        return self.weight != "none"
+
     def recorded(self) -> dict[str, Any]:
-        """The parameters by name; `feedback` only where it is given: datasets from before it was known stay valid."""
-        values = self.model_dump()
-        if self.feedback == "auto":
-            del values["feedback"]
-        return values
+        """The parameters by name; those that came later only where they are given: datasets from before stay valid."""
+        return {name: value for name, value in self.model_dump().items() if value != _LATER.get(name)}
+
+
+_LATER = {"feedback": "auto", "encoding": "auto", "decimal": "auto", "weight": "none"}
+"""Parameters that came later, and what they are where they are not given."""

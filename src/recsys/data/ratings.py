@@ -20,7 +20,7 @@ from recsys.arrays import Array, Codes, Floats
 from recsys.data.buckets import Buckets, bits_for, read_array, scratch_file, write_array
 from recsys.data.cleaning import Bar, Block, Cleaner
 from recsys.data.readers.files import estimate_rows, find_files, open_files
-from recsys.data.readers.source import ColumnNames, Source, check_names
+from recsys.data.readers.source import ColumnNames, Source, TextFormat, check_names
 from recsys.data.splits import mix
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InputError
@@ -84,8 +84,11 @@ def read_ratings(
     columns: ColumnNames = ColumnNames(),  # noqa: B008  # frozen, so sharing it is safe
     *,
     separator: str = "auto",
+    encoding: str = "auto",
+    decimal: str = "auto",
     min_rating: Bar = "positive",
     scratch: Path | None = None,
+    summed: bool = False,
 ) -> Ratings:
     """Read ratings (delimited text, gzipped or not, or Parquet) and clean them.
 
@@ -98,25 +101,34 @@ def read_ratings(
         columns: the names of the columns. With the default ones, a file without a header is read by
             position.
         separator: between the fields of a text file: the characters, "tab", "comma", or "auto".
+        encoding: of a text file: Python's name of it; "auto": UTF-8, or UTF-16 where it begins with the mark of that.
+        decimal: of ratings in a text file: "point", "comma", or "auto", where the first lines say it.
         min_rating: "positive" keeps ratings above zero, a number keeps those not below it, None all.
         scratch: a folder on a disk with BYTES_A_ROW bytes of room a row; None: the rows are held in memory.
+        summed: the newest of a repeated pair gets the sum of all its ratings. Sums are held in memory.
 
     Raises:
         InputError: the input cannot be used.
     """
     check_names(columns)
     files = find_files(path)
-    sources = open_files(files, columns, separator)
+    sources = open_files(files, columns, TextFormat(separator, encoding, decimal))
     cleaner = Cleaner(columns, min_rating)
     timed = "timestamp" in sources[0].found
     record = [("pair", "u8"), ("row", "i8"), *([("moment", "f8")] if timed else [])]
+    record += [("value", "f8")] if summed else []
     with ExitStack() as stack:
         rows = stack.enter_context(_Rows(scratch, timed))
         with Buckets(scratch, record, bits_for(estimate_rows(files), _BUCKET)) as pairs:
             _clean(cleaner, sources, rows, pairs, scratch)
             _check_rows(path, sources, cleaner.rows_read)
             rows.left_out = np.zeros((rows.count + 7) // 8, np.uint8)
-            repeated = sum(_leave_out(records, rows.left_out, cleaner.timed) for records in pairs.drain())
+            repeated = 0
+            for records in pairs.drain():
+                repeated += _leave_out(records, rows.left_out, cleaner.timed)
+                if summed:
+                    dated = ~np.isnan(records["moment"]) if cleaner.timed else slice(None)
+                    rows.sums.append(_sums(records[dated], rows.left_out))
         dropped = cleaner.dropped() | {"repeated_pair": repeated}
         _check_left(path, cleaner, dropped)
         used_users, used_items = np.zeros(len(cleaner.users), bool), np.zeros(len(cleaner.items), bool)
@@ -146,6 +158,7 @@ class _Rows:
     def __init__(self, scratch: Path | None, timed: bool) -> None:
         self.count = 0
         self.left_out = np.zeros(0, np.uint8)  # a bit for every row: whether it is left out
+        self.sums: list[tuple[NDArray[np.int64], Floats]] = []  # of rows: what counts in place of their values
         names = [name for name in _TYPES if timed or name != "timestamps"]
         self._files = {name: scratch_file(scratch) for name in names}
 
@@ -168,13 +181,25 @@ class _Rows:
     def blocks(self, *, timed: bool) -> Iterator[Block]:
         """The rows that are not left out, some at a time, with their timestamps if `timed`."""
         files = {name: file for name, file in self._files.items() if timed or name != "timestamps"}
+        changed, sums = self._sums()
         for start in range(0, self.count, _BLOCK):
             n = min(_BLOCK, self.count - start)
             columns = {name: read_array(file, _TYPES[name], start, n) for name, file in files.items()}
+            first, last = np.searchsorted(changed, [start, start + n])
+            columns["values"][changed[first:last] - start] = sums[first:last]
             block = Block(columns["users"], columns["items"], columns["values"], columns.get("timestamps"))
             out = np.unpackbits(self.left_out[start // 8 : (start + n + 7) // 8], count=n, bitorder="little")
             if not out.all():
                 yield block.select(out == 0) if out.any() else block
+
+    def _sums(self) -> tuple[NDArray[np.int64], Floats]:
+        """The rows whose value is a sum, ascending, and the sums."""
+        if len(self.sums) != 1:
+            rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in self.sums)])
+            sums = np.concatenate([np.empty(0), *(sums for _, sums in self.sums)])
+            order = np.argsort(rows)
+            self.sums = [(rows[order], sums[order])]
+        return self.sums[0]
 
 
 def _clean(cleaner: Cleaner, sources: Sequence[Source], rows: _Rows, pairs: Buckets, scratch: Path | None) -> None:
@@ -186,6 +211,8 @@ def _clean(cleaner: Cleaner, sources: Sequence[Source], rows: _Rows, pairs: Buck
             columns: dict[str, Array] = {"pair": pair, "row": np.arange(rows.count, rows.count + len(block))}
             if block.timestamps is not None:
                 columns["moment"] = block.timestamps
+            if pairs.has("value"):
+                columns["value"] = block.values
             pairs.add(pair, **columns)
             rows.add(block)
             if scratch:
@@ -203,6 +230,17 @@ def _leave_out(records: Array, left_out: NDArray[np.uint8], timed: bool) -> int:
     repeats = _older_repeats(np.ascontiguousarray(pairs), rows, stamps)
     _set(left_out, repeats)
     return len(repeats)
+
+
+def _sums(records: Array, left_out: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Floats]:
+    """The rows, ascending, that stay of pairs that are there several times, and what all rows of each add up to."""
+    _, pair, times = np.unique(records["pair"], return_inverse=True, return_counts=True)
+    rows = records["row"]
+    stays = ((left_out[rows >> 3] >> (rows & 7).astype(np.uint8)) & 1) == 0
+    chosen = np.flatnonzero(stays & (times[pair] > 1))
+    chosen = chosen[np.argsort(rows[chosen])]
+    sums = np.asarray(np.bincount(pair, records["value"])[pair[chosen]], np.float64)
+    return np.asarray(rows[chosen], np.int64), sums
 
 
 def _set(bits: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""Figures: what was measured in, a matplotlib figure out. No pyplot, so nothing global and no display."""
+"""Figures: what was measured in, a matplotlib figure out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -14,15 +14,15 @@ from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.data.parquet_store import PARTS
 from recsys.evaluation.evaluator import Evaluation
+from recsys.figures import BLUE, GREY, ORANGE, new_figure
 
 _BINS = 40
 _MOST_LEVELS = 12  # of a finer scale, the confusion matrix would be unreadable
-_BLUE, _ORANGE, _GREY = "#1f77b4", "#ff7f0e", "#888888"
 
 
 def rating_histogram(dataset: Dataset) -> Figure:
     """How often each rating occurs in the prepared ratings."""
-    figure, axes = _figure("Ratings")
+    figure, axes = new_figure("Ratings")
     values, counts = np.empty(0), np.empty(0, np.int64)
     edges = np.linspace(*_extremes(dataset), _BINS + 1)
     binned = np.zeros(_BINS, np.int64)
@@ -33,10 +33,10 @@ def rating_histogram(dataset: Dataset) -> Figure:
             values, place = np.unique(np.r_[values, some], return_inverse=True)
             counts = np.bincount(place, np.r_[counts, of_some])
     if len(values) <= _BINS:
-        axes.bar(values, counts, width=0.8 * float(np.diff(values).min()), color=_BLUE)
+        axes.bar(values, counts, width=0.8 * float(np.diff(values).min()), color=BLUE)
     else:
-        axes.bar(edges[:-1], binned, width=np.diff(edges), align="edge", color=_BLUE)
-    axes.axvline(dataset.like_threshold, color=_ORANGE, linestyle="--", label="like threshold")
+        axes.bar(edges[:-1], binned, width=np.diff(edges), align="edge", color=BLUE)
+    axes.axvline(dataset.like_threshold, color=ORANGE, linestyle="--", label="like threshold")
     axes.set(xlabel="rating", ylabel="number of ratings")
     axes.legend()
     return figure
@@ -44,13 +44,13 @@ def rating_histogram(dataset: Dataset) -> Figure:
 
 def ratings_per_user(dataset: Dataset) -> Figure:
     """How many ratings users have, all parts together."""
-    figure, axes = _figure("Ratings per user")
+    figure, axes = new_figure("Ratings per user")
     counts = np.zeros(len(dataset.user_ids), np.int64)
     for rows in _blocks(dataset):
         counts += np.bincount(rows.users, minlength=len(counts))
     counts = counts[counts > 0]
-    axes.hist(counts, bins=np.geomspace(counts.min(), counts.max() + 1, 40).tolist(), color=_BLUE)
-    axes.axvline(float(np.median(counts)), color=_ORANGE, linestyle="--", label=f"median {np.median(counts):g}")
+    axes.hist(counts, bins=np.geomspace(counts.min(), counts.max() + 1, 40).tolist(), color=BLUE)
+    axes.axvline(float(np.median(counts)), color=ORANGE, linestyle="--", label=f"median {np.median(counts):g}")
     axes.set(xscale="log", xlabel="ratings of a user", ylabel="number of users")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -73,14 +73,14 @@ def loss_per_epoch(
     history: Mapping[str, Sequence[tuple[int, float]]], best: int | None, burn_in: int | None = None
 ) -> Figure:
     """Curves of (epoch, RMSE) by name, where the best epoch was, and up to which one nothing was kept."""
-    figure, axes = _figure("Learning")
+    figure, axes = new_figure("Learning")
     if burn_in:
-        axes.axvspan(0, burn_in + 0.5, color=_GREY, alpha=0.2, label=f"burn-in, not kept (to {burn_in})")
+        axes.axvspan(0, burn_in + 0.5, color=GREY, alpha=0.2, label=f"burn-in, not kept (to {burn_in})")
     for name, points in history.items():
         epochs, values = zip(*points, strict=True)
         axes.plot(epochs, values, marker=".", label=name.replace("_", " "))
     if best is not None:
-        axes.axvline(best, color=_GREY, linestyle="--", label=f"best epoch ({best})")
+        axes.axvline(best, color=GREY, linestyle="--", label=f"best epoch ({best})")
     axes.set(xlabel="epoch", ylabel="RMSE (rating points)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=2)  # among the curves it would hide one
@@ -90,21 +90,21 @@ def loss_per_epoch(
 def importances(values: Mapping[str, float]) -> Figure:
     """Feature importances as bars, the largest on top."""
     names = sorted(values, key=lambda name: values[name])
-    figure, axes = _figure("Feature importances", height=1.2 + 0.4 * len(names))
-    axes.barh([name.replace("_", " ") for name in names], [values[name] for name in names], color=_BLUE)
+    figure, axes = new_figure("Feature importances", height=1.2 + 0.4 * len(names))
+    axes.barh([name.replace("_", " ") for name in names], [values[name] for name in names], color=BLUE)
     axes.set(xlabel="share of the impurity removed", ylabel="feature")
     return figure
 
 
 def roc(evaluation: Evaluation) -> Figure:
     """The ROC curve of the probability of a like; empty where the rows hold one class only."""
-    figure, axes = _figure("ROC curve", width=5.5, height=5)
+    figure, axes = new_figure("ROC curve", width=5.5, height=5)
     if "auc" in evaluation.metrics:
         false, true, _ = roc_curve(evaluation.liked, evaluation.predictions.like_probability)
-        axes.plot(false, true, color=_BLUE, label=f"AUC {evaluation.metrics['auc']:.4f}")
+        axes.plot(false, true, color=BLUE, label=f"AUC {evaluation.metrics['auc']:.4f}")
     else:
         axes.plot([], [], label=f"AUC undefined: {evaluation.undefined['auc']}")
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="chance")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="chance")
     axes.set(xlabel="share of other ratings called likes", ylabel="share of likes found", aspect="equal")
     axes.legend(loc="lower right")
     return figure
@@ -112,13 +112,13 @@ def roc(evaluation: Evaluation) -> Figure:
 
 def calibration(evaluation: Evaluation) -> Figure:
     """Predicted probability of a like against the share that were likes, in tenths of the rows."""
-    figure, axes = _figure("Calibration", width=5.5, height=5)
+    figure, axes = new_figure("Calibration", width=5.5, height=5)
     order = np.argsort(evaluation.predictions.like_probability, kind="stable")
     groups = [group for group in np.array_split(order, 10) if len(group)]
     predicted = [float(evaluation.predictions.like_probability[group].mean()) for group in groups]
     observed = [float(evaluation.liked[group].mean()) for group in groups]
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfect")
-    axes.plot(predicted, observed, marker="o", color=_BLUE, label="tenths of the rows")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect")
+    axes.plot(predicted, observed, marker="o", color=BLUE, label="tenths of the rows")
     axes.set(
         xlabel="predicted probability of a like",
         ylabel="share of likes",
@@ -157,14 +157,14 @@ def confusion(evaluation: Evaluation) -> Figure:
 
 def error_by_rating_count(evaluation: Evaluation) -> Figure:
     """RMSE of rows grouped by how many training ratings their item has."""
-    figure, axes = _figure("Error by what is known of the item")
+    figure, axes = new_figure("Error by what is known of the item")
     edges = np.array([0, 1, 3, 10, 30, 100, 300, 1000, 3000, np.inf])
     group = np.searchsorted(edges, evaluation.item_counts, side="right") - 1
     errors = (evaluation.rows.ratings - evaluation.predictions.rating) ** 2
     found = np.unique(group)
     names = [f"{_range(edges[k], edges[k + 1])}\nn={int((group == k).sum()):,}" for k in found]
-    axes.bar(names, [float(np.sqrt(errors[group == k].mean())) for k in found], color=_BLUE)
-    axes.axhline(evaluation.metrics["rmse"], color=_ORANGE, linestyle="--", label="all rows")
+    axes.bar(names, [float(np.sqrt(errors[group == k].mean())) for k in found], color=BLUE)
+    axes.axhline(evaluation.metrics["rmse"], color=ORANGE, linestyle="--", label="all rows")
     axes.set(xlabel="training ratings of the item; n: test rows", ylabel="RMSE (rating points)")
     axes.legend()
     return figure
@@ -194,9 +194,9 @@ def comparison(
     title = "Versions on the same test set (orange: in Production)"
     if len(order) < len(names):
         title += f": the best {len(order)} of {len(names)}"
-    figure, axes = _figure(title, height=max(2.4, 0.28 * len(order) + 1.4))
+    figure, axes = new_figure(title, height=max(2.4, 0.28 * len(order) + 1.4))
     for row, position in enumerate(order):
-        colour = _ORANGE if position == champion else _BLUE
+        colour = ORANGE if position == champion else BLUE
         if (interval := intervals[position]) is not None:
             start = 0.0 if reference is None else values[reference]
             axes.plot([start + bound for bound in interval], [row, row], color=colour, lw=2, alpha=0.6)
@@ -232,15 +232,6 @@ def evaluation_plots(evaluation: Evaluation) -> dict[str, Figure]:
         "confusion_matrix.png": confusion(evaluation),
         "error_by_rating_count.png": error_by_rating_count(evaluation),
     }
-
-
-def _figure(title: str, width: float = 7, height: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _crossed(actual: Array, predicted: Array, n: int) -> Array:

@@ -50,7 +50,10 @@ def compare_scores(recommender: Recommender, session: Any) -> dict[str, float]:
 
 
 def compare_lists(recommender: Recommender, session: Any) -> dict[str, float]:
-    """Largest difference of scores, relative to their list's highest, and the share of lists with the same items.
+    """Largest difference of scores, and the share of lists with the same items.
+
+    A score is a weight times a power of the probability of a like: its difference is told as a share of the list's
+    largest weight, as that of a probability is told as it is.
 
     Items of equal score but for rounding may change places.
 
@@ -74,10 +77,12 @@ def compare_lists(recommender: Recommender, session: Any) -> dict[str, float]:
     version = recommender.recommend(knowledge.user_ids[users], _TOP)
     graph = [session.run(None, one) for one in asked]
     off, same = 0.0, 0
-    for items, scores, (found, product, _) in zip(version.items, version.scores, graph, strict=True):
+    answers = zip(version.items, version.scores, version.probabilities, graph, strict=True)
+    for items, scores, likes, (found, product, _) in answers:
         if len(items) != len(found):
             raise InputError(f"the graph lists {len(found)} items, the version {len(items)}")
-        off = max(off, float(np.abs(product - scores).max(initial=0) / max(np.abs(scores).max(initial=0), 1e-12)))
+        weights = np.abs(scores) / np.maximum(likes, 1e-12) ** recommender.lists.exponent
+        off = max(off, float(np.abs(product - scores).max(initial=0) / max(weights.max(initial=0), 1e-12)))
         same += items.tolist() == knowledge.item_ids[found].tolist()
     _check(off, "scores of lists")
     return {

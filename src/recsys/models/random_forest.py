@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
 # It chooses nothing by the validation rows, so all training rows may measure its settings.
-CAPABILITIES = Capabilities(cross_validation_folds=5)
+CAPABILITIES = Capabilities(cross_validation_folds=5, stored_features=True)
 _MOST_LEVELS = 20  # a scale with more distinct ratings is cut into _BINS levels of equally many ratings
 _BINS = 10
 _THREADS = 4
@@ -65,8 +65,11 @@ class ForestRecommender(Recommender):
         features: Features,
         level_ratings: Floats,
         level_liked: Floats,
+        stored: dict[str, str] | None = None,
     ) -> None:
+        """Take what was learnt; `stored` says of which dataset, and of when, features from a feature store were."""
         super().__init__(knowledge, config)
+        self.stored = stored
         self.forest = forest
         self.features = features
         self.level_ratings = level_ratings
@@ -109,7 +112,7 @@ class ForestRecommender(Recommender):
             level_liked=self.level_liked,
             **statistics,
         )
-        return {}
+        return {} if self.stored is None else {"stored_features": self.stored}
 
 
 def fit(
@@ -121,15 +124,27 @@ def fit(
     """Grow the forest. Nothing is chosen on validation rows: probabilities come from the leaves."""
     from sklearn.ensemble import RandomForestClassifier
 
-    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-    table = out_of_fold_table(rows.users, rows.items, rows.ratings, *sizes, seed=options.seed)
+    table, features = _features(knowledge, rows, options)
     levels, level_ratings, level_liked = _levels(rows.ratings, knowledge.like_threshold)
     settings = config.model_dump() | {"max_features": None if config.max_features == "none" else config.max_features}
     forest = RandomForestClassifier(**settings, random_state=options.seed, n_jobs=-1)
     forest.fit(table[:, _COLUMNS].astype(np.float32), levels)
     forest.set_params(n_jobs=1)
-    features = learn_features(rows.users, rows.items, rows.ratings, *sizes)
-    return ForestRecommender(knowledge, config, forest, features, level_ratings, level_liked)
+    origin = options.stored and options.stored.origin
+    stored = {"dataset": origin.dataset, "prepared": origin.prepared} if origin else None
+    return ForestRecommender(knowledge, config, forest, features, level_ratings, level_liked, stored)
+
+
+def _features(knowledge: Knowledge, rows: Interactions, options: FitOptions) -> tuple[Floats, Features]:
+    """The features of the rows to learn from, shape (n, 8), and those that answer afterwards."""
+    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+    if options.stored is None:
+        table = out_of_fold_table(rows.users, rows.items, rows.ratings, *sizes, seed=options.seed)
+        return table, learn_features(rows.users, rows.items, rows.ratings, *sizes)
+    if rows.timestamps is None:
+        raise InputError("features from a feature store are joined by the moments of the ratings, and there are none")
+    pairs = knowledge.user_ids[rows.users], knowledge.item_ids[rows.items]
+    return options.stored.table(*pairs, rows.timestamps), options.stored.latest(knowledge.user_ids, knowledge.item_ids)
 
 
 def suggest(trial: Any) -> Config:
@@ -156,7 +171,10 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> For
     forest = skops.io.load(folder / "forest.skops", trusted=["sklearn.tree._tree.Tree"])
     _check_trees(forest, folder / "forest.skops")
     config = Config(**description["config"])
-    return ForestRecommender(knowledge, config, forest, features, arrays["level_ratings"], arrays["level_liked"])
+    levels = arrays["level_ratings"], arrays["level_liked"]
+    return ForestRecommender(
+        knowledge, config, forest, features, *levels, description["weights"].get("stored_features")
+    )
 
 
 def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:

@@ -23,6 +23,7 @@ _TABLES = {
     "served": (LIST_COLUMNS, "moment"),
     "feedback": (FEEDBACK_COLUMNS, "received"),
 }
+_UNSENT = "delete from outbox where key in (select key from feedback where user = :user)"
 _BYTES, _NUMBERS, _WHOLE = ("likes",), ("moment", "received", "value"), ("first",)
 
 Row = Sequence[Any]
@@ -82,6 +83,8 @@ class Archive:
             if sqlite:
                 connection.exec_driver_sql("pragma secure_delete = on")  # what is deleted is overwritten
                 connection.commit()
+            if sqlalchemy.inspect(self._engine).has_table("outbox"):  # what has not been sent to the team's database
+                connection.execute(text(_UNSENT), {"user": user})
             for table in self._there():
                 done = connection.execute(text(f"delete from {table} where {self._user} = :user"), {"user": user})
                 found[table] = int(done.rowcount)

@@ -1,16 +1,15 @@
-"""Figures of a report: what was measured in, a matplotlib figure out. No pyplot, so nothing global and no display."""
+"""Figures of a report: what was measured in, a matplotlib figure out."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from recsys.figures import BLUE, GREY, ORANGE, RED, new_figure
 from recsys.monitoring.measures import Measure
 from recsys.monitoring.report import Report
 
-_BLUE, _ORANGE, _GREY, _RED = "#1f77b4", "#ff7f0e", "#888888", "#a40e26"
 _LONGEST = 5.0  # scores beyond are drawn as this
 
 
@@ -28,8 +27,8 @@ def report_plots(report: Report) -> dict[str, Figure]:
 def drift(report: Report) -> Figure:
     """The score of every check; beyond 1 is an alarm."""
     findings = list(report.findings)[::-1]
-    figure, axes = _figure("Checks (an alarm is beyond the line)", height=1.2 + 0.3 * len(findings))
-    colours = [_RED if one.alarms and not one.follows_from else _ORANGE if one.alarms else _BLUE for one in findings]
+    figure, axes = new_figure("Checks (an alarm is beyond the line)", height=1.2 + 0.3 * len(findings))
+    colours = [RED if one.alarms and not one.follows_from else ORANGE if one.alarms else BLUE for one in findings]
     axes.barh(
         [one.name.replace("_", " ") for one in findings], [min(one.score, _LONGEST) for one in findings], color=colours
     )
@@ -49,10 +48,10 @@ def expected_realised(measures: Sequence[Measure]) -> Figure:
         lines = [one for one in measures if one.name == name and np.isfinite(one.realised)]
         for row, one in enumerate(lines):
             if np.isfinite(one.low):
-                axes.plot([one.low, one.high], [row, row], color=_BLUE, alpha=0.5, lw=3)
-            axes.plot(one.realised, row, "o", color=_BLUE)
+                axes.plot([one.low, one.high], [row, row], color=BLUE, alpha=0.5, lw=3)
+            axes.plot(one.realised, row, "o", color=BLUE)
             if np.isfinite(one.expected):
-                axes.plot(one.expected, row, "x", color=_ORANGE, ms=9, mew=2)
+                axes.plot(one.expected, row, "x", color=ORANGE, ms=9, mew=2)
         axes.set_yticks(range(len(lines)), [f"{one.of} (n={one.rows:,})" for one in lines], fontsize=8)
         axes.set(title=f"{name.upper()}: expected x, realised •", ylim=(-0.6, max(len(lines), 1) - 0.4))
         axes.grid(alpha=0.25)
@@ -61,10 +60,10 @@ def expected_realised(measures: Sequence[Measure]) -> Figure:
 
 def calibration(report: Report) -> Figure:
     """Probability of a like against the share that were likes, in tenths of the window's ratings."""
-    figure, axes = _figure("Calibration in this window", width=5.5, height=5)
-    axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfect")
+    figure, axes = new_figure("Calibration in this window", width=5.5, height=5)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect")
     if len(report.rated):
-        axes.plot(*report.calibration, marker="o", color=_BLUE, label="tenths of the ratings")
+        axes.plot(*report.calibration, marker="o", color=BLUE, label="tenths of the ratings")
     axes.set(xlabel="probability of a like", ylabel="share of likes", aspect="equal", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left")
     return figure
@@ -72,10 +71,10 @@ def calibration(report: Report) -> Figure:
 
 def ratings(report: Report) -> Figure:
     """How often each rating was given, in the window and in the reference."""
-    figure, axes = _figure("Ratings")
-    pair = [("this window", report.rated.ratings, _BLUE)]
+    figure, axes = new_figure("Ratings")
+    pair = [("this window", report.rated.ratings, BLUE)]
     if report.reference is not None:
-        pair.append(("reference", report.reference.rated.ratings, _GREY))
+        pair.append(("reference", report.reference.rated.ratings, GREY))
     low, high = (f([f(values) for _, values, _ in pair if len(values)], default=end) for f, end in ((min, 0), (max, 1)))
     edges = np.linspace(low, high, 22)
     for name, values, colour in pair:
@@ -92,7 +91,7 @@ def ratings(report: Report) -> Figure:
 
 def traffic(report: Report) -> Figure:
     """Lists an hour, by the policy that made them."""
-    figure, axes = _figure("Lists an hour")
+    figure, axes = new_figure("Lists an hour")
     policies = [name for name in report.per_hour if name != "at"]
     if policies:
         at = np.array([datetime.fromtimestamp(one, UTC) for one in report.per_hour["at"]])
@@ -101,12 +100,3 @@ def traffic(report: Report) -> Figure:
         figure.autofmt_xdate()
     axes.set(xlabel="time (UTC)", ylabel="lists an hour")
     return figure
-
-
-def _figure(title: str, width: float = 7, height: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    return figure, axes

@@ -121,58 +121,78 @@ def watch(
         InputError: if the champion cannot be loaded.
     """
     recommender = load(champion)
-    told = list(notes)
-    threshold = recommender.knowledge.like_threshold if like_threshold is None else like_threshold
-    measured = measures.measure_ratings(REFERENCE, reference.rated) if reference else []
-    received = feedback.received < until
-    places = attribute(feedback, traffic, within, event_times(feedback))
-    repeated = feedback.repeated
-    impossible = _impossible(feedback, traffic, within, places)
-    counted = np.flatnonzero(~repeated)
-    counted = counted[newest_of_each(feedback[counted])]
-    joined = _joined(feedback[counted], places[counted], traffic, names, champion)
-    in_window = joined.feedback.received < until
+    knowledge, told = recommender.knowledge, list(notes)
+    threshold = knowledge.like_threshold if like_threshold is None else like_threshold
+    answers = _answers(feedback, traffic, names, champion, within, until)
     of_versions, rated = _measure_versions(
-        joined, in_window, traffic, names, champion, load, reference, threshold, told
+        answers.joined, answers.in_window, traffic, names, champion, load, reference, threshold, told
     )
-    measured += of_versions
-    liked = _liked(joined, threshold)
-    hits = np.unique(joined.places[liked & (joined.places >= 0)])
     served = np.flatnonzero((traffic.moments >= since) & (traffic.moments < until))
-    measured += _measure_lists(traffic, names, served, hits)
-    here = traffic.select(served)
-    numbers = describe_lists(here, names, recommender.knowledge)
-    numbers |= _feedback_numbers(feedback, received, places, repeated, impossible, rated, traffic)
-    if len(here.likes):
-        adjust = (reference.adjustment if reference else Adjustment()).probability
-        numbers["served_like_probability"] = float(adjust(here.likes.astype(np.float64)).mean())
-        numbers["served_expected_auc"] = expected_auc(adjust(here.likes.astype(np.float64)))
+    hits = np.unique(answers.joined.places[_liked(answers.joined, threshold) & (answers.joined.places >= 0)])
+    here, received = traffic.select(served), answers.received
+    numbers = describe_lists(here, names, knowledge)
+    numbers |= _feedback_numbers(feedback, answers, rated) | _expected_numbers(here, reference)
     if not received.any():
         told.append("no feedback came in this window: what versions reach is only expected")
-    window = Window(
-        rated,
-        recommender.knowledge.like_threshold,
-        recommender.knowledge.scale,
-        repeated[received],
-        impossible[received],
-        feedback.users[received],
-    )
-    findings = assess(window, reference.rated if reference else None, look, alpha)
     if reference is None:
         told.append(f"what version {champion} learnt from is gone: there is nothing to compare the window with")
+    window = Window(
+        rated,
+        knowledge.like_threshold,
+        knowledge.scale,
+        answers.repeated[received],
+        answers.impossible[received],
+        feedback.users[received],
+    )
     return Report(
         since,
         until,
         champion,
         look,
         numbers,
-        measured,
-        findings,
+        [
+            *(measures.measure_ratings(REFERENCE, reference.rated) if reference else []),
+            *of_versions,
+            *_measure_lists(traffic, names, served, hits),
+        ],
+        assess(window, reference.rated if reference else None, look, alpha),
         told,
         rated,
         reference,
         traffic_per_hour(here, since, until),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What each event answers, and which of them came in the window."""
+
+    places: Array  # (events,) the position of the shown item that it answers, -1 for none
+    received: Flags  # (events,) in the window
+    repeated: Flags  # (events,) sent before
+    impossible: Flags  # (events,)
+    joined: "_Joined"  # the newest of each kind, without those sent before
+    in_window: Flags  # of those
+
+
+def _answers(
+    feedback: Feedback, traffic: Traffic, names: Names, champion: str, within: float, until: float
+) -> _Answers:
+    places = attribute(feedback, traffic, within, event_times(feedback))
+    repeated = feedback.repeated
+    counted = np.flatnonzero(~repeated)
+    counted = counted[newest_of_each(feedback[counted])]
+    joined = _joined(feedback[counted], places[counted], traffic, names, champion)
+    impossible = _impossible(feedback, traffic, within, places)
+    return _Answers(places, feedback.received < until, repeated, impossible, joined, joined.feedback.received < until)
+
+
+def _expected_numbers(here: Traffic, reference: Reference | None) -> dict[str, float]:
+    """What the probabilities of the items served in the window promise; nothing where none was."""
+    if not len(here.likes):
+        return {}
+    likes = (reference.adjustment if reference else Adjustment()).probability(here.likes.astype(np.float64))
+    return {"served_like_probability": float(likes.mean()), "served_expected_auc": expected_auc(likes)}
 
 
 def _impossible(feedback: Feedback, traffic: Traffic, within: float, places: Array) -> Flags:
@@ -262,20 +282,13 @@ def _measure_lists(traffic: Traffic, names: Names, lists: Array, hits: Array) ->
     return found
 
 
-def _feedback_numbers(
-    feedback: Feedback,
-    received: Flags,
-    places: Array,
-    repeated: Flags,
-    impossible: Flags,
-    rated: Rated,
-    traffic: Traffic,
-) -> dict[str, float]:
+def _feedback_numbers(feedback: Feedback, answers: _Answers, rated: Rated) -> dict[str, float]:
+    received, impossible = answers.received, answers.impossible
     events = int(received.sum())
     found: dict[str, float] = {"events": events, "ratings": len(rated)}
     if events:
-        found["answering_events"] = float(np.mean(places[received] >= 0))
-        found["repeated_events"] = float(np.mean(repeated[received]))
+        found["answering_events"] = float(np.mean(answers.places[received] >= 0))
+        found["repeated_events"] = float(np.mean(answers.repeated[received]))
         found["impossible_events"] = float(np.mean(impossible[received]))
         offset = feedback.moments[received & impossible] - feedback.received[received & impossible]
         if len(offset):

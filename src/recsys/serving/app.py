@@ -12,6 +12,7 @@ from typing import Any
 from recsys.serving import events, lists, pages, scores
 from recsys.serving.http import ProblemError, Receive, Reply, Request, Scope, Send, dump, path_parts
 from recsys.serving.metrics import exposition
+from recsys.serving.request_log import RequestLog
 from recsys.serving.service import ARM, Service
 
 Handler = Callable[[Service, Request], Reply | Awaitable[Reply]]
@@ -100,6 +101,7 @@ class App:
         self._prefix, self._numbers = secrets.token_hex(6), itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
         settings = service.settings
+        self._log = RequestLog(settings.log)
         self._keys = {
             "": (),
             "read": tuple(key.encode() for key in settings.read_keys),
@@ -126,9 +128,11 @@ class App:
         except Exception as error:
             reply = self._refusal(error)
         await self._send(send, request, reply)
-        metrics, arm = self.service.metrics, ARM if reply.version else ""
+        metrics, arm, seconds = self.service.metrics, ARM if reply.version else "", time.perf_counter() - started
         metrics.requests(name, reply.status, reply.version, arm).inc()
-        metrics.seconds(name, reply.version, arm).observe(time.perf_counter() - started)
+        metrics.seconds(name, reply.version, arm).observe(seconds)
+        if self._log.is_on:
+            self._log.write(request, name, reply, seconds)
         return None
 
     def _check(self, request: Request, right: str) -> None:

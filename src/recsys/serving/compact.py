@@ -9,15 +9,16 @@ from scipy.sparse import csr_array
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.errors import InputError
+from recsys.models.base import taking
 from recsys.models.base.factors import RatingFactors
 from recsys.models.base.item_to_item import ItemToItem
+from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommender import Recommender
 from recsys.serving.engine import Engine
 from recsys.serving.form import Form, open_form, write_form
 from recsys.serving.ids import pack_ids
 
 RANK = 32
-NEIGHBOURS, _EXPONENT = 200, 0.5  # of a version without lists: cosines an item, and the like probability's exponent
 _BLOCK = 1 << 14  # rows of a table at a time
 _GRID = 2 * 10**8  # most pairs whose expected ratings are computed one by one, for a family without factors
 _SAMPLE_USERS, _SAMPLE_ITEMS = 200, 4000
@@ -32,7 +33,19 @@ class _Lists(NamedTuple):
     history_ends: Array  # (n_users + 1,)
     history_items: Codes
     history_values: Array
-    about: dict[str, Any]
+    about: dict[str, Any] | None  # None of a version without lists, which has histories only
+
+
+class _Tables(NamedTuple):
+    """What scores are made from, in the version's codes, and how a probability follows."""
+
+    user_factors: Array  # (n_users, r)
+    item_factors: Array
+    user_bias: Floats  # with the mean
+    item_bias: Floats
+    user_variance: Floats
+    item_variance: Floats
+    link: dict[str, Any]
 
 
 def make_form(
@@ -55,9 +68,8 @@ def make_form(
         InputError: if it loses more.
     """
     knowledge = recommender.knowledge
-    factors = recommender.rating_factors() or _from_grid(recommender)
+    tables = _tables(recommender, rank)
     user_order, item_order = (np.argsort(ids.astype(str)) for ids in (knowledge.user_ids, knowledge.item_ids))
-    user_factors, item_factors, user_bias, item_bias = _truncate(factors, rank)
     user_ids, user_ends = pack_ids(knowledge.user_ids[user_order].tolist())
     item_ids, item_ends = pack_ids(knowledge.item_ids[item_order].tolist())
     title_text, title_ends = pack_ids([(titles or {}).get(name, "") for name in knowledge.item_ids[item_order]])
@@ -70,12 +82,12 @@ def make_form(
         "item_id_ends": item_ends,
         "titles": title_text,
         "title_ends": title_ends,
-        "user_factors": user_factors[user_order].astype(np.float16),
-        "item_factors": item_factors[item_order].astype(np.float32),
-        "user_bias": user_bias[user_order].astype(np.float32),
-        "item_bias": item_bias[item_order].astype(np.float32),
-        "user_variance": factors.user_variance[user_order].astype(np.float32),
-        "item_variance": factors.item_variance[item_order].astype(np.float32),
+        "user_factors": tables.user_factors[user_order].astype(np.float16),
+        "item_factors": tables.item_factors[item_order].astype(np.float32),
+        "user_bias": tables.user_bias[user_order].astype(np.float32),
+        "item_bias": tables.item_bias[item_order].astype(np.float32),
+        "user_variance": tables.user_variance[user_order].astype(np.float32),
+        "item_variance": tables.item_variance[item_order].astype(np.float32),
         "user_fallback": (knowledge.biases.mean + knowledge.biases.user[user_order]).astype(np.float32),
         "item_fallback": knowledge.biases.item[item_order].astype(np.float32),
         "history_ends": lists.history_ends,
@@ -94,15 +106,15 @@ def make_form(
         "like_threshold": knowledge.like_threshold,
         "mean": knowledge.biases.mean,
         "calibration": [knowledge.calibration.slope, knowledge.calibration.intercept],
-        "link": {"kind": factors.link, "slope": factors.slope, "threshold": factors.threshold},
+        "link": tables.link,
         "lists": lists.about,
-        "rank": user_factors.shape[1],
+        "rank": tables.user_factors.shape[1],
         "sizes": {"users": len(user_order), "items": len(item_order), "ratings": len(lists.history_items)},
         # Of factors of which nothing is known: what a new user's ratings are weighed against.
         "prior": {
-            "bias": [float(user_bias.mean()), float(user_bias.var())],
-            "factors": np.square(user_factors).mean(0).tolist(),
-            "noise": float(factors.user_variance.mean()),
+            "bias": [float(tables.user_bias.mean()), float(tables.user_bias.var())],
+            "factors": np.square(tables.user_factors).mean(0).tolist(),
+            "noise": float(tables.user_variance.mean()),
         },
     }
     engine = Engine.of_arrays(arrays, described)
@@ -115,6 +127,18 @@ def make_form(
         )
     described |= {"loss": loss, "probe": engine.probe(_PROBES)}
     return open_form(write_form(folder, arrays, described))
+
+
+def _tables(recommender: Recommender, rank: int) -> _Tables:
+    if isinstance(recommender, ListRecommender):  # the history says all beyond the biases: nothing is cut off
+        biases = recommender.knowledge.biases
+        users, items = len(biases.user), len(biases.item)
+        none = np.zeros((users, 0)), np.zeros((items, 0))
+        variances = np.ones(users), np.zeros(items)
+        return _Tables(*none, biases.mean + biases.user, biases.item, *variances, taking.described(recommender.judge))
+    factors = recommender.rating_factors() or _from_grid(recommender)
+    link = {"kind": factors.link, "slope": factors.slope, "threshold": factors.threshold}
+    return _Tables(*_truncate(factors, rank), factors.user_variance, factors.item_variance, link)
 
 
 def _truncate(factors: RatingFactors, rank: int) -> tuple[Array, Array, Floats, Floats]:
@@ -196,7 +220,7 @@ def _from_grid(recommender: Recommender) -> RatingFactors:
 
 
 def _lists(recommender: Recommender, user_order: Array, item_order: Array) -> _Lists:
-    """The version's list model in the codes of sorted ids; of one without, cosines between the items' sets of users."""
+    """The version's list model in the codes of sorted ids."""
     model, seen = recommender.lists, recommender.knowledge.seen
     if model is None:
         users, items = seen[:, 0], seen[:, 1]
@@ -213,8 +237,8 @@ def _lists(recommender: Recommender, user_order: Array, item_order: Array) -> _L
     order = np.lexsort((items, users))
     items, ratings = items[order], ratings[order]
     if model is None:
-        about = {"signal": "ratings", "ridge": 0.0, "relative_ridge": 0.0, "exponent": _EXPONENT}
-        return _Lists(cooccurrence(ends, items, len(item_order)), ends, items, ratings, about)
+        nothing = ItemToItem(np.zeros(len(item_order) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        return _Lists(nothing, ends, items, ratings, None)
     chosen = model.regression
     about = {
         "signal": chosen.signal,
@@ -230,33 +254,9 @@ def _reordered(model: ItemToItem, order: Array) -> ItemToItem:
     if np.array_equal(order, np.arange(len(order))):
         return model
     table = csr_array((model.weights, model.neighbours, model.starts), shape=(len(order), len(order)))
-    return _item_to_item(table[order][:, order])
-
-
-def _item_to_item(table: Any) -> ItemToItem:
-    table.sort_indices()
-    return ItemToItem(table.indptr.astype(np.int64), table.indices.astype(np.int32), table.data.astype(np.float32))
-
-
-def cooccurrence(history_ends: Array, history_items: Codes, n_items: int, most: int = NEIGHBOURS) -> ItemToItem:
-    """Cosines between the items' sets of users; the highest for each item.
-
-    For versions that carry no item-to-item model of their own.
-    """
-    counts = np.bincount(history_items, minlength=n_items)
-    values = (1 / np.sqrt(np.maximum(counts, 1)))[history_items].astype(np.float32)
-    table = csr_array((values, history_items, history_ends), shape=(len(history_ends) - 1, n_items))
-    turned = table.T.tocsr()
-    k = min(most, max(1, n_items - 1))
-    neighbours, weights = np.zeros((n_items, k), np.int32), np.zeros((n_items, k), np.float32)
-    for block in _blocks(n_items, 1024):
-        some = (turned[block] @ table).toarray()
-        rows = np.arange(len(some))
-        some[rows, rows + block.start] = 0
-        best = np.argpartition(some, n_items - k, axis=1)[:, n_items - k :]
-        neighbours[block], weights[block] = best, np.take_along_axis(some, best, axis=1)
-    starts = np.arange(n_items + 1) * k
-    return _item_to_item(csr_array((weights.ravel(), neighbours.ravel(), starts), shape=(n_items, n_items)))
+    moved = table[order][:, order]
+    moved.sort_indices()
+    return ItemToItem(moved.indptr.astype(np.int64), moved.indices.astype(np.int32), moved.data.astype(np.float32))
 
 
 def measure_loss(recommender: Recommender, engine: Engine, user_order: Array, item_order: Array) -> dict[str, float]:

@@ -5,7 +5,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 
 _PACKAGE = "recsys"
@@ -37,10 +38,24 @@ def find_dependencies(modules: Sequence[str]) -> Dependencies:
         waiting += [target for target in _targets(_run_at_import(tree.body)) if target.split(".")[0] == _PACKAGE]
         used = (node for statement in _run_at_import(tree.body) for node in ast.walk(statement))
         packages |= {target.split(".")[0] for target in _targets(used)}
-    named = packages_distributions()
+    owners = _owners()
     outside = packages - {_PACKAGE} - sys.stdlib_module_names
-    distributions = frozenset(name for package in outside for name in named.get(package, ()))
-    return Dependencies({_place(name, path): path for name, path in found.items()}, distributions)
+    named = frozenset(name for package in outside for name in owners.get(package, ()))
+    return Dependencies({_place(name, path): path for name, path in found.items()}, named)
+
+
+@cache
+def _owners() -> dict[str, set[str]]:
+    """The distributions that hold each importable name: as `packages_distributions` says, which takes seconds."""
+    owners: dict[str, set[str]] = {}
+    for found in distributions():
+        names = set((found.read_text("top_level.txt") or "").split())
+        if not names:
+            lines = (found.read_text("RECORD") or "").splitlines()
+            names = {line.partition("/")[0].partition(",")[0].removesuffix(".py") for line in lines}
+        for name in names:
+            owners.setdefault(name, set()).add(found.metadata["Name"])
+    return owners
 
 
 def _source(name: str) -> Path | None:

@@ -9,11 +9,14 @@ import numpy as np
 
 from recsys.arrays import Array, Floats
 from recsys.models.base.item_to_item import ItemToItem, Regression, expect_next
-from recsys.models.base.ranking import POOL, best_items, weigh
+from recsys.models.base.ranking import POOL, best_items, diversify, note_of, weigh
+from recsys.models.base.taking import TakingCurve, find_judge
 from recsys.serving.form import Arrays, Form
 from recsys.serving.ids import IdTable
 
 _NONE = np.zeros(0, np.int32)
+_PROBED = 5  # items of a user
+_NO_LISTS: Mapping[str, Any] = {"signal": "ratings", "ridge": 0.0, "relative_ridge": 0.0, "exponent": 0.0}
 
 
 class History(NamedTuple):
@@ -37,6 +40,8 @@ class Listed:
     scores: Array
     probabilities: Array
     policy: str
+    note: str = ""
+    """Why it is shorter than asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +65,9 @@ class Engine:
         self.users = users
         self.items = items
         self.low, self.high = about["scale"]
-        self._slope = float(about["link"]["slope"])
-        self._threshold = float(about["link"]["threshold"])
-        self._probit = about["link"]["kind"] == "probit"
-        lists = about["lists"]
+        self._link = about["link"]
+        self._judge = find_judge(self._link)  # of a family whose history says all; None: its factors do
+        lists = about["lists"] or _NO_LISTS
         self._regression = Regression(lists["signal"], lists["ridge"], lists["relative_ridge"])
         self._exponent = float(lists["exponent"])
         self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
@@ -73,6 +77,11 @@ class Engine:
         factors = np.maximum(np.array(prior["factors"], np.float64), 1e-12)
         self._precision = np.diag(np.append(self._noise / factors, self._noise / max(prior["bias"][1], 1e-12)))
         self._bias = float(prior["bias"][0])
+
+    @property
+    def makes_lists(self) -> bool:
+        """Whether the version carries what lists are made from."""
+        return self.about["lists"] is not None
 
     @classmethod
     def of_form(cls, form: Form) -> "Engine":
@@ -111,6 +120,7 @@ class Engine:
         exclude: Array = _NONE,
         candidates: Array | None = None,
         exclude_seen: bool = True,
+        diversity: float = 0.0,
     ) -> Listed:
         """The list that the version's `Recommender.recommend` gives for this history; fewer only where fewer are left.
 
@@ -118,25 +128,35 @@ class Engine:
             user: its code, -1 for one that the version does not know.
             history: as of `history`.
             exclude, candidates: codes of items that may not, or alone may, be named.
+            diversity: from 0, by score alone, to 1, by how different the items of a list are.
         """
-        allowed = np.full(len(self.items), candidates is None)
+        values = self._values(history)
+        told = bool(values.any())
+        takes = self._carry(history, values) if told else self._popularity.copy()
         if candidates is not None:
-            allowed[candidates] = True
-        allowed[exclude] = False
+            others = np.ones(len(takes), np.bool_)
+            others[candidates] = False
+            takes[others] = -np.inf
+        takes[exclude] = -np.inf
         if exclude_seen:
-            allowed[history.items] = False
-        told = bool(self._values(history).any())
-        takes = self.carry(history) if told else self._popularity
-        pool = np.sort(best_items(takes, max(n, POOL), allowed))
-        likes = self._like(self._taste(user, history), pool)[1]
+            takes[history.items] = -np.inf
+        pool = best_items(takes, max(n, POOL))
+        pool = np.sort(pool[takes[pool] > -np.inf])
+        likes = self._score(user, history, pool)[1]
         scores = weigh(takes[pool], likes, self._exponent)
-        order = best_items(scores, n)
+        order = best_items(scores, len(scores) if diversity else n)
+        if diversity:
+            close = self._item_to_item.similarities(pool[order])
+            order = order[diversify(scores[order], close, n, diversity)]
         policy = ("personal" if user >= 0 else "history") if told else "popular"
-        return Listed(pool[order], scores[order], likes[order], policy)
+        return Listed(pool[order], scores[order], likes[order], policy, note_of(len(pool), n, exclude_seen))
 
     def carry(self, history: History) -> Floats:
         """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
-        return expect_next(self._item_to_item, self._popularity, history.items, self._values(history))
+        return self._carry(history, self._values(history))
+
+    def _carry(self, history: History, values: Array) -> Floats:
+        return expect_next(self._item_to_item, self._popularity, history.items, values)
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
@@ -163,18 +183,41 @@ class Engine:
         solved = np.linalg.solve(table.T @ table + self._precision, table.T @ target)
         return _Taste(solved[:-1].astype(np.float32), self._bias + float(solved[-1]), self._noise)
 
+    def _score(self, user: int, history: History, items: Array) -> tuple[Floats, Floats]:
+        """Expected ratings, within the scale, and probabilities of a like, (n,) each, of known items.
+
+        A user who was learnt from is answered as learnt; of another, the history tells.
+        """
+        if self._judge is None:
+            return self._like(self._taste(user, history), items)
+        told = self.history(user) if user >= 0 else history
+        values = self._values(told)
+        takes = np.zeros(len(items))
+        if values.any():
+            takes = expect_next(self._item_to_item, self._popularity, told.items, values)[items]
+        if isinstance(self._judge, TakingCurve):
+            if user < 0 and not len(told.items):
+                return self._fallback(user, items)
+            taking = self._judge.probability(takes)
+            return taking, taking.copy()
+        taste = self._taste(user, told)
+        rating = self.arrays.item_bias[items] + taste.bias
+        slope, intercept = self.about["calibration"]
+        like = self._judge.probability(slope * rating + intercept, takes)
+        return np.clip(rating, self.low, self.high), like
+
     def _like(self, taste: _Taste, items: Array) -> tuple[Floats, Floats]:
-        """Expected ratings, within the scale, and probabilities of a like, (n,) each."""
+        """The same by a taste's factors."""
         arrays = self.arrays
         rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
         spread = np.sqrt(np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance))
-        x = self._slope * (rating - self._threshold) / spread
-        like = _normal_cdf(x) if self._probit else 1 / (1 + np.exp(-x))
+        x = self._link["slope"] * (rating - self._link["threshold"]) / spread
+        like = _normal_cdf(x) if self._link["kind"] == "probit" else 1 / (1 + np.exp(-x))
         return np.clip(rating, self.low, self.high), like
 
     def predict_known(self, user: int, items: Array) -> tuple[Floats, Floats]:
         """Expected ratings and probabilities of a like of items, (n,) each, for a user known to the version."""
-        return self._like(self._taste(user, NO_HISTORY), items)
+        return self._score(user, NO_HISTORY, items)
 
     def predict(self, user: int, history: History, items: Array) -> tuple[Floats, Floats]:
         """The same for any user; -1 among the items is an unknown one, for which biases and calibration answer."""
@@ -182,10 +225,13 @@ class Engine:
             return self._fallback(user, items)
         known = items >= 0
         rating, like = self._fallback(user, items)
-        rating[known], like[known] = self._like(self._taste(user, history), items[known])
+        rating[known], like[known] = self._score(user, history, items[known])
         return rating, like
 
     def _fallback(self, user: int, items: Array) -> tuple[Floats, Floats]:
+        if isinstance(self._judge, TakingCurve):
+            taking = self._judge.of_popularity(np.where(items >= 0, self._popularity[items], 0.0), len(self.users))
+            return taking, taking.copy()
         base = float(self.arrays.user_fallback[user]) if user >= 0 else float(self.about["mean"])
         rating = base + np.where(items >= 0, self.arrays.item_fallback[items], 0.0)
         slope, intercept = self.about["calibration"]
@@ -216,19 +262,24 @@ class Engine:
         chosen = np.unique(np.linspace(0, len(self.users) - 1, users).astype(int)).tolist()
         answers = []
         for user in [*chosen, -1]:
-            listed = self.recommend(user, self.history(user), 5)
-            answers.append({"user": user, "items": listed.items.tolist(), "likes": listed.probabilities.tolist()})
+            items, likes = self._probed(user)
+            answers.append({"user": user, "items": items.tolist(), "likes": likes.tolist()})
         return answers
+
+    def _probed(self, user: int) -> tuple[Array, Floats]:
+        """The first items of a user's list, or of the catalogue where there are no lists; and their probabilities."""
+        if self.makes_lists:
+            listed = self.recommend(user, self.history(user), _PROBED)
+            return listed.items, listed.probabilities
+        items = np.arange(min(_PROBED, len(self.items)), dtype=np.int32)
+        return items, self.predict(user, NO_HISTORY, items)[1]
 
     def differs_from(self, probe: Sequence[Mapping[str, Any]], tolerance: float = 1e-4) -> str:
         """Where this engine's answers are not those of a probe, in words; empty where they are."""
         for said in probe:
-            found = self.recommend(said["user"], self.history(said["user"]), 5)
-            same = found.items.tolist() == said["items"] and np.allclose(
-                found.probabilities, said["likes"], atol=tolerance
-            )
-            if not same:
-                return f"user {said['user']} is listed {found.items.tolist()}, expected {said['items']}"
+            items, likes = self._probed(said["user"])
+            if items.tolist() != said["items"] or not np.allclose(likes, said["likes"], atol=tolerance):
+                return f"user {said['user']} is listed {items.tolist()}, expected {said['items']}"
         return ""
 
 

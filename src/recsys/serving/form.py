@@ -16,7 +16,7 @@ from recsys.errors import InputError
 from recsys.runtime.files import digest_file, write_atomically
 from recsys.serving.ids import IdTable
 
-FORMAT = 3
+FORMAT = 4
 DESCRIPTION = "form.json"
 
 

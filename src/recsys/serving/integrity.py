@@ -12,10 +12,12 @@ from typing import Any
 from recsys.errors import InputError
 
 STATEMENT = "provenance.json"
+SIGNATURE = "model.sig"  # over the statement and all files, where there was a key to sign with
+MADE_BY_LOADING = "registered_model_meta"
 _TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-# What is no file of the version: the statement itself, and what MLflow and Python put beside files that they load.
-_BESIDE = (STATEMENT, "registered_model_meta")
+# What is no file of the version: what is stated of it, and what MLflow and Python put beside files that they load.
+_BESIDE = (STATEMENT, SIGNATURE, MADE_BY_LOADING)
 _COMPILED = "__pycache__"
 _MOST_NAMED = 5
 
@@ -40,6 +42,12 @@ def write_statement(folder: Path, predicate: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_statement(content: bytes, digest: str) -> None:
+    """Raise InputError where a statement is not the one of a digest."""
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(f"its {STATEMENT} is not the one that was registered with it")
+
+
 def check_folder(folder: Path, statement: str | None = None) -> int:
     """Compare the files of a folder with what is stated of them; returns their number.
 
@@ -54,8 +62,8 @@ def check_folder(folder: Path, statement: str | None = None) -> int:
         content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"its {STATEMENT}, which states the digests of its files, is missing") from None
-    if statement is not None and hashlib.sha256(content).hexdigest() != statement:
-        raise InputError(f"its {STATEMENT} is not the one that was registered with it")
+    if statement is not None:
+        check_statement(content, statement)
     try:
         stated = {subject["name"]: subject["digest"]["sha256"] for subject in json.loads(content)["subject"]}
     except (ValueError, KeyError, TypeError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.models.base.ranking import NO_LISTS
 from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
@@ -16,17 +17,27 @@ from recsys.serving.service import ARM, Served, Service
 _MOST_IDS = 1000
 
 
+def lister(service: Service) -> Served:
+    """The version served, which makes lists; raises ProblemError where it cannot, with what to do."""
+    served = service.current()
+    if not served.engine.makes_lists:
+        raise ProblemError(409, f"version {served.version} {NO_LISTS}, and promote what comes of it")
+    return served
+
+
 def recommend(service: Service, request: Request) -> Reply:
     """GET /api/recommend/{user}: a list for a user."""
-    served = service.current()
+    served = lister(service)
     user = as_id(request.parts[2], "the user")
+    started = time.perf_counter()
     code, history = service.history(served.engine, user)
+    service.metrics.stages("history").observe(time.perf_counter() - started)
     return _answer(service, request, served, user, code, history)
 
 
 async def session(service: Service, request: Request) -> Reply:
     """POST /api/session/recommend: a list from the history in the body."""
-    served = service.current()
+    served = lister(service)
     engine = served.engine
     events = request.json()
     if not isinstance(events, list) or len(events) > service.settings.max_batch:
@@ -60,6 +71,7 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
     offset = request.number("offset", 0, 0, service.settings.max_n)
     excluded = _codes(engine, request.ids("exclude", _MOST_IDS))
     candidates = request.ids("candidates", _MOST_IDS)
+    started = time.perf_counter()
     listed = engine.recommend(
         code,
         history,
@@ -67,8 +79,12 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
         exclude=excluded,
         candidates=_codes(engine, candidates) if candidates else None,
     )
+    service.metrics.stages("rank").observe(time.perf_counter() - started)
     items = [engine.items[item] for item in listed.items[offset:].tolist()]
     service.metrics.lists(listed.policy, served.version, ARM).inc()
+    if listed.policy == "popular":
+        reason = "unknown_user" if user and code < 0 else "no_history"
+        service.metrics.fallbacks(reason, served.version, ARM).inc()
     if service.recorder is not None:
         likes = listed.probabilities[offset:]
         service.recorder.add(
@@ -120,7 +136,7 @@ def _codes(engine: Engine, ids: Sequence[str]) -> Any:
 
 def item_to_item(service: Service, request: Request) -> Reply:
     """GET /api/item-to-item/{name}/{item} and /api/item/{item}/neighbors: what is rated with an item."""
-    served = service.current()
+    served = lister(service)
     engine = served.engine
     is_named = request.parts[1] == "item-to-item"
     name = as_id(request.parts[3 if is_named else 2], "the item")

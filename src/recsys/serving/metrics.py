@@ -29,6 +29,12 @@ class Metrics:
             registry=own,
         )
         self._lists = Counter("recsys_lists_total", "Lists by policy", ["policy", "version", "arm"], registry=own)
+        self._stages = Histogram(
+            "recsys_stage_seconds", "Seconds of the parts of a list", ["stage"], buckets=_BUCKETS, registry=own
+        )
+        self._fallbacks = Counter(
+            "recsys_fallback_total", "Lists of what is popular, by reason", ["reason", "version", "arm"], registry=own
+        )
         self.unknown_users = Counter("recsys_unknown_users_total", "Requests for users unknown to it", registry=own)
         self.feedback = Counter("recsys_feedback_total", "Events that are on the disk", ["outcome"], registry=own)
         self.record = Counter("recsys_record_total", "Lists of the record", ["outcome"], registry=own)
@@ -54,6 +60,8 @@ class Metrics:
         self.requests = cache(lambda *labels: self._requests.labels(*labels))
         self.seconds = cache(lambda *labels: self._seconds.labels(*labels))
         self.lists = cache(lambda *labels: self._lists.labels(*labels))
+        self.stages = cache(lambda *labels: self._stages.labels(*labels))
+        self.fallbacks = cache(lambda *labels: self._fallbacks.labels(*labels))
 
     def serve(self, version: str, family: str, before: tuple[str, str] | None) -> None:
         """Say which version is served from now on."""

@@ -3,6 +3,9 @@
 MLflow keeps this file with every version and runs it when the version is loaded (a model from code).
 """
 
+import json
+import logging
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from recsys.arrays import Floats, Ids
 from recsys.models.base.loading import load_recommender
@@ -22,42 +25,48 @@ from recsys.serving.integrity import STATEMENT, check_folder
 _ANY = AnyType()  # type: ignore[no-untyped-call]
 # In the output, either the first two columns or all the others are there.
 _TEXTS, _NUMBERS = Array(DataType.string), Array(DataType.double)
-SIGNATURE = ModelSignature(
-    inputs=Schema(
-        [
-            ColSpec(_ANY, "user_id"),
-            ColSpec(_ANY, "item_id", required=False),
-            ColSpec(_ANY, "timestamp", required=False),
-        ]
-    ),
-    outputs=Schema(
-        [
-            ColSpec(DataType.double, "rating", required=False),
-            ColSpec(DataType.double, "like_probability", required=False),
-            ColSpec(_TEXTS, "items", required=False),
-            ColSpec(_NUMBERS, "scores", required=False),
-            ColSpec(_NUMBERS, "like_probabilities", required=False),
-            ColSpec(DataType.string, "policy", required=False),
-            ColSpec(DataType.string, "note", required=False),
-        ]
-    ),
-    params=ParamSchema(
-        [
-            ParamSpec("n", DataType.long, 10),
-            ParamSpec("exclude_seen", DataType.boolean, True),
-            ParamSpec("diversity", DataType.double, 0.0),
-        ]
-    ),
+COLUMNS = ("user_id", "item_id", "timestamp")
+"""The names that every version takes."""
+_OUTPUTS = Schema(
+    [
+        ColSpec(DataType.double, "rating", required=False),
+        ColSpec(DataType.double, "like_probability", required=False),
+        ColSpec(_TEXTS, "items", required=False),
+        ColSpec(_NUMBERS, "scores", required=False),
+        ColSpec(_NUMBERS, "like_probabilities", required=False),
+        ColSpec(DataType.string, "policy", required=False),
+        ColSpec(DataType.string, "note", required=False),
+    ]
+)
+_PARAMS = ParamSchema(
+    [
+        ParamSpec("n", DataType.long, 10),
+        ParamSpec("exclude_seen", DataType.boolean, True),
+        ParamSpec("diversity", DataType.double, 0.0),
+    ]
 )
 ARTIFACT = "recommender"
+NAMES = "columns.json"  # beside the recommender: the names in the ratings learnt from, where they are others
+_SHOWN = 3
+_log = logging.getLogger("recsys")
+
+
+def signature(names: Mapping[str, str]) -> ModelSignature:
+    """What a version takes and answers; of `names`, by the names in COLUMNS, it takes the ratings' own names too."""
+    own = [name for name in names.values() if name not in COLUMNS]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(_ANY, name, required=name == "user_id" and not own) for name in COLUMNS
+    ]
+    inputs += [ColSpec(_ANY, name, required=False) for name in own]
+    return ModelSignature(Schema(inputs), _OUTPUTS, _PARAMS)
 
 
 class RecommenderModel(PythonModel):
     """Answers a row for every row, in order: of a pair its rating, of a user alone the list.
 
-    Of `user_id, item_id`, perhaps with `timestamp`, the columns are `rating, like_probability`. Of `user_id` they are
-    `items, scores, like_probabilities`, each a list with the best item first, `policy`, and `note`, which says why a
-    list is shorter than `n`.
+    Of `user_id, item_id`, perhaps with `timestamp`, or by the names that these had in the ratings learnt from, the
+    columns are `rating, like_probability`. Of `user_id` they are `items, scores, like_probabilities`, each a list with
+    the best item first, `policy`, and `note`, which says why a list is shorter than `n`.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -67,6 +76,8 @@ class RecommenderModel(PythonModel):
         if (model / STATEMENT).exists():  # not yet where MLflow tries a model that is being logged
             check_folder(model)
         self.recommender = load_recommender(saved)
+        named = saved / NAMES
+        self.names: dict[str, str] = json.loads(named.read_text(encoding="utf-8")) if named.exists() else {}
 
     def predict(
         self,
@@ -85,12 +96,43 @@ class RecommenderModel(PythonModel):
             ValueError: naming the row where an id is missing or not one value, or a moment no number; for parameters
                 out of range; and for lists of a version that has none.
         """
-        users = _as_text(model_input, "user_id")
-        if "item_id" not in model_input.columns:
-            return self._recommend(users, model_input.index, params or {})
-        items = _as_text(model_input, "item_id")
-        rating, like = self.recommender.predict(users, items, _as_moments(model_input))
-        return pd.DataFrame({"rating": rating, "like_probability": like}, index=model_input.index)
+        table = self._with_our_names(model_input)
+        if "user_id" not in table.columns:
+            own = f", or {self.names['user_id']!r} as in the ratings learnt from," if "user_id" in self.names else ""
+            given = ", ".join(map(str, model_input.columns))
+            raise ValueError(f"column 'user_id'{own} is needed; the table has {given}")
+        users = _as_text(table, "user_id")
+        if "item_id" not in table.columns:
+            return self._recommend(users, table.index, params or {})
+        items = _as_text(table, "item_id")
+        self._tell_unknown(users, items)
+        rating, like = self.recommender.predict(users, items, _as_moments(table))
+        return pd.DataFrame({"rating": rating, "like_probability": like}, index=table.index)
+
+    def _with_our_names(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table with columns by the names of the ratings learnt from renamed; our own names go first."""
+        own = {name: ours for ours, name in self.names.items() if name in table and ours not in table}
+        return table.rename(columns=own) if own else table
+
+    def _tell_unknown(self, users: Ids, items: Ids) -> None:
+        """Log which rows are answered by averages, since their user or item was not learnt from."""
+        knowledge, unknown = self.recommender.knowledge, list[str]()
+        rows = np.zeros(len(users), bool)
+        for kind, ids, codes in (
+            ("user", users, knowledge.user_codes(users)),
+            ("item", items, knowledge.item_codes(items)),
+        ):
+            rows |= codes < 0
+            unknown += [f"{kind} {name!r}" for name in dict.fromkeys(ids[codes < 0])]
+        if unknown:
+            more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+            _log.warning(
+                "%d of %d rows are answered by averages, their user or item was not learnt from: %s%s",
+                rows.sum(),
+                len(rows),
+                ", ".join(unknown[:_SHOWN]),
+                more,
+            )
 
     def _recommend(self, users: Ids, index: "pd.Index[Any]", params: dict[str, Any]) -> pd.DataFrame:
         made = self.recommender.recommend(
@@ -110,8 +152,6 @@ class RecommenderModel(PythonModel):
 
 
 def _as_text(table: pd.DataFrame, column: str) -> Ids:
-    if column not in table.columns:
-        raise ValueError(f"column {column!r} is needed; the table has {', '.join(map(str, table.columns))}")
     values = table[column]
     if pd.api.types.is_integer_dtype(values.dtype) and not values.hasnans:
         return values.to_numpy().astype(str).astype(object)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +37,8 @@ create table if not exists served (
 );
 create index if not exists served_at on served (moment);
 """
-_ADD = """insert into served (request, moment, user, version, arm, policy, first, items, likes)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (request) do nothing"""
+_COLUMNS = "request, moment, user, version, arm, policy, first, items, likes"
+_ADDED_AT_ONCE = 64  # Python's lock is given away and asked for again with each statement, while requests wait for it
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
 
@@ -131,8 +131,9 @@ class Recorder:
         """Commit the oldest that wait; they are let go only then."""
         batch = list(islice(self._waiting, _MOST_ROWS))
         rows = [(*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes()) for one in batch]
+        groups = [rows[start : start + _ADDED_AT_ONCE] for start in range(0, len(rows), _ADDED_AT_ONCE)]
         with Locked(self._lock_file):
-            _commit(connection, _ADD, rows)
+            _commit(connection, [(_add(len(group)), tuple(chain.from_iterable(group))) for group in groups])
         for _ in batch:
             self._waiting.popleft()
         self._count("written", len(batch))
@@ -142,17 +143,24 @@ class Recorder:
         if time.monotonic() - self._pruned < _PRUNE_SECONDS:
             return
         with Locked(self._lock_file):
-            gone = _commit(connection, _PRUNE, [(time.time() - self._retention * _DAY, _MOST_PRUNED)])
+            gone = _commit(connection, [(_PRUNE, (time.time() - self._retention * _DAY, _MOST_PRUNED))])
         if gone < _MOST_PRUNED:
             self._pruned = time.monotonic()
 
 
-def _commit(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+def _add(rows: int) -> str:
+    """The statement that adds so many rows."""
+    places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
+    return f"insert into served ({_COLUMNS}) values {places} on conflict (request) do nothing"
+
+
+def _commit(connection: sqlite3.Connection, statements: Sequence[tuple[str, tuple[object, ...]]]) -> int:
     """Execute in one transaction; how many rows it changed."""
     before = connection.total_changes
     connection.execute("begin immediate")
     try:
-        connection.executemany(statement, rows)
+        for statement, values in statements:
+            connection.execute(statement, values)
         connection.execute("commit")
     except BaseException:
         with suppress(sqlite3.Error):

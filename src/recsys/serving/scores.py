@@ -1,66 +1,85 @@
 """Handlers of scores: MLflow's scoring protocol, the Open Inference Protocol v2, and KServe's v1."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsys.arrays import Floats
+from recsys.errors import InputError
 from recsys.serving.engine import NO_HISTORY
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
+from recsys.serving.invoked_lists import invoked_lists
 from recsys.serving.service import Served, Service
+
+if TYPE_CHECKING:
+    from recsys.models.base.recommender import Recommender
 
 _COLUMNS = ("user_id", "item_id")
 _FORM = 'send {"dataframe_split": {"columns": ["user_id", "item_id"], "data": [["1", "2"]]}}'
 
 
 async def invocations(service: Service, request: Request) -> Reply:
-    """POST /invocations: MLflow's scoring protocol in JSON."""
+    """POST /invocations: MLflow's scoring protocol in JSON; users alone are answered by lists."""
     body = request.json()
     if not isinstance(body, dict):
         raise ProblemError(400, f"an object is needed as body, got {cut(body)}; {_FORM}")
+    rows: Any
     if "dataframe_split" in body:
-        pairs = _of_split(body["dataframe_split"])
+        rows = _of_split(body["dataframe_split"])
     else:
         rows = next((body[key] for key in ("dataframe_records", "instances", "inputs") if key in body), None)
-        pairs = _of_columns(rows) if isinstance(rows, dict) else _of_records(rows)
-    return _predictions(service, pairs)
+        rows = _of_columns(rows) if isinstance(rows, dict) else _of_records(rows)
+    if rows and len(rows[0]) == 1:
+        return invoked_lists(service, [user for (user,) in rows], body.get("params"))
+    return _predictions(service, rows)
 
 
 async def predict(service: Service, request: Request) -> Reply:
     """POST /v1/models/{name}:predict: KServe's v1."""
     body = request.json()
-    return _predictions(service, _of_records(body.get("instances") if isinstance(body, dict) else None))
+    rows = _of_records(body.get("instances") if isinstance(body, dict) else None)
+    if rows and len(rows[0]) == 1:
+        raise ProblemError(400, f"row 0: user_id and item_id are needed; lists: POST /invocations; {_FORM}")
+    return _predictions(service, rows)
 
 
-def _of_split(table: Any) -> list[tuple[Any, Any]]:
+def _of_split(table: Any) -> list[tuple[Any, ...]]:
     columns, data = (table.get(key) if isinstance(table, dict) else None for key in ("columns", "data"))
-    if not isinstance(columns, list) or not isinstance(data, list) or not set(_COLUMNS) <= set(map(str, columns)):
+    if not isinstance(columns, list) or not isinstance(data, list):
         raise ProblemError(400, f"columns user_id and item_id are needed, got {cut(columns)}; {_FORM}")
-    at = [columns.index(name) for name in _COLUMNS]
+    at = [columns.index(name) for name in _asked(columns, "columns")]
     for row, values in enumerate(data):
         if not isinstance(values, list) or len(values) != len(columns):
             raise ProblemError(400, f"row {row}: {len(columns)} values are needed, one a column, got {cut(values)}")
-    return [(values[at[0]], values[at[1]]) for values in data]
+    return [tuple(values[place] for place in at) for values in data]
 
 
-def _of_columns(columns: dict[str, Any]) -> list[tuple[Any, Any]]:
-    users, items = (columns.get(name) for name in _COLUMNS)
-    if not isinstance(users, list) or not isinstance(items, list) or len(users) != len(items):
+def _of_columns(columns: dict[str, Any]) -> list[tuple[Any, ...]]:
+    found = [columns[name] for name in _asked(list(columns), "lists")]
+    if not all(isinstance(values, list) and len(values) == len(found[0]) for values in found):
         raise ProblemError(400, f"as many user_id as item_id are needed, as two lists; {_FORM}")
-    return list(zip(users, items, strict=True))
+    return list(zip(*found, strict=True))
 
 
-def _of_records(rows: Any) -> list[tuple[Any, Any]]:
+def _of_records(rows: Any) -> list[tuple[Any, ...]]:
     if not isinstance(rows, list):
         raise ProblemError(400, f"rows of user_id and item_id are needed, got {cut(rows)}; {_FORM}")
+    names = _asked(list(rows[0]), "row 0:") if rows and isinstance(rows[0], dict) else _COLUMNS
     for row, values in enumerate(rows):
-        if not isinstance(values, dict) or not set(_COLUMNS) <= set(values):
-            raise ProblemError(400, f"row {row}: user_id and item_id are needed, got {cut(values)}; {_FORM}")
-    return [(values["user_id"], values["item_id"]) for values in rows]
+        if not isinstance(values, dict) or not set(names) <= set(values):
+            raise ProblemError(400, f"row {row}: {' and '.join(names)} are needed, got {cut(values)}; {_FORM}")
+    return [tuple(values[name] for name in names) for values in rows]
 
 
-def _predictions(service: Service, pairs: Sequence[tuple[Any, Any]]) -> Reply:
+def _asked(columns: Sequence[Any], where: str) -> Sequence[str]:
+    """The columns that count: user and item, or users alone, who are asked about as a whole."""
+    if "user_id" not in columns:
+        raise ProblemError(400, f"{where} user_id and item_id are needed, got {cut(list(columns))}; {_FORM}")
+    return _COLUMNS if "item_id" in columns else _COLUMNS[:1]
+
+
+def _predictions(service: Service, pairs: Sequence[tuple[Any, ...]]) -> Reply:
     served = service.current()
     rating, like = _score(service, served, pairs)
     content = [
@@ -69,7 +88,7 @@ def _predictions(service: Service, pairs: Sequence[tuple[Any, Any]]) -> Reply:
     return Reply(dump({"predictions": content}), version=served.version, family=served.family)
 
 
-def _score(service: Service, served: Served, pairs: Sequence[tuple[Any, Any]]) -> tuple[Floats, Floats]:
+def _score(service: Service, served: Served, pairs: Sequence[tuple[Any, ...]]) -> tuple[Floats, Floats]:
     """Expected ratings and probabilities of a like, (n,) each, in the order of the pairs."""
     if len(pairs) > service.settings.max_batch:
         raise ProblemError(413, f"at most {service.settings.max_batch} rows are taken, got {len(pairs)}; send fewer")
@@ -80,12 +99,29 @@ def _score(service: Service, served: Served, pairs: Sequence[tuple[Any, Any]]) -
         of_user.setdefault(as_id(user, f"row {row}: user_id"), []).append(row)
         items[row] = engine.items.find(as_id(item, f"row {row}: item_id"))
     rating, like = np.empty(len(pairs)), np.empty(len(pairs))
+    if served.scorer is not None:
+        _score_stored(served.scorer, served, pairs, rating, like)
     for user, rows in of_user.items():
         code = engine.users.find(user)
+        if code >= 0 and served.scorer is not None:
+            continue
         # A user who was learnt from is answered as the version answers; for another the feedback tells.
         history = NO_HISTORY if code >= 0 else service.history(engine, user)[1]
         rating[rows], like[rows] = engine.predict(code, history, items[rows])
     return rating, like
+
+
+def _score_stored(
+    scorer: "Recommender", served: Served, pairs: Sequence[tuple[Any, Any]], rating: Floats, like: Floats
+) -> None:
+    """Fill in the scores of users who were learnt from."""
+    ids = np.array([(str(user), str(item)) for user, item in pairs], object).reshape(-1, 2)
+    known = np.flatnonzero([served.engine.users.find(user) >= 0 for user in ids[:, 0]])
+    try:
+        found = scorer.predict(ids[known, 0], ids[known, 1])
+    except InputError as error:
+        raise ProblemError(503, str(error), 2) from None
+    rating[known], like[known] = found
 
 
 async def infer(service: Service, request: Request) -> Reply:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
 from recsys.serving.engine import Engine, History
@@ -18,6 +18,9 @@ from recsys.serving.metrics import Metrics
 from recsys.serving.monitored import Monitored
 from recsys.serving.record import Recorder
 from recsys.serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from recsys.models.base.recommender import Recommender
 
 POINTER = "current.json"
 FEEDBACK = "feedback.db"
@@ -35,6 +38,8 @@ class Served:
     family: str
     since: float
     about: Mapping[str, Any]
+    scorer: "Recommender | None" = None
+    """What scores pairs in place of the engine: the version itself, over a feature store."""
 
 
 def load(folder: Path) -> Served:
@@ -100,14 +105,22 @@ class Service:
             return
         try:
             found = load(folder)
+            scorer = self._scorer(folder)
         except (InputError, OSError) as error:
             self.problem = str(error)
             return
         before = (self.served.version, self.served.family) if self.served else None
         about = {**found.about, "folder": str(folder)}
-        self.served = Served(found.engine, found.version, found.family, found.since, about)
+        self.served = Served(found.engine, found.version, found.family, found.since, about, scorer)
         self.problem = ""
         self.metrics.serve(found.version, found.family, before)
+
+    def _scorer(self, folder: Path) -> "Recommender | None":
+        if not self.settings.feature_store:
+            return None
+        from recsys.serving.stored_scores import load_scorer  # brings scikit-learn and Feast
+
+        return load_scorer(folder, self.settings.feature_store, self.settings.feature_database)
 
     def history(self, engine: Engine, user: str) -> tuple[int, History]:
         """A user's code and history, with all feedback that is on the disk."""

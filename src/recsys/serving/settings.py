@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from recsys.serving.request_log import Kind
 from recsys.settings import Settings
 
 
@@ -17,6 +18,9 @@ class Limits(Settings):
         10.0, gt=0, description="seconds in which the head, and then the body, of a request arrives"
     )
     feedback_seconds: float = Field(10.0, gt=0, description="seconds that feedback may wait for the disk")
+    log: Kind = Field(
+        "none", description="requests: a line of JSON each on standard error, without ids of persons; ids: with them"
+    )
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
     retention: float = Field(90.0, gt=0, description="days that the record of a list is kept")
 
@@ -28,4 +32,6 @@ class ServingSettings(Limits):
     folder: str = Field("serving", description="folder of served forms, the pointer to the current one, and feedback")
     read_keys: tuple[str, ...] = Field((), description="keys that may read; none: everybody may")
     feedback_keys: tuple[str, ...] = Field((), description="keys that may give feedback; none: who may read")
+    feature_store: str = Field("", description="folder of the feature store that scores are computed from; empty: none")
+    feature_database: str = Field("", description="URL of its MySQL, where its newest values are; empty: its folder")
     webhook_secret: str = Field("", description="secret by which MLflow signs its webhooks; empty: none are taken")

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 
+from recsys.errors import InputError
 from recsys.serving.feedback import Event
 from recsys.serving.outbox import Outbox
 
@@ -58,6 +59,40 @@ _FEEDBACK = sa.Table(
 )  # fmt: skip
 
 
+TABLE = _FEEDBACK.name
+
+
+def remove_person(url: str, user: str, *, dry_run: bool = False) -> int:
+    """Delete a person's events from the team's database; how many there were.
+
+    Args:
+        url: as SQLAlchemy writes it.
+        dry_run: count them only.
+
+    Raises:
+        InputError: if the database does not answer, or refuses.
+    """
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=_WAITS)
+    theirs = _FEEDBACK.c.user == user
+    try:
+        with engine.begin() as connection:
+            if not sa.inspect(connection).has_table(TABLE):
+                return 0
+            if dry_run:
+                return int(connection.scalar(sa.select(sa.func.count()).where(theirs)) or 0)
+            return int(connection.execute(sa.delete(_FEEDBACK).where(theirs)).rowcount)
+    except sa.exc.DBAPIError as error:
+        raise InputError(
+            f"the team's database keeps this person's feedback and cannot be asked ({_first_line(error)}); run forget "
+            "again when it answers"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, in the words of the driver: the rest has the statement with ids in it."""
+    return str(getattr(error, "orig", None) or error).splitlines()[0][:200]
+
+
 class Sharing:
     """Copies between a server's file and the team's database, in one thread."""
 
@@ -86,8 +121,7 @@ class Sharing:
         self._outbox.close()
 
     def _say(self, error: Exception) -> None:
-        # Only the first line, and of the driver: the rest has the statement with ids in it.
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
+        reason = _first_line(error)
         if reason != self._told:
             _log.warning("feedback is not shared now: %s", reason)
             self._told = reason

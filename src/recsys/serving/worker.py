@@ -22,6 +22,7 @@ from recsys.serving.settings import ServingSettings
 
 _GRACE_SECONDS = 10
 _IDLE_SECONDS = 65  # longer than a load balancer keeps a connection
+_SWITCH_SECONDS = 0.0005  # that a thread which writes may hold Python's lock while a request waits for it
 
 
 class _Protocol(HttpToolsProtocol):
@@ -58,6 +59,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection each, idle ones too
+    sys.setswitchinterval(_SWITCH_SECONDS)
     service = Service(ServingSettings.model_validate(given["settings"]))
     _Protocol.head_seconds = service.settings.body_seconds
     config = uvicorn.Config(

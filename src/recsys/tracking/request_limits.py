@@ -1,10 +1,10 @@
 """How often and how long MLflow asks a tracking server that does not answer."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-_RETRIES, _SECONDS = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
 
 @contextmanager
@@ -15,14 +15,21 @@ def request_limits(retries: int, seconds: int | None = None) -> Iterator[None]:
         retries: the requests after the first.
         seconds: how long one may take; None: as before.
     """
-    wanted = {_RETRIES: retries} | ({_SECONDS: seconds} if seconds is not None else {})
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: str(value) for name, value in wanted.items()})
+    with ExitStack() as stack:
+        stack.enter_context(_set(MLFLOW_HTTP_REQUEST_MAX_RETRIES, retries))
+        if seconds is not None:
+            stack.enter_context(_set(MLFLOW_HTTP_REQUEST_TIMEOUT, seconds))
+        yield
+
+
+@contextmanager
+def _set(variable: Any, value: int) -> Iterator[None]:
+    before = variable.get_raw()
+    variable.set(value)
     try:
         yield
     finally:
-        for name, text in before.items():
-            if text is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = text
+        if before is None:
+            variable.unset()
+        else:
+            variable.set(before)

@@ -1,10 +1,11 @@
 """Runs of MLflow: their parameters, metrics, figures and datasets, and logged models."""
 
+import json
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ from recsys.data.dataset import Dataset
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.serving.dependencies import find_dependencies
-from recsys.serving.pyfunc_model import ARTIFACT, SIGNATURE
+from recsys.serving.pyfunc_model import ARTIFACT, NAMES, signature
 from recsys.settings import Settings, to_text
+from recsys.tracking import experiments
+from recsys.tracking.left_running import owner_tags, signs_of_life
+from recsys.tracking.pages import all_pages
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
 
@@ -135,18 +139,22 @@ class Run:
         mlflow.set_tags({_NOTE: description} | ({_NAME: name} if name else {}))
 
     @uninterrupted()
-    def log_recommender(self, recommender: Recommender, requirements: Path) -> str:
+    def log_recommender(self, recommender: Recommender, requirements: Path, names: Mapping[str, str]) -> str:
         """Log a recommender as an MLflow model with the code that reads it; returns the logged model's id.
 
         Args:
             requirements: the requirements.txt whose pins the model is given.
+            names: of user_id, item_id and timestamp in the ratings learnt from, where they are others.
         """
         knowledge = recommender.knowledge
         needed = find_dependencies([_MODEL, f"recsys.models.{recommender.family}"])
-        example = pd.DataFrame({"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]})
+        ids = {"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]}
+        example = pd.DataFrame({names.get(name, name): values for name, values in ids.items()})
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / ARTIFACT
             recommender.save(folder)
+            if names:
+                (folder / NAMES).write_text(json.dumps(names), encoding="utf-8")
             package = Path(temporary) / "recsys"
             for below, path in needed.files.items():
                 (package / below).parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +164,7 @@ class Run:
                 python_model=str(package / "serving" / "pyfunc_model.py"),
                 artifacts={ARTIFACT: str(folder)},
                 code_paths=[str(package)],
-                signature=SIGNATURE,
+                signature=signature(names),
                 input_example=example,
                 pip_requirements=_pins(requirements, needed.distributions),
                 params={name: to_text(value) for name, value in recommender.config.model_dump().items()},
@@ -176,12 +184,12 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
         run_id: of a run that has ended and goes on.
     """
     with uninterrupted():
-        active = mlflow.start_run(run_id, nested=mlflow.active_run() is not None)
+        active = mlflow.start_run(run_id, experiments.entered(), nested=mlflow.active_run() is not None)
         status = "FINISHED"
         opened = Run(active.info.run_id, run_id is not None)
         try:
-            mlflow.set_tags({_NAME: name, **(tags or {})})
-            with interruptible():
+            mlflow.set_tags({_NAME: name, **owner_tags(), **(tags or {})})
+            with signs_of_life(opened.run_id), interruptible():
                 yield opened
             opened.flush()
         except KeyboardInterrupt:
@@ -229,14 +237,14 @@ def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     return [(run.info.run_id, dict(run.data.tags)) for run in runs]
 
 
-def all_pages(search: Callable[..., Any], **arguments: Any) -> list[Any]:
-    """All pages of a search."""
-    page = search(**arguments)
-    found = list(page)
-    while page.token:
-        page = search(**arguments, page_token=page.token)
-        found += page
-    return found
+@uninterrupted()
+def read_json(run_id: str, path: str) -> dict[str, Any] | None:
+    """A JSON document among the artifacts of a run; None where there is none."""
+    client = MlflowClient()
+    if path not in {found.path for found in client.list_artifacts(run_id)}:
+        return None
+    content: dict[str, Any] = mlflow.artifacts.load_dict(f"{client.get_run(run_id).info.artifact_uri}/{path}")
+    return content
 
 
 def _input(dataset: Dataset) -> MlflowDataset:

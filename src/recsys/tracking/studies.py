@@ -19,7 +19,7 @@ from recsys.errors import InputError
 from recsys.runtime.interruption import interruptible, uninterrupted
 from recsys.settings import to_text
 from recsys.tracking import runs
-from recsys.tracking.runs import all_pages
+from recsys.tracking.pages import all_pages
 
 STUDY_KEY = "study_key"
 TRIAL = "trial"

@@ -5,6 +5,7 @@ measured only, and never goes into use (docs/decisions/0020-forward.md).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class ForwardFit:
     dataset: Dataset
 
 
+@lru_cache(maxsize=1)  # once for all families that are trained on the dataset
 def hold_back_newest(dataset: Dataset) -> Dataset | None:
     """The training and validation rows anew: the newest become the test part, as large a share as the test rows have.
 

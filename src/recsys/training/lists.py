@@ -1,7 +1,8 @@
 """The list model of a recommender: who rated what, item-to-item weights, and what validation chose of them."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,18 +70,29 @@ def add_lists(chosen: Recommender, final: Recommender, dataset: Dataset) -> None
         return
     chosen.lists = _learn_and_choose(chosen, dataset)
     if final is not chosen:
-        histories = collect_histories(final, dataset, ("train", "validation"))
-        counts = _count(histories, chosen.lists.regression, final)
-        final.lists = _list_model(histories, counts, chosen.lists.regression, chosen.lists.exponent, final)
+        final.lists = _learn_as(chosen.lists, final, dataset, ("train", "validation"))
     if isinstance(chosen, ListRecommender) and isinstance(final, ListRecommender):
         answer_by_lists(chosen, final, dataset)
 
 
 def learn_lists_as(chosen: ListModel, recommender: Recommender, dataset: Dataset) -> ListModel:
     """A list model for a recommender of the training rows alone, with the settings of another: nothing is chosen."""
-    histories = collect_histories(recommender, dataset, ("train",))
-    counts = _count(histories, chosen.regression, recommender)
-    return _list_model(histories, counts, chosen.regression, chosen.exponent, recommender)
+    return _learn_as(chosen, recommender, dataset, ("train",))
+
+
+@lru_cache(maxsize=2)  # a dataset, and the older of its rows
+def _shared(dataset: Dataset) -> dict[Hashable, ListModel]:
+    """What was learnt from the rows of a dataset, to be learnt once for all families that this process trains on it."""
+    return {}
+
+
+def _learn_as(chosen: ListModel, recommender: Recommender, dataset: Dataset, parts: tuple[str, ...]) -> ListModel:
+    shared, key = _shared(dataset), (parts, chosen.regression, recommender.list_settings().dense)
+    if key not in shared:
+        histories = collect_histories(recommender, dataset, parts)
+        counts = _count(histories, chosen.regression, recommender)
+        shared[key] = _list_model(histories, counts, chosen.regression, recommender)
+    return replace(shared[key], exponent=chosen.exponent)
 
 
 def _count(histories: Histories, regression: Regression, recommender: Recommender) -> CoCounts:
@@ -98,22 +110,31 @@ def _count(histories: Histories, regression: Regression, recommender: Recommende
     return count_together(matrix, DENSE_ITEMS if dense is None else n_items if dense else 0)
 
 
-def _list_model(
-    histories: Histories, counts: CoCounts, regression: Regression, exponent: float, recommender: Recommender
-) -> ListModel:
+def _list_model(histories: Histories, counts: CoCounts, regression: Regression, recommender: Recommender) -> ListModel:
     knowledge = recommender.knowledge
     popularity = np.bincount(histories.rated.items, minlength=len(knowledge.item_ids)) / len(knowledge.user_ids)
     item_to_item = learn_item_to_item(counts, regression)
-    return ListModel(item_to_item, regression, exponent, histories.rated, popularity)
+    return ListModel(item_to_item, regression, 0.0, histories.rated, popularity)
 
 
 def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
-    """Choose in turn the ridge, the relative ridge, the input, how much sessions count, and the exponent.
+    """Choose the regression, and then the exponent of the like probability, by nDCG of validation likes."""
+    settings, validation = recommender.list_settings(), _validation_of(recommender, dataset)
+    shared, key = _shared(dataset), replace(settings, exponent=None)
+    if key not in shared:
+        shared[key] = _choose_regression(recommender, dataset, validation)
+    exponents = EXPONENTS if settings.exponent is None else (settings.exponent,)
+    worth = _ndcgs(recommender, shared[key], validation, exponents).sum(axis=1)
+    return replace(shared[key], exponent=exponents[int(np.argmax(worth))])
 
-    Each by nDCG of validation likes. That is one of at most 14 settings; of equally good ones the earlier is taken.
+
+def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _Validation) -> ListModel:
+    """Choose in turn the ridge, the relative ridge, the input, and how much sessions count.
+
+    That is one of at most 14 settings; of equally good ones the earlier is taken. What the family says of a like does
+    not matter: the exponent is 0.
     """
     settings, histories = recommender.list_settings(), collect_histories(recommender, dataset, ("train",))
-    validation = _validation_of(recommender, dataset)
     counts: dict[tuple[Signal, float], CoCounts] = {}
 
     def attempt(regression: Regression) -> tuple[Floats, ListModel]:
@@ -121,10 +142,10 @@ def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
         if counted not in counts:
             counts.clear()  # each may take a GB
             counts[counted] = _count(histories, regression, recommender)
-        model = _list_model(histories, counts[counted], regression, 0.0, recommender)
+        model = _list_model(histories, counts[counted], regression, recommender)
         return _ndcgs(recommender, model, validation, [0.0])[0], model
 
-    best = attempt(_first(settings))
+    best = attempt(_first(settings, recommender.knowledge.implicit))
     for change in _changes(settings, histories) if len(validation.users) else ():
         tried = replace(best[1].regression, **change)
         if tried == best[1].regression:
@@ -136,14 +157,13 @@ def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
         needed = gain.std() / np.sqrt(max(len(gain) - 1, 1)) if of_input else 0.0
         if gain.mean() > needed:
             best = found
-    exponents = EXPONENTS if settings.exponent is None else (settings.exponent,)
-    worth = _ndcgs(recommender, best[1], validation, exponents).sum(axis=1)
-    return replace(best[1], exponent=exponents[int(np.argmax(worth))])
+    return best[1]
 
 
-def _first(settings: ListSettings) -> Regression:
+def _first(settings: ListSettings, implicit: bool) -> Regression:
+    """Where to begin: with ratings, or without them with every pair alike."""
     return Regression(
-        settings.signal or SIGNALS[0],
+        settings.signal or SIGNALS[implicit],
         RIDGES[1] if settings.ridge is None else settings.ridge,
         RELATIVE_RIDGES[0] if settings.relative_ridge is None else settings.relative_ridge,
         SESSION_WEIGHTS[0] if settings.session_weight is None else settings.session_weight,
@@ -155,7 +175,8 @@ def _changes(settings: ListSettings, histories: Histories) -> list[dict[str, Any
     found: list[dict[str, Any]] = []
     found += [{"ridge": ridge} for ridge in RIDGES if settings.ridge is None]
     found += [{"relative_ridge": share} for share in RELATIVE_RIDGES if settings.relative_ridge is None]
-    found += [{"signal": kind} for kind in SIGNALS if settings.signal is None]
+    if settings.signal is None and len(histories.rated.ratings) and np.ptp(histories.rated.ratings):
+        found += [{"signal": kind} for kind in SIGNALS]
     if settings.session_weight is None and histories.sessions is not None:
         found += [{"session_weight": weight} for weight in SESSION_WEIGHTS]
     return found

@@ -6,8 +6,9 @@ import numpy as np
 
 from recsys.arrays import Array, Codes, Flags, Floats
 from recsys.data.dataset import Dataset
-from recsys.models.base.list_recommender import LikeWeights, ListRecommender, TakingCurve
+from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommendation import list_model
+from recsys.models.base.taking import LikeWeights, TakingCurve
 
 _KNOTS = 16
 _MOST_USERS = 2_000

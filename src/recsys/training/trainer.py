@@ -8,8 +8,8 @@ from typing import Any
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.capabilities import capabilities
-from recsys.models.base.family import FitOptions, Report, check_feedback, family_module
+from recsys.models.base.capabilities import capabilities, family_names
+from recsys.models.base.family import FitOptions, Report, StoredFeatures, check_feedback, family_module
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
 from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommender import Recommender
@@ -49,6 +49,7 @@ def train(
     fit_all: FitAll | None = None,
     lists: bool = True,
     forward: bool = False,
+    stored: StoredFeatures | None = None,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -57,25 +58,29 @@ def train(
             half of what is available.
         fit_all: fits the tasks elsewhere. None: in this process.
         lists: also learn what lists are made from; families of lists always do.
-        forward: also fit to the older rows alone, where there are timestamps and the rows are in memory.
+        forward: also fit to the older rows alone, where there are timestamps and the rows are in memory. Not with
+            `stored`, which knows the newest.
+        stored: features that a feature store keeps, for a family that takes them.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
             needed there.
     """
     check_feedback(family, dataset)
+    if stored is not None and not capabilities(family).stored_features:
+        able = [name for name in family_names() if capabilities(name).stored_features]
+        raise InputError(f"parameter 'feature_store': {', '.join(able)} learns from one, got family {family!r}")
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if fit_all is not None and streamed:
         raise InputError(
             f"parameter 'processes': a training from disk is one of a single process, and all "
             f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
         )
-    # Without ratings there is no measure of the newest rows yet.
-    before = hold_back_newest(dataset) if forward and not streamed and not dataset.implicit else None
+    before = hold_back_newest(dataset) if forward and not (streamed or stored) else None
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     if before is not None:
         tasks = chain(tasks, fit_tasks(before, refit=False))
-    fitted = fit_all(tasks, report) if fit_all else _fit_here(family, tasks, config, seed, report)
+    fitted = fit_all(tasks, report) if fit_all else _fit_here(family, tasks, config, seed, report, stored)
     measured = None if before is None else ForwardFit(fitted.pop(), before)
     chosen, final = fitted[0], fitted[-1]
     if lists or capabilities(family).implicit:
@@ -88,13 +93,18 @@ def train(
 
 
 def _fit_here(
-    family: str, tasks: Iterable[FitTask[Any]], config: Settings, seed: int, report: Report | None
+    family: str,
+    tasks: Iterable[FitTask[Any]],
+    config: Settings,
+    seed: int,
+    report: Report | None,
+    stored: StoredFeatures | None,
 ) -> list[Recommender]:
     module = family_module(family)
     fitted: list[Recommender] = []
     for task in tasks:
         warm_start = fitted[0] if task.validation is None else None
-        options = FitOptions(seed, task.validation, warm_start, None if fitted else report)
+        options = FitOptions(seed, task.validation, warm_start, None if fitted else report, stored=stored)
         fitted.append(module.fit(task.knowledge, task.rows, config, options))
     return fitted
 

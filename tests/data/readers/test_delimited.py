@@ -157,7 +157,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            (TEXT.encode("utf-16"), "UTF-16"),
+            (TEXT.encode("utf-16-le"), "got a NUL byte"),
             (b"PK\x03\x04" + bytes(20), "zip archive or spreadsheet"),
             (b"\x7fELF\n\x00\x00", "ratings.csv:2: expected text, got a NUL byte"),
             (

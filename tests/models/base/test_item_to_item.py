@@ -27,6 +27,27 @@ def test_each_column_is_the_ridge_regression_on_all_other_items(matrix):
         assert weights[item, item] == 0
 
 
+def test_in_single_precision_a_large_catalogue_has_the_same_weights():
+    dense = np.random.default_rng(2).random((900, 600)) < 0.05
+    gram = dense.T.astype(np.float32) @ dense
+    found = ease_weights(gram, Regression("likes", 20.0, 0.3))
+    system = gram.astype(np.float64)
+    system[np.diag_indices(600)] += 20.0 + 0.3 * np.diag(system)
+    inverse = np.linalg.inv(system)
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_system_close_to_singular_is_solved_in_double_precision():
+    """All ratings are of the same items: single precision would find eigenvalues below 0."""
+    gram = np.full((600, 600), 1e6)
+    found = ease_weights(gram, Regression("likes", 0.01, 0.0))
+    assert found[0, 1] == pytest.approx(1 / 599, rel=1e-3)
+    assert np.ptp(found[~np.eye(600, dtype=bool)]) < 1e-4
+
+
 def test_with_all_items_as_neighbours_both_forms_are_the_same(matrix):
     regression = Regression("likes", 2.0, 0.3)
     whole = learn_item_to_item(count_together(matrix), regression)

@@ -18,10 +18,16 @@ def test_only_what_is_allowed_and_as_many_as_there_are():
     assert best_items(scores, 2, np.zeros(4, bool)).tolist() == []
 
 
+@pytest.mark.parametrize("levels", [2, 5, 10**9])
 @pytest.mark.parametrize("n", range(1, 30))
-def test_it_is_a_stable_sort_cut_short(n):
-    scores = np.random.default_rng(n).integers(0, 5, 25).astype(float)
-    assert best_items(scores, n).tolist() == np.argsort(-scores, kind="stable")[:n].tolist()
+def test_it_is_a_stable_sort_cut_short(n, levels):
+    random = np.random.default_rng(n)
+    for items in (25, 100 * n + 3, 1007):
+        scores = random.integers(0, levels, items).astype(float)
+        assert best_items(scores, n).tolist() == np.argsort(-scores, kind="stable")[:n].tolist()
+        allowed = random.random(items) < 0.1  # so few that most columns of its table have none
+        order = np.argsort(-np.where(allowed, scores, -1), kind="stable")
+        assert best_items(scores, n, allowed).tolist() == order[: min(n, allowed.sum())].tolist()
 
 
 def test_diversity_passes_over_what_is_like_the_first():

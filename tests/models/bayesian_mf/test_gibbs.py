@@ -47,8 +47,13 @@ def draw_users(chain, starting):
         return chain._draw_factors(chain.users, chain.items, starting, each)
 
 
-def test_draws_have_the_mean_and_variance_of_the_closed_form():
+ENGINES = pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "in batches"])
+
+
+@ENGINES
+def test_draws_have_the_mean_and_variance_of_the_closed_form(is_compiled, monkeypatch):
     """20,000 users who gave the same three ratings: what one draw gives each of them is a sample of one posterior."""
+    monkeypatch.setattr(gibbs, "_is_compiled", lambda device: is_compiled)
     n, rated = 20_000, np.array([2.0, -1, 0.5])
     users, items = np.repeat(np.arange(n), 3), np.tile(np.arange(3), n)
     chain = chain_of(users, items, np.tile(rated, n), n, 3)
@@ -65,9 +70,10 @@ def test_draws_have_the_mean_and_variance_of_the_closed_form():
     assert np.cov(drawn.T) == pytest.approx(np.linalg.inv(precision), abs=0.01)
 
 
-@pytest.mark.parametrize("cells", [16, 1 << 15], ids=["rows in segments", "one block a row"])
-def test_the_batched_solve_is_a_loop_of_solves(cells, monkeypatch):
-    monkeypatch.setattr(gibbs, "_CPU_CELLS", cells)
+@pytest.mark.parametrize("cells", [None, 16, 1 << 15], ids=["compiled", "rows in segments", "one block a row"])
+def test_a_sweep_is_a_loop_of_solves(cells, monkeypatch):
+    monkeypatch.setattr(gibbs, "_is_compiled", lambda device: cells is None)
+    monkeypatch.setattr(gibbs, "_GPU_CELLS", cells)
     users, items, ratings = random_ratings(30, 41, 0.6)
     items = np.where(items == 40, 0, items)  # nobody rated item 40
     chain = chain_of(users, items, ratings, 30, 41, size=5)

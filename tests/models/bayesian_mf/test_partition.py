@@ -76,9 +76,11 @@ def swept(group=None, sweeps=12):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_a_shared_chain_is_that_of_one_process_bit_for_bit(size, monkeypatch):
-    monkeypatch.setattr(gibbs, "_CPU_CELLS", 64)  # several chunks for each, and rows in segments
-    monkeypatch.setattr(gibbs, "_CPU_WASTE", 4)
+@pytest.mark.parametrize("engine", ["CPU", "GPU"])
+def test_a_shared_chain_is_that_of_one_process_bit_for_bit(engine, size, monkeypatch):
+    monkeypatch.setattr(gibbs, "_is_compiled", lambda device: engine == "CPU")
+    monkeypatch.setattr(gibbs, f"_{engine}_CELLS", 64)  # several chunks for each, and rows in segments
+    monkeypatch.setattr(gibbs, f"_{engine}_WASTE", 4)
     alone = swept()
     for state in together(size, swept):
         assert state.keys() == alone.keys()

@@ -10,7 +10,7 @@ from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions
 from recsys.models.base.storage import DESCRIPTION
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.evidence import auc_standard_errors, standard_errors
+from recsys.models.bayesian_mf.evidence import auc_standard_errors, has_settled, standard_errors
 from recsys.testing.datasets import prepared, sparse_ratings
 from recsys.training.trainer import train
 
@@ -22,6 +22,7 @@ SETS = {
     "skewed to the top": {"users": 500, "items": 200, "median": 5, "constant": 0.5, "top": 0.8},
     "from -10 to 10": {"users": 700, "items": 150, "median": 3, "constant": 0.3, "levels": range(-10, 11), "top": 0.3},
     "nothing but biases": {"users": 700, "items": 150, "median": 4, "constant": 0.4, "signal": 0.0},
+    "factors that grow for ever": {"users": 3000, "items": 300, "median": 1, "constant": 0.0, "seed": 2},
     "ten users": {"users": 10, "items": 100, "median": 20, "constant": 0.3},
 }
 
@@ -44,6 +45,13 @@ def test_it_is_not_behind_biases_by_more_than_a_standard_error(name, tmp_path):
     assert standard_errors(gain, data.test.users) > -1
     likes = data.likes(data.test), sampled.like_probability, bias.like_probability
     assert auc_standard_errors(*likes, data.test.users) > -1
+
+
+def test_a_chain_whose_noise_shrinks_on_and_on_has_not_settled():
+    assert has_settled([2.0, 2.1, 2.0, 2.1, 1.9, 2.1])
+    assert has_settled([2.0, 1.5, 1.2])  # factors that an over-fitted start has made too large
+    assert has_settled([2.0])
+    assert not has_settled([1.3, 1.3, 1.4, 1.6, 1.8, 2.3])
 
 
 def test_users_who_always_give_the_same_rating_do_not_decide_what_items_are_worth(tmp_path):

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from recsys.data.readers.dialect import UNIT, Dialect, delimiter, find_dialect, open_bytes, open_rows
+from recsys.data.readers.dialect import UNIT, Dialect, delimiter, find_dialect, open_rows
+from recsys.data.readers.encoding import open_bytes
 from recsys.data.readers.mistakes import diagnosis, is_blank, line_of
-from recsys.data.readers.source import ColumnNames, RawBlock, Source, seconds, shorten
+from recsys.data.readers.source import ColumnNames, RawBlock, Source, TextFormat, seconds, shorten
 from recsys.errors import InputError
 
 MISSING_NUMBERS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N")
@@ -23,10 +24,10 @@ _BLOCK = 1 << 24  # bytes; the ids of each block are looked up one by one, so th
 _LARGEST_BLOCK = 1 << 28  # no line may be longer than a block
 
 
-def open_file(path: Path, columns: ColumnNames, separator: str) -> Source:
+def open_file(path: Path, columns: ColumnNames, text: TextFormat) -> Source:
     """Look at a text file; its rows have ratings and timestamps as text where not all are plain numbers."""
     with _gzip_errors(path):
-        dialect = find_dialect(path, columns, separator)
+        dialect = find_dialect(path, columns, text)
     return Source(
         path,
         tuple(dialect.at),
@@ -89,11 +90,19 @@ def _raw_block(path: Path, dialect: Dialect, rows: pa.RecordBatch, start: int) -
     return RawBlock(
         users=arrays["user"],
         items=arrays["item"],
-        ratings=arrays.get("rating"),
+        ratings=_with_points(arrays.get("rating"), dialect),
         timestamps=seconds(timestamps) if dated else timestamps,
         place=lambda row: f"{path}:{line_of(path, dialect, start + row)}",
         dated=dated,
     )
+
+
+def _with_points(ratings: pa.Array | None, dialect: Dialect) -> pa.Array | None:
+    """Ratings that are still text, with decimal points."""
+    if ratings is None or dialect.decimal == "." or not pa.types.is_dictionary(ratings.type):
+        return ratings
+    texts = pc.replace_substring(ratings.dictionary, dialect.decimal, ".")
+    return pa.DictionaryArray.from_arrays(ratings.indices, texts)
 
 
 def _has_infinity(rows: pa.RecordBatch) -> bool:
@@ -117,12 +126,13 @@ def _options(
         pa.csv.ParseOptions(
             delimiter=delimiter(dialect.separator),
             newlines_in_values=True,  # or a line break in quotes at a block's border would cut an id
-            invalid_row_handler=_skip_blanks if ratings == _TEXT and _is_utf8(path) else None,
+            invalid_row_handler=_skip_blanks if ratings == _TEXT and _is_utf8(path, dialect) else None,
         ),
         pa.csv.ConvertOptions(
             column_types=types,
             include_columns=list(types),
             null_values=list(MISSING_NUMBERS),
+            decimal_point=dialect.decimal,
             strings_can_be_null=False,  # "NA" is a missing rating, and a legal id
         ),
     )
@@ -150,10 +160,10 @@ def _skip_blanks(row: pa.csv.InvalidRow) -> str:
     return "skip" if is_blank(row.text) else "error"
 
 
-def _is_utf8(path: Path) -> bool:
+def _is_utf8(path: Path, dialect: Dialect) -> bool:
     """Whether all of the file is; if not, a row that Arrow hands over may not even be decoded."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with open_bytes(path) as file:
+    with open_bytes(path, dialect.encoding) as file:
         try:
             while chunk := file.read(1 << 22):
                 decoder.decode(chunk)

@@ -1,14 +1,15 @@
 """The dialect of a delimited text file: what separates its fields, where its rows begin, which column is which."""
 
 import csv
-import gzip
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from recsys.data.readers.source import ColumnNames, find_or_raise_positions, shorten
+from recsys.data.readers.encoding import UTF_8, find_encoding, open_bytes
+from recsys.data.readers.source import ColumnNames, TextFormat, find_or_raise_positions, shorten
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 UNIT = "\x1f"  # ASCII's unit separator: stands in for a separator of several bytes
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _CANDIDATES = ("::", "\t", ";", "|", ",")
 _WORDS = {"tab": "\t", "\\t": "\t", "comma": ","}
 _HEAD = 1 << 20  # bytes looked at to learn the dialect
+_MOST_LINES = 1_000
+_UTF_8_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,47 @@ class Dialect:
     at: dict[str, int]  # "user", "item" and perhaps "rating" and "timestamp" -> position in the line
     headed: bool
     notes: tuple[str, ...] = ()
+    encoding: str = UTF_8
+    decimal: str = "."
 
 
-def find_dialect(path: Path, columns: ColumnNames, separator: str) -> Dialect:
+def find_dialect(path: Path, columns: ColumnNames, text: TextFormat) -> Dialect:
     """Learn a file's dialect from its first lines; raises InputError where they are no ratings file's."""
+    encoding = find_encoding(path, text.encoding)
+    found = _find_columns(path, columns, text.separator, encoding)
+    decimal = {"point": ".", "comma": ","}.get(text.decimal) or _find_decimal(path, found, encoding)
+    notes = list(found.notes)
+    if text.encoding == "auto" and encoding != UTF_8:
+        notes.append(f"{path} is {encoding.upper()}, by the mark at its beginning")
+    if text.decimal == "auto" and decimal == ",":
+        notes.append(f"{path}: ratings have a decimal comma, none has a point")
+    if decimal == found.separator:
+        raise InputError(f"{path}: the decimal comma is what separates the columns, too; pass -P decimal=point")
+    return replace(found, encoding=encoding, decimal=decimal, notes=tuple(notes))
+
+
+def _find_decimal(path: Path, dialect: Dialect, encoding: str) -> str:
+    """A comma where ratings of the first lines have one, no rating has a point, and columns are separated otherwise."""
+    if dialect.separator == "," or "rating" not in dialect.at:
+        return "."
+    with open_bytes(path, encoding) as file:
+        lines = file.read(_HEAD).removeprefix(_UTF_8_MARK).splitlines()[dialect.skipped :]
+    values: list[str] = []
+    for line in lines[:_MOST_LINES]:
+        fields = _fields(line.decode(errors="replace"), dialect.separator) if line.strip() else []
+        values += fields[dialect.at["rating"] :][:1]
+    commas = [value for value in values if re.fullmatch(r"[+-]?\d*,\d+", value)]
+    return "," if commas and not any("." in value for value in values) else "."
+
+
+def _find_columns(path: Path, columns: ColumnNames, separator: str, encoding: str) -> Dialect:
     separator = _WORDS.get(separator, separator)
     if not separator or any(sign in separator for sign in '\n\r"\0'):
         raise InputError(
             f"separator: expected 'auto', 'tab', 'comma' or the characters themselves, got {separator!r}; "
             "pass -P separator=auto to have it found"
         )
-    number, line = _first_line(path)
+    number, line = _first_line(path, encoding)
     needed = {columns.user, columns.item, columns.rating}
     tried = _CANDIDATES if separator == "auto" else (separator,)
     fitting = [candidate for candidate in tried if {columns.user, columns.item} <= set(_fields(line, candidate))]
@@ -74,7 +106,7 @@ def _headerless(path: Path, columns: ColumnNames, separator: str, number: int, f
 
 
 def _is_row(fields: list[str]) -> bool:
-    return len(fields) >= 3 and all(_is_number(field) for field in fields[2:4])
+    return len(fields) >= 3 and all(_is_number(field.replace(",", ".", 1)) for field in fields[2:4])
 
 
 def _is_number(text: str) -> bool:
@@ -99,22 +131,16 @@ def _one_column(place: str, line: str, separator: str) -> InputError:
     )
 
 
-def _first_line(path: Path) -> tuple[int, str]:
+def _first_line(path: Path, encoding: str) -> tuple[int, str]:
     """The number and text of the first line that is not blank."""
-    with path.open("rb") as file:
-        magic = file.read(len(_GZIP_MAGIC))
-    if path.suffix == ".gz" and magic != _GZIP_MAGIC:
-        raise InputError(f"{path}: not a gzip file, despite its name; rename it or compress it")
-    with open_bytes(path) as file:
+    with open_bytes(path, encoding) as file:
         head = file.read(_HEAD)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: expected UTF-8 text, got UTF-16; save the file as UTF-8")
     if head.startswith(b"PK\x03\x04"):
         raise InputError(f"{path}: expected text, got a zip archive or spreadsheet; give the CSV file in it")
     if b"\0" in head:
         row = head.count(b"\n", 0, head.index(b"\0")) + 1
         raise InputError(f"{path}:{row}: expected text, got a NUL byte; give a CSV file in UTF-8, or a Parquet file")
-    for number, line in enumerate(head.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+    for number, line in enumerate(head.removeprefix(_UTF_8_MARK).splitlines(), start=1):
         if line.strip():
             return number, decoded(line, path, number)
     raise InputError(f"{path}: the file is empty; give a file with a header and ratings")
@@ -128,7 +154,7 @@ def decoded(line: bytes, path: Path, number: int) -> str:
         shown = shorten(line.decode(errors="backslashreplace").rstrip("\r\n"))
         raise InputError(
             f"{path}:{number}: expected UTF-8 text, got byte 0x{line[error.start]:02x} in {shown}; "
-            "save the file as UTF-8"
+            "save the file as UTF-8, or pass its own encoding, such as -P encoding=latin-1"
         ) from error
 
 
@@ -149,16 +175,9 @@ def delimiter(separator: str) -> str:
     return separator if len(separator.encode()) == 1 else UNIT
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """The file's bytes, unzipped where it is gzipped."""
-    with path.open("rb") as file:
-        zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    return cast(BinaryIO, gzip.open(path)) if zipped else path.open("rb")
-
-
 def open_rows(path: Path, dialect: Dialect) -> BinaryIO:
     """The file's bytes with every separator as one byte."""
-    source = open_bytes(path)
+    source = open_bytes(path, dialect.encoding)
     if delimiter(dialect.separator) == dialect.separator:
         return source
     raw = _OneByteSeparators(source, path, dialect.separator.encode())

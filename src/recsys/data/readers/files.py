@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data.readers import delimited, parquet
-from recsys.data.readers.dialect import open_bytes
-from recsys.data.readers.source import ColumnNames, Source
+from recsys.data.readers.encoding import open_bytes
+from recsys.data.readers.source import ColumnNames, Source, TextFormat
 from recsys.errors import InputError
 from recsys.runtime.files import digest_file
 
@@ -66,7 +66,7 @@ def digest_files(files: Sequence[Path]) -> str:
     return hashlib.blake2b(" ".join(digests).encode(), digest_size=16).hexdigest()
 
 
-def open_files(files: Sequence[Path], columns: ColumnNames, separator: str) -> list[Source]:
+def open_files(files: Sequence[Path], columns: ColumnNames, text: TextFormat) -> list[Source]:
     """Look at every file before the first is read.
 
     Raises:
@@ -77,7 +77,7 @@ def open_files(files: Sequence[Path], columns: ColumnNames, separator: str) -> l
         if len(files) > 1 and path.stat().st_size == 0:
             continue
         try:
-            source = _open_file(path, columns, separator)
+            source = _open_file(path, columns, text)
         except InputError as error:
             raise InputError(f"{error} ({sources[0].path} is in order)") if sources else error from None
         if sources:
@@ -99,13 +99,13 @@ def is_parquet(path: Path) -> bool:
         return file.read(len(parquet.MAGIC)) == parquet.MAGIC or path.suffix.lower() in parquet.SUFFIXES
 
 
-def _open_file(path: Path, columns: ColumnNames, separator: str) -> Source:
+def _open_file(path: Path, columns: ColumnNames, text: TextFormat) -> Source:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; give a file with ratings")
         if is_parquet(path):
             return parquet.open_file(path, columns)
-        return delimited.open_file(path, columns, separator)
+        return delimited.open_file(path, columns, text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.readers.dialect import Dialect, csv_reader, decoded, delimiter, open_bytes, open_rows
+from recsys.data.readers.dialect import Dialect, csv_reader, decoded, delimiter, open_rows
+from recsys.data.readers.encoding import open_bytes
 from recsys.data.readers.source import shorten
 from recsys.errors import InputError
 
@@ -35,7 +36,7 @@ def diagnosis(path: Path, dialect: Dialect, error: pa.ArrowInvalid) -> InputErro
             )
     if next(_rows(path, dialect, 0), None) is None:
         return None
-    with open_bytes(path) as file:
+    with open_bytes(path, dialect.encoding) as file:
         for number, line in enumerate(file, start=1):
             try:
                 decoded(line, path, number)

@@ -24,6 +24,28 @@ class ColumnNames:
     rating: str | None = "rating"
     timestamp: str = "timestamp"
 
+    def parameter(self, role: str) -> str:
+        """The parameter that names a column."""
+        return f"{role}_column"
+
+
+class WeightedNames(ColumnNames):
+    """Where a number says how much was taken: it is read as ratings are."""
+
+    def parameter(self, role: str) -> str:
+        """The parameter that names a column."""
+        return "weight" if role == "rating" else super().parameter(role)
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How delimited text is written; auto: as the file says."""
+
+    separator: str = "auto"
+    encoding: str = "auto"
+    decimal: str = "auto"
+    """point, comma or auto."""
+
 
 @dataclass(frozen=True, eq=False)
 class RawBlock:
@@ -55,15 +77,15 @@ class Source:
 def check_names(columns: ColumnNames) -> None:
     """Refuse two column parameters that name the same column."""
     owners: dict[str, str] = {}
-    for parameter, name in vars(columns).items():
+    for role, name in vars(columns).items():
         if name is None:
             continue
         if name in owners:
             raise InputError(
-                f"parameters {owners[name]}_column and {parameter}_column both name column {name!r}; "
-                f"each needs its own: pass -P {parameter}_column=<another column>"
+                f"parameters {owners[name]} and {columns.parameter(role)} both name column {name!r}; "
+                f"each needs its own: pass -P {columns.parameter(role)}=<another column>"
             )
-        owners[name] = parameter
+        owners[name] = columns.parameter(role)
 
 
 def find_or_raise_positions(place: str, present: Sequence[str], columns: ColumnNames) -> dict[str, int]:
@@ -81,7 +103,7 @@ def find_or_raise_positions(place: str, present: Sequence[str], columns: ColumnN
             listed = shorten(", ".join(present), 4 * _LONGEST_VALUE)
             raise InputError(
                 f"{place}: needed column {shorten(name)} is missing, the columns are {listed}; "
-                f"name yours with -P {parameter}_column=<column>"
+                f"name yours with -P {columns.parameter(parameter)}=<column>"
             )
     return found
 

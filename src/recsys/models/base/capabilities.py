@@ -26,6 +26,8 @@ class Capabilities:
     """Whether its recommenders know further users from their ratings without training (`Recommender._fold_in`)."""
     cross_validation_folds: int = 0
     """By how many folds of the training rows `tune` measures it; 0: by the validation rows."""
+    stored_features: bool = False
+    """Whether `fit` takes features from a feature store (`FitOptions.stored`) in place of those of the rows."""
     spared_reports: int = 2
     """How many first reports of a fit do not tell yet how well it will end: `tune` gives up no trial by them."""
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from recsys.arrays import Floats, Ids
+from recsys.data.features import Features
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.capabilities import Capabilities, capabilities, family_names, import_family
@@ -24,6 +26,19 @@ if TYPE_CHECKING:  # what only training needs
 Report = Callable[[int, dict[str, float]], None]
 """Told after every epoch (or whatever a family's unit of progress is): its number and its metrics. May raise to end
 the fit."""
+
+
+class StoredFeatures(Protocol):
+    """Features that a feature store keeps (recsys.feature_store)."""
+
+    origin: Any
+    """What they were made of: `dataset`, its digest, and `prepared`, when."""
+
+    def table(self, user_ids: Ids, item_ids: Ids, moments: Floats) -> Floats:
+        """What was known of each pair just before its moment: shape (n, 8), columns as in recsys.data.features."""
+
+    def latest(self, user_ids: Ids, item_ids: Ids) -> Features:
+        """What is known in the end, in the codes of these ids."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +57,8 @@ class FitOptions:
     report: Report | None = None
     context: "Context | None" = None
     """Given in each of the processes that train together, to a family that can."""
+    stored: "StoredFeatures | None" = None
+    """Where a feature store says what is known of users and items."""
 
 
 class Family(Protocol):

@@ -19,7 +19,7 @@ from recsys.arrays import Array, Codes, Floats
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-DENSE_ITEMS = 8_000  # two matrices of items² float64 while learning: 1 GB
+DENSE_ITEMS = 8_000  # two matrices of items² numbers while learning: 1 GB at most
 KEPT_WEIGHTS = 1_000  # of each item; docs/lists.md has what others cost
 _NEIGHBOURS = 100  # regressors of an item where the inverse is not held
 _CO_COUNTS = 400  # of each item, kept to look up the Gram matrix among its neighbours
@@ -28,6 +28,9 @@ _TABLE_CELLS = 1 << 24  # 67 MB at most
 _TABLE_SHARE = 10
 _ROWS = 32  # that are gathered at a time: they stay in the processor's cache
 _BLOCK_CELLS = 1 << 24  # numbers of a block of the Gram matrix
+_SINGLE_PRECISION = 1e4  # the largest condition number of a system that float32 solves: errors stay below 1e-3
+_SMALL = 512  # items, whose system float64 solves in next to no time
+_MIRRORED = 256  # rows and columns of a block
 
 Signal = Literal["ratings", "likes"]
 
@@ -37,14 +40,14 @@ class Regression:
     """What is chosen on validation: what a rating counts as, the ridge, and how much sessions count."""
 
     signal: Signal
-    """ratings: the rating over the highest one; likes: 1 for a like, else 0."""
+    """ratings: the rating over the highest one, or without ratings the pair's weight; likes: 1 for a like, else 0."""
     ridge: float
     relative_ridge: float
     session_weight: float = 0.0
     """Of S'S, added to X'X: S has a row for each session, in which a user rated without a break."""
 
     def values(self, ratings: Array, scale: tuple[float, float], like_threshold: float) -> Array:
-        """What ratings count as in X, shape (n,), float32: at most 1, and more than 0 for whatever counts.
+        """What ratings count as in X, shape (n,), float32: more than 0 for whatever counts, and at most 1 if rated.
 
         On a scale that does not begin above 0, ratings are moved so that the lowest one counts a tenth.
         """
@@ -76,14 +79,13 @@ class ItemToItem:
             for start in range(0, len(items), _ROWS):
                 total += values[start : start + _ROWS] @ self._table.take(items[start : start + _ROWS], 0)
             return total[:n].astype(np.float64)
-        first = self.starts[items]
-        sizes = self.starts[items + 1] - first
-        ends = np.cumsum(sizes)
-        if len(ends) == 0 or ends[-1] == 0:
+        first, last = self.starts[items], self.starts[items + 1]
+        parts = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
+        if not parts:
             return np.zeros(n)
-        at = np.arange(ends[-1]) + np.repeat(first - (ends - sizes), sizes)
-        added = self.weights[at] * np.repeat(values, sizes)
-        return np.bincount(self.neighbours[at], added, n).astype(np.float64, copy=False)
+        added = np.concatenate([self.weights[part] for part in parts]) * np.repeat(values, last - first)
+        scores = np.bincount(np.concatenate([self.neighbours[part] for part in parts]), added, n)
+        return scores.astype(np.float64, copy=False)  # whole numbers where nothing is added
 
     @cached_property
     def _table(self) -> Array | None:
@@ -139,7 +141,9 @@ def expect_next(item_to_item: ItemToItem, popularity: Floats, items: Codes, valu
     """
     if len(items) == 0:
         return popularity
-    return item_to_item.score(items, values) + POPULARITY_WEIGHT * popularity
+    scores = item_to_item.score(items, values)
+    scores += POPULARITY_WEIGHT * popularity
+    return scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,24 +173,45 @@ def learn_item_to_item(counts: CoCounts, regression: Regression, kept: int = KEP
     return _learn_neighbourhoods(counts.gram, counts.squares, regression)
 
 
-def ease_weights(gram: Floats, regression: Regression) -> Floats:
-    """B, shape (n_items, n_items), with a diagonal of 0: column j holds the weights by which item j is predicted."""
+def ease_weights(gram: Floats, regression: Regression) -> Array:
+    """B, shape (n_items, n_items), with a diagonal of 0: column j holds the weights by which item j is predicted.
+
+    It is float32, and so is the computation where the matrix is large, and far enough from singular: that takes a
+    quarter of the time.
+    """
     from scipy.linalg import lapack
 
-    system = gram.copy()
-    diagonal = np.einsum("ii->i", system)
-    diagonal += regression.ridge + regression.relative_ridge * diagonal
-    factor, failed = lapack.dpotrf(system.T, lower=1, overwrite_a=1)  # of a symmetric matrix, in place
-    assert not failed, "a Gram matrix with a ridge is positive definite"
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    inverse = np.tril(inverse)
-    inverse += np.tril(inverse, -1).T
+    from recsys.runtime.blas import threads_for
+
+    added = regression.ridge + regression.relative_ridge * np.diag(gram)
+    largest = np.abs(gram).sum(axis=1).max(initial=0.0) + added.max(initial=0.0)
+    # Of a symmetric matrix no eigenvalue exceeds the largest sum of a row; here none is below the ridge.
+    single = len(gram) > _SMALL and largest <= _SINGLE_PRECISION * regression.ridge
+    system: Array = gram.astype(np.float32 if single else np.float64)
+    system.flat[:: len(system) + 1] += added
+    factorize, invert = (lapack.spotrf, lapack.spotri) if single else (lapack.dpotrf, lapack.dpotri)
+    with threads_for(len(gram)):
+        factor, failed = factorize(system.T, lower=1, overwrite_a=1)  # of a symmetric matrix, in place
+        assert not failed, "a Gram matrix with a ridge is positive definite"
+        inverse, _ = invert(factor, lower=1, overwrite_c=1)
+    _mirror(inverse)
+    inverse = inverse.T  # the same, row by row in memory
     inverse /= -np.diag(inverse).copy()
     np.fill_diagonal(inverse, 0.0)
-    return np.asarray(inverse)
+    return np.asarray(inverse, np.float32)
 
 
-def keep_largest(weights: Floats, kept: int) -> ItemToItem:
+def _mirror(lower: Array) -> None:
+    """Copy the lower triangle of a square matrix into its upper one, block by block: they fit into the cache."""
+    n = len(lower)
+    for start in range(0, n, _MIRRORED):
+        end = min(start + _MIRRORED, n)
+        lower[start:end, start:end] = np.tril(lower[start:end, start:end]) + np.tril(lower[start:end, start:end], -1).T
+        for below in range(end, n, _MIRRORED):
+            lower[start:end, below : below + _MIRRORED] = lower[below : below + _MIRRORED, start:end].T
+
+
+def keep_largest(weights: Array, kept: int) -> ItemToItem:
     """The `kept` weights of largest magnitude in each row of B."""
     n = len(weights)
     kept = min(kept, n)

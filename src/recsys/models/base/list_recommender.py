@@ -4,7 +4,7 @@ It takes data without ratings, where its probability of a like is that of taking
 rating that the biases expect, and a like by these and by what the history says for the item.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,11 +13,11 @@ from pydantic import Field
 
 from recsys.arrays import Codes, Floats
 from recsys.data.interactions import Interactions
-from recsys.models.base.item_to_item import Signal
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import ListSettings
 from recsys.models.base.recommendation import list_model
 from recsys.models.base.recommender import Predictions, Recommender
+from recsys.models.base.taking import Judge, LikeWeights, TakingCurve
 from recsys.settings import OptionalFloat, Settings
 
 RIDGES = (None, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
@@ -41,37 +41,6 @@ def suggest(trial: Any) -> Config:
     )
 
 
-@dataclass(frozen=True)
-class TakingCurve:
-    """The probability of taking an item, by linear interpolation of log odds over scores; it grows with the score.
-
-    It is that of taking the item among as many further ones as the test part holds.
-    """
-
-    scores: list[float]  # (k,) ascending
-    log_odds: list[float]  # (k,) ascending, k at least 2
-    share: float
-    """What an unknown user's probability is, times the share of users who took the item."""
-
-    def probability(self, scores: Floats) -> Floats:
-        """Probabilities, shape (n,), for scores of shape (n,)."""
-        at, odds = np.array(self.scores), np.array(self.log_odds)
-        found = np.interp(scores, at, odds)
-        for end, slope in ((0, (odds[1] - odds[0]) / (at[1] - at[0])), (-1, (odds[-1] - odds[-2]) / (at[-1] - at[-2]))):
-            beyond = scores < at[0] if end == 0 else scores > at[-1]
-            found = np.where(beyond, odds[end] + slope * (scores - at[end]), found)
-        return np.asarray(1 / (1 + np.exp(-found)), np.float64)
-
-
-@dataclass(frozen=True)
-class LikeWeights:
-    """Log odds of a like = of_bias * those by the biases + of_score * score + intercept."""
-
-    of_bias: float = 1.0
-    of_score: float = 0.0
-    intercept: float = 0.0
-
-
 class ListRecommender(Recommender):
     """Answers by `lists`; `curve`, without ratings, and `weights`, with ratings, say how probable a like is."""
 
@@ -82,6 +51,11 @@ class ListRecommender(Recommender):
         super().__init__(knowledge, config)
         self.curve: TakingCurve | None = None
         self.weights = LikeWeights()
+
+    @property
+    def judge(self) -> Judge:
+        """What turns the scores of lists into probabilities."""
+        return self.weights if self.curve is None else self.curve
 
     def takes(self, users: Codes, items: Codes) -> Floats:
         """What the user's history says for the item, shape (n,); 0 where it says nothing of any item."""
@@ -103,23 +77,22 @@ class ListRecommender(Recommender):
             return Predictions(taking, taking.copy())
         rating = self.knowledge.biases.rating(users, items)
         by_bias, weights = self.knowledge.calibration, self.weights
-        odds = weights.of_bias * (by_bias.slope * rating + by_bias.intercept)
-        odds += weights.of_score * takes + weights.intercept
-        return Predictions(rating, 1 / (1 + np.exp(-odds)))
+        return Predictions(rating, weights.probability(by_bias.slope * rating + by_bias.intercept, takes))
 
     def _score_unknown(self, users: Codes, items: Codes) -> Predictions:
-        """Without ratings: what is popular. An item that nobody took counts as taken by half a user."""
+        """Without ratings: what is popular."""
         if self.curve is None:
             return super()._score_unknown(users, items)
         popularity = np.where(items >= 0, list_model(self).popularity[items], 0.0)
-        taking = np.minimum(np.maximum(popularity, 0.5 / len(self.knowledge.user_ids)) * self.curve.share, 1.0)
+        taking = self.curve.of_popularity(popularity, len(self.knowledge.user_ids))
         return Predictions(taking, taking.copy())
 
     def list_settings(self) -> ListSettings:
         """As configured; the first factor alone ranks."""
         assert isinstance(self.config, Config)
-        signal: Signal | None = "likes" if self.knowledge.implicit else None
-        return ListSettings(signal, self.config.ridge, self.config.relative_ridge, exponent=0.0, dense=self.dense)
+        return ListSettings(
+            ridge=self.config.ridge, relative_ridge=self.config.relative_ridge, exponent=0.0, dense=self.dense
+        )
 
     def choices(self) -> dict[str, object]:
         """What validation chose of the regression."""

@@ -7,6 +7,12 @@ import numpy as np
 
 from recsys.arrays import Codes, Flags, Floats
 
+NO_LISTS = (
+    "cannot make lists, because it was saved before there were any or was trained with lists=false; train it again "
+    "with the same data and lists=true"
+)
+"""Of a version without a list model: why it answers no list, and what to do."""
+
 POOL = 200
 """So many items of highest P(takes) have their like probability computed and are ranked by the product."""
 
@@ -27,12 +33,30 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
         return np.empty(0, np.int32)
     if n == len(scores):
         return np.argsort(-scores, kind="stable").astype(np.int32)
-    least = np.partition(scores, len(scores) - n)[len(scores) - n]
-    above = np.flatnonzero(scores > least)
-    ties = np.flatnonzero(scores == least)[: n - len(above)]  # which of them argpartition takes is not determined
-    chosen = np.concatenate((above, ties))
-    chosen.sort()
+    may = np.flatnonzero(scores >= _bound(scores, n))
+    found = scores[may]
+    least = np.partition(found, len(found) - n)[len(found) - n]
+    chosen = may[found > least]
+    ties = may[found == least][: n - len(chosen)]  # which of them argpartition takes is not determined
+    chosen = np.sort(np.concatenate((chosen, ties)))
     return chosen[np.argsort(-scores[chosen], kind="stable")].astype(np.int32)
+
+
+_COLUMNS = 10  # of a table of the scores, for each item that is wanted
+_ROWS = 8  # of fewer, looking for the bound costs what it saves
+
+
+def _bound(scores: Floats, n: int) -> float:
+    """What at least n scores reach, and few more: the n-th highest of the largest scores of the columns of a table.
+
+    To look for the n highest among those alone takes a third of the time of looking among all, for 62,000 items.
+    """
+    columns = _COLUMNS * n
+    rows = len(scores) // columns
+    if rows < _ROWS:
+        return -np.inf
+    highest = scores[: rows * columns].reshape(rows, columns).max(axis=0)
+    return float(np.partition(highest, columns - n)[columns - n])
 
 
 def weigh(takes: Floats, likes: Floats, exponent: float) -> Floats:
@@ -77,3 +101,11 @@ def diversify(scores: Floats, similarities: Floats, n: int, diversity: float) ->
         left[best] = False
         closest = np.maximum(closest, similarities[best])
     return np.array(chosen, np.int32)
+
+
+def note_of(left: int, n: int, exclude_seen: bool) -> str:
+    """Why a list of `left` items is shorter than the n asked for; empty where it is not."""
+    if left >= n:
+        return ""
+    shown = "none is left" if left == 0 else f"only {left} are left"
+    return f"{shown} of the items asked for{' that the user has not rated' if exclude_seen else ''}"

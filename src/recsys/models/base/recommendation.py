@@ -19,7 +19,7 @@ from recsys.models.base.lists import (
     check_history,
     check_request,
 )
-from recsys.models.base.ranking import POOL, best_items, diversify
+from recsys.models.base.ranking import NO_LISTS, POOL, best_items, diversify, note_of
 
 _USERS_AT_A_TIME = 64  # whose like probabilities are computed in one call
 _SHOWN = 5
@@ -94,10 +94,7 @@ class _Request:
 def list_model(recommender: ListMaker) -> ListModel:
     """The recommender's list model; raises InputError, with the remedy, where it has none."""
     if recommender.lists is None:
-        raise InputError(
-            f"family {recommender.family!r}: this version cannot make lists, because it was saved before there were "
-            "any or was trained with lists=false; train it again with the same data and lists=true"
-        )
+        raise InputError(f"family {recommender.family!r}: this version {NO_LISTS}")
     return recommender.lists
 
 
@@ -218,11 +215,7 @@ def _prepare(
         allowed[learnt[0]] = False
     size = n if model.exponent == 0 and options.diversity == 0 else max(n, POOL)
     pool = np.sort(best_items(takes, size, allowed))
-    note = ""
-    if len(pool) < n:
-        left = "none is left" if len(pool) == 0 else f"only {len(pool)} are left"
-        seen = " that the user has not rated" if options.exclude_seen else ""
-        note = f"{left} of the items asked for{seen}"
+    note = note_of(len(pool), n, options.exclude_seen)
     scorer, user = folded or (recommender, user)
     return _Request(scorer, user, policy, pool, takes[pool], note)
 

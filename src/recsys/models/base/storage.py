@@ -54,8 +54,9 @@ def load_knowledge(folder: Path, description: dict[str, Any]) -> Knowledge:
 
 
 def save_arrays(path: Path, **arrays: Array) -> None:
-    """Write named arrays as one .npz file."""
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of the arrays
+    """Write named arrays as one .npz file, whatever its name."""
+    with path.open("wb") as file:  # to a path of another ending NumPy would add one
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one of the arrays
 
 
 def load_arrays(path: Path) -> dict[str, Array]:

@@ -18,6 +18,7 @@ from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
+from recsys.runtime.files import write_atomically
 
 FORMAT = 1
 SECONDS = 30.0  # between two saves, so that they cost little time compared with the sweeps
@@ -75,14 +76,13 @@ class FileCheckpointer:
             ) from None
 
     def save(self, chain: Chain, kept: Sequence[Draw], rmse: Sequence[float]) -> None:
-        """Write a file beside the old one and rename it, so that the file is always complete."""
+        """Replace the file as a whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         columns: dict[str, Array] = {f"chain_{name}": value for name, value in chain.state().items()}
         for name, column in COLUMNS.items():
             columns[column] = np.array([getattr(draw, name) for draw in kept])
-        partial = self.path.with_suffix(".partial.npz")
-        save_arrays(partial, rmse=np.array(rmse), **columns)
-        partial.replace(self.path)
+        with write_atomically(self.path) as aside:
+            save_arrays(aside, rmse=np.array(rmse), **columns)
         self._saved = time.monotonic()
 
     def is_due(self) -> bool:

@@ -1,17 +1,30 @@
 """How sure validation rows make it that one model predicts better than another; rows of one user may be correlated."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from recsys.arrays import Codes, Flags, Floats
 
 _CLEAR, _WORSE = 1.0, -1.0  # standard errors
+_GROWTH = 1.15  # of a chain's noise precision, from the first third of the kept draws to the last one
 
 
 def is_clearly_better(*gains: float) -> bool:
     """Whether one of these gains, in standard errors, is at least 1, and none is a loss of 1 or more."""
     return max(gains) >= _CLEAR and min(gains) > _WORSE
+
+
+def has_settled(precisions: Sequence[float]) -> bool:
+    """Whether the noise of a chain's kept draws, given as its precision, stays as large as it was.
+
+    Where most users have a rating or two, nothing tells the noise of a rating from factors of its user's own. Then the
+    factors may go on growing, and the noise shrinking, long after the first draws have been averaged: the average does
+    well on validation rows, and the chain where it ends does not.
+    """
+    third = len(precisions) // 3
+    return third == 0 or float(np.mean(precisions[-third:])) < _GROWTH * float(np.mean(precisions[:third]))
 
 
 def standard_errors(gain: Floats, users: Codes) -> float:

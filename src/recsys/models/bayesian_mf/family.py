@@ -19,7 +19,13 @@ from recsys.models.base.capabilities import Capabilities
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.evidence import auc_standard_errors, is_clearly_better, log_losses, standard_errors
+from recsys.models.bayesian_mf.evidence import (
+    auc_standard_errors,
+    has_settled,
+    is_clearly_better,
+    log_losses,
+    standard_errors,
+)
 from recsys.models.bayesian_mf.posterior import Draw, pack_draws
 from recsys.models.bayesian_mf.recommender import BayesianRecommender
 from recsys.models.bayesian_mf.sessions import NO_SESSIONS, Sessions, cut_sessions, drop_single_sessions
@@ -43,9 +49,9 @@ _WARM_START_BURN_IN = 6  # sweeps of a chain that begins where another ended
 def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOptions) -> BayesianRecommender:
     """Sample until further draws no longer help on the validation rows, or as many draws as the first fit kept.
 
-    The terms are those that help on the validation rows; where biases alone do as well as factors and all else, they
-    alone are sampled. The second fit keeps the first fit's terms and threshold. Processes that train together share one
-    chain.
+    The terms are those that help on the validation rows; where biases alone do as well as factors and all else, or the
+    chain of these does not settle, they alone are sampled. The second fit keeps the first fit's terms and threshold.
+    Processes that train together share one chain.
 
     Raises:
         InputError: if a GPU is asked for and there is none; StoppedError if a process was told to stop.
@@ -84,6 +90,8 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     middle = first.threshold if first else (low + high) / 2
     sampled = _pack(knowledge, config, chain, kept, sessions, middle)
     if held_out is None:
+        if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
+            return _sample_biases(knowledge, rows, config, options.seed, None, collective, first.threshold)
         sampled.is_plain = first is not None and first.is_plain
         return sampled
     _learn_threshold(sampled, held_out, low, high)
@@ -91,7 +99,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         return sampled
     biases = _sample_biases(knowledge, rows, config, options.seed, held_out, collective, middle)
     _learn_threshold(biases, held_out, low, high)
-    if _is_clearly_better(sampled, biases, held_out):
+    if has_settled(sampled.draws.precision.tolist()) and _is_clearly_better(sampled, biases, held_out):
         return sampled
     plain = copy.copy(biases)
     plain.is_plain = True
@@ -127,7 +135,7 @@ def _sample_biases(
     rows: Interactions,
     config: Config,
     seed: int,
-    held_out: "HeldOut",
+    held_out: "HeldOut | None",
     collective: "ContextCollective | None",
     threshold: float,
 ) -> BayesianRecommender:
@@ -147,6 +155,11 @@ def _sample_biases(
     chain.weighted = False
     kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
     return _pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
+
+
+def _is_as_before(second: BayesianRecommender, first: BayesianRecommender) -> bool:
+    """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now."""
+    return has_settled([*first.draws.precision.tolist(), *second.draws.precision.tolist()])
 
 
 def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> bool:

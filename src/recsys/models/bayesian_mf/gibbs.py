@@ -1,4 +1,4 @@
-"""Gibbs sampling of Bayesian matrix factorization, in batched linear algebra.
+"""Gibbs sampling of Bayesian matrix factorization.
 
 The model is that of Salakhutdinov and Mnih, "Bayesian probabilistic matrix factorization using Markov chain Monte
 Carlo" (ICML 2008), with five additions. Ratings are standardised; for user u, item i and session t
@@ -27,9 +27,10 @@ from torch import Tensor
 from recsys.arrays import Array, Codes
 from recsys.data.interactions import Interactions
 from recsys.models.base.padding import make_chunks
+from recsys.models.bayesian_mf import compiled, gram
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.entity import Entity
-from recsys.models.bayesian_mf.gram import DeviceChunk, draw_factors, gather, make_grams, make_table, sum_errors
+from recsys.models.bayesian_mf.gram import Conditional, DeviceChunk, make_table
 from recsys.models.bayesian_mf.implicit_features import learn_implicit_features
 from recsys.models.bayesian_mf.partition import Collective, Partition
 from recsys.models.bayesian_mf.posterior import Draw
@@ -54,9 +55,12 @@ START_SWEEPS = 6
 _START_SCALE = 0.1
 _START_NOISE = 1.5  # tau
 _START_SPREAD = 4.0  # a of Gamma(a, a): the larger, the more alike are the users' precisions
-_CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # a gathered block then fits into the processor's cache
-_CPU_ROWS = 256  # of a chunk; its square matrices then fit there too
+_CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # of a chunk: there are then enough for several threads
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
+
+
+def _is_compiled(device: torch.device) -> bool:
+    return device.type == "cpu"
 
 
 class Chain:
@@ -129,9 +133,11 @@ class Chain:
         self.rest = torch.zeros_like(self.target)
 
     def _make_entity(self, own: Codes, other: Codes, n: int, n_other: int) -> Entity:
-        on_cpu = self.device.type == "cpu"
-        cells, waste = (_CPU_CELLS, _CPU_WASTE) if on_cpu else (_GPU_CELLS, _GPU_WASTE)
-        chunks, unrated = make_chunks(own, n, cells=cells, waste=waste, most=_CPU_ROWS if on_cpu else _GPU_CELLS)
+        counts = np.bincount(own, minlength=n)
+        cells, waste = _GPU_CELLS, _GPU_WASTE
+        if _is_compiled(self.device):
+            cells, waste = max(_CPU_CELLS, int(counts.max(initial=0))), _CPU_WASTE  # a row is never cut
+        chunks, unrated = make_chunks(own, n, cells=cells, waste=waste)
         partition = Partition(chunks, self.collective, self.device)
         padded = np.append(other, n_other).astype(np.int32)
 
@@ -142,7 +148,7 @@ class Chain:
         factors = torch.randn(n, d, generator=self.noise_generator, device=self.device) * _START_SCALE
         factors[:, -1] = 0
         return Entity(
-            counts=moved(np.bincount(own, minlength=n).astype(np.float32)),
+            counts=moved(counts.astype(np.float32)),
             chunks=[
                 DeviceChunk(
                     moved(chunk.rows),
@@ -270,24 +276,19 @@ class Chain:
             expected[entity.unrated] = prior.expand(n, d)[entity.unrated]
             new[entity.unrated] = expected[entity.unrated] + drawn
             sums[entity.unrated] = 0
-        table = make_table(other.factors, self._weight(other))
-        weight = self.noise * self._weight(entity)
-        target, inverse = self.target, entity.inverse
-        rest = self.rest if entity is self.users and self.sessions else None
-
-        def solve(chunk: DeviceChunk) -> None:
-            rows = chunk.rows
-            gram, gathered = make_grams(table, target, chunk)
-            drawn = draw_factors(gram, weight[rows], inverse, pull[rows], noise[rows])
-            new[rows], expected[rows] = drawn.unbind(2)
-            with_rest = torch.cat((drawn[:, :, :1], drawn.new_full((len(rows), 1, 1), -1.0)), 1)
-            sums[rows] = sum_errors(gram, with_rest)
-            if rest is not None:
-                for block, positions in enumerate(chunk.positions):
-                    lines = gathered if gathered is not None else gather(table, target, chunk, block)
-                    rest[positions.flatten()] = -torch.bmm(lines, with_rest).flatten()
-
-        each(solve, entity.chunks)
+        conditional = Conditional(
+            make_table(other.factors, self._weight(other)),
+            self.target,
+            entity.counts,
+            self.noise * self._weight(entity),
+            entity.inverse,
+            pull,
+            noise,
+            results,
+            self.rest if entity is self.users and self.sessions else None,
+        )
+        engine = compiled if _is_compiled(self.device) else gram
+        each(engine.solver(conditional), entity.chunks)
         entity.partition.gather_rows(results)
         entity.factors, entity.expected = new.contiguous(), expected.contiguous()
         return sums

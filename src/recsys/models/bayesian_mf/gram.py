@@ -5,6 +5,7 @@ factors, a one for the user's bias, and the rating less the item's bias. Then G'
 regressors, the right-hand side and the sum of squares of the regression of `rest` on [factors, 1].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,43 @@ class DeviceChunk:
     rows: Tensor  # (rows,) codes
     positions: tuple[Tensor, ...]  # of each rating in the target
     others: tuple[Tensor, ...]  # the other entity of each rating, a row of `make_table`; the last row is padding
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """What the distribution of an entity's n rows depends on, given the other entity, and where the draws go."""
+
+    table: Tensor  # (n_other + 1, d + 1) make_table of the other entity
+    target: Tensor  # (number of ratings + 1,)
+    counts: Tensor  # (n,) ratings of each row
+    weight: Tensor  # (n,) precision of each row's ratings
+    inverse: Tensor  # (d, d) precision matrix of the prior
+    pull: Tensor  # (n, d) `inverse` times the mean of each row's prior
+    noise: Tensor  # (n, d) standard normal numbers
+    results: Tensor  # (n, 2 d + 6) new factors, expected factors and sum_errors
+    rest: Tensor | None  # the error of each rating, where it is wanted
+
+
+def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
+    """A function that draws the rows of a chunk, in batches of tensors."""
+    table, target, d = conditional.table, conditional.target, len(conditional.inverse)
+    new, expected, sums = conditional.results.tensor_split([d, 2 * d], 1)
+    rest = conditional.rest
+
+    def solve(chunk: DeviceChunk) -> None:
+        rows = chunk.rows
+        gram, gathered = make_grams(table, target, chunk)
+        weight, pull, noise = conditional.weight[rows], conditional.pull[rows], conditional.noise[rows]
+        drawn = draw_factors(gram, weight, conditional.inverse, pull, noise)
+        new[rows], expected[rows] = drawn.unbind(2)
+        with_rest = torch.cat((drawn[:, :, :1], drawn.new_full((len(rows), 1, 1), -1.0)), 1)
+        sums[rows] = sum_errors(gram, with_rest)
+        if rest is not None:
+            for block, positions in enumerate(chunk.positions):
+                lines = gathered if gathered is not None else gather(table, target, chunk, block)
+                rest[positions.flatten()] = -torch.bmm(lines, with_rest).flatten()
+
+    return solve
 
 
 def make_table(factors: Tensor, precision: Tensor) -> Tensor:

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from platformdirs import user_cache_path
 
 from recsys.data.loader import BlockLoader
 from recsys.models.matrix_factorization.config import Config
@@ -30,13 +28,11 @@ from recsys.models.matrix_factorization.factors import (
 )
 from recsys.models.matrix_factorization.schedule import Epoch
 from recsys.models.matrix_factorization.training import Problem, run
+from recsys.runtime.compilation import LANE, compile_loop
 
-LANE = 16  # factors: a line of the processor's cache; tables are as wide as a multiple of it, with zeros
 BLOCK = 64  # rows that stay together: an epoch has them in a new order, and reads memory forwards
 FEWEST_BLOCKS = 1024  # of few rows; one row a block then
 BIAS, PENALTY = 0, 1  # columns of a side's `scalars`
-# Sums may be computed in any order, so that one instruction adds sixteen numbers; NaN and infinity stay what they are.
-FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
 
 Int64Array = npt.NDArray[np.int64]
 Piece = tuple[Int32Array, Int32Array, Float32Array, Int64Array, int]
@@ -47,7 +43,7 @@ Piece = tuple[Int32Array, Int32Array, Float32Array, Int64Array, int]
 class Side:
     """The users or the items. The last row stands for every unknown one: its numbers are 0."""
 
-    factors: Float32Array  # (n + 1, multiple of LANE)
+    factors: Float32Array  # (n + 1, multiple of LANE), the last columns 0
     scalars: Float32Array  # (n + 1, 2): bias, penalty per rating
     counts: Float32Array  # (n + 1,): how often each was rated
 
@@ -108,33 +104,13 @@ def predict(
 
 @functools.cache
 def kernels() -> tuple[Callable[..., float], Callable[..., None]]:
-    """`descend` and `predict`, compiled, or read from the user's cache folder, where what was compiled is kept.
-
-    Where that folder cannot be written, or holds what cannot be read, they are compiled for this process alone.
-    """
-    try:
-        return _compile(cached=True)
-    except Exception:  # whatever is wrong with a cache; what is wrong with the code is raised again below
-        return _compile(cached=False)
-
-
-def _compile(*, cached: bool) -> tuple[Callable[..., float], Callable[..., None]]:
-    before = numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES
-    # This folder or none: else Numba writes beside this file. One that the user chose (NUMBA_CACHE_DIR) stays.
-    numba.config.CACHE_DIR = before[0] or str(user_cache_path("recsys") / "numba")
-    numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"
-    try:
-        # Without the interpreter's lock, so that a search's heartbeat goes on during a long epoch.
-        compiler = numba.njit(fastmath=FAST_MATH, error_model="numpy", nogil=True, cache=cached)
-        compiled = compiler(descend), compiler(predict)
-    finally:
-        numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES = before
+    """`descend` and `predict`, compiled."""
     codes, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
     tables = [np.zeros((1, width), np.float32) for width in (LANE, 2, LANE, 2)]
-    # It is compiled by the first call.
-    compiled[0](codes, codes, numbers, np.zeros(0, np.int64), 1, *tables, np.float32(0))
-    compiled[1](codes, codes, *tables, numbers)
-    return compiled
+    return (
+        compile_loop(descend, codes, codes, numbers, np.zeros(0, np.int64), 1, *tables, np.float32(0)),
+        compile_loop(predict, codes, codes, *tables, numbers),
+    )
 
 
 class CompiledEngine:
