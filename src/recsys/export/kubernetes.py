@@ -16,6 +16,8 @@ from recsys.export.settings import Manifests
 PORT = 8000
 _USER = 10001  # of the images
 _RENDEZVOUS_PORT = 29400
+_EVERY_ADDRESS = "0.0.0.0"  # nosec B104: of a pod, and the server wants keys there
+_SCRATCH = "/tmp"  # nosec B108: a volume of the pod's own
 _PART_OF = "app.kubernetes.io/part-of"
 _DNS, _MYSQL, _HTTPS = 53, 3306, 443
 
@@ -94,7 +96,7 @@ def inference_service(settings: Manifests, model_name: str, version: int, family
 
 
 def _server(settings: Manifests, model_name: str) -> Document:
-    arguments = {"host": "0.0.0.0", "port": PORT, "workers": 2, "folder": "/data", "items": "none"}
+    arguments = {"host": _EVERY_ADDRESS, "port": PORT, "workers": 2, "folder": "/data", "items": "none"}
     return {
         "name": "kserve-container",
         "image": settings.serve_image,
@@ -108,7 +110,7 @@ def _server(settings: Manifests, model_name: str) -> Document:
         "readinessProbe": _probe("/v2/health/ready", period=5, failures=2),
         "resources": _resources(settings),
         "securityContext": _confined(),
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": _SCRATCH}],
     }
 
 
@@ -153,7 +155,7 @@ def train_job(settings: Manifests, model_name: str) -> Document:
         "image": settings.train_image,
         "command": ["python", "-m", "steps.train"],
         "args": _options(arguments),
-        "env": [*_tracking(settings), *_login(settings), {"name": "RECSYS_DATA", "value": "/tmp/recsys"}],
+        "env": [*_tracking(settings), *_login(settings), {"name": "RECSYS_DATA", "value": f"{_SCRATCH}/recsys"}],
         "numNodes": settings.nodes,
         "numProcPerNode": 1,  # one step a node, which starts the processes
         "resourcesPerNode": {"requests": amounts, "limits": amounts},
@@ -166,7 +168,7 @@ def retraining(settings: Manifests, model_name: str) -> Document:
     """Whether a champion is due, looked into on a schedule; one at a time."""
     document = _document("batch/v1", "CronJob", settings)
     document["metadata"]["name"] = f"{settings.name}-retrain"
-    place = "/data/recsys" if settings.claim else "/tmp/recsys"
+    place = "/data/recsys" if settings.claim else f"{_SCRATCH}/recsys"
     container = {
         "name": "retrain",
         "image": settings.train_image,
@@ -176,7 +178,7 @@ def retraining(settings: Manifests, model_name: str) -> Document:
         **_secrets(settings),
         "resources": _resources(settings),
         "securityContext": _confined(),
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [{"name": "tmp", "mountPath": _SCRATCH}],
     }
     pod: Document = {
         "serviceAccountName": settings.name,

@@ -55,5 +55,5 @@ def mlserver(files: Path, name: str, number: int, folder: Path) -> Path:
     }
     for path, content in (("settings.json", settings), ("model-settings.json", model)):
         (place / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    shutil.copy(_HERE / "mlserver-requirements.txt", place / "requirements.txt")
+    shutil.copy(_HERE / "mlserver.txt", place / "requirements.txt")
     return place
