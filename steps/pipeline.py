@@ -8,6 +8,7 @@ from pathlib import Path
 from recsys.errors import InputError
 from steps import PROJECT
 from steps.main import FOR_RATINGS
+from steps.support import components
 from steps.support.entrypoint import given_path, run_step
 from steps.support.parameter_groups import AUTO
 from steps.support.parameters import MainParameters, PipelineParameters
@@ -48,6 +49,7 @@ def pipeline(parameters: PipelineParameters) -> None:
         run.log_file(compiled)
         if here:
             os.environ[_CONTEXT] = json.dumps({_PARENT: run.run_id})
+            os.environ[components.HERE] = str(os.getpid())
             os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), str(PROJECT / "src")])
             execution.run_here(made, {**arguments, "folder": str(Path(parameters.folder).absolute())}, Path(scratch))
             return

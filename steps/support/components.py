@@ -7,8 +7,11 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from recsys.data.dataset import Dataset
 
 _RUN = "RECSYS_PIPELINE_RUN"
+HERE = "RECSYS_PIPELINE_PROCESS"
+"""Environment variable of a component on this machine: the process that runs the pipeline."""
+_POLL_SECONDS = 1.0
 _CONTEXT = "MLFLOW_RUN_CONTEXT"  # MLflow's own: tags of every run that the process begins
 UNDEFINED = sys.float_info.max
 """An error that is undefined: Kubeflow carries no NaN, and nothing is below this."""
@@ -144,10 +150,23 @@ def _run(name: StepName, step: Callable[..., Any], given: Mapping[str, object], 
     if run := os.environ.get(_RUN):
         tags = json.loads(os.environ.get(_CONTEXT, "{}")) | {"kubeflow_run": run}
         os.environ[_CONTEXT] = json.dumps(tags)
+    if (process := os.environ.get(HERE, "")).isdigit():
+        threading.Thread(target=end_with, args=(int(process),), daemon=True).start()
     found: list[Any] = []
     arguments = [f"--{name}={to_text(value)}" for name, value in given.items()]
     run_step(name, lambda *parameters: found.append(step(*parameters)), arguments, connected=connected)
     return found[0]
+
+
+def end_with(process: int) -> None:
+    """Stop this component once the process that runs the pipeline is gone: nobody would take what it makes."""
+    while True:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 @contextmanager

@@ -1,6 +1,10 @@
 """A pipeline that is submitted, to a server that answers as Kubeflow's API does, and one that runs here."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -181,3 +185,16 @@ def test_how_a_pipeline_ended_in_a_cluster_is_recorded(store, in_process, state,
     assert run.info.status == status
     assert run.data.tags["kubeflow_run"] == "a run of Kubeflow"
     assert ("train ran out of memory" in run.data.tags["mlflow.note.content"]) is (state == "FAILED")
+
+
+@pytest.mark.process
+def test_a_component_stops_when_the_pipeline_that_runs_it_is_gone(monkeypatch):
+    sent: list[tuple[int, int]] = []
+    pipeline = subprocess.Popen([sys.executable, "-c", ""])
+    pipeline.wait()
+    ask = os.kill
+    monkeypatch.setattr(
+        os, "kill", lambda process, number: sent.append((process, number)) if number else ask(process, 0)
+    )
+    components.end_with(pipeline.pid)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
