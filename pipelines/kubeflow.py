@@ -130,12 +130,18 @@ def promote(
 
 
 @component
-def deploy(version: int, manifests: dsl.Output[dsl.Artifact], model_name: str = "recsys", experiment: str = "auto"):
-    """The manifests by which KServe serves the champion; a server that runs already follows the registry by itself."""
+def deploy(
+    version: int,
+    settings: dict,
+    manifests: dsl.Output[dsl.Artifact],
+    model_name: str = "recsys",
+    experiment: str = "auto",
+):
+    """The manifests by which KServe serves the champion, applied where that is asked for."""
     from steps.support import components
 
     given = {"version": version, "model_name": model_name, "experiment": experiment}
-    components.deploy(given, manifests.path)
+    components.deploy(given, settings, manifests.path)
 
 
 @component
@@ -211,12 +217,21 @@ def _steps(given: dict[str, Any], settings: Any, families: list[str], cluster: b
         called = promote(dataset=dataset, digest=digest, **of(promote))
         # Not tried again: a decision stands, and a second one would be recorded beside it.
         promoted = task(called, cached=False, tried_again=False)
-        if settings.deploy:
+        if settings.deploy != "none":
             with dsl.If(promoted.outputs["version"] > 0, name="a champion"):
-                called = deploy(version=promoted.outputs["version"], **of(deploy))
+                version = promoted.outputs["version"]
+                called = deploy(version=version, settings=_deployment(settings, cluster), **of(deploy))
                 task(called, cached=False)
     with dsl.If(best.outputs["rmse"] >= given["max_rmse"], name="not good enough"):
         task(keep(rmse=best.outputs["rmse"], max_rmse=given["max_rmse"]), cached=False)
+
+
+def _deployment(settings: Any, cluster: bool) -> dict[str, Any]:
+    """What the manifests say, and whether they are applied: never from this machine, which may know another cluster."""
+    given = {"serve_image": settings.serve_image, "train_image": settings.image, "share": to_text(settings.share)}
+    given |= {name: getattr(settings, name) for name in ("namespace", "tracking_uri", "secret", "claim")}
+    said = {name: value for name, value in given.items() if value}
+    return {"export": said, "apply": cluster and settings.deploy == "apply"}
 
 
 def _furnish(task: Any, settings: Any, cluster: bool, gpus: int = 0, retries: int = 0) -> Any:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
 from steps.support.entrypoint import given_path, run_step
@@ -50,8 +50,8 @@ def _exporting(parameters: ExportParameters) -> "Iterator[tuple[Run, Version]]":
         yield run, version
 
 
-def write_manifests(parameters: ExportParameters, folder: Path) -> None:
-    """Write the manifests of a version for Kubernetes and KServe into a folder, and log them."""
+def write_manifests(parameters: ExportParameters, folder: Path) -> dict[str, Any]:
+    """Write the manifests of a version for Kubernetes and KServe into a folder, and log them; the InferenceService."""
     from recsys.export import kubernetes
 
     with _exporting(parameters) as (run, version):
@@ -67,6 +67,7 @@ def write_manifests(parameters: ExportParameters, folder: Path) -> None:
     for name in kept:
         print(f"note: {name} was there, and stays as it is")
     print(f"next: kubectl apply -k {folder}/overlays/development")
+    return documents["base/inferenceservice.yaml"]
 
 
 def _export_package(parameters: ExportParameters, folder: Path) -> None:

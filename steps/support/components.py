@@ -115,11 +115,21 @@ def promote(place: str, given: Mapping[str, object]) -> tuple[int, bool, str]:
     return decision.winner or 0, bool(decision.changes), decision.reason
 
 
-def deploy(given: Mapping[str, object], place: str) -> None:
-    """Write the manifests of a version for KServe into a folder."""
+def deploy(given: Mapping[str, object], settings: Mapping[str, Any], place: str) -> None:
+    """Write the manifests of a version for KServe into a folder, and give the cluster its InferenceService if asked.
+
+    Args:
+        settings: `export`, what the manifests say, and `apply`.
+    """
+    from pipelines import cluster
     from steps.export import write_manifests
 
-    _run("export", lambda parameters: write_manifests(parameters, Path(place)), dict(given) | {"format": "kserve"})
+    def write(parameters: Any) -> None:
+        service = write_manifests(parameters, Path(place))
+        if settings["apply"]:
+            print(f"applied: {cluster.apply(service, parameters.namespace)}")
+
+    _run("export", write, {**given, **settings["export"], "format": "kserve"})
 
 
 def tell(job: str, state: str, problem: str, given: Mapping[str, object]) -> None:

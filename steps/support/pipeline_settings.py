@@ -1,12 +1,12 @@
 """Where a pipeline of Kubeflow runs, and with what."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from recsys.export.settings import OptionalLabel, Quantity
-from recsys.settings import Settings
+from recsys.settings import OptionalFloat, Settings
 
 
 def _check_where(where: str) -> str:
@@ -37,4 +37,12 @@ class PipelineSettings(Settings):
     pod_memory: Quantity = Field("8Gi", description="memory that a component asks for, and may not exceed")
     gpus: int = Field(0, ge=0, le=64, description="NVIDIA GPUs that a training asks for")
     retries: int = Field(2, ge=0, le=20, description="how often a component that failed is tried again")
-    deploy: bool = Field(True, description="write the champion's manifests for KServe after a promotion")
+    deploy: Literal["none", "manifests", "apply"] = Field(
+        "manifests",
+        description="after a promotion: manifests: write them for KServe; apply: give the InferenceService to the "
+        "cluster, too; none",
+    )
+    serve_image: str = Field("recsys-serve:3.17.2", min_length=1, description="image of the server that is deployed")
+    share: OptionalFloat = Field(
+        None, gt=0, lt=1, description="share of requests that the new revision gets at first; none: all"
+    )

@@ -12,6 +12,7 @@ from recsys.errors import InputError
 from recsys.settings import Settings, parse_settings, to_text
 from steps.pipeline import pipeline
 from steps.support import components
+from steps.support.entrypoint import parse
 from steps.support.parameters import STEPS, MainParameters, PipelineParameters
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,7 @@ OWN = {
     "train": {"digest", "dataset"},
     "evaluate": {"dataset"},
     "promote": {"dataset", "digest"},
-    "deploy": set(),
+    "deploy": {"settings"},
 }
 """What a component has beside the parameters of its step: what the components before it made."""
 STEP_OF = {"deploy": "export"}
@@ -129,6 +130,19 @@ def test_login_ratings_and_the_server_reach_every_component(tmp_path):
     for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         assert executor["secretAsEnv"][0]["secretName"] == "login"
         assert executor["pvcMount"][0]["mountPath"] == "/data"
+
+
+@pytest.mark.parametrize(("how", "applied"), [("manifests", False), ("apply", True), ("none", None)])
+def test_a_promotion_is_deployed_as_asked(tmp_path, how, applied):
+    found = tasks(compiled(tmp_path, deploy=how, namespace="team-a", share=0.1, serve_image="images.example/serve:2"))
+    if applied is None:
+        assert "deploy" not in found
+        return
+    given = found["deploy"]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+    assert given["apply"] is applied
+    said = {"namespace": "team-a", "share": "0.1", "serve_image": "images.example/serve:2"}
+    assert given["export"].items() >= said.items()
+    parse("export", [f"--{name}={value}" for name, value in given["export"].items()])
 
 
 def test_outputs_have_types(tmp_path):
