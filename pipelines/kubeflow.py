@@ -119,10 +119,11 @@ def promote(
     beat_bias: bool = True,
     beat_popularity: bool = True,
     max_ndcg_drop: str = "none",
+    trial: str = "none",
     model_name: str = "recsys",
     experiment: str = "auto",
 ) -> NamedTuple("Decided", version=int, promoted=bool, reason=str):
-    """All versions of the model compared on the test rows, the best moved to Production."""
+    """All versions of the model compared on the test rows, the best moved to Production, or put on trial."""
     from steps.support import components
 
     given = {name: value for name, value in locals().items() if name not in ("dataset", "digest", "components")}
@@ -214,7 +215,7 @@ def _steps(given: dict[str, Any], settings: Any, families: list[str], cluster: b
     )
     # Not dsl.Else: a value that were neither below nor above would take it.
     with dsl.If(best.outputs["rmse"] < given["max_rmse"], name="good enough"):
-        called = promote(dataset=dataset, digest=digest, **of(promote))
+        called = promote(dataset=dataset, digest=digest, trial=to_text(settings.trial), **of(promote))
         # Not tried again: a decision stands, and a second one would be recorded beside it.
         promoted = task(called, cached=False, tried_again=False)
         if settings.deploy != "none":

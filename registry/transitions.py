@@ -10,7 +10,7 @@ The alias is the truth: it is one row, is set first and never removed. Stages an
 import random
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from recsys.errors import InputError
 from recsys.tracking.retry import retry_mlflow
 from registry.policy import PRODUCTION, Decision
+from registry.trial_state import CHALLENGER, TRIAL, Trial, find_promoted, find_running
 from registry.versions import (
     IN_PRODUCTION,
     MODEL_DESCRIPTION,
@@ -45,6 +46,7 @@ class State:
     name: str
     versions: tuple[Version, ...]
     alias: int | None
+    challenger: int | None = None  # the version that the alias `challenger` points at
 
     def find(self, number: int | None) -> Version | None:
         """The version of that number."""
@@ -61,6 +63,9 @@ class State:
         current, passed = self.alias, set[int]()
         if self.find(current) is None:
             current = max(self.production, default=None)
+        won = find_promoted(self.versions, self.challenger, current)
+        if won is not None and ROLLED_BACK not in self._tags(won):
+            return won  # its trial is decided, and the alias was not moved yet
         while current is not None and current not in passed:
             version = self.find(current)
             if version is None or ROLLED_BACK not in version.tags:
@@ -69,16 +74,27 @@ class State:
             current = RolledBack.of(version.tags[ROLLED_BACK]).to  # the rollback died before it moved the alias
         return None
 
+    @property
+    def trial(self) -> Trial | None:
+        """The trial that runs."""
+        return find_running(self.versions, self.challenger, self.champion)
+
+    def _tags(self, number: int) -> Mapping[str, str]:
+        found = self.find(number)
+        return found.tags if found else {}
+
     def is_settled(self, champion: int | None) -> bool:
         """Whether alias, stages and tags all say that this version is the champion."""
         if champion is None:
             return True  # there is nothing to hold on to
         claims = [v.number for v in self.versions if v.tags.get(STANDING, "").startswith(IN_PRODUCTION)]
-        barred = ROLLED_BACK in (found.tags if (found := self.find(champion)) else {})
+        barred = ROLLED_BACK in self._tags(champion)
         return self.alias == champion and self.production == [champion] and claims == [champion] and not barred
 
     def _key(self) -> object:
-        return self.alias, [(v.number, v.stage, v.tags.get(ROLLED_BACK), v.tags.get(STANDING)) for v in self.versions]
+        rests_on = (ROLLED_BACK, STANDING, TRIAL)
+        versions = [(v.number, v.stage, [v.tags.get(key) for key in rests_on]) for v in self.versions]
+        return self.alias, self.challenger, versions
 
     def is_as(self, other: "State") -> bool:
         """Whether nothing has changed that a decision rests on."""
@@ -91,7 +107,7 @@ def read_state(name: str) -> State:
     model = find_model(name)  # before the versions, so that the one it points at is among them
     versions = tuple(list_versions(name)) if model else ()
     aliases = {key.lower(): int(value) for key, value in model.aliases.items()} if model else {}
-    state = State(name, versions, aliases.get(CHAMPION))
+    state = State(name, versions, aliases.get(CHAMPION), aliases.get(CHALLENGER))
     for version in versions:
         if version.family is None and (version.number == state.alias or version.stage == PRODUCTION):
             raise InputError(
@@ -148,9 +164,9 @@ def roll_back(name: str, number: int | None, by: str, check: Callable[[Version, 
     target = _before(state, champion) if number is None else _asked(state, champion, number)
     check(target, state)
     decision = describe_rollback(state, target, by)
-    _set_tag(target, ROLLED_BACK, None)
+    set_tag(target, ROLLED_BACK, None)
     # From here on everybody takes the target for the champion, so that a rollback that dies now is carried through.
-    _set_tag(champion, ROLLED_BACK, str(RolledBack(target.number, by, _now())))
+    set_tag(champion, ROLLED_BACK, str(RolledBack(target.number, by, now())))
     settled, _ = settle(name, lambda now: replace(decision, winner=now.champion), by)
     if settled.winner == target.number:
         return decision
@@ -207,35 +223,36 @@ def _move(state: State, target: int | None, reason: str, by: str) -> None:
     if version is None:
         return
     if before is not None and before is not version:
-        _set_tag(version, REPLACED, str(before.number))
-    _set_tag(version, ROLLED_BACK, None)
+        set_tag(version, REPLACED, str(before.number))
+    set_tag(version, ROLLED_BACK, None)
     client = MlflowClient()
     if state.alias != version.number:
         retry_mlflow(client.set_registered_model_alias)(version.name, CHAMPION, str(version.number))
-    _set_stage(version, PRODUCTION)
+    set_stage(version, PRODUCTION)
     others = [v for v in state.versions if v is not version and v.family is not None]
     for other in others:
         if other.stage == PRODUCTION:
-            _set_stage(other, "Archived")
-    today = _now()[:10]
+            set_stage(other, "Archived")
+    today = now()[:10]
     for other in others:
         if other.tags.get(STANDING, "").startswith(IN_PRODUCTION):
-            _say(other, f"{REPLACED_BY}{version.number} on {today}")
+            say(other, f"{REPLACED_BY}{version.number} on {today}")
     if not version.tags.get(STANDING, "").startswith(IN_PRODUCTION):
-        _say(version, f"{IN_PRODUCTION}{today}", f", put there by {by}: {reason}")
+        say(version, f"{IN_PRODUCTION}{today}", f", put there by {by}: {reason}")
         note = f"{MODEL_DESCRIPTION}\n\nIn Production since {today}: {reason}."
         retry_mlflow(client.update_registered_model)(version.name, note)
 
 
-def _say(version: Version, standing: str, why: str = "") -> None:
+def say(version: Version, standing: str, why: str = "") -> None:
     """What a version is: with the reason in its description, short in a tag; the tag last, as it ends the work."""
-    now = retry_mlflow(find_or_raise_version)(version.name, version.number)  # measured anew meanwhile, perhaps
-    told = with_standing(now.description, standing + why)
+    found = retry_mlflow(find_or_raise_version)(version.name, version.number)  # measured anew meanwhile, perhaps
+    told = with_standing(found.description, standing + why)
     retry_mlflow(MlflowClient().update_model_version)(version.name, str(version.number), told)
-    _set_tag(version, STANDING, standing)
+    set_tag(version, STANDING, standing)
 
 
-def _set_stage(version: Version, stage: str) -> None:
+def set_stage(version: Version, stage: str) -> None:
+    """Move a version to a stage; nothing where it is there."""
     if version.stage == stage:
         return
     with warnings.catch_warnings():
@@ -244,7 +261,8 @@ def _set_stage(version: Version, stage: str) -> None:
         retry_mlflow(MlflowClient().transition_model_version_stage)(version.name, str(version.number), stage)
 
 
-def _set_tag(version: Version, key: str, value: str | None) -> None:
+def set_tag(version: Version, key: str, value: str | None) -> None:
+    """Write a tag of a version, or delete it; nothing where it says so already."""
     if version.tags.get(key) == value:
         return
     client, number = MlflowClient(), str(version.number)
@@ -254,5 +272,6 @@ def _set_tag(version: Version, key: str, value: str | None) -> None:
         retry_mlflow(client.set_model_version_tag)(version.name, number, key, value)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as records say it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -31,6 +31,7 @@ PROVENANCE = "provenance"  # on a version: the digest of the statement of its fi
 ROLLED_BACK = "rolled_back"  # on a version taken out of Production: a RolledBack as text
 STANDING = "standing"  # whether it is in Production and since when, or what replaced it
 IN_PRODUCTION, REPLACED_BY = "in Production since ", "replaced by version "  # how that begins
+ON_TRIAL, TRIAL_ENDED = "on trial since ", "its trial ended on "  # or so
 # By test set, and by how its rows were measured, so that figures of an earlier release, or written by one in use beside
 # this, are never compared with those of this one. Names of documents, and of tags in the release before.
 _EVALUATION = f"evaluation.{PROTOCOL}."
@@ -304,7 +305,7 @@ def with_standing(description: str, standing: str) -> str:
 
 
 def _is_standing(paragraph: str) -> bool:
-    return paragraph.lower().startswith((IN_PRODUCTION.lower(), REPLACED_BY))
+    return paragraph.lower().startswith((IN_PRODUCTION.lower(), REPLACED_BY, ON_TRIAL, TRIAL_ENDED))
 
 
 def _telling(description: str, beginning: str, paragraph: str, first: str) -> str:

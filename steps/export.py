@@ -60,7 +60,8 @@ def write_manifests(parameters: ExportParameters, folder: Path) -> dict[str, Any
             raise InputError(
                 f"version {version.number} of {version.name!r} was not registered by recsys (no tag 'family')"
             )
-        documents = kubernetes.files(parameters, parameters.model_name, version.number, family)
+        settings = parameters.model_copy(update={"share": _share(parameters)})
+        documents = kubernetes.files(settings, parameters.model_name, version.number, family)
         kept = kubernetes.write(documents, folder)
         place = run.log_folder(folder, "kubernetes")
     print(f"version {version.number} ({family}) as manifests of Kubernetes: {folder}, and {place}")
@@ -68,6 +69,16 @@ def write_manifests(parameters: ExportParameters, folder: Path) -> dict[str, Any
         print(f"note: {name} was there, and stays as it is")
     print(f"next: kubectl apply -k {folder}/overlays/development")
     return documents["base/inferenceservice.yaml"]
+
+
+def _share(parameters: ExportParameters) -> float | None:
+    """The share of requests that a new revision gets at first: where none is given, that of the trial that runs."""
+    from registry import transitions
+
+    if parameters.share != "auto":
+        return parameters.share
+    trial = transitions.read_state(parameters.model_name).trial
+    return None if trial is None else trial.share
 
 
 def _export_package(parameters: ExportParameters, folder: Path) -> None:

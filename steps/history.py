@@ -7,6 +7,7 @@ from steps.support.decision_record import UNFINISHED, find_decisions
 from steps.support.entrypoint import run_step
 from steps.support.parameters import HistoryParameters
 from steps.support.runs import name_own_run
+from steps.support.trial_record import SAID
 
 if TYPE_CHECKING:
     from registry.transitions import State
@@ -31,7 +32,12 @@ def history(parameters: HistoryParameters) -> list[dict[str, str]]:
         print(f"{_time(record['at'])} to {_time(until):<16}  version {record['to']}, by {record['author']}")
         print(f"    {record['decision']}{' (interrupted, and finished by the next)' * _interrupted(record)}")
     _print_present(state, changes)
-    others = [record for record in records if record not in changes]
+    of_trials = [record for record in records if record["outcome"] in SAID]
+    if of_trials:
+        print("\ntrials:\n")
+    for record in of_trials:
+        print(f"{_time(record['at'])}  {SAID[record['outcome']]}, by {record['author']}: {record['decision']}")
+    others = [record for record in records if record not in changes and record not in of_trials]
     if parameters.every and others:
         print("\ndecisions that changed nothing:\n")
         for record in others:

@@ -1,11 +1,13 @@
 """Promote: all versions compared on one test set, the best moved to Production."""
 
+import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from steps.evaluate import measure
-from steps.support import datasets, decision_record
+from steps.support import datasets, decision_record, trial_record
 from steps.support.entrypoint import NotPromotedError, run_step
 from steps.support.parameters import PromoteParameters
 from steps.support.runs import made_by, open_run
@@ -25,7 +27,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
     Raises:
         NotPromotedError: after the decision, where `require_promotion` is set and nobody was promoted.
     """
-    from registry import transitions
+    from registry import transitions, trials
 
     with open_run("promote") as run:
         run.log_parameters(parameters)
@@ -36,6 +38,7 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
             return _repair(parameters, record)
         dataset = dataset or _dataset(parameters.dataset, state)
         _check_classes(dataset)
+        _check_reward(parameters, dataset)
         run.log_dataset(dataset, "test")
         run.set_tags({"data_version": dataset.digest})
         record.decide_on(dataset.test_digest)
@@ -43,14 +46,49 @@ def promote(parameters: PromoteParameters, dataset: Dataset | None = None) -> "D
         if parameters.dry_run:
             decision = choose(state)
             record.finish(decision, "dry_run", dataset)
+        elif parameters.trial is not None and state.champion is not None:
+            decision = _put_on_trial(parameters, dataset, choose, record)
         else:
+            trials.tidy(parameters.model_name, made_by()["author"])
             decision, mended = transitions.settle(parameters.model_name, choose, made_by()["author"])
             if mended:
                 print("note: a promotion that had been interrupted was finished first")
             outcome = "promoted" if decision.changes else "none" if decision.winner is None else "kept"
             record.finish(decision, outcome, dataset)
+            trials.tidy(parameters.model_name, made_by()["author"])  # a trial against the champion before is over
     if parameters.require_promotion and not decision.changes:
         raise NotPromotedError(decision.reason)
+    return decision
+
+
+def _put_on_trial(
+    parameters: PromoteParameters, dataset: Dataset, choose: "_Chooser", record: decision_record.Record
+) -> "Decision":
+    """Let users decide between the champion and the version that would have been promoted."""
+    from recsys.experiments.plan import SHADOW, Plan
+    from registry import transitions, trials
+    from registry.trial_state import Trial
+
+    author = made_by()["author"]
+
+    def make(decision: "Decision", state: "State") -> Trial:
+        assert decision.winner is not None
+        assert state.champion is not None
+        plan = Plan(**parameters.model_dump(include=set(Plan.model_fields)))
+        share = None if parameters.trial == SHADOW else parameters.trial
+        threshold = None if dataset.implicit else float(dataset.like_threshold)
+        moment = transitions.now()
+        return Trial(secrets.token_hex(8), decision.winner, state.champion, share, moment, author, threshold, plan)
+
+    decision, trial = trials.start(parameters.model_name, choose, make, author)
+    if trial is None or not decision.changes:
+        outcome = "promoted" if decision.changes else "none" if decision.winner is None else "kept"
+        record.finish(decision, outcome, dataset)
+        return decision
+    reason = f"{decision.reason}; first it is on trial {trial.mode}, and version {trial.champion} stays in Production"
+    decision = replace(decision, reason=reason)
+    trial_record.note_start(record, trial)
+    record.finish(decision, trial_record.STARTED, dataset)
     return decision
 
 
@@ -84,7 +122,8 @@ class _Chooser:
             except InputError as error:
                 self._unmeasurable[winner.number] = str(error)
                 return self(state)
-        if decision.changes and not self.parameters.dry_run:
+        moves = self.parameters.trial is None or state.champion is None
+        if decision.changes and moves and not self.parameters.dry_run:
             self.record.intend(decision)
         return decision
 
@@ -125,6 +164,8 @@ class _Chooser:
         )
 
     def _unfit(self, version: "Version", metrics: dict[str, float], state: "State") -> str | None:
+        from registry.trial_state import BARRING, read_trial
+
         asked = self.parameters.version
         if seen := int(metrics.get("seen_rows", 0)):
             return f"it learnt from {seen:,} of the {len(self.dataset.test):,} test ratings"
@@ -134,12 +175,18 @@ class _Chooser:
             return None if version.number in (asked, state.champion) else f"only version {asked} was asked for"
         if version.rolled_back:
             return f"it was {version.rolled_back}; ask for it with -P version={version.number}"
+        trial = read_trial(version)
+        if trial is not None and trial.outcome in BARRING and version.number != state.champion:
+            ended = f"its trial against version {trial.champion} ended on {trial.ended[:10]} ({trial.why})"
+            return f"{ended}; ask for it with -P version={version.number}"
         return None
 
 
 def _repair(parameters: PromoteParameters, record: decision_record.Record) -> "Decision":
-    from registry import transitions
+    from registry import transitions, trials
     from registry.policy import Decision
+
+    trials.tidy(parameters.model_name, made_by()["author"])
 
     def stay(state: "State") -> Decision:
         return Decision(state.champion, state.champion, f"version {state.champion} is the champion as things stand")
@@ -186,6 +233,17 @@ def _check_versions(state: "State", asked: int | None) -> None:
         raise InputError(f"model {state.name!r} has no version that recsys registered; run the entry point train first")
     if asked is not None and asked not in ours:
         raise InputError(f"parameter 'version': one of model {state.name!r}'s versions ({known}), got {asked}")
+
+
+def _check_reward(parameters: PromoteParameters, dataset: Dataset) -> None:
+    from recsys.experiments.plan import LIKE, RATING, SHADOW
+
+    rated = parameters.trial_reward in (LIKE, RATING)
+    if parameters.trial is not None and parameters.trial != SHADOW and dataset.implicit and rated:
+        raise InputError(
+            f"parameter 'trial_reward': a type of feedback, such as click, is needed for data without ratings, got "
+            f"{parameters.trial_reward!r}"
+        )
 
 
 def _check_classes(dataset: Dataset) -> None:

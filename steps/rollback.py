@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def rollback(parameters: RollbackParameters) -> "Decision":
     """Put a version back in Production, once it is seen to load; the champion does not come back by itself."""
-    from registry import integrity, transitions
+    from registry import integrity, transitions, trials
 
     with open_run("rollback") as run:
         run.log_parameters(parameters)
@@ -31,6 +31,7 @@ def rollback(parameters: RollbackParameters) -> "Decision":
 
         decision = transitions.roll_back(parameters.model_name, parameters.version, made_by()["author"], check)
         record.finish(decision, "rolled_back", None)
+        trials.tidy(parameters.model_name, made_by()["author"])  # a trial against the champion before is over
     print(f"{decision.reason}; promote does not choose version {decision.previous} again unless asked to")
     return decision
 

@@ -10,7 +10,7 @@ from recsys.data import movielens
 from recsys.data.titles import read_titles
 from recsys.errors import InputError
 from recsys.runtime.files import digest_file
-from recsys.serving.follower import Champion, Follower
+from recsys.serving.follower import Challenger, Champion, Follower
 from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
 from recsys.serving.supervisor import Supervisor, open_socket
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _SECRET = "RECSYS_WEBHOOK_SECRET"
 _SHARING_PAUSE = 5.0
+_TICK = 0.5  # seconds
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
 # A registry that is down is told by the server's health: nothing waits for it.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -54,22 +55,26 @@ def serve(parameters: ServeParameters) -> None:
     registry = _Registry(parameters)
     if parameters.feature_store:
         feature_store.open_store(parameters).origin()  # what is not there is told at once
-    follower = Follower(folder, registry.find, registry.make)
+    follower = Follower(folder, registry.find, registry.make, registry.find_trial)
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
     supervisor = Supervisor(listening, settings, parameters.workers, environment)
     port = listening.getsockname()[1]
     print(f"serving {parameters.model_name} on http://{parameters.host}:{port} by {parameters.workers} workers")
     sys.stdout.flush()
     threads = [threading.Thread(target=follower.run, args=(stop, parameters.poll), daemon=True)]
-    if url:
-        threads.append(threading.Thread(target=_share, args=(folder / FEEDBACK, url, stop)))
-    for thread in threads:
+    sharing = [threading.Thread(target=_share, args=(folder / FEEDBACK, url, stop))] if url else []
+    if parameters.judge is not None:
+        os.environ.pop("MLFLOW_RUN_ID", None)  # the run of `mlflow run` is this server's, not that of a trial's end
+        # Not waited for at the end: what is cut off there, the next look carries through.
+        judged = parameters, folder, follower, registry, stop
+        threads.append(threading.Thread(target=_judge, args=judged, daemon=True))
+    for thread in threads + sharing:
         thread.start()
     try:
         supervisor.run(stop)
     finally:
         stop.set()
-        for thread in threads[1:]:
+        for thread in sharing:
             thread.join(_SHARING_SECONDS)
 
 
@@ -87,12 +92,28 @@ def _share(path: Path, url: str, stop: threading.Event) -> None:
         sharing.run(stop)
 
 
+def _judge(
+    parameters: ServeParameters, folder: Path, follower: Follower, registry: "_Registry", stop: threading.Event
+) -> None:
+    from recsys.tracking import experiments
+    from steps.support.trial_judge import Judge, watch
+
+    assert parameters.judge is not None
+    while not registry.connected:  # what has never answered has no trial that is known here
+        if stop.wait(_TICK):
+            return
+    experiments.enter(parameters.model_name, given=False)
+    judge = Judge(parameters.model_name, folder, parameters, follower)
+    watch(judge, parameters.judge, stop.wait, lambda sentence: print(sentence, flush=True))
+
+
 class _Registry:
     """The registry, connected to when it is first asked: MLflow takes seconds to import, and may not answer."""
 
     def __init__(self, parameters: ServeParameters) -> None:
         self._parameters = parameters
-        self._connected = False
+        self.connected = False
+        self._found: State | None = None
         self._told = ""
         self._titles: dict[str, tuple[dict[str, str], str]] = {}
         if parameters.items not in ("auto", "none", *movielens.KNOWN):
@@ -102,14 +123,24 @@ class _Registry:
         """The champion, None where there is none."""
         from recsys.tracking import connection
 
-        if not self._connected:
+        if not self.connected:
             connection.connect(os.environ["MLFLOW_TRACKING_URI"])
-            self._connected = True
-        state = self._state()
+            self.connected = True
+        state = self._found = self._state()
         version = state.find(state.champion)
         if version is None:
             self._tell(f"model {state.name!r} has no champion yet; it is served once promote has chosen one")
             return None
+        return self._key(version)
+
+    def find_trial(self) -> Challenger | None:
+        """The trial that runs, as the registry was found last."""
+        state = self._found
+        trial = state.trial if state else None
+        version = state.find(trial.version) if state and trial else None
+        return None if trial is None or version is None else Challenger(trial.id, trial.share, self._key(version))
+
+    def _key(self, version: "Version") -> Champion:
         made = f"r{self._parameters.rank}{self._titles_of(version)[1]}{'-f' * bool(self._parameters.feature_store)}"
         return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}-{made}")
 

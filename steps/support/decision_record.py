@@ -28,6 +28,7 @@ _DONE = {
     "dry_run": "promote, dry run",
     "rolled_back": "rollback",
     "repaired": "repair",
+    "trial": "promote, on trial",
 }
 _MOST_NOTES = 10
 _MANY_PROMOTIONS = 5  # so many records are set by luck in a hundred equal versions: the sum of 1 / n

@@ -9,6 +9,7 @@ from recsys.settings import Settings
 
 AUTO = "auto"
 DEFAULT_MODEL = "recsys"
+STORE: str = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
 def _check_model_name(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
+from recsys.experiments.plan import Plan, Share
 from recsys.export.settings import Manifests
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
@@ -14,8 +15,9 @@ from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds
 from recsys.training.launch.settings import Processes, check_processes
 from registry.policy import Policy
 from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
-from steps.support.parameter_groups import AUTO, Preparing, Recording, Registering, Step
+from steps.support.parameter_groups import AUTO, STORE, Preparing, Recording, Registering, Step
 from steps.support.pipeline_settings import PipelineSettings
+from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
 """The environment variable that holds the URL of the database of studies."""
@@ -140,8 +142,14 @@ class _Promoting(Recording, Registering, Policy):
     pass
 
 
-class PromoteParameters(_Promoting):
+class PromoteParameters(_Promoting, Plan):
     """Of `promote`."""
+
+    trial: Share = Field(
+        None,
+        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
+        "shadow: nobody sees it, it answers beside; none: no trial",
+    )
 
     dataset: str = Field(
         "newest",
@@ -187,7 +195,6 @@ _DATABASE = Field(
     description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
     "RECSYS_FEEDBACK_DATABASE, or else the file in store alone",
 )
-_STORE = Field("serving", min_length=1, description="folder of feedback, record and served forms")
 
 
 class ServeParameters(Registering, Limits):
@@ -197,13 +204,17 @@ class ServeParameters(Registering, Limits):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     workers: int = Field(2, ge=1, le=256, description="processes that answer")
     poll: float = Field(5.0, gt=0, description="seconds between two looks at who is champion")
+    judge: OptionalSeconds = Field(
+        "10s",  # type: ignore[assignment]
+        description="how often a trial is judged, such as 10s; none: by the entry point judge alone",
+    )
     keys: str = Field(
         "",
         description="file with lines such as `read KEY` and `feedback KEY`; empty: RECSYS_READ_KEYS and "
         "RECSYS_FEEDBACK_KEYS, by commas",
     )
     database: str = _DATABASE
-    store: str = _STORE
+    store: str = STORE
     items: str = Field(
         "auto",
         description="table with columns item_id and title, text or Parquet; none: ids only; auto: MovieLens's titles "
@@ -276,7 +287,7 @@ class ExportParameters(Manifests, Recording, Registering):
 class MonitorParameters(Recording, Registering):
     """Of `monitor`."""
 
-    store: str = _STORE
+    store: str = STORE
     window: Seconds = Field("1d", description="how long a time is judged, such as 1h, 1d or 7d")  # type: ignore[assignment]
     until: str = Field("now", min_length=1, description="end of that time: now, or as 2026-11-29T12:00")
     every: OptionalSeconds = Field(None, description="judge again and again, so often, such as 10m; none: once")
@@ -298,7 +309,7 @@ class ForgetParameters(Registering):
 
     user: str = Field("", description="id of the person to remove from feedback and record")
     database: str = _DATABASE
-    store: str = _STORE
+    store: str = STORE
     dry_run: bool = Field(False, description="say what there is of the person, and remove nothing")
 
 
@@ -323,6 +334,8 @@ StepName = Literal[
     "export",
     "materialize",
     "monitor",
+    "trial",
+    "judge",
     "forget",
     "main",
     "pipeline",
@@ -346,6 +359,8 @@ STEPS: dict[StepName, type[Settings]] = {
     "export": ExportParameters,
     "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
+    "trial": TrialParameters,
+    "judge": JudgeParameters,
     "forget": ForgetParameters,
     "pipeline": PipelineParameters,
     "doctor": DoctorParameters,

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from recsys.export.settings import OptionalLabel, Quantity
-from recsys.settings import OptionalFloat, Settings
+from recsys.experiments.plan import Share
+from recsys.export.settings import AUTO, CanaryShare, OptionalLabel, Quantity
+from recsys.settings import Settings
 
 
 def _check_where(where: str) -> str:
@@ -43,6 +44,11 @@ class PipelineSettings(Settings):
         "cluster, too; none",
     )
     serve_image: str = Field("recsys-serve:3.17.2", min_length=1, description="image of the server that is deployed")
-    share: OptionalFloat = Field(
-        None, gt=0, lt=1, description="share of requests that the new revision gets at first; none: all"
+    share: CanaryShare = Field(
+        AUTO,
+        description="share of requests that the new revision gets at first; auto: the share of the trial that runs, or "
+        "else all; none: all",
+    )
+    trial: Share = Field(
+        None, description="share of users that a trial shows the winner to, instead of Production at once; shadow; none"
     )

@@ -1,5 +1,6 @@
 """The page /status of a server that a monitor looks at."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,20 @@ def test_it_says_what_is_alarmed_and_draws_the_course(page: Page, server: Server
     assert max(heights) < 50  # no number is cut in two
     assert all(url.startswith(server.address) for url in asked)
     assert wrong == []
+
+
+def test_it_says_how_a_trial_stands(page: Page, server: Server):
+    point = {"at": 1.0, "users": 250, "difference": 0.01, "low": -0.02, "high": 0.04, "guards": {"errors": 0.4}}
+    guard = {"name": "errors", "champion": 1, "challenger": 4, "score": 0.4}
+    told = {"version": 2, "champion": 1, "mode": "with 10% of the users", "started": "2026-11-29T12:00:00+00:00"}
+    told |= {"reward": "like", "outcome": "", "reason": "difference in like a user +0.0100", "guards": [guard]}
+    page.goto(f"{server.address}/status")
+    expect(page.locator("#version")).to_contain_text("version 1 (table)")
+    expect(page.locator("#trial")).to_be_hidden()
+    (server.folder / "trial.json").write_text(json.dumps(told | {"course": [point, point | {"users": 300}]}))
+    page.reload()
+    expect(page.locator("#trial-of")).to_contain_text("version 2 against version 1 with 10% of the users")
+    expect(page.locator("#trial-told")).to_have_text("running: difference in like a user +0.0100")
+    expect(page.locator("#trial-course svg polyline").first).to_be_visible()
+    expect(page.locator("#guards tr")).to_contain_text("errors140.4")
+    assert "recsys_trial" not in server.get("metrics").text  # what lacks numbers is left out

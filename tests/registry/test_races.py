@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from bench import races
+from bench import races, trial_races
 from recsys.tracking import connection
 from tests.support.pipeline import serving
 
@@ -64,3 +64,10 @@ def test_a_database_that_restarts_in_a_promotion_leaves_the_next_one_right(maria
             production, champion, best = races.look("restart", mariadb_store)
             assert production == champion == best
             time.sleep(0.1)
+
+
+def test_trials_begun_and_ended_at_once_leave_one_champion_and_no_challenger(registry):
+    outcome = trial_races.race(registry.uri, registry.uri, rounds=2, seed=3)
+    assert outcome.wrong == []
+    assert outcome.without_champion == 0
+    assert outcome.killed > 0

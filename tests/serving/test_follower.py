@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from recsys.serving.follower import Champion, Follower
+from recsys.serving.follower import Challenger, Champion, Follower
 from recsys.serving.service import CALL
 from tests.support.serving_site import form
 from tests.support.waiting import wait
@@ -129,3 +129,73 @@ def test_a_call_makes_it_look_at_once_and_a_full_disk_does_not_end_it(site, tmp_
         stop.set()
         thread.join()
     assert pointer()["version"] == "1"
+
+
+@pytest.fixture
+def trial_site(site, tmp_path):
+    """A follower whose registry may have version 2 on trial."""
+    follower, said, pointer, forms = site
+    said["trial"] = Challenger("t1", 0.1, Champion("2", "2-b"))
+
+    def follow():
+        return Follower(tmp_path / "serving", follower._find, follower._make, lambda: said["trial"])
+
+    return follow, said, pointer, forms
+
+
+def test_a_challenger_is_brought_beside_the_champion_and_let_go_of(trial_site):
+    follow, said, pointer, _ = trial_site
+    follower = follow()
+    follower.look()
+    expected = {"id": "t1", "share": 0.1, "version": "2", "form": "forms/2-b"}
+    assert (pointer()["version"], pointer()["trial"]) == ("1", expected)
+    said["trial"] = None
+    follower.look()
+    assert (pointer()["version"], pointer()["trial"]) == ("1", None)
+
+
+def test_the_challenger_is_kept_while_the_registry_is_gone(trial_site):
+    follow, said, pointer, _ = trial_site
+    follow().look()
+    said["champion"] = ConnectionError("refused")
+    follow().look()
+    assert pointer()["trial"]["id"] == "t1"
+
+
+def test_a_challenger_that_wins_is_not_made_again(trial_site):
+    follow, said, pointer, forms = trial_site
+    follower = follow()
+    follower.look()
+    shutil.rmtree(forms["2"])
+    said["champion"], said["trial"] = Champion("2", "2-b"), None
+    follower.look()
+    assert (pointer()["version"], pointer()["trial"]) == ("2", None)
+
+
+def test_a_challenger_that_cannot_be_had_is_shown_to_nobody_and_its_attempts_are_counted(trial_site, monkeypatch):
+    follow, _, pointer, forms = trial_site
+    shutil.rmtree(forms["2"])
+    now = [0.0]
+    monkeypatch.setattr("recsys.serving.follower.time.monotonic", lambda: now[0])
+    follower = follow()
+    for now[0], attempts in ((0.0, 1), (5.0, 1), (11.0, 2), (40.0, 3)):
+        follower.look()
+        said, count = follower.refusal("2")
+        assert count == attempts
+    assert said.startswith("version 2 is refused: FileNotFoundError")
+    assert pointer().get("trial") is None
+    assert pointer()["version"] == "1"
+
+
+def test_a_suspended_challenger_stays_so_over_a_restart_until_another_trial(trial_site):
+    follow, said, pointer, _ = trial_site
+    follower = follow()
+    follower.look()
+    follower.suspend("t1")
+    assert pointer()["trial"]["suspended"]
+    again = follow()
+    again.look()
+    assert pointer()["trial"]["suspended"]
+    said["trial"] = Challenger("t2", 0.1, Champion("2", "2-b"))
+    again.look()
+    assert "suspended" not in pointer()["trial"]

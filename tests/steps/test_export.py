@@ -3,12 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import yaml
 
+from registry import transitions
 from tests.support.kubernetes_schemas import check
 from tests.support.pipeline import COLUMNS
 
@@ -80,3 +82,13 @@ def test_a_version_that_is_not_there_is_refused_before_anything_is_written(train
         trained("export", version=99, format="kserve", output="elsewhere")
     assert "99" in capsys.readouterr().err
     assert not (module_store.home / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(("share", "percent"), [("auto", 25), ("0.1", 10), ("none", None)])
+def test_while_a_trial_runs_its_share_is_that_of_the_new_revision(trained, module_store, monkeypatch, share, percent):
+    trial = SimpleNamespace(share=0.25)
+    monkeypatch.setattr(transitions, "read_state", lambda _name: SimpleNamespace(champion=1, trial=trial))
+    trained("export", format="kserve", share=share)
+    written = module_store.home / "deployment" / "kubernetes" / "base" / "inferenceservice.yaml"
+    predictor = yaml.safe_load(written.read_text(encoding="utf-8"))["spec"]["predictor"]
+    assert predictor.get("canaryTrafficPercent") == percent

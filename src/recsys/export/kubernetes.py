@@ -68,8 +68,9 @@ def service_account(settings: Manifests) -> Document:
 
 def inference_service(settings: Manifests, model_name: str, version: int, family: str) -> Document:
     """The server on the Open Inference Protocol v2. A new version makes a new revision, which gets its share first."""
+    share = settings.share if isinstance(settings.share, float) else None
     # Knative alone divides requests between revisions, and alone scales to none.
-    knative = settings.share is not None or settings.min_replicas == 0
+    knative = share is not None or settings.min_replicas == 0
     document = _document(
         "serving.kserve.io/v1beta1",
         "InferenceService",
@@ -90,8 +91,8 @@ def inference_service(settings: Manifests, model_name: str, version: int, family
         "containers": [_server(settings, model_name)],
         "volumes": [_scratch("data"), _scratch("tmp")],
     }
-    if settings.share is not None:
-        predictor["canaryTrafficPercent"] = min(99, max(1, math.floor(settings.share * 100 + 0.5)))
+    if share is not None:
+        predictor["canaryTrafficPercent"] = min(99, max(1, math.floor(share * 100 + 0.5)))
     return document | {"spec": {"predictor": predictor}}
 
 

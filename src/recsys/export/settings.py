@@ -1,11 +1,11 @@
 """What the manifests of a version say of a cluster."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from recsys.settings import OptionalFloat, Settings
+from recsys.settings import Settings
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGT]i?)?")
@@ -34,6 +34,12 @@ def _check_schedule(schedule: str) -> str:
     return schedule
 
 
+def _none(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
+
+
+AUTO: Literal["auto"] = "auto"
+CanaryShare = Annotated[Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None, BeforeValidator(_none)]
 Label = Annotated[str, AfterValidator(_check_label)]
 OptionalLabel = Annotated[str, AfterValidator(_check_optional_label)]
 Quantity = Annotated[str, AfterValidator(_check_quantity)]
@@ -53,8 +59,10 @@ class Manifests(Settings):
         "recsys", description="kserve: secret with keys, login and addresses, as environment variables"
     )
     claim: OptionalLabel = Field("", description="kserve: volume claim with the ratings, mounted as /data; empty: none")
-    share: OptionalFloat = Field(
-        None, gt=0, lt=1, description="kserve: share of requests that a new revision gets at first; none: all"
+    share: CanaryShare = Field(
+        AUTO,
+        description="kserve: share of requests that a new revision gets at first; auto: the share of the trial that "
+        "runs, or else all; none: all",
     )
     min_replicas: int = Field(1, ge=0, le=1000, description="kserve: fewest pods that serve; 0 needs Knative")
     max_replicas: int = Field(4, ge=1, le=1000, description="kserve: most pods that serve")

@@ -13,7 +13,8 @@ from recsys.serving import events, lists, pages, scores
 from recsys.serving.http import ProblemError, Receive, Reply, Request, Scope, Send, dump, path_parts
 from recsys.serving.metrics import exposition
 from recsys.serving.request_log import RequestLog
-from recsys.serving.service import ARM, Service
+from recsys.serving.service import Service
+from recsys.serving.trial_page import trial_samples
 
 Handler = Callable[[Service, Request], Reply | Awaitable[Reply]]
 _FOLLOW_SECONDS = 0.1
@@ -23,7 +24,10 @@ _PROBLEM = b"application/problem+json"
 
 def _metrics(service: Service, request: Request) -> Reply:
     service.metrics.unshared.set(service.store.sharing()[0])
-    return Reply(exposition(service.monitored.samples()), b"text/plain; version=0.0.4; charset=utf-8")
+    return Reply(
+        exposition([*service.monitored.samples(), *trial_samples(service.judged.content())]),
+        b"text/plain; version=0.0.4; charset=utf-8",
+    )
 
 
 # Method, path with * for a part, name in metrics, handler, what a key has to be for: nothing, reading or feedback.
@@ -60,6 +64,7 @@ ROUTES: tuple[tuple[str, str, str, Handler, str], ...] = (
     ("POST", "v1/models/*:predict", "predict", scores.predict, "read"),
     ("GET", "metrics", "metrics", _metrics, "read"),
     ("GET", "api/monitor", "monitor", pages.monitor, "read"),
+    ("GET", "api/trial", "trial", pages.trial, "read"),
     ("GET", "status", "page", pages.status_page, ""),
     ("GET", "", "page", pages.page, ""),
     ("GET", "docs", "docs", pages.docs, ""),
@@ -128,7 +133,11 @@ class App:
         except Exception as error:
             reply = self._refusal(error)
         await self._send(send, request, reply)
-        metrics, arm, seconds = self.service.metrics, ARM if reply.version else "", time.perf_counter() - started
+        metrics, arm, seconds = (
+            self.service.metrics,
+            reply.arm if reply.version else "",
+            time.perf_counter() - started,
+        )
         metrics.requests(name, reply.status, reply.version, arm).inc()
         metrics.seconds(name, reply.version, arm).observe(seconds)
         if self._log.is_on:
@@ -190,7 +199,7 @@ class App:
             headers += [
                 (b"x-recsys-version", reply.version.encode()),
                 (b"x-recsys-family", reply.family.encode()),
-                (b"x-recsys-arm", ARM.encode()),
+                (b"x-recsys-arm", reply.arm.encode()),
             ]
             if reply.policy:
                 headers.append((b"x-recsys-policy", reply.policy.encode()))

@@ -19,7 +19,7 @@ RATING = "rating"  # the kind of feedback whose value is one
 _MOST_ROWS = 5_000  # a commit
 _BUSY_SECONDS = 5
 
-_TABLES = """
+FEEDBACK_TABLES = """
 create table if not exists feedback (
     id integer primary key, key text not null unique, user text not null, item text not null, kind text not null,
     value real, moment text not null, received real not null, request text,
@@ -201,7 +201,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.executescript(_TABLES)
+    connection.executescript(FEEDBACK_TABLES)
     if "origin" not in {row[1] for row in connection.execute("pragma table_info(feedback)")}:
         connection.execute("alter table feedback add column origin text")  # made by an earlier release
 

@@ -29,11 +29,23 @@ class Champion(NamedTuple):
     key: str
 
 
+class Challenger(NamedTuple):
+    """A trial as the registry has it: who is shown which version. `share` None: nobody, it answers beside."""
+
+    trial: str
+    share: float | None
+    version: Champion
+
+
 class Follower:
     """Brings what the registry says to the pointer. Nothing it does touches what is served until the pointer moves."""
 
     def __init__(
-        self, folder: Path, find: Callable[[], Champion | None], make: Callable[[Champion, Path], object]
+        self,
+        folder: Path,
+        find: Callable[[], Champion | None],
+        make: Callable[[Champion, Path], object],
+        find_trial: Callable[[], Challenger | None] = lambda: None,
     ) -> None:
         """Take what asks the registry, and what makes a form.
 
@@ -41,13 +53,19 @@ class Follower:
             folder: the server's; forms are kept in it.
             find: the champion, None where there is none; may raise anything where the registry does not answer.
             make: makes the form of a version in a folder, which is not there yet; may raise anything.
+            find_trial: the trial that runs, None where none does; asked right after `find`, and may raise as it does.
         """
         self.folder = folder
         self._find = find
+        self._find_trial = find_trial
         self._make = make
         self._pointer = self._read()
+        trial = self._pointer.get("trial") or {}
+        self._suspended = str(trial["id"]) if trial.get("suspended") else ""
+        self._writing = threading.RLock()  # the judge of a trial suspends it from a thread of its own
         self._refused: dict[str, str] = {}
         self._pause: dict[str, float] = {}  # seconds, by key
+        self._attempts: dict[str, int] = {}  # that failed, by key
         self._again: dict[str, float] = {}  # when, by key
 
     def run(self, stop: threading.Event, seconds: float) -> None:
@@ -72,26 +90,76 @@ class Follower:
     def look(self) -> None:
         """Look once. A registry that does not answer changes nothing but what health and metrics say."""
         try:
-            champion = self._find()
+            champion, trial = self._find(), self._find_trial()
         except Exception as error:  # whatever a client of a registry raises
             return self._say(registry_problem=f"it does not answer ({_told(error)})")
+        self._look_at(champion)
+        self._follow_trial(trial if champion is not None else None)
+        return None
+
+    def suspend(self, trial: str) -> None:
+        """Show nobody the challenger of this trial from now on, whether or not the registry answers."""
+        self._suspended = trial
+        with self._writing:
+            if (self._pointer.get("trial") or {}).get("id") == trial:
+                self._say(trial={**self._pointer["trial"], "suspended": True})
+
+    def _follow_trial(self, trial: Challenger | None) -> None:
+        place = Path(_FORMS) / trial.version.key if trial else Path()
+        if trial is None or not self._is_brought(trial.version, place):
+            if self._pointer.get("trial"):
+                self._say(trial=None)
+            return
+        said: dict[str, Any] = {
+            "id": trial.trial,
+            "share": trial.share,
+            "version": trial.version.version,
+            "form": str(place),
+        }
+        if self._suspended == trial.trial:
+            said["suspended"] = True
+        if said != self._pointer.get("trial"):
+            self._say(trial=said)
+
+    def _is_brought(self, version: Champion, place: Path) -> bool:
+        """Whether a challenger's form is on the disk; tried again after a while where it fails, as a champion's is."""
+        if (self._pointer.get("trial") or {}).get("form") == str(place) and _is_readable(self.folder / place):
+            return True
+        if time.monotonic() < self._again.get(version.key, 0.0):
+            return False
+        return self._try(version, place)
+
+    def _look_at(self, champion: Champion | None) -> None:
         if champion is None or champion.key == self._pointer.get("key"):
             return self._say(registry_problem="")
         if time.monotonic() < self._again.get(champion.key, 0.0):
             return self._say(registry_problem="")
         place = Path(_FORMS) / champion.key
-        try:
-            self._bring(champion, self.folder / place)
-        except Exception as error:  # a version may be broken in any way
-            self._refused[champion.key] = f"version {champion.version} is refused: {_told(error)}"
-            _log.warning("%s", self._refused[champion.key])
-            pause = min(_LONGEST_PAUSE, 2 * self._pause.get(champion.key, _FIRST_PAUSE / 2))
-            self._pause[champion.key], self._again[champion.key] = pause, time.monotonic() + pause
+        if not self._try(champion, place):
             return self._say(registry_problem="")
-        self._refused.pop(champion.key, None)
         self._say(registry_problem="", form=str(place), key=champion.key, version=champion.version)
         self._clear()
         return None
+
+    def _try(self, version: Champion, place: Path) -> bool:
+        """Bring a version's form; whether that went well."""
+        try:
+            self._bring(version, self.folder / place)
+        except Exception as error:  # a version may be broken in any way
+            self._refused[version.key] = f"version {version.version} is refused: {_told(error)}"
+            _log.warning("%s", self._refused[version.key])
+            pause = min(_LONGEST_PAUSE, 2 * self._pause.get(version.key, _FIRST_PAUSE / 2))
+            self._pause[version.key], self._again[version.key] = pause, time.monotonic() + pause
+            self._attempts[version.key] = self._attempts.get(version.key, 0) + 1
+            return False
+        self._refused.pop(version.key, None)
+        return True
+
+    def refusal(self, version: str) -> tuple[str, int]:
+        """Why this version's form cannot be had, and how often that was tried; empty and 0 where it can."""
+        said = next((text for text in self._refused.values() if text.startswith(f"version {version} is ")), "")
+        key = next((key for key, text in self._refused.items() if text == said), "")
+        return said, self._attempts.get(key, 0)
 
     def _bring(self, champion: Champion, place: Path) -> None:
         """Have the form on the disk, whole, and answering as it did where it was made."""
@@ -109,13 +177,14 @@ class Follower:
 
     def _say(self, **changes: Any) -> None:
         """Write the pointer where it changes."""
-        said = {**self._pointer, **changes, "refused": self._refused}
-        if said == self._pointer:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with write_atomically(self.folder / POINTER) as path:
-            path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-        self._pointer = json.loads(json.dumps(said))
+        with self._writing:
+            said = {**self._pointer, **changes, "refused": self._refused}
+            if said == self._pointer:
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with write_atomically(self.folder / POINTER) as path:
+                path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+            self._pointer = json.loads(json.dumps(said))
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -130,7 +199,8 @@ class Follower:
         """Remove the oldest forms; a worker that still maps one keeps its content."""
         forms = [path for path in (self.folder / _FORMS).iterdir() if path.is_dir() and not path.name.startswith(".")]
         for path in sorted(forms, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
-            if path.name != self._pointer["key"]:
+            on_trial = str((self._pointer.get("trial") or {}).get("form", ""))
+            if path.name not in (self._pointer["key"], Path(on_trial).name):
                 shutil.rmtree(path, ignore_errors=True)
 
 

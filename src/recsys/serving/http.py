@@ -23,7 +23,7 @@ class ProblemError(Exception):
 
 
 class Reply(NamedTuple):
-    """What is sent. `version` and `policy` go into headers and metrics."""
+    """What is sent. `version`, `policy` and `arm` go into headers and metrics."""
 
     body: bytes
     kind: bytes = JSON
@@ -32,6 +32,7 @@ class Reply(NamedTuple):
     family: str = ""
     policy: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    arm: str = "champion"  # of the user, while a version is on trial
 
 
 class Request:

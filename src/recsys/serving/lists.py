@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,9 +12,19 @@ from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
 from recsys.serving.record import Impression
-from recsys.serving.service import ARM, Served, Service
+from recsys.serving.service import ARM, OnTrial, Served, Service
+from recsys.serving.trial import Made, Make, beside, show
 
 _MOST_IDS = 1000
+
+
+class _Asked(NamedTuple):
+    """What a request asks for, in ids: versions have codes of their own."""
+
+    n: int
+    offset: int
+    exclude: list[str]
+    candidates: list[str]
 
 
 def lister(service: Service) -> Served:
@@ -26,13 +36,55 @@ def lister(service: Service) -> Served:
 
 
 def recommend(service: Service, request: Request) -> Reply:
-    """GET /api/recommend/{user}: a list for a user."""
-    served = lister(service)
+    """GET /api/recommend/{user}: a list for a user, by the version that is champion or on trial for the user."""
+    lister(service)
     user = as_id(request.parts[2], "the user")
-    started = time.perf_counter()
-    code, history = service.history(served.engine, user)
-    service.metrics.stages("history").observe(time.perf_counter() - started)
-    return _answer(service, request, served, user, code, history)
+    asked = _asked(service, request)
+
+    def make(served: Served) -> Made:
+        started = time.perf_counter()
+        code, history = service.history(served.engine, user)
+        service.metrics.stages("history").observe(time.perf_counter() - started)
+        return _made(service, served, code, history, asked, started)
+
+    trial = service.trial
+    if trial is None:
+        return _answer(service, request, asked, user, make(service.current()))
+    try:
+        shown = show(service, trial, user, make)
+    except Exception:
+        arm = trial.arm_of(user)
+        _keep(service, _failure(request, service.current(), user, arm, trial.id))
+        service.metrics.failed.labels(arm).inc()
+        raise
+    if trial.share is None:
+        return _answer(service, request, asked, user, shown.made, trial=trial, make=make)
+    return _answer(service, request, asked, user, shown.made, arm=shown.arm, failed=shown.failed, trial=trial)
+
+
+def _asked(service: Service, request: Request) -> _Asked:
+    return _Asked(
+        request.number("n", 10, 1, service.settings.max_n),
+        request.number("offset", 0, 0, service.settings.max_n),
+        request.ids("exclude", _MOST_IDS),
+        request.ids("candidates", _MOST_IDS),
+    )
+
+
+def _made(service: Service, served: Served, code: int, history: History, asked: _Asked, started: float) -> Made:
+    engine, ranked = served.engine, time.perf_counter()
+    if not engine.makes_lists:
+        raise LookupError(f"version {served.version} {NO_LISTS}")  # a challenger, whose users are answered otherwise
+    listed = engine.recommend(
+        code,
+        history,
+        asked.n + asked.offset,
+        exclude=_codes(engine, asked.exclude),
+        candidates=_codes(engine, asked.candidates) if asked.candidates else None,
+    )
+    service.metrics.stages("rank").observe(time.perf_counter() - ranked)
+    items = [engine.items[item] for item in listed.items[asked.offset :].tolist()]
+    return Made(served, code, history, listed, items, time.perf_counter() - started)
 
 
 async def session(service: Service, request: Request) -> Reply:
@@ -53,7 +105,10 @@ async def session(service: Service, request: Request) -> Reply:
         value = rating_within(event.get("Value"), engine, f"event {row}") if is_rating else math.nan
         if code >= 0:
             added[code] = value
-    return _answer(service, request, served, "", -1, engine.history(-1, added))
+    asked = _asked(service, request)
+    return _answer(
+        service, request, asked, "", _made(service, served, -1, engine.history(-1, added), asked, time.perf_counter())
+    )
 
 
 def rating_within(value: object, engine: Engine, where: str) -> float:
@@ -65,31 +120,33 @@ def rating_within(value: object, engine: Engine, where: str) -> float:
     return float(value)
 
 
-def _answer(service: Service, request: Request, served: Served, user: str, code: int, history: History) -> Reply:
-    engine = served.engine
-    n = request.number("n", 10, 1, service.settings.max_n)
-    offset = request.number("offset", 0, 0, service.settings.max_n)
-    excluded = _codes(engine, request.ids("exclude", _MOST_IDS))
-    candidates = request.ids("candidates", _MOST_IDS)
-    started = time.perf_counter()
-    listed = engine.recommend(
-        code,
-        history,
-        n + offset,
-        exclude=excluded,
-        candidates=_codes(engine, candidates) if candidates else None,
-    )
-    service.metrics.stages("rank").observe(time.perf_counter() - started)
-    items = [engine.items[item] for item in listed.items[offset:].tolist()]
-    service.metrics.lists(listed.policy, served.version, ARM).inc()
+def _answer(
+    service: Service,
+    request: Request,
+    asked: _Asked,
+    user: str,
+    made: Made,
+    *,
+    arm: str = ARM,
+    failed: bool = False,
+    trial: OnTrial | None = None,
+    make: Make | None = None,
+) -> Reply:
+    """The reply, and its place in the record; with `make` the challenger is asked the same beside."""
+    served, code, history, listed, items, seconds = made
+    engine, offset = served.engine, asked.offset
+    service.metrics.lists(listed.policy, served.version, arm).inc()
     if listed.policy == "popular":
         reason = "unknown_user" if user and code < 0 else "no_history"
-        service.metrics.fallbacks(reason, served.version, ARM).inc()
-    if service.recorder is not None:
-        likes = listed.probabilities[offset:]
-        service.recorder.add(
-            Impression(request.id, time.time(), user, served.version, ARM, listed.policy, offset, items, likes)
-        )
+        service.metrics.fallbacks(reason, served.version, arm).inc()
+    likes = listed.probabilities[offset:]
+    kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, items, likes)
+    if trial is not None:
+        kept = kept._replace(trial=trial.id, seconds=seconds, failed=failed)
+    if trial is not None and make is not None:
+        beside(service, trial, make, lambda answer: _keep(service, kept._replace(beside=answer)))
+    else:
+        _keep(service, kept)
     content: Sequence[Any] = items
     if request.flag("explain"):
         content = _explained(engine, history, listed, offset)
@@ -102,7 +159,20 @@ def _answer(service: Service, request: Request, served: Served, user: str, code:
     elif request.header(b"x-api-version") == "2":
         scores = listed.scores[offset:].tolist()
         content = [{"Id": item, "Score": score} for item, score in zip(items, scores, strict=True)]
-    return Reply(dump(content), version=served.version, family=served.family, policy=listed.policy)
+    return Reply(dump(content), version=served.version, family=served.family, policy=listed.policy, arm=arm)
+
+
+def _keep(service: Service, impression: Impression) -> None:
+    if service.recorder is not None:
+        service.recorder.add(impression)
+
+
+def _failure(request: Request, served: Served, user: str, arm: str, trial: str) -> Impression:
+    """A request of a trial that was answered with an error."""
+    nothing = np.zeros(0)
+    return Impression(
+        request.id, time.time(), user, served.version, arm, "none", 0, [], nothing, trial, None, True, None
+    )
 
 
 def named(engine: Engine, code: int) -> dict[str, Any]:

@@ -39,6 +39,12 @@ class Metrics:
         self.feedback = Counter("recsys_feedback_total", "Events that are on the disk", ["outcome"], registry=own)
         self.record = Counter("recsys_record_total", "Lists of the record", ["outcome"], registry=own)
         self.refused = Counter("recsys_refused_total", "Requests refused", ["reason"], registry=own)
+        self.failed = Counter(
+            "recsys_trial_failures_total",
+            "Lists of a trial that the arm's version could not make",
+            ["arm"],
+            registry=own,
+        )
         self.swaps = Counter("recsys_version_swaps_total", "Changes of version", registry=own)
         self._info = Gauge(
             "recsys_model_info",

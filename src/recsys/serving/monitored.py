@@ -15,8 +15,8 @@ Sample = tuple[str, str, Mapping[str, str], float]
 class Monitored:
     """The file, read again whenever it has changed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / NAME
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self._path = folder / name
         self._read = 0
         self._content: dict[str, Any] = {}
 

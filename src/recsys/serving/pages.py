@@ -46,6 +46,11 @@ def monitor(service: Service, request: Request) -> Reply:
     return Reply(dump(service.monitored.content()))
 
 
+def trial(service: Service, request: Request) -> Reply:
+    """GET /api/trial: the trial that runs, or the last one, as the judge saw it; empty where there was none."""
+    return Reply(dump(service.judged.content()))
+
+
 def docs(service: Service, request: Request) -> Reply:
     """GET /docs: what there is, from openapi.json."""
     return Reply(_file("docs.html"), _HTML, headers=_POLICY)
@@ -64,6 +69,7 @@ def live(service: Service, request: Request) -> Reply:
 def _readiness(service: Service) -> dict[str, Any]:
     served, pointer = service.served, service.pointer
     waiting, problem = service.store.sharing()
+    trial = pointer.get("trial")
     return {
         "ready": served is not None,
         "version": served.version if served else None,
@@ -72,8 +78,20 @@ def _readiness(service: Service) -> dict[str, Any]:
         "feedback": service.store.problem or "kept",
         "unshared": waiting,
         "sharing": _AWAY if problem else None,
+        "trial": {"version": trial["version"], "shown": _shown(service)} if trial else None,
         "problem": service.problem or None,
     }
+
+
+def _shown(service: Service) -> str:
+    """Whether a trial that the registry has takes place here."""
+    if service.recorder is None:
+        return "to nobody: a trial needs the record, and record=false"
+    if service.trial is None:
+        return "to nobody: a guard has failed"
+    if service.trial.served is None:
+        return "to nobody: it cannot be opened"
+    return "beside" if service.trial.share is None else f"to {100 * service.trial.share:g}% of the users"
 
 
 def ready(service: Service, request: Request) -> Reply:

@@ -33,11 +33,15 @@ TABLE = """
 create table if not exists served (
     id integer primary key, request text not null unique, moment real not null, user text not null,
     version text not null, arm text not null, policy text not null, first integer not null, items text not null,
-    likes blob not null
+    likes blob not null,
+    trial text, seconds real, failed integer, beside text -- null where nothing was on trial
 );
 create index if not exists served_at on served (moment);
 """
-_COLUMNS = "request, moment, user, version, arm, policy, first, items, likes"
+# Those that a table of an earlier release has not.
+_ADDED = {"trial": "text", "seconds": "real", "failed": "integer", "beside": "text"}
+_OF_TRIAL = "create index if not exists served_on_trial on served (user) where trial is not null"
+_COLUMNS = "request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside"
 _ADDED_AT_ONCE = 64  # Python's lock is given away and asked for again with each statement, while requests wait for it
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
@@ -54,6 +58,10 @@ class Impression(NamedTuple):
     first: int  # how many items of the ranking stand before the first one
     items: Sequence[str]  # best first
     likes: Floats  # (n,) the probability of a like of each
+    trial: str | None = None  # the id of the trial that was under way
+    seconds: float | None = None  # to make the list
+    failed: bool | None = None  # the arm's version raised; the champion's list was answered, or none
+    beside: str | None = None  # in shadow mode, what the challenger would have answered, as JSON
 
 
 class Recorder:
@@ -123,14 +131,17 @@ class Recorder:
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         with Locked(self._lock_file):
             connection.execute("pragma journal_mode = wal")
-            connection.executescript(TABLE)
+            make_table(connection)
         connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
         return connection
 
     def _write(self, connection: sqlite3.Connection) -> None:
         """Commit the oldest that wait; they are let go only then."""
         batch = list(islice(self._waiting, _MOST_ROWS))
-        rows = [(*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes()) for one in batch]
+        rows = [
+            (*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes(), *one[9:])
+            for one in batch
+        ]
         groups = [rows[start : start + _ADDED_AT_ONCE] for start in range(0, len(rows), _ADDED_AT_ONCE)]
         with Locked(self._lock_file):
             _commit(connection, [(_add(len(group)), tuple(chain.from_iterable(group))) for group in groups])
@@ -148,9 +159,19 @@ class Recorder:
             self._pruned = time.monotonic()
 
 
+def make_table(connection: sqlite3.Connection) -> None:
+    """The table and its indexes, in a file of an earlier release too."""
+    connection.executescript(TABLE)
+    there = {row[1] for row in connection.execute("pragma table_info(served)")}
+    for name, kind in _ADDED.items():
+        if name not in there:
+            connection.execute(f"alter table served add column {name} {kind}")
+    connection.execute(_OF_TRIAL)
+
+
 def _add(rows: int) -> str:
     """The statement that adds so many rows."""
-    places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
+    places = ", ".join(["(" + ", ".join("?" * len(Impression._fields)) + ")"] * rows)
     return f"insert into served ({_COLUMNS}) values {places} on conflict (request) do nothing"
 
 

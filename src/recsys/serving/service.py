@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
+from recsys.experiments.assignment import CHAMPION, arm_of
 from recsys.serving.engine import Engine, History
 from recsys.serving.feedback import FeedbackStore
 from recsys.serving.form import open_form
@@ -18,6 +19,7 @@ from recsys.serving.metrics import Metrics
 from recsys.serving.monitored import Monitored
 from recsys.serving.record import Recorder
 from recsys.serving.settings import ServingSettings
+from recsys.serving.trial_page import JUDGED
 
 if TYPE_CHECKING:
     from recsys.models.base.recommender import Recommender
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 POINTER = "current.json"
 FEEDBACK = "feedback.db"
 CALL = "registry-changed"  # touched by a worker that the registry has called
-ARM = "champion"
+ARM = CHAMPION
 _log = logging.getLogger("recsys.serving")
 
 
@@ -40,6 +42,19 @@ class Served:
     about: Mapping[str, Any]
     scorer: "Recommender | None" = None
     """What scores pairs in place of the engine: the version itself, over a feature store."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnTrial:
+    """A challenger, and who is shown it; without `served` where it could not be opened here."""
+
+    id: str
+    share: float | None  # None: nobody, it answers beside
+    served: Served | None
+
+    def arm_of(self, user: str) -> str:
+        """The arm of a user: the same in every process of every server."""
+        return CHAMPION if self.share is None else arm_of(user, self.id, self.share)
 
 
 def load(folder: Path) -> Served:
@@ -60,8 +75,10 @@ class Service:
         self.store = FeedbackStore(self.folder / FEEDBACK, settings.max_waiting)
         self.metrics = Metrics()
         self.monitored = Monitored(self.folder)
+        self.judged = Monitored(self.folder, JUDGED)
         self.recorder = self._recorder() if settings.record else None
         self.served: Served | None = None
+        self.trial: OnTrial | None = None
         self.pointer: dict[str, Any] = {}
         self.problem = ""
         self.lag = 0.0
@@ -98,6 +115,10 @@ class Service:
         self._read = changed
         self.pointer = pointer
         self.metrics.registry_up.set(not pointer.get("registry_problem"))
+        self._follow_champion(pointer)
+        self.trial = self._follow_trial(pointer.get("trial"))
+
+    def _follow_champion(self, pointer: dict[str, Any]) -> None:
         if not pointer.get("form"):
             return
         folder = self.folder / pointer["form"]
@@ -114,6 +135,20 @@ class Service:
         self.served = Served(found.engine, found.version, found.family, found.since, about, scorer)
         self.problem = ""
         self.metrics.serve(found.version, found.family, before)
+
+    def _follow_trial(self, said: dict[str, Any] | None) -> OnTrial | None:
+        """The trial that the pointer names, whose challenger is opened once."""
+        if not said or self.recorder is None or said.get("suspended"):
+            return None  # a trial without a record is one that nobody can judge
+        if self.trial is not None and self.trial.id == said["id"] and self.trial.served is not None:
+            return self.trial
+        served: Served | None = None
+        if said.get("form"):
+            try:
+                served = load(self.folder / said["form"])
+            except (InputError, OSError) as error:
+                self.problem = str(error)
+        return OnTrial(str(said["id"]), said["share"], served)
 
     def _scorer(self, folder: Path) -> "Recommender | None":
         if not self.settings.feature_store:

@@ -1,0 +1,98 @@
+"""Verdicts on evidence that is plain, and how often they are wrong where nothing is the matter."""
+
+import math
+
+import pytest
+
+from recsys.experiments.differences import Summary
+from recsys.experiments.judging import Evidence, judge
+from recsys.experiments.plan import Plan
+
+EQUAL = Summary(2000, 0.5, 0.05), Summary(2000, 0.5, 0.05)
+PLAN = Plan()
+
+
+def evidence(rewards=EQUAL, users=(2000, 2000), lists=(5000, 5000), unanswered="", **events):
+    return Evidence(lists, users, rewards, events, 0.03, unanswered)
+
+
+def verdict(found, share=0.5, days=1.0, plan=PLAN, **arguments):
+    return judge(plan, share, found, days, **arguments)
+
+
+def rewards(mean):
+    return Summary(5000, 0.5, 0.05), Summary(5000, mean, 0.05)
+
+
+def test_a_trial_without_news_goes_on_and_says_how_it_stands():
+    found = verdict(evidence())
+    assert found.outcome is None
+    assert found.reason.startswith("difference in like a user +0.0000 (-0.0")
+
+
+def test_more_reward_promotes_and_less_rolls_back():
+    assert verdict(evidence(rewards(0.53))).outcome == "promoted"
+    worse = verdict(evidence(rewards(0.47)))
+    assert (worse.outcome, worse.reason.split(", ")[-1]) == ("rolled_back", "surely below zero")
+
+
+def test_a_margin_lets_an_equal_challenger_through():
+    assert verdict(evidence(rewards(0.5)), plan=Plan(trial_margin=0.03)).outcome == "promoted"
+
+
+def test_a_guard_comes_before_any_reward():
+    found = verdict(evidence(rewards(0.6), errors=(0, 15)))
+    assert found.outcome == "rolled_back"
+    assert found.reason == "guard errors: 15 users of the challenger's and 0 of the champion's answered with an error"
+    slow = verdict(evidence(latency=(1, 25)))
+    assert "were answered slowly (slower than 30 ms)" in slow.reason
+
+
+@pytest.mark.parametrize("events", [{"errors": (14, 15)}, {"fallback": (100, 115)}, {"empty_lists": (3, 5)}])
+def test_events_of_both_arms_are_nobody_s_fault(events):
+    assert verdict(evidence(**events)).outcome is None
+
+
+def test_a_mismatch_decides_nothing_and_is_said_and_stays():
+    found = verdict(evidence(rewards(0.6), users=(2200, 1800)))
+    assert (found.outcome, found.mismatched) == (None, True)
+    assert "2,200 and 1,800 users, which a share of 0.5 does not explain" in found.reason
+    later = verdict(evidence(rewards(0.6)), mismatched=True)
+    assert later.outcome is None
+    assert verdict(evidence(rewards(0.6)), days=14.0, mismatched=True).outcome == "mismatch"
+    assert verdict(evidence(errors=(0, 15)), mismatched=True).outcome == "rolled_back"
+
+
+@pytest.mark.parametrize(("days", "plan"), [(14.0, PLAN), (1.0, Plan(trial_users=4000))])
+def test_without_a_difference_it_ends_and_the_champion_stays(days, plan):
+    found = verdict(evidence(), days=days, plan=plan)
+    assert found.outcome == "no_difference"
+    assert "(-0.0" in found.reason
+
+
+def test_a_trial_that_nobody_comes_to_ends_too():
+    nobody = Summary(0, 0.0, 0.0)
+    found = verdict(evidence((nobody, nobody), (0, 0), (0, 0)), days=15.0)
+    assert (found.outcome, math.isnan(found.interval.difference)) == ("no_difference", True)
+    assert "too few to compare by (100 each are needed); its 14 days are over" in found.reason
+
+
+def test_shadow_mode_ends_by_a_guard_or_by_enough_lists():
+    pairs = evidence(lists=(20_000, 20_000))
+    assert verdict(pairs, share=None).outcome == "passed"
+    assert verdict(evidence(errors=(0, 12)), share=None).outcome == "rolled_back"
+    assert verdict(evidence(rewards(0.9)), share=None).outcome is None
+
+
+def test_a_challenger_that_cannot_be_loaded_is_rolled_back():
+    found = verdict(evidence(unanswered="version 2 is refused: InputError"))
+    assert (found.outcome, found.reason) == (
+        "rolled_back",
+        "the challenger cannot answer: version 2 is refused: InputError",
+    )
+
+
+def test_several_judges_share_the_error_probabilities():
+    alone, many = (verdict(evidence(rewards(0.51)), plan=Plan(trial_servers=count)) for count in (1, 4))
+    assert many.interval.low < alone.interval.low
+    assert many.guards[0].limit > alone.guards[0].limit
