@@ -18,6 +18,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from recsys.data.dataset import Dataset
 from recsys.models.base.recommender import Recommender
@@ -221,12 +222,41 @@ def in_passing() -> Iterator[None]:
 
 
 @uninterrupted()
+def add_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags on a run that may have ended."""
+    for key, value in tags.items():
+        MlflowClient().set_tag(run_id, key, value)
+
+
+@uninterrupted()
+def end_abandoned(run_id: str) -> None:
+    """Show a run whose process was killed, and the runs below it, as killed, where they are shown as running."""
+    client = MlflowClient()
+    with suppress(MlflowException):
+        parent = client.get_run(run_id)
+        below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
+        children = all_pages(client.search_runs, experiment_ids=[parent.info.experiment_id], filter_string=below)
+        for run in (parent, *children):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+
+
+@uninterrupted()
 def can_go_on(run_id: str) -> bool:
     """Whether there is such a run here that may be opened again."""
     try:
         return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
         return False
+
+
+@uninterrupted()
+def tags_of(run_id: str) -> dict[str, str]:
+    """The tags of a run; empty where there is no such run here."""
+    try:
+        return dict(MlflowClient().get_run(run_id).data.tags) if run_id else {}
+    except MlflowException:
+        return {}
 
 
 @uninterrupted()
