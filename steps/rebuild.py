@@ -137,10 +137,8 @@ def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "
 
 def _obtain(digest: str, parameters: TrainParameters) -> Dataset:
     """The dataset of a digest, from where prepared ones are kept, or prepared again from its ratings."""
-    try:
+    if datasets.is_kept(digest):
         return datasets.load(digest)
-    except InputError:  # not here, and not in the object store
-        pass
     dataset = prepare_once(parameters, parameters.folder, parameters.memory, "ignore")
     if dataset.digest != digest:
         raise InputError(
