@@ -251,6 +251,15 @@ def can_go_on(run_id: str) -> bool:
 
 
 @uninterrupted()
+def tags_of(run_id: str) -> dict[str, str]:
+    """The tags of a run; empty where there is no such run here."""
+    try:
+        return dict(MlflowClient().get_run(run_id).data.tags) if run_id else {}
+    except MlflowException:
+        return {}
+
+
+@uninterrupted()
 def find_runs(tags: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """Id and tags of all runs, in whatever experiment, that carry these tags."""
     client = MlflowClient()
