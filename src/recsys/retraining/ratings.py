@@ -118,10 +118,17 @@ def _feedback(given: GivenRatings, unit: float) -> Any:
         "origin": np.full(len(given), "feedback", object),
     }
     for name, column in zip(_FROM_LISTS, (given.requests, given.versions, given.arms, given.policies), strict=True):
-        found[name] = np.where(named, column, None)
-    found["position"] = np.where(named, given.positions.astype(object), None)
-    found["propensity"] = np.where(np.isnan(given.propensities), None, given.propensities.astype(object))
+        found[name] = _where(named, column)
+    found["position"] = _where(named, given.positions)
+    found["propensity"] = _where(~np.isnan(given.propensities), given.propensities)
     return _filler(found, len(given))
+
+
+def _where(known: Array, values: Array) -> Array:
+    """The values as objects, None where they are not known."""
+    found = values.astype(object)
+    found[~known] = None
+    return found
 
 
 def _filler(found: dict[str, Any], rows: int) -> Any:

@@ -222,15 +222,6 @@ def in_passing() -> Iterator[None]:
 
 
 @uninterrupted()
-def tags_of(run_id: str) -> dict[str, str]:
-    """The tags of a run; none where it is gone."""
-    try:
-        return dict(MlflowClient().get_run(run_id).data.tags)
-    except MlflowException:
-        return {}
-
-
-@uninterrupted()
 def add_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags on a run that may have ended."""
     for key, value in tags.items():
