@@ -6,9 +6,10 @@ from recsys.errors import InputError
 from steps.prepare import prepare_once
 from steps.promote import promote
 from steps.support.entrypoint import run_step
-from steps.support.parameters import PromoteParameters, RetrainParameters, TrainParameters, TuneParameters
+from steps.support.parameters import PromoteParameters, TrainParameters, TuneParameters
 from steps.support.repeat import repeat
 from steps.support.retraining import Origin, Standing, find_standing, gather
+from steps.support.retraining_parameters import RetrainParameters
 from steps.support.runs import open_run
 from steps.train import train
 from steps.tune import tune

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data.dataset import Dataset, digest_source
 from recsys.data.preparation import Preparation
+from recsys.data.readers.files import find_files
 from recsys.errors import InputError
 from recsys.retraining.reasons import Situation
 from steps.monitor import HARM, UNTIL, find_looks, moment
 from steps.prepare import locate
 from steps.support import datasets, feedback_database
 from steps.support.entrypoint import data_folder
-from steps.support.parameters import RetrainParameters, TrainParameters
+from steps.support.parameters import TrainParameters
+from steps.support.retraining_parameters import RetrainParameters
 
 if TYPE_CHECKING:
     from recsys.models.base.recommender import Recommender
@@ -171,7 +173,7 @@ def _situation(
     if last is not None:
         grown = 0 if seen.digest == last["digest"] else max(0, seen.rows - last["rows"])
     else:
-        same = digest_source(ratings.find_files(source), located) == champion.tags.get("data_version")
+        same = digest_source(find_files(source), located) == champion.tags.get("data_version")
         grown = 0 if same or before is None else max(0, seen.rows - int(before.manifest["rows_read"]))
     until = max(last["until"] if last else 0.0, _since(parameters))
     archive = _archive(parameters)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.arrays import Array, Floats
+from recsys.arrays import Array, Flags, Floats
 from recsys.data.preparation import Preparation
 from recsys.data.ratings import BYTES_A_ROW, Ratings, read_ratings
 from recsys.data.readers.files import digest_files, estimate_rows, find_files
@@ -109,8 +109,8 @@ def _base(ratings: Ratings) -> Iterator[Any]:
 
 
 def _feedback(given: GivenRatings, unit: float) -> Any:
-    named = given.requests != ""
-    found: dict[str, Array] = {
+    named = np.asarray(given.requests != "", np.bool_)
+    found: dict[str, Any] = {
         "user_id": given.users,
         "item_id": given.items,
         "rating": given.ratings,
@@ -118,10 +118,14 @@ def _feedback(given: GivenRatings, unit: float) -> Any:
         "origin": np.full(len(given), "feedback", object),
     }
     for name, column in zip(_FROM_LISTS, (given.requests, given.versions, given.arms, given.policies), strict=True):
-        found[name] = np.where(named, column, None)
-    found["position"] = np.where(named, given.positions.astype(object), None)
-    found["propensity"] = np.where(np.isnan(given.propensities), None, given.propensities.astype(object))
+        found[name] = _or_null(column, named)
+    found["position"] = _or_null(given.positions, named)
+    found["propensity"] = _or_null(given.propensities, ~np.isnan(given.propensities))
     return _filler(found, len(given))
+
+
+def _or_null(column: Array, there: Flags) -> list[Any]:
+    return [value if is_there else None for value, is_there in zip(column.tolist(), there.tolist(), strict=True)]
 
 
 def _filler(found: dict[str, Any], rows: int) -> Any:
