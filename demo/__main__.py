@@ -58,9 +58,8 @@ def main() -> int:
     for claim in claims:
         print(f"{'ok' if claim.holds else 'NO':<3}{claim.sentence:<66}{claim.evidence}")
     failed = sum(not claim.holds for claim in claims)
-    print(
-        f"\n{len(claims) - failed} of {len(claims)} claims hold, after {time.monotonic() - started:.0f} s, {_cpu():.0f} s of the processor"
-    )
+    took = f"{time.monotonic() - started:.0f} s, {_cpu():.0f} s of the processor"
+    print(f"\n{len(claims) - failed} of {len(claims)} claims hold, after {took}")
     if given.keep or failed:
         print(f"to look: mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}; logs are in {folder}")
     else:

@@ -17,7 +17,8 @@ from recsys.models.base.family import family_module
 from steps.monitor import monitor
 from steps.promote import promote
 from steps.retrain import retrain
-from steps.support.parameters import MonitorParameters, PromoteParameters, RetrainParameters, TrainParameters
+from steps.support.parameters import MonitorParameters, PromoteParameters, TrainParameters
+from steps.support.retraining_parameters import RetrainParameters
 from steps.train import train
 
 CHAMPION, BETTER, MIXED_UP, SLOW = 1, 2, 3, 4  # versions, in the order in which they are trained
