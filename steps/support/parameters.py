@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
+from recsys.export.settings import Manifests
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
 from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
 from steps.support.parameter_groups import AUTO, STORE, Preparing, Promoting, Recording, Registering, Step, Trying
+from steps.support.pipeline_settings import PipelineSettings
 from steps.support.retraining_parameters import RetrainParameters
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
@@ -179,6 +181,10 @@ class MainParameters(Promoting, Preparing):
     )
 
 
+class PipelineParameters(PipelineSettings, MainParameters):
+    """Of `pipeline`."""
+
+
 _DATABASE = Field(
     "",
     description="team's MySQL that keeps the feedback of several servers, mysql+pymysql://… without a password; empty: "
@@ -262,12 +268,15 @@ class ReportParameters(Recording, Registering):
     )
 
 
-class ExportParameters(Recording, Registering):
+class ExportParameters(Manifests, Recording, Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
-    format: Literal["onnx"] = Field("onnx", description="what to write")
-    lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
+    format: Literal["onnx", "kserve", "torchserve", "mlserver"] = Field(
+        "onnx", description="what to write: onnx (graphs), kserve (manifests), torchserve (a .mar), mlserver (settings)"
+    )
+    lists: bool = Field(True, description="onnx: write a graph of lists too, beside that of scores")
+    output: str = Field("deployment", min_length=1, description="folder to write to, for all formats but onnx")
 
 
 class MonitorParameters(Recording, Registering):
@@ -325,6 +334,7 @@ StepName = Literal[
     "judge",
     "forget",
     "main",
+    "pipeline",
     "doctor",
 ]
 STEPS: dict[StepName, type[Settings]] = {
@@ -349,5 +359,6 @@ STEPS: dict[StepName, type[Settings]] = {
     "trial": TrialParameters,
     "judge": JudgeParameters,
     "forget": ForgetParameters,
+    "pipeline": PipelineParameters,
     "doctor": DoctorParameters,
 }

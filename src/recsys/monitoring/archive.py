@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote as in_url
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,8 +53,14 @@ class Archive:
         self._url = sqlalchemy.make_url(url)
         self._names = {"served": "served", "feedback": feedback}
         file = self._url.database
-        if self._url.get_backend_name() == "sqlite" and (not file or not Path(file).is_file()):
-            raise InputError(f"{file}: feedback and record of a server are expected here; run the entry point serve")
+        if self._url.get_backend_name() == "sqlite":
+            if not file or not Path(file).is_file():
+                raise InputError(
+                    f"{file}: feedback and record of a server are expected here; run the entry point serve"
+                )
+            # A file that goes away later is an error, and not made anew.
+            query = {"mode": "rw", "uri": "true"}
+            self._url = self._url.set(database=f"file:{in_url(str(Path(file).absolute()))}", query=query)
         self._engine = sqlalchemy.create_engine(self._url, pool_pre_ping=True)
 
     @classmethod

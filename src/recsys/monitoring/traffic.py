@@ -147,7 +147,7 @@ def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traf
         )
     if not parts:
         empty, none = np.empty(0, object), np.empty(0, np.int32)
-        numbers: Array = np.empty(0, np.float32)
+        numbers = np.empty(0)
         return Traffic(empty, np.empty(0), none, none, empty, empty, none, none, numbers, none, numbers)
     return Traffic(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.arrays import Array, Flags, Floats
+from recsys.arrays import Array, Floats
 from recsys.data.preparation import Preparation
 from recsys.data.ratings import BYTES_A_ROW, Ratings, read_ratings
 from recsys.data.readers.files import digest_files, estimate_rows, find_files
@@ -109,8 +109,8 @@ def _base(ratings: Ratings) -> Iterator[Any]:
 
 
 def _feedback(given: GivenRatings, unit: float) -> Any:
-    named = np.asarray(given.requests != "", np.bool_)
-    found: dict[str, Any] = {
+    named = given.requests != ""
+    found: dict[str, Array] = {
         "user_id": given.users,
         "item_id": given.items,
         "rating": given.ratings,
@@ -118,14 +118,17 @@ def _feedback(given: GivenRatings, unit: float) -> Any:
         "origin": np.full(len(given), "feedback", object),
     }
     for name, column in zip(_FROM_LISTS, (given.requests, given.versions, given.arms, given.policies), strict=True):
-        found[name] = _or_null(column, named)
-    found["position"] = _or_null(given.positions, named)
-    found["propensity"] = _or_null(given.propensities, ~np.isnan(given.propensities))
+        found[name] = _where(named, column)
+    found["position"] = _where(named, given.positions)
+    found["propensity"] = _where(~np.isnan(given.propensities), given.propensities)
     return _filler(found, len(given))
 
 
-def _or_null(column: Array, there: Flags) -> list[Any]:
-    return [value if is_there else None for value, is_there in zip(column.tolist(), there.tolist(), strict=True)]
+def _where(known: Array, values: Array) -> Array:
+    """The values as objects, None where they are not known."""
+    found = values.astype(object)
+    found[~known] = None
+    return found
 
 
 def _filler(found: dict[str, Any], rows: int) -> Any:

@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
@@ -32,6 +31,9 @@ from recsys.tracking.left_running import owner_tags, signs_of_life
 from recsys.tracking.pages import all_pages
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
@@ -92,7 +94,7 @@ class Run:
         return {metric.step for metric in self._client.get_metric_history(self.run_id, name)}
 
     @uninterrupted()
-    def log_figures(self, figures: Mapping[str, Figure], folder: str = "plots") -> None:
+    def log_figures(self, figures: "Mapping[str, Figure]", folder: str = "plots") -> None:
         """Log figures as images, by file name."""
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": 110})
@@ -220,15 +222,6 @@ def in_passing() -> Iterator[None]:
 
 
 @uninterrupted()
-def tags_of(run_id: str) -> dict[str, str]:
-    """The tags of a run; none where it is gone."""
-    try:
-        return dict(MlflowClient().get_run(run_id).data.tags)
-    except MlflowException:
-        return {}
-
-
-@uninterrupted()
 def add_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags on a run that may have ended."""
     for key, value in tags.items():
@@ -255,6 +248,15 @@ def can_go_on(run_id: str) -> bool:
         return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
         return False
+
+
+@uninterrupted()
+def tags_of(run_id: str) -> dict[str, str]:
+    """The tags of a run; empty where there is no such run here."""
+    try:
+        return dict(MlflowClient().get_run(run_id).data.tags) if run_id else {}
+    except MlflowException:
+        return {}
 
 
 @uninterrupted()
