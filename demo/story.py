@@ -121,7 +121,7 @@ class Story:
         champion = self._champion()
         self.facts["champion_before"] = champion
         with self._quietly():
-            given = {"new_ratings": None, "max_age": None}
+            given = {**_ANY, "new_ratings": None, "max_age": None}
             self.facts["retrained"] = retrain(RetrainParameters(**self._common(), **given))
         number = self._champion()
         self._say(f"retrain: {self.facts['retrained']}, version {number} is in Production")
