@@ -12,7 +12,7 @@ LISTS += $(wildcard src/recsys/*/*requirements.txt) pipelines/requirements.txt
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run pipeline test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
+.PHONY: help env run pipeline demo test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -41,6 +41,9 @@ $(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt registry/re
 
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
 	@python -m steps.main
+
+demo: env  ## the whole cycle in two minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
+	@python -m demo $(if $(SPEED),--speed=$(SPEED))
 
 test: $(DEVELOPING)  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile

@@ -76,6 +76,8 @@ def _ask_by_wrk(server: Server, requests: int, folder: Path, seed: int) -> None:
         seconds = 2 if wanted - there < 5_000 else 10
         command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "-s", str(script), server.address]
         subprocess.run(command, check=True, capture_output=True)
+        if _lists(server) == there:
+            raise RuntimeError(f"no list was recorded: {server.get('api/health/ready').text}")
 
 
 def _lists(server: Server) -> int:

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.runtime.machine import describe_machine, differing
 from steps.prepare import gigabytes_of, prepare_once
-from steps.support.datasets import prepared_folder
+from steps.support import datasets, feature_store
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import run_step
 from steps.support.integrity_parameters import RebuildParameters
@@ -125,6 +124,7 @@ def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "
             lists=parameters.lists,
             gigabytes=gigabytes_of(parameters.memory),
             fit_all=fit_all,
+            stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
         )
         done.final.save(again)
         return again
@@ -137,8 +137,8 @@ def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "
 
 def _obtain(digest: str, parameters: TrainParameters) -> Dataset:
     """The dataset of a digest, from where prepared ones are kept, or prepared again from its ratings."""
-    if (prepared_folder() / digest).exists():
-        return datasets.load_dataset(digest, prepared_folder())
+    if datasets.is_kept(digest):
+        return datasets.load(digest)
     dataset = prepare_once(parameters, parameters.folder, parameters.memory, "ignore")
     if dataset.digest != digest:
         raise InputError(

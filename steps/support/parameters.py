@@ -7,16 +7,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
-from recsys.experiments.plan import Plan, Share
 from recsys.export.settings import Manifests
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
-from registry.policy import Policy
 from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
-from steps.support.parameter_groups import AUTO, STORE, Preparing, Recording, Registering, Step
+from steps.support.parameter_groups import AUTO, STORE, Preparing, Promoting, Recording, Registering, Step, Trying
 from steps.support.pipeline_settings import PipelineSettings
+from steps.support.retraining_parameters import RetrainParameters
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
@@ -53,10 +52,16 @@ class TrainParameters(Processes, _Training):
     )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
+    warm_start: Annotated[int, Field(ge=1)] | Literal["none", "champion"] = Field(
+        "none",
+        description="version of the same family to go on from, with its choices: a number, champion, or none",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_processes(self, self.family)
+        if self.warm_start != "none" and (self.together or self.feature_store):
+            raise ValueError("parameter 'warm_start': none with several processes, resume or feature_store")
         return self
 
 
@@ -138,18 +143,8 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(Recording, Registering, Policy):
-    pass
-
-
-class PromoteParameters(_Promoting, Plan):
+class PromoteParameters(Trying):
     """Of `promote`."""
-
-    trial: Share = Field(
-        None,
-        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
-        "shadow: nobody sees it, it answers beside; none: no trial",
-    )
 
     dataset: str = Field(
         "newest",
@@ -176,7 +171,7 @@ class HistoryParameters(Registering):
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class MainParameters(_Promoting, Preparing):
+class MainParameters(Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -334,6 +329,7 @@ StepName = Literal[
     "export",
     "materialize",
     "monitor",
+    "retrain",
     "trial",
     "judge",
     "forget",
@@ -359,6 +355,7 @@ STEPS: dict[StepName, type[Settings]] = {
     "export": ExportParameters,
     "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
+    "retrain": RetrainParameters,
     "trial": TrialParameters,
     "judge": JudgeParameters,
     "forget": ForgetParameters,

@@ -83,18 +83,19 @@ class Tally:
         if self._shadow:
             self._add_pair(row)
             return
-        self._lists[row.arm] += 1
-        self._users.setdefault(row.user, row.arm)
+        arm = CHALLENGER if row.arm == CHALLENGER else CHAMPION  # one object for all rows
+        self._lists[arm] += 1
+        self._users.setdefault(row.user, arm)
         self._of_user[row.user] += 1
         if row.failed:
-            self._met["errors"].setdefault(row.user, row.arm)
+            self._met["errors"].setdefault(row.user, arm)
             return
         for name, met in (("empty_lists", row.empty), ("fallback", row.policy == _FALLBACK)):
             if met:
-                self._met[name].setdefault(row.user, row.arm)
+                self._met[name].setdefault(row.user, arm)
         if self._slow is not None and row.seconds is not None and row.seconds > self._slow:
-            self._met["latency"].setdefault(row.user, row.arm)
-        if row.arm == CHAMPION:
+            self._met["latency"].setdefault(row.user, arm)
+        if arm == CHAMPION:
             self._measure(row.seconds)
 
     def _add_pair(self, row: ListRow) -> None:

@@ -97,6 +97,7 @@ class BayesianRecommender(Recommender):
         draws = self.draws
         user_part, item_part = draws.spread_parts()
         rest = draws.variance + draws.noise + draws.session_variance[-1]
+        unknown = float(np.mean(draws.variance + user_part))
         return RatingFactors(
             users=draws.users.reshape(len(draws.users), -1),
             items=draws.items.reshape(len(draws.items), -1),
@@ -107,6 +108,7 @@ class BayesianRecommender(Recommender):
             slope=1.0,
             threshold=self.threshold,
             link="probit",
+            uncertain=unknown / float(np.mean(rest + user_part)),
         )
 
     def scoring_draws(self) -> ScoringDraws:
