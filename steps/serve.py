@@ -99,11 +99,17 @@ def _judge(
     from steps.support.trial_judge import Judge, watch
 
     assert parameters.judge is not None
-    while not registry.connected:  # what has never answered has no trial that is known here
+    judge: Judge | None = None
+    while judge is None:
         if stop.wait(_TICK):
             return
-    experiments.enter(parameters.model_name, given=False)
-    judge = Judge(parameters.model_name, folder, parameters, follower)
+        if registry.connected:  # what has never answered has no trial that is known here
+            try:
+                experiments.enter(parameters.model_name, given=False)
+                judge = Judge(parameters.model_name, folder, parameters, follower)
+            except Exception as error:  # whatever a client of a registry raises: a trial must not go on unjudged
+                print(f"note: trials are not judged yet ({type(error).__name__}: {error})", flush=True)
+                stop.wait(parameters.judge)
     watch(judge, parameters.judge, stop.wait, lambda sentence: print(sentence, flush=True))
 
 
