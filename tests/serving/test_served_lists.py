@@ -166,7 +166,7 @@ def test_the_form_of_a_large_catalogue_needs_no_table_of_all_pairs(taken, tmp_pa
 
 def test_the_mlflow_model_answers_by_lists_for_families_of_lists(taken):
     model = RecommenderModel()
-    model.recommender = taken[0]
+    model.recommender, model.names = taken[0], {}
     user = taken[0].knowledge.user_ids[0]
     answer = model.predict(None, pd.DataFrame({"user_id": [user, "nobody"]}), {"n": 4})
     found = taken[0].recommend(np.array([user, "nobody"], object), 4)
