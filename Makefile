@@ -42,7 +42,7 @@ $(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt registry/re
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
 	@python -m steps.main
 
-demo: env  ## the whole cycle in two minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
+demo: env  ## the whole cycle in minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
 	@python -m demo $(if $(SPEED),--speed=$(SPEED))
 
 test: $(DEVELOPING)  ## all tests, two files at a time
