@@ -1,1 +1,1 @@
-"""The whole cycle in two minutes on MovieLens 100K: `make demo`."""
+"""The whole cycle on MovieLens 100K: `make demo`."""

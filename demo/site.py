@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+JUDGED = "trial.json"  # as recsys.serving.trial_page names what the judge writes
 PROJECT = Path(__file__).resolve().parent.parent
 MODEL = "demo"
 _WAIT_SECONDS = 300.0  # for what takes seconds: a machine may be busy
@@ -49,7 +50,7 @@ class Site:
             slow: which version is slow, and by how many seconds, such as 4:0.05.
         """
         path = os.pathsep.join([str(PROJECT / "demo" / "faults"), str(PROJECT / "src")])
-        given = {"folder": self.folder, "model_name": MODEL, "port": self.port, "poll": 0.5, "judge": "1s"}
+        given = {"folder": self.folder, "model_name": MODEL, "port": self.port, "poll": 0.5, "judge": "0.3s"}
         command = [sys.executable, "-m", "steps.serve", *(f"--{name}={value}" for name, value in given.items())]
         with self.log.open("w") as log:
             self._server = subprocess.Popen(
@@ -72,6 +73,11 @@ class Site:
                     return
             time.sleep(0.1)
         raise RuntimeError(f"the server does not answer by version {version}:\n{self.log.read_text()[-3000:]}")
+
+    def judged(self) -> float:
+        """When the judge of the server looked last, in seconds since 1970."""
+        path = self.folder / "serving" / MODEL / JUDGED
+        return path.stat().st_mtime if path.exists() else 0.0
 
     def stop(self) -> None:
         """Stop the server; what it still has to write is written."""

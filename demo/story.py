@@ -17,7 +17,8 @@ from recsys.models.base.family import family_module
 from steps.monitor import monitor
 from steps.promote import promote
 from steps.retrain import retrain
-from steps.support.parameters import MonitorParameters, PromoteParameters, RetrainParameters, TrainParameters
+from steps.support.parameters import MonitorParameters, PromoteParameters, TrainParameters
+from steps.support.retraining_parameters import RetrainParameters
 from steps.train import train
 
 CHAMPION, BETTER, MIXED_UP, SLOW = 1, 2, 3, 4  # versions, in the order in which they are trained
@@ -25,10 +26,10 @@ SLOW_SECONDS = 0.05
 _TRIAL = {"trial": 0.5, "trial_reward": TAKE, "trial_gain": 0.2, "trial_least": 20}
 # What the numbers on test rows say is not asked here: the story is about what users say.
 _ANY = {"max_rmse": 4.0, "beat_bias": False, "beat_popularity": False, "max_auc_per_user_drop": 1.0}
-_FIRST = 1_000  # the oldest ratings, of the first days, from which the first champion learns
-_AT_A_TIME = 40  # visits between two looks at the trial
-_BEFORE, _DRIFTED = 500, 400  # visits
-_MORE = 100  # visits after the retraining
+_FIRST = 500  # the oldest ratings, of the first days, from which the first champion learns
+_AT_A_TIME = 60  # visits between two looks of the judge
+_BEFORE, _DRIFTED = 200, 350  # visits
+_MORE = 50  # visits after the retraining
 _TRIAL_SECONDS = 900.0  # a machine may be busy: the visits end before
 
 
@@ -98,10 +99,12 @@ class Story:
             )
         self._say(f"{what}, is on trial with half of the users")
         limit = time.monotonic() + _TRIAL_SECONDS
-        while self._on_trial() == number and self._visits and time.monotonic() < limit:
+        kept = 2 * _DRIFTED + _MORE  # for what comes after
+        while self._on_trial() == number and len(self._visits) > kept:
             self.people.visit(self._take(_AT_A_TIME))
-        while self._on_trial() == number and time.monotonic() < limit:
-            time.sleep(0.2)
+            seen = time.time()
+            while self.site.judged() < seen and self._on_trial() == number and time.monotonic() < limit:
+                time.sleep(0.05)
         self._say(f"the trial of version {number}: {self._ended(number)}")
 
     def _drift(self) -> None:
@@ -118,7 +121,7 @@ class Story:
         champion = self._champion()
         self.facts["champion_before"] = champion
         with self._quietly():
-            given = {"new_ratings": None, "max_age": None}
+            given = {**_ANY, "new_ratings": None, "max_age": None}
             self.facts["retrained"] = retrain(RetrainParameters(**self._common(), **given))
         number = self._champion()
         self._say(f"retrain: {self.facts['retrained']}, version {number} is in Production")

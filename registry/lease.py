@@ -91,10 +91,13 @@ class Lease:
             except Exception:  # a registry that is away: the next beat tries again
                 continue
 
+    def end(self) -> None:
+        """Have the beat end: what it was about to write would else come after the lease is given back."""
+        self._ended.set()
+
     @uninterrupted()
     def give_back(self) -> None:
-        """End the beat, and let others work."""
-        self._ended.set()
+        """Let others work."""
         try:
             found = read(self._name)
             if found is not None and found[0] == self._holder:
@@ -120,8 +123,9 @@ def held(name: str, holder: str, pace: Pace | None = None) -> Iterator[Lease]:
     try:
         yield lease
     finally:
-        lease.give_back()
+        lease.end()
         thread.join()
+        lease.give_back()
 
 
 @uninterrupted()

@@ -96,15 +96,22 @@ def _share(path: Path, url: str, stop: threading.Event) -> None:
 def _judge(
     parameters: ServeParameters, folder: Path, follower: Follower, registry: "_Registry", stop: threading.Event
 ) -> None:
-    from recsys.tracking import experiments
-    from steps.support.trial_judge import Judge, watch
-
     assert parameters.judge is not None
     while not registry.connected:  # what has never answered has no trial that is known here
         if stop.wait(_TICK):
             return
-    experiments.enter(parameters.model_name, given=False)
-    judge = Judge(parameters.model_name, folder, parameters, follower)
+    from recsys.tracking import experiments  # brings MLflow, which the follower has imported by now
+    from steps.support.trial_judge import Judge, watch
+
+    judge: Judge | None = None
+    while judge is None:
+        try:
+            experiments.enter(parameters.model_name, given=False)
+            judge = Judge(parameters.model_name, folder, parameters, follower)
+        except Exception as error:  # whatever a client of a registry raises: a trial must not go on unjudged
+            print(f"note: trials are not judged yet ({type(error).__name__}: {error})", flush=True)
+            if stop.wait(parameters.judge):
+                return
     watch(judge, parameters.judge, stop.wait, lambda sentence: print(sentence, flush=True))
 
 

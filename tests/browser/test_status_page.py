@@ -81,9 +81,8 @@ def test_it_says_how_a_trial_stands(page: Page, server: Server):
     page.goto(f"{server.address}/status")
     expect(page.locator("#version")).to_contain_text("version 1 (table)")
     expect(page.locator("#trial")).to_be_hidden()
-    (server.folder / "trial.json").write_text(
-        json.dumps(told | {"course": [point, point | {"difference": 0.02, "low": -0.01}]})
-    )
+    course = [point, point | {"difference": 0.02, "low": -0.01}]
+    (server.folder / "trial.json").write_text(json.dumps(told | {"course": course}))
     page.reload()
     expect(page.locator("#trial-of")).to_contain_text("version 2 against version 1 with 10% of the users")
     expect(page.locator("#trial-told")).to_have_text("running: difference in like a user +0.0100")

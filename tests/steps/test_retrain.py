@@ -137,6 +137,18 @@ def test_feedback_is_learnt_from_once_and_the_better_version_promoted(world, ste
     assert last(world)[1]["retrain.outcome"] == "not due"
 
 
+def test_an_alarm_of_the_monitor_is_a_reason_and_a_notice_is_none(world, step, capsys):
+    champion, moment = champion_of(world), time.time()
+    for harm, said in (("", "no  drift: monitor found no harm"), ("rating_level", "yes drift: monitor alarmed")):
+        moment += 1  # a later look counts in place of an earlier one
+        look = {"monitor.model": "recsys", "monitor.version": str(champion), "monitor.harm": harm}
+        world.client.create_run("0", tags={**look, "monitor.until": f"{moment:.3f}"})
+        step("retrain", dry_run=True, pause="0.001s", new_ratings="none", **ANY)
+        assert said in capsys.readouterr().out
+    assert last(world)[1]["retrain.outcome"] == "dry run"
+    assert last(world)[1]["retrain.due"] == "drift"
+
+
 def test_a_version_that_is_not_better_changes_nothing(world, step, capsys):
     champion, versions = champion_of(world), len(world.contents()[1])
     step("retrain", force=True, warm_start=False, min_gain=0.5, **ANY)

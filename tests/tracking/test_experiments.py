@@ -48,7 +48,7 @@ def test_the_default_experiment_takes_the_name_while_it_is_unused(store, monkeyp
     assert [run.info.experiment_id for run in store.runs()] == ["0", "0"]
 
 
-def test_runs_belong_to_the_experiment_of_their_name_which_the_ui_opens_at_runs(store):
+def test_runs_belong_to_the_experiment_of_their_name_which_is_marked_as_training(store):
     used(store)
     for _ in range(2):
         experiments.enter("shop a", given=False)

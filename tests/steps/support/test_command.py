@@ -21,9 +21,9 @@ def test_without_a_step_all_are_listed_with_what_they_do(capsys):
 
 def test_a_misspelt_step_is_asked_about(capsys):
     with pytest.raises(SystemExit) as ended:
-        command.main(["trian"])
+        command.main(["evalute"])
     assert ended.value.code == 2
-    assert "no step 'trian' (did you mean 'train'?)" in capsys.readouterr().err
+    assert "no step 'evalute' (did you mean 'evaluate'?)" in capsys.readouterr().err
 
 
 def test_which_steps_connect_themselves_is_as_in_their_files():
