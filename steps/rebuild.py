@@ -18,7 +18,7 @@ from steps.support.other_code import has_commit, train_by_commit
 from steps.support.parameters import TrainParameters
 from steps.support.provenance import Provenance, read_provenance, versions_here
 from steps.support.runs import made_by, open_run
-from steps.train import going_on
+from steps.train import going_on, own_names
 
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
@@ -111,6 +111,7 @@ def _code_of(made: Provenance, wanted: str) -> tuple[str, bool]:
 
 def _train_here(version: "Version", made: Provenance, ratings: str, folder: str, again: Path, run: "Run") -> Path:
     """Train by the code of this checkout; where the recommender is saved."""
+    from recsys.tracking.runs import write_recommender
     from recsys.training import trainer
 
     # What is only measured changes nothing of what is kept; what was interrupted has nothing to do with this.
@@ -134,7 +135,7 @@ def _train_here(version: "Version", made: Provenance, ratings: str, folder: str,
             stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
             warm_start=earlier,
         )
-        done.final.save(again)
+        write_recommender(done.final, again, own_names(dataset))
         return again
 
     if not made.parameters().together:

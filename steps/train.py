@@ -117,7 +117,7 @@ def _train_and_register(
     history.log_plot()
     run.log_values({f"chosen_{name}": value for name, value in done.final.choices().items()})
     _log_importances(run, done.final)
-    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt", _own_names(dataset))
+    model_id = run.log_recommender(done.final, PROJECT / "requirements.txt", own_names(dataset))
     # Only now, with the model: MLflow copies a run's earlier metrics to it without the dataset's digest.
     logged = validation | (forward.metrics if forward else {}) | {"training_rows": len(done.final.knowledge.seen)}
     run.log_model_metrics(logged, model_id, dataset)
@@ -229,7 +229,7 @@ def _log_importances(run: "Run", recommender: "Recommender") -> None:
         run.log_figures({"feature_importances.png": plots.importances(values)})
 
 
-def _own_names(dataset: Dataset) -> dict[str, str]:
+def own_names(dataset: Dataset) -> dict[str, str]:
     """The names of the columns in the ratings, where they are not those that a model takes anyway."""
     made = dataset.preparation
     found = {"user_id": made.user_column, "item_id": made.item_column, "timestamp": made.timestamp_column}

@@ -155,9 +155,7 @@ class Run:
         example = pd.DataFrame({names.get(name, name): values for name, values in ids.items()})
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / ARTIFACT
-            recommender.save(folder)
-            if names:
-                (folder / NAMES).write_text(json.dumps(names), encoding="utf-8")
+            write_recommender(recommender, folder, names)
             package = Path(temporary) / "recsys"
             for below, path in needed.files.items():
                 (package / below).parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +172,13 @@ class Run:
                 model_type=recommender.family,
             )
         return str(info.model_id)
+
+
+def write_recommender(recommender: Recommender, folder: Path, names: Mapping[str, str]) -> None:
+    """Write what a logged model keeps of a training; `names` as in `log_recommender`."""
+    recommender.save(folder)
+    if names:
+        (folder / NAMES).write_text(json.dumps(names), encoding="utf-8")
 
 
 @contextmanager
