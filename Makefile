@@ -8,11 +8,11 @@ PORT ?= 5000
 # One lock each, beside it, with the hashes of every file that pip may take.
 LISTS := requirements.txt server/requirements.txt server/serve-requirements.txt registry/requirements.txt
 LOCK := uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header
-LISTS += $(wildcard src/recsys/*/requirements.txt)
+LISTS += $(wildcard src/recsys/*/*requirements.txt) pipelines/requirements.txt
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
+.PHONY: help env run pipeline demo test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -42,6 +42,9 @@ $(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt registry/re
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
 	@python -m steps.main
 
+demo: env  ## the whole cycle in minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
+	@python -m demo $(if $(SPEED),--speed=$(SPEED))
+
 test: $(DEVELOPING)  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
 
@@ -52,7 +55,7 @@ check: $(DEVELOPING)  ## lint, types, security, architecture, and the documentat
 	ruff check .
 	ruff format --check .
 	mypy
-	bandit --quiet --configfile pyproject.toml --recursive src registry steps server
+	bandit --quiet --configfile pyproject.toml --recursive src registry steps pipelines server
 	python -m pytest tests/test_architecture.py tests/test_reference.py
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	python docs/transcripts.py --check
@@ -70,8 +73,12 @@ site: $(DEVELOPING)  ## the documentation as web pages, in site/
 transcripts: $(DEVELOPING)  ## run the commands whose output the documentation shows, and write what they print
 	python docs/transcripts.py
 
+pipeline: env  ## compile the pipeline of Kubeflow into kubeflow-pipeline.yaml; needs pipelines/requirements.txt
+	python -m steps.pipeline --where=compile
+
 ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments/0/runs?workflowType=machine_learning"
+	@mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 serve: env  ## answer lists and scores from the champion of mlflow.db, on 127.0.0.1:8000
 	@exec python -m steps.serve --port=$(if $(filter file,$(origin PORT)),8000,$(PORT))

@@ -22,6 +22,7 @@ import sqlalchemy
 from recsys.evaluation import PROTOCOL
 
 _ALIAS = "select version from registered_model_aliases where name = :name and alias = 'champion'"
+_STAGES = "select version from model_versions where name = :name and current_stage = 'Production'"
 Work = Callable[[str, int | None], str]
 _PROCESSES = 4
 DIGEST = "0123456789abcdef"
@@ -43,6 +44,7 @@ class Outcome:
     wrong_production: list[str] = field(default_factory=list)
     wrong_champion: list[str] = field(default_factory=list)
     without_champion: int = 0
+    without_stage: int = 0
     observations: int = 0
     failures: list[str] = field(default_factory=list)
 
@@ -161,15 +163,18 @@ def take_part(work: Work, name: str, auc: float) -> str:
 
 @contextmanager
 def watching(name: str, database: str, outcome: Outcome) -> Iterator[None]:
-    """Polls who the alias points at, from when it first points at anybody."""
+    """Polls who the alias points at and who is in the stage Production, from when there first is anybody."""
     engine = sqlalchemy.create_engine(database)
     stopped = threading.Event()
 
     def poll() -> None:
-        seen = False
+        seen = placed = False
         while not stopped.is_set():
             with engine.connect() as connection:
                 found = connection.execute(sqlalchemy.text(_ALIAS), {"name": name}).first()
+                staged = connection.execute(sqlalchemy.text(_STAGES), {"name": name}).first()
+            placed = placed or staged is not None
+            outcome.without_stage += placed and staged is None
             seen = seen or found is not None
             outcome.observations += seen
             outcome.without_champion += seen and found is None
@@ -253,7 +258,7 @@ def look(name: str, database: str) -> tuple[list[int], list[int], list[int]]:
     """The versions in Production, the champion, and the version with the highest AUC, as the database has them."""
     engine = sqlalchemy.create_engine(database)
     queries = (
-        "select version from model_versions where name = :name and current_stage = 'Production'",
+        _STAGES,
         _ALIAS,
         f"select version, value from model_version_tags where name = :name and `key` = '{_EVALUATION}'",
     )

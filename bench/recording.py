@@ -11,7 +11,7 @@ from bench.measure import heading, table
 from bench.serving import CATALOGUES, GET_LIST, load, synthetic
 from tests.support.serving_site import Server
 
-ROUNDS = 5
+ROUNDS = 9
 CONNECTIONS = 8
 
 
@@ -39,6 +39,14 @@ def run(seconds: int) -> None:
     for record, figures in found.items():
         processor, p99 = (sorted(column)[ROUNDS // 2] for column in zip(*figures, strict=True))
         rows.append(("with" if record else "without", f"{processor:.3f}", f"{p99:.2f}"))
+    shares = [
+        sorted(100 * (one / other - 1) for one, other in zip(*columns, strict=True))
+        for columns in zip(zip(*found[True], strict=True), zip(*found[False], strict=True), strict=True)
+    ]
+    rows += [
+        ("more with it, %, median of the pairs", *(f"{column[ROUNDS // 2]:+.1f}" for column in shares)),
+        ("least and most of the pairs, %", *(f"{column[0]:+.1f} to {column[-1]:+.1f}" for column in shares)),
+    ]
     print(table(("record", "processor ms a list", "p99 ms"), rows))
 
 

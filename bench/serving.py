@@ -213,12 +213,30 @@ def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tu
             rows += [row("one-row /invocations", POST, n, path="/invocations", body=ONE_ROW) for n in (8, 1)]
             for size, body, connections in ((1, ONE_EVENT, 1), (1, ONE_EVENT, 64), (100, MANY_EVENTS, 4)):
                 rows.append(row(f"feedback, {size} a request", POST, connections, path="/api/feedback", body=body))
+            print("after feedback is acknowledged: " + _freshness(server))
         own = ", ".join(f"{mine:.2f} + {shared:.2f}" for mine, shared in memory(server))
         print(f"{n_users:,} users x {n_items:,} items: started in {started:.1f} s")
         print(f"GB a worker, its own + its part of shared files: {own}")
     finally:
         server.stop()
     return rows
+
+
+_RATED, _LISTS = 50, 6  # lists after each rating, by connections of their own, so that both workers answer some
+
+
+def _freshness(server: Server) -> str:
+    """Whether lists have a rating as soon as it is acknowledged, and after how long they are there."""
+    stale, waited = 0, []
+    for number in range(_RATED):
+        first = server.get(f"api/recommend/fresh{number}?n=1").json()[0]
+        server.post("api/feedback", {"UserId": f"fresh{number}", "ItemId": first, "Value": 5})
+        acknowledged = time.perf_counter()
+        for _ in range(_LISTS):
+            listed = server.get(f"api/recommend/fresh{number}?n=100", headers={"Connection": "close"}).json()
+            stale += first in listed
+        waited.append(1000 * (time.perf_counter() - acknowledged) / _LISTS)
+    return f"{stale} of {_RATED * _LISTS} lists were without it; a list took {np.median(waited):.1f} ms (median)"
 
 
 def _models_serve(options: Options) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Whether the files of a version are those that were registered: looked at before anything in them is used."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -89,6 +90,20 @@ def fetch_statement(version: Version, folder: Path) -> Path:
         ) from error
     check_statement(place.read_bytes(), stated)
     return place.parent
+
+
+def read_parameters(version: Version) -> dict[str, Any]:
+    """The parameters of `train` that a version was made with, as its statement says; empty for one without statement.
+
+    Raises:
+        InputError: if the statement is not the one registered, or cannot be had.
+    """
+    if PROVENANCE not in version.tags:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        content = (fetch_statement(version, Path(folder)) / STATEMENT).read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(content)["predicate"]["buildDefinition"]["externalParameters"]
+    return found
 
 
 def check_version(version: Version) -> int:

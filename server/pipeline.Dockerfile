@@ -11,10 +11,16 @@ ARG PIP_EXTRA_INDEX_URL=""
 WORKDIR /srv/recsys
 COPY requirements.txt requirements.lock ./
 RUN pip install --require-hashes -r requirements.lock
+# KUBEFLOW=yes: also what a component of Kubeflow Pipelines needs
+ARG KUBEFLOW=""
+COPY requirements.txt ./
+COPY pipelines/requirements.txt pipelines/
+RUN if [ -n "$KUBEFLOW" ]; then pip install -r pipelines/requirements.txt -c requirements.txt; fi
 COPY MLproject python_env.yaml conda.yaml ./
 COPY src src
 COPY registry registry
 COPY steps steps
+COPY pipelines pipelines
 COPY server/healthcheck.py server/
 
 RUN useradd --uid 10001 --user-group --create-home recsys && install -d -o recsys -g recsys /data

@@ -6,6 +6,7 @@ empty database by itself and refuses a database of another version of itself (se
 """
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def login_settings(accounts: str, port: str) -> str:
 
 
 def make_bucket(destination: str, endpoint: str | None) -> None:
-    """Make the bucket of an S3 destination if there is none.
+    """Make the bucket of an S3 destination if there is none, and see that it can be written.
 
     Raises:
         WrongSettings: if the store does not answer or refuses.
@@ -178,6 +179,9 @@ def make_bucket(destination: str, endpoint: str | None) -> None:
                 raise
             client.create_bucket(Bucket=bucket)
             _say(f"made the bucket {bucket}")
+        key = f"{urlsplit(destination).path.strip('/')}/.probe-{secrets.token_hex(8)}".lstrip("/")
+        client.put_object(Bucket=bucket, Key=key, Body=b"")  # that the bucket is there says nothing of the account
+        client.delete_object(Bucket=bucket, Key=key)
     except (BotoCoreError, ClientError) as error:
         raise WrongSettings(
             f"MLFLOW_ARTIFACTS_DESTINATION: the bucket {bucket!r} cannot be used ({error}); check AWS_ACCESS_KEY_ID, "

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
+from recsys.data.dataset import digest_source
 from recsys.data.movielens import KNOWN, find_obtained
 from recsys.data.readers.files import find_files
 from recsys.errors import InputError
-from steps.support.datasets import prepared_folder
+from steps.support import datasets
 from steps.support.decision_record import find_decisions
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.integrity_parameters import LineageParameters
@@ -20,8 +20,6 @@ from steps.support.runs import open_run
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
     from registry.versions import Version
-
-_TRIAL = "trial."  # tags of a version that is, or was, on trial with users
 
 
 def lineage(parameters: LineageParameters) -> dict[str, Any]:
@@ -53,48 +51,51 @@ def _of_version(parameters: LineageParameters, run: "Run") -> dict[str, Any]:
     stations = _stations(version, parameters.folder)
     text = f"{version.name} version {version.number}: where it comes from, and what was decided\n\n{page(stations)}"
     print(text)
-    run.describe(f"from {version.tags.get('ratings', 'unknown ratings')} on", f"lineage of version {version.number}")
+    run.describe(f"from {stations[0].title} on", f"lineage of version {version.number}")
     run.log_text(text + "\n", "lineage.txt")
     run.log_figures({"lineage.png": picture(stations)})
     return {"model": version.name, "version": version.number, "stations": [asdict(one) for one in stations]}
 
 
 def _stations(version: "Version", folder: str) -> list[Station]:
+    from recsys.tracking import runs
+    from registry import trial_state
+
     made, problem = None, ""
     try:
         made = provenance_of(version)
     except InputError as error:
         problem = str(error)
-    tags = version.tags
-    stations = [_ratings(version, made, folder), _dataset(version), *_search(version), _run(version, made, problem)]
+    trained = runs.tags_of(version.run_id)
+    stations = [_ratings(version, made, folder), _dataset(version, made), *_search(trained)]
+    stations.append(_run(version, made, trained, problem))
     stage = f"stage {version.stage}" if version.stage != "None" else "in no stage"
     facts = [line for line in version.description.splitlines() if line][:2]
     stations.append(Station("version", f"{version.number} of {version.name}, {stage}", tuple(facts)))
-    stations += [
-        Station("decision", f"{one['at'][:16].replace('T', ' ')} UTC, {one['outcome']}, by {one['author']}",
-                (one["decision"], f"run {one['run_id']}"))
-        for one in find_decisions(version.name)
-        if str(version.number) in (one["from"], one["to"])
-    ]  # fmt: skip
-    if trial := {key.removeprefix(_TRIAL): value for key, value in tags.items() if key.startswith(_TRIAL)}:
-        stations.append(Station("trial", "with users", tuple(f"{key}: {value}" for key, value in trial.items())))
+    for one in find_decisions(version.name):
+        if str(version.number) in (one["from"], one["to"]):
+            title = f"{one['at'][:16].replace('T', ' ')} UTC, {one['outcome']}, by {one['author']}"
+            stations.append(Station("decision", title, (one["decision"], f"run {one['run_id']}")))
+    if trial := trial_state.read_trial(version):
+        facts = [f"from {trial.started[:16]} on, by {trial.by}"]
+        facts += [f"{trial.outcome} at {trial.ended[:16]}: {trial.why}"] if trial.outcome else ["it runs"]
+        stations.append(Station("trial", f"{trial.mode}, against version {trial.champion}", tuple(facts)))
     return stations
 
 
 def _ratings(version: "Version", made: Provenance | None, folder: str) -> Station:
     """The ratings and whether they are still what the dataset was made of."""
-    name = version.tags.get("ratings", "unknown")
+    if made is None:
+        return Station("ratings", version.tags.get("ratings", "unknown"), ("whether they changed is not on record",))
     try:
-        preparation = None if made is None else preparation_of(made)
-        files = find_files(_place(name, folder))
+        preparation = preparation_of(made)
+        files = find_files(_place(made.ratings, folder))
     except (InputError, OSError):
-        return Station("ratings", name, ("not here, or not readable",))
+        return Station("ratings", made.ratings, ("not here, or not readable",))
     size = sum(path.stat().st_size for path in files)
     there = f"{len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:,.1f} MB"
-    if preparation is None:
-        return Station("ratings", name, (there, "whether they changed since is not on record"))
-    same = datasets.digest_source(files, preparation) == version.tags.get("data_version")
-    return Station("ratings", name, (there, "the bytes that it learnt from" if same else "changed since"))
+    same = digest_source(files, preparation) == made.dataset
+    return Station("ratings", made.ratings, (there, "the bytes that it learnt from" if same else "changed since"))
 
 
 def _place(name: str, folder: str) -> Path:
@@ -107,15 +108,16 @@ def _place(name: str, folder: str) -> Path:
     return found
 
 
-def _dataset(version: "Version") -> Station:
+def _dataset(version: "Version", made: Provenance | None) -> Station:
     from recsys.tracking import runs
 
-    digest, split = version.tags.get("data_version", "unknown"), version.tags.get("split", "unknown")
-    facts = [f"split {split}, test set {version.tags.get('test_digest', 'unknown')}"]
+    digest = made.dataset if made else version.tags.get("data_version", "unknown")
+    facts = [f"split {made.given.get('split')}, seed {made.given.get('seed')}"] if made else []
     try:
-        manifest = datasets.load_dataset(digest, prepared_folder()).manifest
-        sizes = ", ".join(f"{count:,} {part}" for part, count in manifest["sizes"].items())
-        facts.append(f"{sizes} ratings of {manifest['users']:,} users on {manifest['items']:,} items")
+        dataset = datasets.load(digest)
+        sizes = ", ".join(f"{count:,} {part}" for part, count in dataset.manifest["sizes"].items())
+        facts.append(f"{sizes} ratings of {len(dataset.user_ids):,} users on {len(dataset.item_ids):,} items")
+        facts.append(f"test set {dataset.test_digest}")
     except InputError:
         facts.append("not prepared here")
     prepared = [run_id for run_id, tags in runs.find_runs({"data_version": digest}) if "reused" in tags]
@@ -124,22 +126,22 @@ def _dataset(version: "Version") -> Station:
     return Station("dataset", digest, tuple(facts))
 
 
-def _search(version: "Version") -> list[Station]:
-    tags = version.tags
-    if "study" not in tags:
+def _search(trained: dict[str, str]) -> list[Station]:
+    if "study_run" not in trained:
         return []
-    return [Station("search", f"study {tags['study']}", (f"best trial {tags['trial']}, run {tags['study_run']}",))]
+    return [Station("search", f"study {trained['study']}", (f"trial {trained['trial']}, run {trained['study_run']}",))]
 
 
-def _run(version: "Version", made: Provenance | None, problem: str) -> Station:
-    tags = version.tags
-    changed = ", with uncommitted changes" if tags.get("git_dirty") == "true" else ""
-    facts = [f"code {tags.get('git_commit', 'unknown')[:12]}{changed}, by {tags.get('author', 'unknown')}"]
+def _run(version: "Version", made: Provenance | None, trained: dict[str, str], problem: str) -> Station:
+    commit = made.commit if made else trained.get("git_commit", "unknown")
+    changed = made.changed if made else trained.get("git_dirty")
+    code = f"code {commit[:12]}{', with uncommitted changes' * (changed == 'true')}"
+    facts = [f"{code}, by {trained.get('author', 'unknown')}"]
     if made is None:
         facts.append(problem)
     else:
         settings = ", ".join(f"{name} {value}" for name, value in made.settings.items())
-        facts += [f"ended {made.finished}, on {made.host}, seed {made.given.get('seed')}", f"settings: {settings}"]
+        facts += [f"ended {made.finished}, on {made.host}", f"settings: {settings}"]
     return Station("run", f"train {version.family or 'unknown'}, run {version.run_id or 'unknown'}", tuple(facts))
 
 

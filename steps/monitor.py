@@ -13,6 +13,7 @@ from recsys.errors import InputError
 from steps.support import datasets, decision_record, monitor_summary
 from steps.support.entrypoint import run_step
 from steps.support.parameters import MonitorParameters
+from steps.support.repeat import repeat
 from steps.support.runs import open_run
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from registry.versions import Version
 
 _MODEL, _VERSION, _LOOK = "monitor.model", "monitor.version", "monitor.look"
+HARM, UNTIL = "monitor.harm", "monitor.until"  # alarms that are no notices; end of the window, seconds since 1970
 _PAGE_ROWS = 20_000  # of those learnt from
 _LATE = 366 * 86_400.0  # after the window; feedback that comes later is not looked for
 
@@ -35,21 +37,7 @@ def monitor(parameters: MonitorParameters) -> "Report":
     again: `recsys_monitor_timestamp_seconds` stands still meanwhile, which is an alarm of its own.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently would report its use to its makers
-    watching = _Watching(parameters)
-    started = time.monotonic()
-    report = watching.look()
-    while parameters.every is not None:
-        time.sleep(max(0.0, parameters.every - (time.monotonic() - started)))
-        started = time.monotonic()
-        try:
-            report = watching.look()
-        except Exception as error:  # of MLflow, SQLAlchemy, the disk, or a version that cannot be loaded
-            reason = str(error).partition("[SQL:")[0].strip().partition("\n")[0][:300]
-            print(
-                f"note: this look found nothing ({type(error).__name__}: {reason}); the next one is at its time",
-                flush=True,
-            )
-    return report
+    return repeat(_Watching(parameters).look, parameters.every)
 
 
 class _Watching:
@@ -72,7 +60,7 @@ class _Watching:
         from registry import transitions
 
         parameters = self._parameters
-        until = _moment(parameters.until)
+        until = moment(parameters.until, "until")
         since = until - parameters.window
         with open_run("monitor") as run:
             run.log_parameters(parameters)
@@ -105,17 +93,17 @@ class _Watching:
             for name, table in monitor_summary.tables(report).items():
                 run.log_table(table, f"{name}.csv")
             run.log_figures(plots.report_plots(report))
+            harm = ", ".join(one.name for one in report.alarms if one.severity != "notice")
             run.set_tags({"alarms": ", ".join(one.name for one in report.alarms) or "none"})
+            run.set_tags({HARM: harm, UNTIL: f"{until:.3f}"})
             more = [*self._page(run, report, dataset), *self._export(since, until)]
             print(monitor_summary.text(report, parameters.model_name, more))
         return report
 
     def _looks(self, version: str) -> int:
         """How often this version was judged before."""
-        from recsys.tracking import runs
-
-        found = runs.find_runs({_MODEL: self._parameters.model_name, _VERSION: version})
-        return max((int(tags.get(_LOOK, 0)) for _, tags in found), default=0)
+        found = find_looks(self._parameters.model_name, version)
+        return max((int(tags.get(_LOOK, 0)) for tags in found), default=0)
 
     def _load(self, version: str) -> "Recommender":
         from registry import integrity, versions
@@ -157,6 +145,13 @@ class _Watching:
         return [f"exported to {folder}: " + ", ".join(f"{count:,} rows {name}" for name, count in counts.items())]
 
 
+def find_looks(model_name: str, version: str) -> list[dict[str, str]]:
+    """The tags of all runs in which a version was judged."""
+    from recsys.tracking import runs
+
+    return [tags for _, tags in runs.find_runs({_MODEL: model_name, _VERSION: version})]
+
+
 def _champion(registry: "State") -> "Version":
     version = registry.find(registry.champion)
     if version is None:
@@ -175,22 +170,26 @@ def _about(version: "Version", decisions: list[dict[str, str]]) -> dict[str, Any
         "version": str(version.number),
         "family": version.family,
         "created": version.created,
-        "champion_since": _moment(moved[-1]) if moved else None,
+        "champion_since": moment(moved[-1], "at") if moved else None,
         "standing": version.standing,
         "decisions": outcomes,
         "last_decision": decisions[-1]["decision"] if decisions else None,
     }
 
 
-def _moment(text: str) -> float:
-    """Seconds since 1970 of "now" or an ISO time, UTC where it names no zone; raises InputError."""
+def moment(text: str, name: str) -> float:
+    """Seconds since 1970 of "now" or an ISO time, UTC where it names no zone; raises InputError.
+
+    Args:
+        name: of the parameter, for the message.
+    """
     if text.strip().lower() == "now":
         return time.time()
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
         raise InputError(
-            f"parameter 'until': now, or a time such as 2026-11-29T12:00, is needed, got {text!r}"
+            f"parameter {name!r}: now, or a time such as 2026-11-29T12:00, is needed, got {text!r}"
         ) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 

@@ -27,7 +27,7 @@ def prepare(parameters: PrepareParameters) -> Dataset:
 
     with open_run("prepare") as run:
         run.log_parameters(parameters)
-        source, preparation = _locate(parameters, parameters.folder)
+        source, preparation = locate(parameters, parameters.folder)
         with stage(f"prepare {Path(preparation.ratings).name}"):
             if datasets.is_prepared(source):
                 dataset = datasets.adopt(source)
@@ -78,7 +78,7 @@ def prepare_once(
     parameters: Preparation, folder: str, memory: float | Literal["auto"] = "auto", on_change: OnChange = "warn"
 ) -> Dataset:
     """The dataset for another step: the one there is, or one that is prepared and recorded now."""
-    source, preparation = _locate(parameters, folder)
+    source, preparation = locate(parameters, folder)
     if dataset := datasets.adopt(source) if datasets.is_prepared(source) else datasets.find(source, preparation):
         _announce(dataset)
         return dataset
@@ -91,7 +91,7 @@ def gigabytes_of(memory: float | Literal["auto"]) -> float | None:
     return None if memory == "auto" else memory
 
 
-def _locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
+def locate(parameters: Preparation, folder: str) -> tuple[Path, Preparation]:
     """The ratings file, fetched where it goes by a name, and the parameters that make a dataset of it."""
     preparation = Preparation(**parameters.model_dump(include=set(Preparation.model_fields)))
     if preparation.ratings in KNOWN:

@@ -141,7 +141,8 @@ class _Chooser:
         digest = self.dataset.test_digest
         metrics = version.metrics_on(digest)
         measured = metrics is not None and version.replicates_on(digest) is not None and "makes_lists" in metrics
-        if not measured and version.number not in self._unmeasurable:
+        asked = self.parameters.version in (None, version.number) or version.number == state.champion
+        if not measured and asked and version.number not in self._unmeasurable:
             try:
                 with open_run(f"evaluate version {version.number}") as run:
                     version = measure(version, self.dataset, run)

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.runtime.machine import describe_machine, differing
 from steps.prepare import gigabytes_of, prepare_once
-from steps.support.datasets import prepared_folder
+from steps.support import datasets, feature_store
 from steps.support.distributed import fitting_together
 from steps.support.entrypoint import run_step
 from steps.support.integrity_parameters import RebuildParameters
@@ -19,11 +18,15 @@ from steps.support.other_code import has_commit, train_by_commit
 from steps.support.parameters import TrainParameters
 from steps.support.provenance import Provenance, read_provenance, versions_here
 from steps.support.runs import made_by, open_run
+from steps.train import going_on
 
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
     from registry.differences import Comparison
     from registry.versions import Version
+
+
+WARM_START = "warm_start"  # on a version: the one that its training went on from
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def _rebuild(version: "Version", parameters: RebuildParameters, run: "Run") -> R
         if elsewhere:
             saved = train_by_commit(made.commit, {**made.given, "ratings": ratings}, made.settings, again)
         else:
-            saved = _train_here(made, ratings, parameters.folder, again, run)
+            saved = _train_here(version, made, ratings, parameters.folder, again, run)
         compared = differences.compare_folders(place / "artifacts" / ARTIFACT, saved)
     here = describe_machine(os.environ) | versions_here()
     return Rebuilt(compared, code, differing(here, made.machine | made.versions))
@@ -106,14 +109,17 @@ def _code_of(made: Provenance, wanted: str) -> tuple[str, bool]:
     return f"commit {commit} of this clone{changes}", True
 
 
-def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "Run") -> Path:
+def _train_here(version: "Version", made: Provenance, ratings: str, folder: str, again: Path, run: "Run") -> Path:
     """Train by the code of this checkout; where the recommender is saved."""
     from recsys.training import trainer
 
     # What is only measured changes nothing of what is kept; what was interrupted has nothing to do with this.
     changes = {"folder": folder, "ratings": ratings, "forward": False, "resume": "none"}
     parameters, config = made.parameters().model_copy(update=changes), made.config()
-    dataset = _obtain(made.dataset, parameters)
+    dataset, earlier = _obtain(made.dataset, parameters), None
+    if parameters.warm_start != "none":
+        on_record = parameters.model_copy(update={"warm_start": int(version.tags[WARM_START])})
+        dataset, earlier, _ = going_on(on_record, dataset, None, streamed=False)
 
     def train(fit_all: Any = None) -> Path:
         done = trainer.train(
@@ -125,6 +131,8 @@ def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "
             lists=parameters.lists,
             gigabytes=gigabytes_of(parameters.memory),
             fit_all=fit_all,
+            stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
+            warm_start=earlier,
         )
         done.final.save(again)
         return again
@@ -137,8 +145,8 @@ def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "
 
 def _obtain(digest: str, parameters: TrainParameters) -> Dataset:
     """The dataset of a digest, from where prepared ones are kept, or prepared again from its ratings."""
-    if (prepared_folder() / digest).exists():
-        return datasets.load_dataset(digest, prepared_folder())
+    if datasets.is_kept(digest):
+        return datasets.load(digest)
     dataset = prepare_once(parameters, parameters.folder, parameters.memory, "ignore")
     if dataset.digest != digest:
         raise InputError(

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.data import dataset as datasets
 from recsys.data import movielens
 from recsys.data.dataset import Dataset
 from recsys.data.titles import read_titles
 from recsys.errors import InputError
-from steps.support.datasets import prepared_folder
+from steps.support import datasets
 from steps.support.entrypoint import data_folder, given_path, run_step
 from steps.support.parameter_groups import AUTO
 from steps.support.parameters import ReportParameters
@@ -91,7 +90,7 @@ def _subject(decision: dict[str, Any], state: "State") -> "Version":
 
 def _dataset(digest: str) -> Dataset | None:
     try:
-        return datasets.load_dataset(digest, prepared_folder())
+        return datasets.load(digest)
     except InputError:
         return None
 

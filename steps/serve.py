@@ -56,7 +56,8 @@ def serve(parameters: ServeParameters) -> None:
     if parameters.feature_store:
         feature_store.open_store(parameters).origin()  # what is not there is told at once
     follower = Follower(folder, registry.find, registry.make, registry.find_trial)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    path = [str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     supervisor = Supervisor(listening, settings, parameters.workers, environment)
     port = listening.getsockname()[1]
     print(f"serving {parameters.model_name} on http://{parameters.host}:{port} by {parameters.workers} workers")

@@ -31,6 +31,7 @@ def train(
     tags: dict[str, str] | None = None,
     mark: dict[str, str] | None = None,
     once: "Callable[[Callable[[], Version]], Version] | None" = None,
+    earlier: "Recommender | None" = None,
 ) -> "Version":
     """Train one family, log the model and register it.
 
@@ -40,6 +41,7 @@ def train(
         tags: further tags of the run.
         mark: further tags of the version.
         once: given what registers the version, calls it, or answers with a version that is to stand instead.
+        earlier: the recommender of the version that `warm_start` names, where the caller has it already.
     """
     from registry import signing
 
@@ -57,7 +59,7 @@ def train(
         run.log_dataset(dataset, "training")
         check_feedback(family, dataset)
         if not parameters.together:
-            return _train_and_register(parameters, config, dataset, mark, once, run)
+            return _train_and_register(parameters, config, dataset, mark, once, run, earlier=earlier)
         try:
             with fitting_together(parameters, config, dataset, run) as (recording, fit_all):
                 return _train_and_register(parameters, config, dataset, mark, once, recording, fit_all)
@@ -75,6 +77,7 @@ def _train_and_register(
     once: "Callable[[Callable[[], Version]], Version] | None",
     run: "Run",
     fit_all: "FitAll | None" = None,
+    earlier: "Recommender | None" = None,
 ) -> "Version":
     from recsys.evaluation import evaluator, plots
     from recsys.evaluation.forward import evaluate_forward
@@ -85,6 +88,9 @@ def _train_and_register(
     family = parameters.family
     gigabytes = gigabytes_of(parameters.memory)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
+    if parameters.warm_start != "none":
+        dataset, earlier, number = going_on(parameters, dataset, earlier, streamed=streamed)
+        mark = {**(mark or {}), "warm_start": str(number)}
     if streamed:
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
     with stage(f"train {family}") as under_way:
@@ -101,6 +107,7 @@ def _train_and_register(
             fit_all=fit_all,
             forward=parameters.forward,
             stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
+            warm_start=earlier,
         )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
@@ -154,6 +161,27 @@ def _settings_of_run(parameters: TrainParameters, given: Settings) -> Settings:
         return parse_settings(type(given), {**found, **singly})
     except InputError as error:
         raise InputError(f"parameter 'from_run': the settings of run {parameters.from_run}: {error}") from None
+
+
+def going_on(
+    parameters: TrainParameters, dataset: Dataset, earlier: "Recommender | None", *, streamed: bool
+) -> "tuple[Dataset, Recommender, int]":
+    """The dataset divided anew, and whom a training goes on from; raises InputError where it may not."""
+    from recsys.training.warm_start import divide_anew
+    from registry import integrity, transitions, versions
+
+    given = parameters.warm_start
+    number = transitions.read_state(parameters.model_name).champion if given == "champion" else int(given)
+    if number is None:
+        raise InputError(f"parameter 'warm_start': model {parameters.model_name!r} has no champion to go on from")
+    if streamed:
+        raise InputError("parameter 'warm_start': none for rows that are read from disk, got " + repr(given))
+    if earlier is None:
+        earlier = integrity.load_version(versions.find_or_raise_version(parameters.model_name, number))
+    try:
+        return divide_anew(dataset, earlier, parameters.family), earlier, number
+    except InputError as error:
+        raise InputError(f"parameter 'warm_start': version {number}: {error}; pass warm_start=none") from None
 
 
 class History:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 CODE = sorted(
     path.relative_to(PROJECT)
-    for folder in ("src/recsys", "registry", "steps")
+    for folder in ("src/recsys", "registry", "steps", "pipelines")
     for path in (PROJECT / folder).rglob("*.py")
 )
 LIBRARY = [path for path in CODE if path.parts[0] in ("src", "registry")]
@@ -26,10 +27,10 @@ FLOORS = (
     ("recsys.data", "recsys.distributed", "recsys.experiments"),
     ("recsys.models",),
     ("recsys.feature_store",),
-    ("recsys.families", "recsys.training", "recsys.serving", "recsys.export"),
-    ("recsys.evaluation", "recsys.tracking", "recsys.monitoring"),
-    ("registry", "recsys.tuning", "recsys.testing"),
-    ("recsys.diagnostics",),
+    ("recsys.families", "recsys.training", "recsys.serving"),
+    ("recsys.evaluation", "recsys.tracking", "recsys.monitoring", "recsys.export"),
+    ("registry", "recsys.tuning", "recsys.retraining", "recsys.testing"),
+    ("recsys.diagnostics", "pipelines"),
     ("steps",),
 )
 FORBIDDEN = (("recsys.serving", "recsys.data.readers"), ("recsys.models", "recsys.data.readers"))
@@ -71,6 +72,8 @@ ROOMS = {
     "evidently": ["src/recsys/monitoring/evidently_page.py"],
     "onnx": ["src/recsys/export"],
     "onnxruntime": ["src/recsys/export"],
+    "kfp": ["pipelines"],
+    "model_archiver": ["src/recsys/export/packages.py"],
     "pyarrow.fs": ["src/recsys/data/object_store.py"],
     "feast": ["src/recsys/feature_store"],
     "tenacity": ["src/recsys/runtime/retry.py"],
@@ -92,7 +95,13 @@ PROGRAMS = [
     "src/recsys/serving/worker.py",
     "src/recsys/testing/dataset.py",
 ]
-PACKAGE_OF = {"sklearn": "scikit-learn", "model_signing": "model-signing"}
+PACKAGE_OF = {
+    "sklearn": "scikit-learn",
+    "model_signing": "model-signing",
+    "yaml": "pyyaml",
+    "model_archiver": "torch-model-archiver",
+    "google": "protobuf",
+}
 
 
 @functools.cache
@@ -100,11 +109,22 @@ def tree(path: Path) -> ast.Module:
     return ast.parse((PROJECT / path).read_text(encoding="utf-8"))
 
 
+def nodes(path: Path) -> Iterator[ast.AST]:
+    """Every node of a file, less the bodies of components: those are programs that run elsewhere, beside the steps."""
+    waiting: list[ast.AST] = [tree(path)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+        if "component" not in {ast.unparse(decorator) for decorator in decorators}:
+            waiting += ast.iter_child_nodes(node)
+
+
 @functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it, by its full name."""
     found: set[str] = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -118,7 +138,7 @@ def tops(path: Path) -> set[str]:
 
 
 def test_there_is_code_to_check():
-    assert {path.parts[0] for path in CODE} == {"src", "registry", "steps"}
+    assert {path.parts[0] for path in CODE} == {"src", "registry", "steps", "pipelines"}
     assert len(CODE) > 20
 
 
@@ -134,7 +154,7 @@ MODULES = {name_of(path): path for path in CODE}
 def ours(path: Path) -> set[str]:
     """The modules of ours that a file imports, wherever in it; a package counts where a name is taken from itself."""
     found: set[str] = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -279,7 +299,9 @@ def test_a_wrong_parameter_is_told_before_a_heavy_library_is_imported():
     assert not {"torch", "mlflow", "sklearn", "optuna", "matplotlib", "skops", "sqlalchemy"} & set(modules)
 
 
-@pytest.mark.parametrize("folder", ["src", "registry", "steps", "server", "tests", "bench", "docs"])
+@pytest.mark.parametrize(
+    "folder", ["src", "registry", "steps", "pipelines", "server", "tests", "bench", "docs", "demo"]
+)
 def test_no_file_is_longer_than_400_lines(folder):
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (PROJECT / folder).rglob("*.py")}
     assert {str(path): length for path, length in lengths.items() if length > 400} == {}
@@ -292,19 +314,29 @@ def required(name: str = "requirements.txt") -> set[str]:
 
 
 def test_every_package_that_is_imported_is_pinned_in_requirements():
-    ours = {"recsys", "registry", "steps"} | sys.stdlib_module_names
+    ours = {"recsys", "registry", "steps", "pipelines"} | sys.stdlib_module_names
     testing = [path for path in CODE if path.is_relative_to("src/recsys/testing")]
     exporting = [path for path in CODE if path.is_relative_to("src/recsys/export")]
+    drawing = [path for path in CODE if path.is_relative_to("pipelines")]
     watching = [path for path in CODE if path.is_relative_to("src/recsys/monitoring")]
     storing = [path for path in CODE if path.is_relative_to("src/recsys/feature_store")]
     signing = [Path("registry/signing.py")]
     for paths, pinned in (
-        (set(CODE) - set(testing) - set(exporting) - set(watching) - set(storing) - set(signing), required()),
+        (
+            set(CODE) - set(testing) - set(exporting) - set(watching) - set(storing) - set(signing) - set(drawing),
+            required(),
+        ),
+        (drawing, required() | required("pipelines/requirements.txt")),
         (signing, required() | required("registry/requirements.txt")),
         (storing, required() | required("src/recsys/feature_store/requirements.txt")),
         (watching, required() | required("src/recsys/monitoring/requirements.txt")),
         (testing, required() | required("requirements-dev.txt")),
-        (exporting, required() | required("src/recsys/export/requirements.txt")),
+        (
+            exporting,
+            required()
+            | required("src/recsys/export/requirements.txt")
+            | required("src/recsys/export/torchserve-requirements.txt"),
+        ),
     ):
         assert {PACKAGE_OF.get(name, name) for path in paths for name in tops(path)} - ours <= pinned
 

@@ -95,6 +95,12 @@ def load(digest: str) -> Dataset:
     return datasets.load_dataset(digest, prepared_folder())
 
 
+def is_kept(digest: str) -> bool:
+    """Whether there is a dataset of this digest, here or in the object store."""
+    store = object_store()
+    return _have(store, digest) if store else (prepared_folder() / digest).exists()
+
+
 def newest(among: Collection[str]) -> Dataset:
     """The newest of these datasets; raises InputError where there is none."""
     if store := object_store():

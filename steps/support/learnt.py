@@ -47,7 +47,8 @@ def learnt_from_file(
     now, before, unread = [], [], {}
     for version in versions:
         try:
-            preparation = preparation_of(provenance_of(version))
+            made = provenance_of(version)
+            preparation = preparation_of(made)
         except InputError as error:
             unread[version.number] = str(error)
             continue
@@ -56,7 +57,7 @@ def learnt_from_file(
             digests[recipe] = digest_source(files, preparation)
         if digests[recipe] == version.tags.get("data_version"):
             now.append(version)
-        elif version.tags.get("ratings") == place:
+        elif made.ratings == place:
             before.append(version)
     return now, before, unread
 

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from recsys.data.preparation import Preparation
+from recsys.experiments.plan import Plan, Share
 from recsys.settings import Settings
+from registry.policy import Policy
 
 AUTO = "auto"
 DEFAULT_MODEL = "recsys"
@@ -43,6 +45,20 @@ class Recording(Step):
 
     experiment: Annotated[str, AfterValidator(_check_experiment)] = Field(
         AUTO, description="experiment that the runs belong to; auto: the one that MLflow was given, or the model's name"
+    )
+
+
+class Promoting(Recording, Registering, Policy):
+    """Of a step that promotes."""
+
+
+class Trying(Promoting, Plan):
+    """Of a step that promotes, perhaps to a trial."""
+
+    trial: Share = Field(
+        None,
+        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
+        "shadow: nobody sees it, it answers beside; none: no trial",
     )
 
 

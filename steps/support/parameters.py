@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from recsys.data.preparation import Preparation
-from recsys.experiments.plan import Plan, Share
+from recsys.export.settings import Manifests
 from recsys.models.base.capabilities import family_names
 from recsys.serving.settings import Limits
 from recsys.settings import OptionalFloat, OptionalInt, OptionalSeconds, Seconds, Settings
 from recsys.training.launch.settings import Processes, check_processes
-from registry.policy import Policy
 from steps.support.integrity_parameters import LineageParameters, RebuildParameters, VerifyParameters
-from steps.support.parameter_groups import AUTO, STORE, Preparing, Recording, Registering, Step
+from steps.support.parameter_groups import AUTO, STORE, Preparing, Promoting, Recording, Registering, Step, Trying
+from steps.support.pipeline_settings import PipelineSettings
+from steps.support.retraining_parameters import RetrainParameters
 from steps.support.trial_parameters import JudgeParameters, TrialParameters
 
 STORAGE = "RECSYS_STUDY_STORAGE"
@@ -51,10 +52,16 @@ class TrainParameters(Processes, _Training):
     )
     params: str = Field("", description="the family's parameters as JSON or a JSON file; those given singly win")
     from_run: str = Field("", description="run whose best_params.json to train with; parameters given singly win")
+    warm_start: Annotated[int, Field(ge=1)] | Literal["none", "champion"] = Field(
+        "none",
+        description="version of the same family to go on from, with its choices: a number, champion, or none",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_processes(self, self.family)
+        if self.warm_start != "none" and (self.together or self.feature_store):
+            raise ValueError("parameter 'warm_start': none with several processes, resume or feature_store")
         return self
 
 
@@ -136,18 +143,8 @@ EvaluateParameters: type[_Evaluating] = create_model("EvaluateParameters", __bas
 """Of `evaluate`."""
 
 
-class _Promoting(Recording, Registering, Policy):
-    pass
-
-
-class PromoteParameters(_Promoting, Plan):
+class PromoteParameters(Trying):
     """Of `promote`."""
-
-    trial: Share = Field(
-        None,
-        description="put the winner on trial instead of in Production: the share of users that see it, such as 0.1; "
-        "shadow: nobody sees it, it answers beside; none: no trial",
-    )
 
     dataset: str = Field(
         "newest",
@@ -174,7 +171,7 @@ class HistoryParameters(Registering):
     every: bool = Field(False, description="also the decisions that changed nothing")
 
 
-class MainParameters(_Promoting, Preparing):
+class MainParameters(Promoting, Preparing):
     """Of `main`."""
 
     families: Annotated[str, AfterValidator(_check_families)] = Field(
@@ -182,6 +179,10 @@ class MainParameters(_Promoting, Preparing):
         description="families to train, by commas; auto: matrix_factorization,random_forest,bayesian_mf for ratings, "
         "else ease, or neighbourhood for a catalogue that is too large for it",
     )
+
+
+class PipelineParameters(PipelineSettings, MainParameters):
+    """Of `pipeline`."""
 
 
 _DATABASE = Field(
@@ -267,12 +268,15 @@ class ReportParameters(Recording, Registering):
     )
 
 
-class ExportParameters(Recording, Registering):
+class ExportParameters(Manifests, Recording, Registering):
     """Of `export`."""
 
     version: OptionalInt = Field(None, ge=1, description="version to export; none: the champion")
-    format: Literal["onnx"] = Field("onnx", description="what to write")
-    lists: bool = Field(True, description="write a graph of lists too, beside that of scores")
+    format: Literal["onnx", "kserve", "torchserve", "mlserver"] = Field(
+        "onnx", description="what to write: onnx (graphs), kserve (manifests), torchserve (a .mar), mlserver (settings)"
+    )
+    lists: bool = Field(True, description="onnx: write a graph of lists too, beside that of scores")
+    output: str = Field("deployment", min_length=1, description="folder to write to, for all formats but onnx")
 
 
 class MonitorParameters(Recording, Registering):
@@ -325,10 +329,12 @@ StepName = Literal[
     "export",
     "materialize",
     "monitor",
+    "retrain",
     "trial",
     "judge",
     "forget",
     "main",
+    "pipeline",
     "doctor",
 ]
 STEPS: dict[StepName, type[Settings]] = {
@@ -349,8 +355,10 @@ STEPS: dict[StepName, type[Settings]] = {
     "export": ExportParameters,
     "materialize": MaterializeParameters,
     "monitor": MonitorParameters,
+    "retrain": RetrainParameters,
     "trial": TrialParameters,
     "judge": JudgeParameters,
     "forget": ForgetParameters,
+    "pipeline": PipelineParameters,
     "doctor": DoctorParameters,
 }

@@ -61,6 +61,13 @@ def test_a_database_that_goes_away_in_between_is_asked_again(opened, monkeypatch
     assert len(failed) == 2
 
 
+def test_a_file_that_goes_away_is_an_error_and_not_made_anew(opened, path):
+    path.unlink()
+    with pytest.raises(exc.OperationalError, match="unable to open"):
+        opened.count_of("bob")
+    assert not path.exists()
+
+
 def test_a_person_is_removed_and_nobody_else(opened, path):
     assert opened.count_of("alice-the-person") == {"served": 5, "feedback": 5}
     assert opened.forget("alice-the-person") == {"served": 5, "feedback": 5}

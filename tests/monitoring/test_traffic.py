@@ -10,7 +10,7 @@ DAY = 86_400.0
 
 def shown(request, moment, user, items, version="1", first=0):
     likes = np.linspace(0.9, 0.1, len(items)).astype("<f4").tobytes()
-    return request, moment, user, version, "champion", "personal", first, json.dumps(items), likes
+    return request, moment, user, version, "champion", "personal", first, json.dumps(items), likes, None
 
 
 def event(user, item, received, *, moment="", request=None, kind="rating", value=4.0):

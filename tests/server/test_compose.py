@@ -341,7 +341,7 @@ def test_what_an_image_installs_can_be_installed_together():
     assert done.returncode == 0, done.stdout
 
 
-LISTS = [path for path in PROJECT.rglob("*requirements.txt") if ".venv" not in path.parts]
+LISTS = [path for path in PROJECT.rglob("*requirements.txt") if not {".venv", "mlruns"} & set(path.parts)]
 
 
 def locked(path: Path) -> dict[str, str]:

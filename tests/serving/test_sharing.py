@@ -9,6 +9,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.monitoring.archive import Archive
+from recsys.retraining.feedback import collect
 from recsys.serving.feedback import Event, FeedbackStore
 from recsys.serving.outbox import Outbox
 from recsys.serving.sharing import Sharing, remove_person
@@ -68,6 +69,19 @@ def sites(tmp_path, mariadb):
 
 def kept(mariadb):
     return mariadb.execute("select `key`, value, server from feedback.recsys_feedback order by id")
+
+
+def test_a_retraining_elsewhere_reads_what_all_servers_have_sent(sites, mariadb):
+    one, two = sites
+    assert list(Archive.of_team(one.url).feedback(0, 1e10)) == [], "nothing was ever sent"
+    add(one.store, event("1"), event("2", user="v"))
+    add(two.store, event("3", value=2.0))
+    with one.sharing(), two.sharing():
+        shared(lambda: len(kept(mariadb)) == 3, "all three events", one, two)
+    archive = Archive.of_team(one.url)
+    given = collect(archive, 0.0, 1e10, 1.0, kinds=(), implicit=False)
+    assert sorted(zip(given.users, given.items, given.requests, strict=True)) == [("u", "i1", ""), ("v", "i1", "")]
+    assert given.repeated == 1
 
 
 def test_what_one_server_accepts_counts_on_the_other_even_what_came_before(sites, mariadb):

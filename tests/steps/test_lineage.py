@@ -2,6 +2,7 @@
 
 import pytest
 
+from registry.trial_state import TRIAL, Trial, pack_trial
 from tests.support.pipeline import grid, write_csv
 
 ANY = {"max_rmse": 4, "beat_bias": False}
@@ -36,7 +37,8 @@ def test_the_way_of_a_version_is_shown_and_logged(three, module_step, module_sto
     assert f"{three / 'grid.csv'}\n" in said
     assert "the bytes that it learnt from" in said
     assert f"dataset   {tags['data_version']}" in said
-    assert f"code {tags['git_commit'][:12]}" in said
+    trained = module_store.run_named("train bias").data.tags
+    assert f"code {trained['git_commit'][:12]}" in said
     assert "seed 42" in said
     assert "UTC, promoted, by " in said
     run = module_store.run_named("lineage")
@@ -52,13 +54,16 @@ def test_ratings_that_changed_or_went_are_told(three, module_step, module_store,
 
 
 def test_a_search_and_a_trial_with_users_are_stations(three, module_step, module_store, capsys):
-    module_store.client.set_model_version_tag("recsys", "3", "trial.share", "0.1")
+    begun = Trial(id="t1", version=3, champion=2, share=0.1, started="2026-11-29T12:00:00", by="Ada")
+    module_store.client.set_model_version_tag("recsys", "3", TRIAL, pack_trial(begun))
     said = shown(capsys, module_step, version=3)
-    study = module_store.client.get_model_version("recsys", "3").tags["study_run"]
+    trained = module_store.client.get_run(module_store.client.get_model_version("recsys", "3").run_id)
+    study = trained.data.tags["study_run"]
     assert "search    study small" in said
     assert f"run {study}" in said
-    assert "trial     with users" in said
-    assert "share: 0.1" in said
+    assert "trial     with 10% of the users, against version 2\n" in said
+    assert "from 2026-11-29T12:00 on, by Ada" in said
+    assert "it runs" in said
 
 
 def test_what_learnt_from_a_file_is_found_by_its_content(three, module_step, capsys):
@@ -92,7 +97,7 @@ def test_a_version_of_an_earlier_release_says_what_its_tags_say(three, module_st
     kept = module_store.client.get_model_version("recsys", "1").tags["provenance"]
     module_store.client.delete_model_version_tag("recsys", "1", "provenance")
     said = shown(capsys, module_step, version=1)
-    assert "whether they changed since is not on record" in said
+    assert "whether they changed is not on record" in said
     assert "states no digests" in said
     assert "note: of version 1 it cannot be said" in shown(capsys, module_step, ratings="grid.csv")
     module_store.client.set_model_version_tag("recsys", "1", "provenance", kept)

@@ -5,11 +5,14 @@ import shutil
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
 from recsys.data import dataset as datasets
+from steps import monitor
 from tests.support.pipeline import COLUMNS, write_sample
 from tests.support.served_traffic import given_of, write
 
@@ -84,25 +87,29 @@ def test_a_champion_whose_data_was_deleted_is_reported_with_what_cannot_be_compa
     assert "there is nothing to compare the window with" in said
 
 
-def test_a_look_that_fails_is_told_and_the_next_one_is_at_its_time(traffic, module_step, served, capsys, monkeypatch):
-    aside, slept = served / "aside.db", []
+def test_a_look_that_fails_is_told_and_the_next_one_is_at_its_time(traffic, module_step, capsys, monkeypatch):
+    from registry import transitions
+
+    real, slept = transitions.read_state, []
+
+    def read_state(name):
+        if len(slept) == 1:
+            raise MlflowException("the registry is away")
+        return real(name)
 
     def sleep(seconds):
         slept.append(seconds)
-        if len(slept) == 1:
-            (served / "feedback.db").rename(aside)  # as where the disk is gone for a while
-        elif len(slept) == 2:
-            (served / "feedback.db").unlink(missing_ok=True)
-            aside.rename(served / "feedback.db")
-        else:
+        if len(slept) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(transitions, "read_state", read_state)
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep))
     with pytest.raises(SystemExit):
         module_step("monitor", page=False, every="10m")
     said = capsys.readouterr().out
     assert said.count("checks were judged") == 2
-    assert said.count("note: this look found nothing") == 1
+    assert said.count("note: this look found nothing (MlflowException: the registry is away)") == 1
+    assert all(0 < seconds <= 600 for seconds in slept)
 
 
 def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_step, served, capsys):

@@ -280,7 +280,7 @@ def test_main_on_movielens_with_every_default(tmp_path, shared, movielens_100k):
     evaluated = {f"evaluate version {number}" for number in (1, 2, 3)}
     decided = {"prepare movielens-100k", "promote: version 3"}
     assert children == {*decided, *evaluated, *(f"train {family}" for family in families)}
-    assert "comparison.csv" in store.artifacts(parent)
+    assert {"comparison.csv", "report.html"} <= store.artifacts(parent)
     assert parent.data.metrics["auc"] == store.run_named("evaluate version 3").data.metrics["auc"]
     assert len(store.runs()) == 3 + 2 * len(families)
     assert {run.info.status for run in store.runs()} == {"FINISHED"}

@@ -93,6 +93,17 @@ def test_a_life_in_production(trained, step, said):
     artifacts = trained.artifacts(trained.run_named("promote"))
     assert artifacts == {"decision.json", "comparison.csv", "plots/comparison.png"}
 
+    step("report")
+    page = (trained.home / "report.html").read_text(encoding="utf-8")
+    assert f"{sentence[:1].upper()}{sentence[1:]}." in page.replace("&#43;", "+")
+    assert "recsys: version 2 (matrix_factorization)" in page
+    assert "Lists for three users" in page
+    assert trained.run_named("report: version 2").data.tags["mlflow.note.content"].endswith(sentence)
+    step("report", version=1, output="first.html")
+    assert "recsys: version 1 (bias)" in (trained.home / "first.html").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        step("report", run="0" * 32)
+
     step("rollback")
     assert "version 1 (bias) is back in place of version 2 (matrix_factorization)" in said()
     assert in_production(trained) == at(1)

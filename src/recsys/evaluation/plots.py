@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from sklearn.metrics import roc_curve
 
 from recsys.arrays import Array, Floats
 from recsys.data.dataset import Dataset
@@ -98,6 +97,8 @@ def importances(values: Mapping[str, float]) -> Figure:
 
 def roc(evaluation: Evaluation) -> Figure:
     """The ROC curve of the probability of a like; empty where the rows hold one class only."""
+    from sklearn.metrics import roc_curve  # a second of imports, of which other figures need nothing
+
     figure, axes = new_figure("ROC curve", width=5.5, height=5)
     if "auc" in evaluation.metrics:
         false, true, _ = roc_curve(evaluation.liked, evaluation.predictions.like_probability)

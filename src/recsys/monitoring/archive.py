@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote as in_url
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from recsys.runtime.retry import retry_on
 _PAGE = 50_000  # rows
 _RETRY_SECONDS = 60.0  # a database that restarts is back by then
 
-LIST_COLUMNS = ("request", "moment", "user", "version", "arm", "policy", "first", "items", "likes")
+LIST_COLUMNS = ("request", "moment", "user", "version", "arm", "policy", "first", "items", "likes", "propensities")
 FEEDBACK_COLUMNS = ("key", "user", "item", "kind", "value", "moment", "received", "request")
 # Table, its columns, the column of its time in seconds since 1970, and what Parquet keeps.
 _TABLES = {
@@ -24,8 +25,9 @@ _TABLES = {
     "feedback": (FEEDBACK_COLUMNS, "received"),
 }
 _UNSENT = "delete from outbox where key in (select key from feedback where user = :user)"
-_BYTES, _NUMBERS, _WHOLE = ("likes",), ("moment", "received", "value"), ("first",)
+_BYTES, _NUMBERS, _WHOLE = ("likes", "propensities"), ("moment", "received", "value"), ("first",)
 
+TEAM_FEEDBACK = "recsys_feedback"  # as recsys.serving.sharing makes it
 Row = Sequence[Any]
 
 
@@ -37,24 +39,39 @@ _retry = retry_on(_may_pass, _RETRY_SECONDS)
 
 
 class Archive:
-    """The tables `served` and `feedback` of one server."""
+    """The tables `served` and `feedback` of one server, or those of a team's database, which has feedback only."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, feedback: str = "feedback") -> None:
         """Take the URL of the database; of SQLite, a file that is there.
+
+        Args:
+            feedback: the name of that table.
 
         Raises:
             InputError: if the file is not there.
         """
         self._url = sqlalchemy.make_url(url)
+        self._names = {"served": "served", "feedback": feedback}
         file = self._url.database
-        if self._url.get_backend_name() == "sqlite" and (not file or not Path(file).is_file()):
-            raise InputError(f"{file}: feedback and record of a server are expected here; run the entry point serve")
+        if self._url.get_backend_name() == "sqlite":
+            if not file or not Path(file).is_file():
+                raise InputError(
+                    f"{file}: feedback and record of a server are expected here; run the entry point serve"
+                )
+            # A file that goes away later is an error, and not made anew.
+            query = {"mode": "rw", "uri": "true"}
+            self._url = self._url.set(database=f"file:{in_url(str(Path(file).absolute()))}", query=query)
         self._engine = sqlalchemy.create_engine(self._url, pool_pre_ping=True)
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Archive":
         """That of a server's folder."""
         return cls(f"sqlite:///{folder / 'feedback.db'}")
+
+    @classmethod
+    def of_team(cls, url: str) -> "Archive":
+        """That of the database by which several servers share their feedback."""
+        return cls(url, TEAM_FEEDBACK)
 
     def lists(self, since: float, until: float) -> Iterator[list[Row]]:
         """The lists of a time, [since, until) in seconds since 1970, as pages of rows by `LIST_COLUMNS`."""
@@ -118,15 +135,22 @@ class Archive:
     def _there(self) -> list[str]:
         return [table for table in _TABLES if sqlalchemy.inspect(self._engine).has_table(table)]
 
+    def _columns(self, table: str) -> set[str]:
+        """The columns of a table; none where it is not there."""
+        found = sqlalchemy.inspect(self._engine)
+        return {column["name"] for column in found.get_columns(table)} if found.has_table(table) else set()
+
     def _pages(self, table: str, since: float, until: float) -> Iterator[list[Row]]:
         """Pages by ascending id: one that a restart of the database cuts off is read again, and no row twice."""
         columns, at = _TABLES[table]
-        if table not in _retry(self._there)():
+        present = _retry(self._columns)(self._names[table])
+        if not present:
             return
         quote = self._engine.dialect.identifier_preparer.quote
-        names = ", ".join(quote(name) for name in columns)
+        # An earlier release made the table with fewer columns.
+        names = ", ".join(quote(name) if name in present else f"null as {quote(name)}" for name in columns)
         statement = text(
-            f"select id, {names} from {table} where id > :after and {at} >= :since and {at} < :until "
+            f"select id, {names} from {self._names[table]} where id > :after and {at} >= :since and {at} < :until "
             "order by id limit :page"
         )
 

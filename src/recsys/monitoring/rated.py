@@ -101,13 +101,7 @@ def _counts(seen: Codes, codes: Codes, size: int) -> Floats:
 
 def learnt_from(knowledge: Knowledge, user_ids: Ids, item_ids: Ids) -> Flags:
     """Whether a version learnt from a rating by this user of this item: shape (n,)."""
-    width = len(knowledge.item_ids)
-    users, items = knowledge.user_codes(user_ids).astype(np.int64), knowledge.item_codes(item_ids)
-    pairs = np.where((users >= 0) & (items >= 0), users * width + items, -1)
-    found = np.zeros(len(pairs), np.bool_)
-    for some in knowledge.seen_blocks():
-        found |= np.isin(pairs, some[:, 0].astype(np.int64) * width + some[:, 1])
-    return found
+    return knowledge.has_seen(knowledge.user_codes(user_ids), knowledge.item_codes(item_ids))
 
 
 def make_reference(recommender: Recommender, dataset: Dataset, seed: int = 42) -> Reference:

@@ -60,6 +60,7 @@ class Traffic:
     items: Codes  # (s,)
     likes: Floats  # (s,) float32, the probability of a like when it was served
     positions: Array  # (s,) in the ranking, from 0
+    propensities: Floats  # (s,) of the item being in that list, NaN where the server does not explore
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -80,6 +81,7 @@ class Traffic:
             self.items[shown],
             self.likes[shown],
             self.positions[shown],
+            self.propensities[shown],
         )
 
     @property
@@ -123,7 +125,7 @@ def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traf
     """Traffic of pages of rows by `archive.LIST_COLUMNS`; memory is that of the columns."""
     parts: list[tuple[Any, ...]] = []
     for page in pages:
-        request, moment, user, version, arm, policy, first, items, likes = zip(*page, strict=True)
+        request, moment, user, version, arm, policy, first, items, likes, chances = zip(*page, strict=True)
         shown = json.loads(f"[{','.join(items)}]")
         sizes = np.fromiter(map(len, shown), np.int32, len(shown))
         starts = np.cumsum(sizes) - sizes
@@ -140,12 +142,22 @@ def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traf
                 names.items.of(chain.from_iterable(shown)),
                 np.frombuffer(b"".join(likes), "<f4"),
                 within + np.repeat(np.array(first, np.int32), sizes),
+                _propensities(chances, sizes),
             )
         )
     if not parts:
         empty, none = np.empty(0, object), np.empty(0, np.int32)
-        return Traffic(empty, np.empty(0), none, none, empty, empty, none, none, np.empty(0, np.float32), none)
+        numbers = np.empty(0)
+        return Traffic(empty, np.empty(0), none, none, empty, empty, none, none, numbers, none, numbers)
     return Traffic(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _propensities(recorded: Sequence[bytes | None], sizes: Array) -> Floats:
+    unknown = [
+        np.full(size, np.nan, "<f4").tobytes() if one is None else one
+        for one, size in zip(recorded, sizes, strict=True)
+    ]
+    return np.frombuffer(b"".join(unknown), "<f4")
 
 
 def read_feedback(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Feedback:

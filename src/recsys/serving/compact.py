@@ -137,7 +137,12 @@ def _tables(recommender: Recommender, rank: int) -> _Tables:
         variances = np.ones(users), np.zeros(items)
         return _Tables(*none, biases.mean + biases.user, biases.item, *variances, taking.described(recommender.judge))
     factors = recommender.rating_factors() or _from_grid(recommender)
-    link = {"kind": factors.link, "slope": factors.slope, "threshold": factors.threshold}
+    link = {
+        "kind": factors.link,
+        "slope": factors.slope,
+        "threshold": factors.threshold,
+        "uncertain": factors.uncertain,
+    }
     return _Tables(*_truncate(factors, rank), factors.user_variance, factors.item_variance, link)
 
 

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsys.arrays import Array, Floats
+from recsys.models.base.factors import UNCERTAIN
 from recsys.models.base.item_to_item import ItemToItem, Regression, expect_next
 from recsys.models.base.ranking import POOL, best_items, diversify, note_of, weigh
 from recsys.models.base.taking import TakingCurve, find_judge
+from recsys.serving.exploration import POLICY as EXPLORED
+from recsys.serving.exploration import Exploration, Pool
 from recsys.serving.form import Arrays, Form
 from recsys.serving.ids import IdTable
 
@@ -42,6 +45,8 @@ class Listed:
     policy: str
     note: str = ""
     """Why it is shorter than asked."""
+    propensities: Floats | None = None
+    """Of being in the list, (n,), where some lists are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,7 @@ class Engine:
         self.items = items
         self.low, self.high = about["scale"]
         self._link = about["link"]
+        self._uncertain = float(self._link.get("uncertain", UNCERTAIN))  # forms made before do not say
         self._judge = find_judge(self._link)  # of a family whose history says all; None: its factors do
         lists = about["lists"] or _NO_LISTS
         self._regression = Regression(lists["signal"], lists["ridge"], lists["relative_ridge"])
@@ -121,6 +127,7 @@ class Engine:
         candidates: Array | None = None,
         exclude_seen: bool = True,
         diversity: float = 0.0,
+        exploration: Exploration | None = None,
     ) -> Listed:
         """The list that the version's `Recommender.recommend` gives for this history; fewer only where fewer are left.
 
@@ -129,6 +136,7 @@ class Engine:
             history: as of `history`.
             exclude, candidates: codes of items that may not, or alone may, be named.
             diversity: from 0, by score alone, to 1, by how different the items of a list are.
+            exploration: of this request, where a share of the lists is drawn.
         """
         values = self._values(history)
         told = bool(values.any())
@@ -148,8 +156,29 @@ class Engine:
         if diversity:
             close = self._item_to_item.similarities(pool[order])
             order = order[diversify(scores[order], close, n, diversity)]
-        policy = ("personal" if user >= 0 else "history") if told else "popular"
-        return Listed(pool[order], scores[order], likes[order], policy, note_of(len(pool), n, exclude_seen))
+        policy, propensities = ("personal" if user >= 0 else "history") if told else "popular", None
+        if exploration is not None and exploration.draws and len(order):
+            drawn_from = self._to_draw_from(user, history, pool, takes[pool], likes)
+            order, propensities = exploration.draw(drawn_from, order)
+            policy = EXPLORED
+        elif exploration is not None:
+            propensities = exploration.of_usual(len(order))
+        note = note_of(len(pool), n, exclude_seen)
+        return Listed(pool[order], scores[order], likes[order], policy, note, propensities)
+
+    def _to_draw_from(self, user: int, history: History, items: Array, takes: Floats, likes: Floats) -> Pool:
+        """What a list is drawn from: of the variance, what an item adds is uncertainty, and a share of the user's.
+
+        Of a family whose history says all, nothing is known of that: a share of the variance is taken for it.
+        """
+        if self._judge is not None:
+            inside = np.clip(likes, 1e-6, 1 - 1e-6)
+            margins, uncertain = np.log(inside / (1 - inside)), np.full(len(items), self._uncertain)
+            return Pool(takes, margins, uncertain, False, self._exponent)
+        taste = self._taste(user, history)
+        margins, variance = self._margin(taste, items)[1:]
+        uncertain = (self._uncertain * taste.variance + self.arrays.item_variance[items]) / variance
+        return Pool(takes, margins, uncertain, self._link["kind"] == "probit", self._exponent)
 
     def carry(self, history: History) -> Floats:
         """P(takes), up to a factor, of every item for a history: shape (n_items,)."""
@@ -208,12 +237,16 @@ class Engine:
 
     def _like(self, taste: _Taste, items: Array) -> tuple[Floats, Floats]:
         """The same by a taste's factors."""
-        arrays = self.arrays
-        rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
-        spread = np.sqrt(np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance))
-        x = self._link["slope"] * (rating - self._link["threshold"]) / spread
+        rating, x, _ = self._margin(taste, items)
         like = _normal_cdf(x) if self._link["kind"] == "probit" else 1 / (1 + np.exp(-x))
         return np.clip(rating, self.low, self.high), like
+
+    def _margin(self, taste: _Taste, items: Array) -> tuple[Floats, Floats, Floats]:
+        """Expected ratings, what the link makes probabilities of, and variances, (n,) each."""
+        arrays = self.arrays
+        rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
+        variance = np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance)
+        return rating, self._link["slope"] * (rating - self._link["threshold"]) / np.sqrt(variance), variance
 
     def predict_known(self, user: int, items: Array) -> tuple[Floats, Floats]:
         """Expected ratings and probabilities of a like of items, (n,) each, for a user known to the version."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from recsys.models.base.ranking import NO_LISTS
 from recsys.serving.engine import Engine, History, Listed
+from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
 from recsys.serving.record import Impression
@@ -45,7 +46,7 @@ def recommend(service: Service, request: Request) -> Reply:
         started = time.perf_counter()
         code, history = service.history(served.engine, user)
         service.metrics.stages("history").observe(time.perf_counter() - started)
-        return _made(service, served, code, history, asked, started)
+        return _made(service, served, code, history, asked, started, _exploration(service, request))
 
     trial = service.trial
     if trial is None:
@@ -71,7 +72,19 @@ def _asked(service: Service, request: Request) -> _Asked:
     )
 
 
-def _made(service: Service, served: Served, code: int, history: History, asked: _Asked, started: float) -> Made:
+def _exploration(service: Service, request: Request) -> Exploration | None:
+    return Exploration(share, request.id) if (share := service.settings.explore) else None
+
+
+def _made(
+    service: Service,
+    served: Served,
+    code: int,
+    history: History,
+    asked: _Asked,
+    started: float,
+    exploration: Exploration | None,
+) -> Made:
     engine, ranked = served.engine, time.perf_counter()
     if not engine.makes_lists:
         raise LookupError(f"version {served.version} {NO_LISTS}")  # a challenger, whose users are answered otherwise
@@ -81,6 +94,7 @@ def _made(service: Service, served: Served, code: int, history: History, asked: 
         asked.n + asked.offset,
         exclude=_codes(engine, asked.exclude),
         candidates=_codes(engine, asked.candidates) if asked.candidates else None,
+        exploration=exploration,
     )
     service.metrics.stages("rank").observe(time.perf_counter() - ranked)
     items = [engine.items[item] for item in listed.items[asked.offset :].tolist()]
@@ -106,9 +120,9 @@ async def session(service: Service, request: Request) -> Reply:
         if code >= 0:
             added[code] = value
     asked = _asked(service, request)
-    return _answer(
-        service, request, asked, "", _made(service, served, -1, engine.history(-1, added), asked, time.perf_counter())
-    )
+    started, exploration = time.perf_counter(), _exploration(service, request)
+    made = _made(service, served, -1, engine.history(-1, added), asked, started, exploration)
+    return _answer(service, request, asked, "", made)
 
 
 def rating_within(value: object, engine: Engine, where: str) -> float:
@@ -141,6 +155,8 @@ def _answer(
         service.metrics.fallbacks(reason, served.version, arm).inc()
     likes = listed.probabilities[offset:]
     kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, items, likes)
+    if listed.propensities is not None:
+        kept = kept._replace(propensities=listed.propensities[offset:])
     if trial is not None:
         kept = kept._replace(trial=trial.id, seconds=seconds, failed=failed)
     if trial is not None and make is not None:

@@ -34,14 +34,17 @@ create table if not exists served (
     id integer primary key, request text not null unique, moment real not null, user text not null,
     version text not null, arm text not null, policy text not null, first integer not null, items text not null,
     likes blob not null,
-    trial text, seconds real, failed integer, beside text -- null where nothing was on trial
+    trial text, seconds real, failed integer, beside text, -- null where nothing was on trial
+    propensities blob -- null where the server does not explore
 );
 create index if not exists served_at on served (moment);
 """
 # Those that a table of an earlier release has not.
-_ADDED = {"trial": "text", "seconds": "real", "failed": "integer", "beside": "text"}
+_ADDED = {"trial": "text", "seconds": "real", "failed": "integer", "beside": "text", "propensities": "blob"}
 _OF_TRIAL = "create index if not exists served_on_trial on served (user) where trial is not null"
-_COLUMNS = "request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside"
+_COLUMNS = (
+    "request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside, propensities"
+)
 _ADDED_AT_ONCE = 64  # Python's lock is given away and asked for again with each statement, while requests wait for it
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
@@ -62,6 +65,7 @@ class Impression(NamedTuple):
     seconds: float | None = None  # to make the list
     failed: bool | None = None  # the arm's version raised; the champion's list was answered, or none
     beside: str | None = None  # in shadow mode, what the challenger would have answered, as JSON
+    propensities: Floats | None = None  # (n,) the probability of being in that list, where the server explores
 
 
 class Recorder:
@@ -139,7 +143,7 @@ class Recorder:
         """Commit the oldest that wait; they are let go only then."""
         batch = list(islice(self._waiting, _MOST_ROWS))
         rows = [
-            (*one[:7], dump(list(one.items)).decode(), np.asarray(one.likes, "<f4").tobytes(), *one[9:])
+            (*one[:7], dump(list(one.items)).decode(), _bytes(one.likes), *one[9:13], _bytes(one.propensities))
             for one in batch
         ]
         groups = [rows[start : start + _ADDED_AT_ONCE] for start in range(0, len(rows), _ADDED_AT_ONCE)]
@@ -157,6 +161,10 @@ class Recorder:
             gone = _commit(connection, [(_PRUNE, (time.time() - self._retention * _DAY, _MOST_PRUNED))])
         if gone < _MOST_PRUNED:
             self._pruned = time.monotonic()
+
+
+def _bytes(numbers: Floats | None) -> bytes | None:
+    return None if numbers is None else np.asarray(numbers, "<f4").tobytes()
 
 
 def make_table(connection: sqlite3.Connection) -> None:

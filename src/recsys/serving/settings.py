@@ -22,6 +22,9 @@ class Limits(Settings):
         "none", description="requests: a line of JSON each on standard error, without ids of persons; ids: with them"
     )
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
+    explore: float = Field(
+        0.0, ge=0, le=0.5, description="share of lists drawn by Thompson sampling; propensities are recorded"
+    )
     retention: float = Field(90.0, gt=0, description="days that the record of a list is kept")
 
 

@@ -8,17 +8,17 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from recsys.data.dataset import Dataset
 from recsys.models.base.recommender import Recommender
@@ -31,6 +31,9 @@ from recsys.tracking.left_running import owner_tags, signs_of_life
 from recsys.tracking.pages import all_pages
 from recsys.tracking.request_limits import request_limits
 from recsys.tracking.retry import retry_mlflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
@@ -91,7 +94,7 @@ class Run:
         return {metric.step for metric in self._client.get_metric_history(self.run_id, name)}
 
     @uninterrupted()
-    def log_figures(self, figures: Mapping[str, Figure], folder: str = "plots") -> None:
+    def log_figures(self, figures: "Mapping[str, Figure]", folder: str = "plots") -> None:
         """Log figures as images, by file name."""
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": 110})
@@ -219,12 +222,41 @@ def in_passing() -> Iterator[None]:
 
 
 @uninterrupted()
+def add_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags on a run that may have ended."""
+    for key, value in tags.items():
+        MlflowClient().set_tag(run_id, key, value)
+
+
+@uninterrupted()
+def end_abandoned(run_id: str) -> None:
+    """Show a run whose process was killed, and the runs below it, as killed, where they are shown as running."""
+    client = MlflowClient()
+    with suppress(MlflowException):
+        parent = client.get_run(run_id)
+        below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
+        children = all_pages(client.search_runs, experiment_ids=[parent.info.experiment_id], filter_string=below)
+        for run in (parent, *children):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+
+
+@uninterrupted()
 def can_go_on(run_id: str) -> bool:
     """Whether there is such a run here that may be opened again."""
     try:
         return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
         return False
+
+
+@uninterrupted()
+def tags_of(run_id: str) -> dict[str, str]:
+    """The tags of a run; empty where there is no such run here."""
+    try:
+        return dict(MlflowClient().get_run(run_id).data.tags) if run_id else {}
+    except MlflowException:
+        return {}
 
 
 @uninterrupted()

@@ -50,6 +50,7 @@ def train(
     lists: bool = True,
     forward: bool = False,
     stored: StoredFeatures | None = None,
+    warm_start: Recommender | None = None,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -61,6 +62,8 @@ def train(
         forward: also fit to the older rows alone, where there are timestamps and the rows are in memory. Not with
             `stored`, which knows the newest.
         stored: features that a feature store keeps, for a family that takes them.
+        warm_start: an earlier recommender of the family to go on from; the dataset is one of `warm_start.divide_anew`.
+            One fit, whose choices are the earlier ones, of lists too; `refit` and `forward` do not count.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
@@ -70,6 +73,8 @@ def train(
     if stored is not None and not capabilities(family).stored_features:
         able = [name for name in family_names() if capabilities(name).stored_features]
         raise InputError(f"parameter 'feature_store': {', '.join(able)} learns from one, got family {family!r}")
+    if warm_start is not None:
+        return _go_on(family, dataset, config, seed, report, warm_start, lists=lists)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if fit_all is not None and streamed:
         raise InputError(
@@ -90,6 +95,27 @@ def train(
         if isinstance(measured.recommender, ListRecommender) and isinstance(chosen, ListRecommender):
             measured.recommender.answering_as(chosen)
     return TrainingResult(chosen, final, measured)
+
+
+def _go_on(
+    family: str,
+    dataset: Dataset,
+    config: Settings,
+    seed: int,
+    report: Report | None,
+    earlier: Recommender,
+    *,
+    lists: bool,
+) -> TrainingResult:
+    """One fit to the training rows that goes on from an earlier recommender."""
+    task = _task_in_memory(dataset, dataset.train, first=earlier.knowledge)
+    options = FitOptions(seed, warm_start=earlier, report=report)
+    fitted = family_module(family).fit(task.knowledge, task.rows, config, options)
+    if lists and earlier.lists is not None:
+        fitted.lists = learn_lists_as(earlier.lists, fitted, dataset)
+    elif lists:
+        add_lists(fitted, fitted, dataset)
+    return TrainingResult(fitted, fitted)
 
 
 def _fit_here(

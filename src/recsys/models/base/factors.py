@@ -5,6 +5,9 @@ from typing import Literal
 
 from recsys.arrays import Array, Floats
 
+UNCERTAIN = 0.1
+"""What is taken for the share of uncertainty in a rating's variance where a family does not know it."""
+
 
 @dataclass(frozen=True, eq=False)
 class RatingFactors:
@@ -23,6 +26,8 @@ class RatingFactors:
     slope: float
     threshold: float
     link: Literal["probit", "logit"]
+    uncertain: float = UNCERTAIN
+    """The share of `user_variance`, on average, that is uncertainty about the expected rating; the rest is noise."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,8 @@ class StoredFeatures(Protocol):
 class FitOptions:
     """How to fit. A training fits twice: the first fit has `validation`, the second, of all rows, `warm_start`.
 
-    A third, to the older rows, is like the first, and is measured on the newest rows.
+    A third, to the older rows, is like the first, and is measured on the newest rows. A training that goes on from an
+    earlier version fits once, with that version's recommender as `warm_start`.
     """
 
     seed: int
@@ -53,7 +54,7 @@ class FitOptions:
     validation: Interactions | None = None
     """Rows to choose by and to calibrate on, in the codes of the knowledge; -1 for users and items not learnt from."""
     warm_start: Recommender | None = None
-    """What the first fit gave: its choices are kept, and nothing is chosen again."""
+    """What the first fit, or an earlier training, gave: its choices are kept, and nothing is chosen again."""
     report: Report | None = None
     context: "Context | None" = None
     """Given in each of the processes that train together, to a family that can."""

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recsys.arrays import Codes, Ids
+from recsys.arrays import Codes, Flags, Ids
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.models.base.biases import Biases
@@ -59,16 +59,18 @@ class Knowledge:
         for start in range(0, len(self.seen), _SEEN_ROWS):
             yield self.seen[start : start + _SEEN_ROWS]
 
+    def has_seen(self, users: Codes, items: Codes) -> Flags:
+        """Whether each of these pairs of codes, each of shape (n,), was learnt from; -1 stands for an unknown id."""
+        width = len(self.item_ids)
+        pairs = np.where((users >= 0) & (items >= 0), users.astype(np.int64) * width + items, -1)
+        found = np.zeros(len(pairs), np.bool_)
+        for some in self.seen_blocks():
+            found |= np.isin(pairs, some[:, 0].astype(np.int64) * width + some[:, 1])
+        return found
+
     def count_seen(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes, each of shape (n,), were learnt from."""
-        width = len(self.item_ids)
-        known = (users >= 0) & (items >= 0)
-        pairs, times = np.unique(users[known].astype(np.int64) * width + items[known], return_counts=True)
-        found = 0
-        for some in self.seen_blocks():
-            mine = np.isin(pairs, some[:, 0].astype(np.int64) * width + some[:, 1])
-            found += int(times[mine].sum())
-        return found
+        return int(self.has_seen(users, items).sum())
 
 
 def sorted_pairs(rows: Interactions) -> Codes:

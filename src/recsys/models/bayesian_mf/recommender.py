@@ -27,6 +27,8 @@ class BayesianRecommender(Recommender):
 
     family = "bayesian_mf"
     config: Config
+    averaged = False
+    """Whether the biases of its knowledge are the means of the draws."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class BayesianRecommender(Recommender):
     def choices(self) -> dict[str, object]:
         """Which terms the validation rows were for, how many factors there are, and how many draws were kept."""
         return {
-            "sampled": not self.is_plain,
+            "sampled": not self.is_plain or self.averaged,
             "factors": self.factors,
             "user_noise": self.user_noise,
             "implicit": self.implicit,
@@ -97,6 +99,7 @@ class BayesianRecommender(Recommender):
         draws = self.draws
         user_part, item_part = draws.spread_parts()
         rest = draws.variance + draws.noise + draws.session_variance[-1]
+        unknown = float(np.mean(draws.variance + user_part))
         return RatingFactors(
             users=draws.users.reshape(len(draws.users), -1),
             items=draws.items.reshape(len(draws.items), -1),
@@ -107,6 +110,7 @@ class BayesianRecommender(Recommender):
             slope=1.0,
             threshold=self.threshold,
             link="probit",
+            uncertain=unknown / float(np.mean(rest + user_part)),
         )
 
     def scoring_draws(self) -> ScoringDraws:
@@ -176,7 +180,7 @@ class BayesianRecommender(Recommender):
             **{f"run_{name}": getattr(draws.sessions, name) for name in _SESSIONS},
         )
         numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
-        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain}
+        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain, "averaged": self.averaged}
 
 
 _SMALL = (
@@ -205,7 +209,7 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     small = {name: arrays[SAVED_NAMES.get(name, name)] for name in _SMALL}
     draws = PosteriorDraws(*pack_factors(list(zip(*tables, strict=True))), sessions=sessions, **small)
     weights = description["weights"]
-    return BayesianRecommender(
+    loaded = BayesianRecommender(
         knowledge,
         Config(**description["config"]),
         draws,
@@ -215,3 +219,5 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
         bool(weights.get("user_noise", True)),  # versions of earlier releases all had it
         bool(weights.get("plain", False)),
     )
+    loaded.averaged = bool(weights.get("averaged", False))
+    return loaded

@@ -1,0 +1,1 @@
+"""The whole cycle on MovieLens 100K: `make demo`."""

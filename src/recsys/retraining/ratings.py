@@ -1,0 +1,151 @@
+"""The file that a retraining prepares: a champion's ratings as they stand now, and feedback behind them.
+
+Its columns have the default names. Beside them it says of every row where it is from, and of feedback which list it
+answers, so that a training may weigh by that; `prepare` reads none of these.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.arrays import Array, Floats
+from recsys.data.preparation import Preparation
+from recsys.data.ratings import BYTES_A_ROW, Ratings, read_ratings
+from recsys.data.readers.files import digest_files, estimate_rows, find_files
+from recsys.data.readers.source import ColumnNames
+from recsys.retraining.feedback import GivenRatings
+from recsys.runtime import memory
+from recsys.runtime.files import write_atomically
+
+_MICROSECONDS, _MILLISECONDS = 1e14, 1e11  # a time above is one of these, not of seconds
+_FROM_LISTS = ("request", "version", "arm", "policy")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The ratings that a champion learnt from, as they stand now."""
+
+    rows: int  # about
+    digest: str
+
+
+def look_at(source: Path) -> Source:
+    """How many ratings a file, folder or pattern has, and the digest of its bytes; raises InputError."""
+    files = find_files(source)
+    return Source(estimate_rows(files), digest_files(files))
+
+
+def write_ratings(
+    path: Path, source: Path, preparation: Preparation, given: GivenRatings, *, implicit: bool
+) -> Preparation:
+    """Write the ratings of a source and the feedback behind them as Parquet; how to prepare that file.
+
+    Ids, cleaning and times are those of `prepare`. Of a rating and feedback on the same item the newer will count.
+
+    Args:
+        path: .parquet; its folder is made.
+        preparation: by which the source is read.
+        implicit: there are no ratings, only takes.
+
+    Raises:
+        InputError: if the source cannot be read.
+    """
+    columns = ColumnNames(
+        preparation.user_column,
+        preparation.item_column,
+        None if preparation.feedback == "implicit" else preparation.rating_column,
+        preparation.timestamp_column,
+    )
+    lowest = None if preparation.min_rating == "none" else preparation.min_rating
+    path.parent.mkdir(parents=True, exist_ok=True)
+    large = estimate_rows(find_files(source)) * BYTES_A_ROW > memory.available() / 2
+    scratch = path.parent if large else None
+    with read_ratings(
+        source,
+        columns,
+        separator=preparation.separator,
+        encoding=preparation.encoding,
+        decimal=preparation.decimal,
+        min_rating=lowest,
+        scratch=scratch,
+    ) as ratings:
+        schema = _schema(timed=ratings.timed, implicit=implicit)
+        unit = _unit(ratings) if ratings.timed else 1.0
+        with write_atomically(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+            for columns_of in chain(_base(ratings), [_feedback(given, unit)]):
+                arrays = [columns_of(field) for field in schema]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    changes: dict[str, Any] = {f"{name}_column": getattr(ColumnNames(), name) for name in ("user", "item", "rating")}
+    changes |= {"timestamp_column": ColumnNames().timestamp, "separator": "auto", "ratings": str(path)}
+    changes |= {"encoding": "auto", "decimal": "auto"}
+    changes |= {"feedback": "implicit" if implicit else preparation.feedback}
+    return preparation.model_copy(update=changes)
+
+
+def _schema(*, timed: bool, implicit: bool) -> pa.Schema:
+    fields = [("user_id", pa.string()), ("item_id", pa.string())]
+    fields += [] if implicit else [("rating", pa.float64())]
+    fields += [("timestamp", pa.float64())] if timed else []
+    fields += [("origin", pa.string()), *((name, pa.string()) for name in _FROM_LISTS)]
+    return pa.schema([*fields, ("position", pa.int32()), ("propensity", pa.float64())])
+
+
+def _base(ratings: Ratings) -> Iterator[Any]:
+    for block in ratings.blocks():
+        found = {
+            "user_id": ratings.users.ids[block.users],
+            "item_id": ratings.items.ids[block.items],
+            "rating": block.values,
+            "timestamp": block.timestamps,
+            "origin": np.full(len(block), "ratings", object),
+        }
+        yield _filler(found, len(block))
+
+
+def _feedback(given: GivenRatings, unit: float) -> Any:
+    named = given.requests != ""
+    found: dict[str, Array] = {
+        "user_id": given.users,
+        "item_id": given.items,
+        "rating": given.ratings,
+        "timestamp": given.moments * unit,
+        "origin": np.full(len(given), "feedback", object),
+    }
+    for name, column in zip(_FROM_LISTS, (given.requests, given.versions, given.arms, given.policies), strict=True):
+        found[name] = _where(named, column)
+    found["position"] = _where(named, given.positions)
+    found["propensity"] = _where(~np.isnan(given.propensities), given.propensities)
+    return _filler(found, len(given))
+
+
+def _where(known: Array, values: Array) -> Array:
+    """The values as objects, None where they are not known."""
+    found = values.astype(object)
+    found[~known] = None
+    return found
+
+
+def _filler(found: dict[str, Any], rows: int) -> Any:
+    """Gives the column of a field of the schema, nulls where there is none."""
+
+    def column(field: pa.Field) -> pa.Array:
+        values = found.get(field.name)
+        return pa.nulls(rows, field.type) if values is None else pa.array(values, field.type)
+
+    return column
+
+
+def _unit(ratings: Ratings) -> float:
+    """By what seconds are multiplied to be times as the source has them."""
+    newest = 0.0
+    for block in ratings.blocks():
+        times: Floats | None = block.timestamps
+        if times is not None and len(times):
+            newest = max(newest, float(np.nanmax(times)))
+    return 1e6 if newest > _MICROSECONDS else 1e3 if newest > _MILLISECONDS else 1.0
