@@ -59,8 +59,9 @@ def test_the_server_shows_judges_and_promotes(promoted):
             ]
             requests.post(f"{serving.address}/api/feedback", json=events, timeout=60).raise_for_status()
         serving.wait_for(str(other))
-        serving.wait(lambda: serving.json("api/trial").get("outcome") == "promoted", "the end on the page")
+        serving.wait(lambda: serving.json("api/trial").get("of") == "one", "the end on the record and on the page")
         page = serving.json("api/trial")
+        assert (page["outcome"], page["trial"]) == ("promoted", None)
         assert page["interval"]["low"] > 0
         assert "recsys_trial_running" in requests.get(f"{serving.address}/metrics", timeout=60).text
     state = transitions.read_state("recsys")
