@@ -77,7 +77,8 @@ pipeline: env  ## compile the pipeline of Kubeflow into kubeflow-pipeline.yaml; 
 	python -m steps.pipeline --where=compile
 
 ui: env  ## the MLflow UI over what was written here, on 127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments/0/runs?workflowType=machine_learning"
+	@mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 serve: env  ## answer lists and scores from the champion of mlflow.db, on 127.0.0.1:8000
 	@exec python -m steps.serve --port=$(if $(filter file,$(origin PORT)),8000,$(PORT))

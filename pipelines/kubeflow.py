@@ -261,9 +261,20 @@ def _surround(task: Any, settings: Any) -> None:
     kubernetes.use_field_path_as_env(task, env_name=RUN, field_path="metadata.labels['pipeline/runid']")
 
 
+def arguments(parameters: Settings, inputs: type[Settings]) -> dict[str, Any]:
+    """The values of a pipeline's inputs, each of its input's type: Kubeflow refuses a number for a text."""
+    values = {name: getattr(parameters, name) for name in inputs.model_fields if name != "families"}
+    kinds = {name: _kind(inputs.model_fields[name].get_default()) for name in values}
+    return {name: to_text(value) if kinds[name] is str else value for name, value in values.items()}
+
+
+def _kind(default: Any) -> type:
+    return type(default) if isinstance(default, bool | int | float) else str
+
+
 def _input(name: str, default: Any) -> inspect.Parameter:
     """An input of the pipeline, of the type that its default has; what may be a number or a word is text."""
-    kind = type(default) if isinstance(default, bool | int | float) else str
+    kind = _kind(default)
     value = default if kind is not str else to_text(default)
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value, annotation=kind)
 

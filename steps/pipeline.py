@@ -40,8 +40,7 @@ def pipeline(parameters: PipelineParameters) -> None:
         kubeflow.write(made, path)
         print(f"wrote {path}: prepare, train {', '.join(families)}, evaluate and promote")
         return
-    given = parameters.model_dump(include=set(MainParameters.model_fields) - {"families"})
-    arguments = {name: value for name, value in given.items() if value is not None}
+    arguments = kubeflow.arguments(parameters, MainParameters)
     with open_run("pipeline") as run, tempfile.TemporaryDirectory() as scratch:
         run.log_parameters(parameters)
         compiled = Path(scratch, _COMPILED)
@@ -50,7 +49,8 @@ def pipeline(parameters: PipelineParameters) -> None:
         if here:
             os.environ[_CONTEXT] = json.dumps({_PARENT: run.run_id})
             os.environ[components.HERE] = str(os.getpid())
-            os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), str(PROJECT / "src")])
+            before = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), str(PROJECT / "src"), *before])
             execution.run_here(made, {**arguments, "folder": str(Path(parameters.folder).absolute())}, Path(scratch))
             return
         identity = execution.submit(

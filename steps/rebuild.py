@@ -18,11 +18,15 @@ from steps.support.other_code import has_commit, train_by_commit
 from steps.support.parameters import TrainParameters
 from steps.support.provenance import Provenance, read_provenance, versions_here
 from steps.support.runs import made_by, open_run
+from steps.train import going_on
 
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
     from registry.differences import Comparison
     from registry.versions import Version
+
+
+WARM_START = "warm_start"  # on a version: the one that its training went on from
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def _rebuild(version: "Version", parameters: RebuildParameters, run: "Run") -> R
         if elsewhere:
             saved = train_by_commit(made.commit, {**made.given, "ratings": ratings}, made.settings, again)
         else:
-            saved = _train_here(made, ratings, parameters.folder, again, run)
+            saved = _train_here(version, made, ratings, parameters.folder, again, run)
         compared = differences.compare_folders(place / "artifacts" / ARTIFACT, saved)
     here = describe_machine(os.environ) | versions_here()
     return Rebuilt(compared, code, differing(here, made.machine | made.versions))
@@ -105,14 +109,17 @@ def _code_of(made: Provenance, wanted: str) -> tuple[str, bool]:
     return f"commit {commit} of this clone{changes}", True
 
 
-def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "Run") -> Path:
+def _train_here(version: "Version", made: Provenance, ratings: str, folder: str, again: Path, run: "Run") -> Path:
     """Train by the code of this checkout; where the recommender is saved."""
     from recsys.training import trainer
 
     # What is only measured changes nothing of what is kept; what was interrupted has nothing to do with this.
     changes = {"folder": folder, "ratings": ratings, "forward": False, "resume": "none"}
     parameters, config = made.parameters().model_copy(update=changes), made.config()
-    dataset = _obtain(made.dataset, parameters)
+    dataset, earlier = _obtain(made.dataset, parameters), None
+    if parameters.warm_start != "none":
+        on_record = parameters.model_copy(update={"warm_start": int(version.tags[WARM_START])})
+        dataset, earlier, _ = going_on(on_record, dataset, None, streamed=False)
 
     def train(fit_all: Any = None) -> Path:
         done = trainer.train(
@@ -125,6 +132,7 @@ def _train_here(made: Provenance, ratings: str, folder: str, again: Path, run: "
             gigabytes=gigabytes_of(parameters.memory),
             fit_all=fit_all,
             stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
+            warm_start=earlier,
         )
         done.final.save(again)
         return again

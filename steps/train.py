@@ -89,7 +89,7 @@ def _train_and_register(
     gigabytes = gigabytes_of(parameters.memory)
     streamed = out_of_core.is_needed(family, dataset, gigabytes)
     if parameters.warm_start != "none":
-        dataset, earlier, number = _going_on(parameters, dataset, earlier, streamed=streamed)
+        dataset, earlier, number = going_on(parameters, dataset, earlier, streamed=streamed)
         mark = {**(mark or {}), "warm_start": str(number)}
     if streamed:
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
@@ -163,7 +163,7 @@ def _settings_of_run(parameters: TrainParameters, given: Settings) -> Settings:
         raise InputError(f"parameter 'from_run': the settings of run {parameters.from_run}: {error}") from None
 
 
-def _going_on(
+def going_on(
     parameters: TrainParameters, dataset: Dataset, earlier: "Recommender | None", *, streamed: bool
 ) -> "tuple[Dataset, Recommender, int]":
     """The dataset divided anew, and whom a training goes on from; raises InputError where it may not."""

@@ -127,6 +127,9 @@ def test_the_steps_take_the_arguments_of_their_containers(given):
     trainer = documents["jobs/trainjob.yaml"]["spec"]["trainer"]
     assert trainer["command"] == ["python", "-m", "steps.train"]
     parse("train", trainer["args"])
+    (retrain,) = documents["base/cronjob.yaml"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert retrain["command"] == ["python", "-m", "steps.retrain"]
+    parse("retrain", retrain["args"])
 
 
 def test_applying_the_base_begins_no_training():

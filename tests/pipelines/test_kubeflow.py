@@ -64,6 +64,14 @@ def test_the_inputs_are_the_parameters_of_main_with_their_defaults(tmp_path):
     )
 
 
+def test_what_may_be_a_number_or_a_word_is_given_as_text():
+    parameters = PipelineParameters(memory=4.5, min_rating=2, max_ndcg_drop=0.01, seed=7, beat_bias=False)
+    given = kubeflow.arguments(parameters, MainParameters)
+    assert [given[name] for name in ("memory", "min_rating", "max_ndcg_drop")] == ["4.5", "2.0", "0.01"]
+    assert (given["seed"], given["beat_bias"], given["test_size"]) == (7, False, 0.2)
+    assert kubeflow.arguments(PipelineParameters(), MainParameters)["max_ndcg_drop"] == "none"
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_component_has_the_parameters_of_its_step_with_their_defaults(name):
     step: type[Settings] = STEPS[STEP_OF.get(name, name)]

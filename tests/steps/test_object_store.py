@@ -45,7 +45,7 @@ def test_what_one_machine_prepared_another_reads_and_does_not_prepare(machine, s
     second = machine("second", endpoint)
     second("promote", beat_bias=False, max_rmse=4)
     assert "goes to Production" in capsys.readouterr().out
-    second("train", **TRAIN)
+    second("prepare", ratings="my.csv", **COLUMNS)
     assert "reused " in capsys.readouterr().out
     (digest,) = {name.split("/")[2] for name in kept}
     (copy,) = (tmp_path / "second").glob("team-*/prepared/*")

@@ -21,7 +21,7 @@ def registered(module_store):
 
 @pytest.fixture
 def versions(registered, module_store, module_step):
-    """One version of every family, those of `main` by `main`, and a search's winner."""
+    """One version of every family, those of `main` by `main`, a search's winner, and one that went on from another."""
     if not registered:
         module_step("main", ratings="my.csv", max_rmse=4, **COLUMNS)
         takes = [(f"u{u}", f"i{(u * 3 + k * k) % 12}") for u in range(30) for k in range(6)]
@@ -32,9 +32,15 @@ def versions(registered, module_store, module_step):
             elif family == "bias":
                 module_step("train", ratings="my.csv", family=family, **COLUMNS)
         module_step("tune", ratings="my.csv", family=SEARCHED, trials=2, study="small", **COLUMNS)
+        lines = (module_store.home / "my.csv").read_bytes().splitlines(keepends=True)
+        (module_store.home / "older.csv").write_bytes(b"".join(lines[: len(lines) * 7 // 10]))
         for version in module_store.client.search_model_versions("name = 'recsys'"):
             searched = "study" in version.tags
             registered["search" if searched else version.tags["family"]] = int(version.version)
+        newest = max(registered.values())
+        module_step("train", ratings="older.csv", family=SEARCHED, **COLUMNS)
+        module_step("train", ratings="my.csv", family=SEARCHED, warm_start=newest + 1, **COLUMNS)
+        registered |= {"older": newest + 1, "gone on": newest + 2}
     return registered
 
 
@@ -50,10 +56,10 @@ def said(capsys, step, refused=False, **parameters):
 
 
 def test_every_family_and_a_search_s_winner_are_the_same_again(versions, module_step, module_store, capsys):
-    assert versions.keys() == {*family_names(), "search"}
+    assert versions.keys() == {*family_names(), "search", "older", "gone on"}
     told = said(capsys, module_step, version="all")
     for what, number in versions.items():
-        family = SEARCHED if what == "search" else what
+        family = what if what in family_names() else SEARCHED
         (line,) = [line for line in told.splitlines() if line.startswith(f"version {number}, {family}: ")]
         assert "identical, " in line
         count = line.split()[-4]

@@ -15,7 +15,7 @@ from recsys.runtime.interruption import uninterrupted
 # Where `mlflow run` begins a run that it was given no experiment for.
 DEFAULT, _DEFAULT_NAME = "0", "Default"
 _KIND = "mlflow.experimentKind"
-_TRAINING = "custom_model_development"  # so that the UI opens at runs and not at traces
+_TRAINING = "custom_model_development"  # what it is for, as MLflow marks it
 MOVED_TO = "moved_to"  # on a run that `mlflow run` began: the run that the step went on in
 
 _entered: dict[str, str] = {}  # by store, the experiment of this process

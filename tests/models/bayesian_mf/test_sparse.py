@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 
+from recsys.models.base.calibration import LikeCalibration
 from recsys.models.base.family import family_module
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions
 from recsys.models.base.storage import DESCRIPTION
+from recsys.models.bayesian_mf import family
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, has_settled, standard_errors
 from recsys.testing.datasets import prepared, sparse_ratings
-from recsys.training.trainer import train
+from recsys.training.trainer import fit_tasks, train
 
 pytestmark = pytest.mark.simulation
 
@@ -99,3 +101,20 @@ def test_a_version_that_predicts_by_biases_is_saved_and_versions_without_a_word_
     earlier = load_recommender(tmp_path / "saved")
     assert earlier.user_noise
     assert not earlier.is_plain
+
+
+def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_and_are_saved(tmp_path):
+    data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
+    task = next(fit_tasks(data, refit=False))
+    sampled = family._sample_biases(task.knowledge, task.rows, Config(samples=3), 0, None, None, 3.5)
+    averaged = family._average(sampled, LikeCalibration(2.0, -7.0))
+    pairs = task.rows.users, task.rows.items
+    rating, like = averaged.score(*pairs)
+    assert rating == pytest.approx(sampled.score(*pairs).rating, abs=1e-3)
+    inside = (rating > 1) & (rating < 5)
+    assert like[inside] == pytest.approx(1 / (1 + np.exp(7 - 2 * rating[inside])))
+    averaged.save(tmp_path / "saved")
+    loaded = load_recommender(tmp_path / "saved")
+    assert loaded.averaged
+    assert loaded.score(*pairs).like_probability == pytest.approx(like, abs=1e-6)
+    assert not sampled.averaged

@@ -8,6 +8,7 @@ A session is cut in sessions.py. The like threshold is learnt in threshold.py.
 """
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from recsys.arrays import Codes
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.models.base.biases import Biases
+from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.capabilities import Capabilities
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
@@ -92,6 +95,8 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     if held_out is None:
         if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
             return _sample_biases(knowledge, rows, config, options.seed, None, collective, first.threshold)
+        if first and first.averaged:
+            return _average(sampled, first.knowledge.calibration)
         sampled.is_plain = first is not None and first.is_plain
         return sampled
     _learn_threshold(sampled, held_out, low, high)
@@ -103,7 +108,32 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         return sampled
     plain = copy.copy(biases)
     plain.is_plain = True
-    return biases if _is_clearly_better(biases, plain, held_out) else plain
+    for better in (biases, _average(biases, _calibrated(biases, held_out))):
+        if _is_clearly_better(better, plain, held_out):
+            return better
+    return plain
+
+
+def _average(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
+    """Sampled biases, whose mean over the draws predicts as damped biases do: a like has one curve for all users.
+
+    Where many users give one rating only, the noise of each user's own says too much of what they like.
+    """
+    draws = sampled.draws
+    user, item = draws.users[:, :, 0].mean(1, dtype=np.float64), draws.items[:, :, 1].mean(1, dtype=np.float64)
+    averaged = copy.copy(sampled)
+    biases = Biases(sampled.centre, sampled.unit * user, sampled.unit * item)
+    averaged.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
+    averaged.is_plain = averaged.averaged = True
+    return averaged
+
+
+def _calibrated(sampled: BayesianRecommender, held_out: "HeldOut") -> LikeCalibration:
+    """The curve of likes over the means of sampled biases, learnt on the validation rows."""
+    rows = held_out.rows
+    return calibrate(
+        _average(sampled, sampled.knowledge.calibration).score(rows.users, rows.items).rating, held_out.liked
+    )
 
 
 def _pack(

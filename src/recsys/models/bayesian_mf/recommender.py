@@ -27,6 +27,8 @@ class BayesianRecommender(Recommender):
 
     family = "bayesian_mf"
     config: Config
+    averaged = False
+    """Whether the biases of its knowledge are the means of the draws."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class BayesianRecommender(Recommender):
     def choices(self) -> dict[str, object]:
         """Which terms the validation rows were for, how many factors there are, and how many draws were kept."""
         return {
-            "sampled": not self.is_plain,
+            "sampled": not self.is_plain or self.averaged,
             "factors": self.factors,
             "user_noise": self.user_noise,
             "implicit": self.implicit,
@@ -178,7 +180,7 @@ class BayesianRecommender(Recommender):
             **{f"run_{name}": getattr(draws.sessions, name) for name in _SESSIONS},
         )
         numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
-        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain}
+        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain, "averaged": self.averaged}
 
 
 _SMALL = (
@@ -207,7 +209,7 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     small = {name: arrays[SAVED_NAMES.get(name, name)] for name in _SMALL}
     draws = PosteriorDraws(*pack_factors(list(zip(*tables, strict=True))), sessions=sessions, **small)
     weights = description["weights"]
-    return BayesianRecommender(
+    loaded = BayesianRecommender(
         knowledge,
         Config(**description["config"]),
         draws,
@@ -217,3 +219,5 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
         bool(weights.get("user_noise", True)),  # versions of earlier releases all had it
         bool(weights.get("plain", False)),
     )
+    loaded.averaged = bool(weights.get("averaged", False))
+    return loaded
