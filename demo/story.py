@@ -19,7 +19,9 @@ from steps.promote import promote
 from steps.retrain import retrain
 from steps.support.parameters import MonitorParameters, PromoteParameters, TrainParameters
 from steps.support.retraining_parameters import RetrainParameters
+from steps.support.trial_parameters import TrialParameters
 from steps.train import train
+from steps.trial import trial as stop_trial
 
 CHAMPION, BETTER, MIXED_UP, SLOW = 1, 2, 3, 4  # versions, in the order in which they are trained
 SLOW_SECONDS = 0.05
@@ -105,6 +107,9 @@ class Story:
             seen = time.time()
             while self.site.judged() < seen and self._on_trial() == number and time.monotonic() < limit:
                 time.sleep(0.05)
+        if self._on_trial() == number:  # no user is left for it: the claim does not hold, and the story goes on
+            with self._quietly():
+                stop_trial(TrialParameters(model_name=MODEL, folder=str(self.site.folder), action="stop"))
         self._say(f"the trial of version {number}: {self._ended(number)}")
 
     def _drift(self) -> None:
