@@ -12,7 +12,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from recsys.data import dataset as datasets
-from steps import monitor
+from steps.support import repeat
 from tests.support.pipeline import COLUMNS, write_sample
 from tests.support.served_traffic import given_of, write
 
@@ -103,7 +103,7 @@ def test_a_look_that_fails_is_told_and_the_next_one_is_at_its_time(traffic, modu
             raise KeyboardInterrupt
 
     monkeypatch.setattr(transitions, "read_state", read_state)
-    monkeypatch.setattr(monitor, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=sleep))
+    monkeypatch.setattr(repeat, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     with pytest.raises(SystemExit):
         module_step("monitor", page=False, every="10m")
     said = capsys.readouterr().out
