@@ -14,6 +14,7 @@ from demo.visits import LIST, Visit
 
 AT_ONCE = 16
 TAKE = "take"
+_TRIES, _PAUSE = 120, 0.5  # where the server answers 503: as often, after so many seconds
 Change = Callable[[float], float]
 
 
@@ -82,6 +83,12 @@ class People:
 def _ask(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-    answer = connection.getresponse()
-    return answer.status, answer.headers, answer.read()
+    """What a request is answered; a server that has too much to do says 503, and is asked again as clients do."""
+    for last in [*[False] * _TRIES, True]:
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != http.client.SERVICE_UNAVAILABLE or last:
+            break
+        time.sleep(_PAUSE)
+    return answer.status, answer.headers, content

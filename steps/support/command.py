@@ -11,7 +11,7 @@ from steps import PROJECT
 from steps.support.entrypoint import run_step
 from steps.support.parameters import STEPS, StepName
 
-_FOUND_LATER = ("doctor", "serve")  # these find out themselves whether MLflow can be reached
+FOUND_LATER = ("doctor", "serve")  # these find out themselves whether MLflow can be reached
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As of `mlflow run`: runs are kept where the command is typed, and not in the project's folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     step: StepName = name
-    run_step(step, getattr(import_module(f"steps.{step}"), step), given, connected=step not in _FOUND_LATER)
+    run_step(step, getattr(import_module(f"steps.{step}"), step), given, connected=step not in FOUND_LATER)
 
 
 def _usage() -> str:

@@ -274,6 +274,7 @@ while found:
         if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras))
     ]
 owners = {module: {named(owner) for owner in names} for module, names in packages_distributions().items()}
+del owners["recsys"]  # the checkout, of which the image has the files
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):

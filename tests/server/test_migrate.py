@@ -110,7 +110,7 @@ def test_runs_metrics_artifacts_versions_stages_and_aliases_arrive(lived_in, tar
     assert (artifacts / extra / run.info.run_id / "artifacts/notes/größe.txt").read_text() == "größe"
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 2500
     (model,) = client.search_logged_models(everywhere(client))
-    assert model.artifact_location.startswith("mlflow-artifacts:/1/models/m-")
+    assert model.artifact_location.startswith("mlflow-artifacts:/0/models/m-")
     moved = artifacts / model.artifact_location.removeprefix("mlflow-artifacts:/")
     answers = mlflow.pyfunc.load_model(str(moved)).predict(PAIRS)
     original = mlflow.pyfunc.load_model(str(lived_in.folder / f"artifacts/recsys/models/{model.model_id}/artifacts"))

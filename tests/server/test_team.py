@@ -94,7 +94,8 @@ class TestSafety:
             "10.evil.example",
         ):
             answer = requests.get(path, headers={"Host": host}, timeout=10)
-            assert (answer.status_code, answer.text[:19]) == (403, "Invalid Host header"), host
+            assert answer.status_code == 403, host
+            assert answer.text.startswith(("Invalid Host header", "the Host header is no name and port")), host
         for host in ("mlflow:5000", "localhost:5000"):
             assert requests.get(path, headers={"Host": host}, timeout=10).status_code == 200
 
@@ -186,8 +187,8 @@ class TestDoctor:
         step("doctor")
         said = capsys.readouterr().out
         assert re.findall(r"^ok    ([a-z ]+):", said, re.MULTILINE) == [
-            *("python", "torch", "tracking", "host header", "clock", "database", "artifacts", "registry"),
-            *("studies", "disk", "git"),
+            *("python", "torch", "tracking", "host header", "clock", "database", "runs", "artifacts"),
+            *("registry", "studies", "disk", "git"),
         ]
         assert "wrong" not in said
         assert f"{team.address} is MLflow {mlflow.__version__}, as here" in said

@@ -5,7 +5,7 @@ import pytest
 from recsys.data.object_store import ObjectStore
 from recsys.errors import InputError
 from recsys.testing.datasets import prepared, rated
-from steps.prepare import _locate
+from steps.prepare import locate
 from steps.support.parameters import PrepareParameters
 from tests.support.object_stores import BUCKET, client, keys, moto_store, names, refusing_store
 from tests.support.pipeline import COLUMNS, stepper, write_sample
@@ -93,7 +93,7 @@ def test_moving_to_a_server_takes_the_datasets_along_and_spreads_no_damaged_one(
 
 def test_ratings_in_a_bucket_are_not_taken_for_a_path():
     with pytest.raises(InputError, match=r"on this machine is needed, got 's3://team/orders'; copy it here"):
-        _locate(PrepareParameters(ratings="s3://team/orders"), ".")
+        locate(PrepareParameters(ratings="s3://team/orders"), ".")
 
 
 def test_doctor_looks_at_the_store(machine, endpoint, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import boto3
+import requests
 from moto.server import ThreadedMotoServer
 
 from tests.support.services import free_port
@@ -54,6 +55,7 @@ def moto_store() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    requests.post(f"{endpoint}/moto-api/reset", timeout=60)  # what an earlier one of this process was given
     client(endpoint).create_bucket(Bucket=BUCKET)
     try:
         yield endpoint

@@ -23,6 +23,7 @@ import requests
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from steps.support.command import FOUND_LATER
 from steps.support.entrypoint import run_step
 from tests.support.services import free_port
 from tests.support.waiting import wait
@@ -225,7 +226,8 @@ def stepper(folder: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -
         monkeypatch.setenv(name, value)
 
     def step(name: str, **parameters: object) -> None:
-        run_step(name, step_function(name), options(**{"folder": folder, **parameters}))
+        given = options(**{"folder": folder, **parameters})
+        run_step(name, step_function(name), given, connected=name not in FOUND_LATER)
 
     return step
 
