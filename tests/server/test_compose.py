@@ -274,7 +274,7 @@ while found:
         if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras))
     ]
 owners = {module: {named(owner) for owner in names} for module, names in packages_distributions().items()}
-del owners["recsys"]  # the checkout, of which the image has the files
+owners = {module: names for module, names in owners.items() if names != {"recsys"}}  # the image has these as files
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):

@@ -113,7 +113,7 @@ def test_runs_metrics_artifacts_versions_stages_and_aliases_arrive(lived_in, tar
     assert model.artifact_location.startswith("mlflow-artifacts:/0/models/m-")
     moved = artifacts / model.artifact_location.removeprefix("mlflow-artifacts:/")
     answers = mlflow.pyfunc.load_model(str(moved)).predict(PAIRS)
-    original = mlflow.pyfunc.load_model(str(lived_in.folder / f"artifacts/recsys/models/{model.model_id}/artifacts"))
+    original = mlflow.pyfunc.load_model(lived_in.client.get_logged_model(model.model_id).artifact_location)
     pd.testing.assert_frame_equal(answers, original.predict(PAIRS))
 
     with pytest.raises(SystemExit, match=r"the server is not empty \(.*1 model_versions"):

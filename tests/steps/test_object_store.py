@@ -97,8 +97,7 @@ def test_ratings_in_a_bucket_are_not_taken_for_a_path():
 
 
 def test_doctor_looks_at_the_store(machine, endpoint, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        machine("first", endpoint)("doctor")  # its requirements are not what is asked here
+    machine("first", endpoint)("doctor")
     said = capsys.readouterr().out
     assert "ok    object store: s3://team/" in said
     monkeypatch.setattr(ObjectStore, "times", lambda _: 1 / 0)
