@@ -2,8 +2,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.tracking import MlflowClient
 
 from registry import versions
+from tests.support.killed import KilledError
 from tests.support.pipeline import VERSION_FACTS, VERSION_TAGS, Store, new_store
 
 
@@ -30,3 +32,43 @@ def register(registry: Store):
         return made
 
     return register
+
+
+@pytest.fixture
+def at_write(monkeypatch, request):
+    """Runs some work and, before its n-th write (the module's WRITES), something else; says how many it made."""
+    hooks = []
+
+    def wrap(original):
+        def wrapped(self, *arguments, **named):
+            if hooks:
+                hooks[0]()
+            return original(self, *arguments, **named)
+
+        return wrapped
+
+    for name in request.module.WRITES:
+        monkeypatch.setattr(MlflowClient, name, wrap(getattr(MlflowClient, name)))
+
+    def at_write(moment, something, work):
+        writes = []
+
+        def hook():
+            writes.append(1)
+            if len(writes) == moment or moment is None:
+                kept = hooks.pop()
+                try:
+                    something()
+                finally:
+                    hooks.append(kept)
+
+        hooks.append(hook)
+        try:
+            work()
+        except KilledError:
+            pass
+        finally:
+            hooks.clear()
+        return len(writes)
+
+    return at_write

@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 from recsys.errors import InputError
 from registry import transitions, versions
 from registry.policy import Candidate, Decision, Policy, decide
+from tests.support.killed import KilledError
 
 WRITES = (
     "set_registered_model_alias",
@@ -21,10 +22,6 @@ MOMENTS = [1, 2, 3, 4, 5, 7, 9]  # a promotion that replaces makes nine writes
 pytestmark = pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
 
 
-class KilledError(BaseException):
-    """Stands for the end of the process."""
-
-
 @pytest.fixture
 def versions_with(register):
     """Registers versions with these AUCs."""
@@ -35,46 +32,6 @@ def versions_with(register):
             MlflowClient().set_model_version_tag("recsys", str(made.number), "score", str(auc))
 
     return versions_with
-
-
-@pytest.fixture
-def at_write(monkeypatch):
-    """Runs some work and, before its n-th write to the registry, something else; says how many writes it made."""
-    hooks = []
-
-    def wrap(original):
-        def wrapped(self, *arguments, **named):
-            if hooks:
-                hooks[0]()
-            return original(self, *arguments, **named)
-
-        return wrapped
-
-    for name in WRITES:
-        monkeypatch.setattr(MlflowClient, name, wrap(getattr(MlflowClient, name)))
-
-    def at_write(moment, something, work):
-        writes = []
-
-        def hook():
-            writes.append(1)
-            if len(writes) == moment or moment is None:
-                kept = hooks.pop()
-                try:
-                    something()
-                finally:
-                    hooks.append(kept)
-
-        hooks.append(hook)
-        try:
-            work()
-        except KilledError:
-            pass
-        finally:
-            hooks.clear()
-        return len(writes)
-
-    return at_write
 
 
 def die():

@@ -12,6 +12,7 @@ from registry import transitions, trials
 from registry.policy import Decision
 from registry.trial_state import CHALLENGER, TRIAL, Trial, read_trial
 from registry.versions import find_or_raise_version
+from tests.support.killed import KilledError
 
 WRITES = (
     "set_registered_model_alias",
@@ -25,55 +26,11 @@ WRITES = (
 pytestmark = pytest.mark.filterwarnings("ignore:.*transition_model_version_stage:FutureWarning")
 
 
-class KilledError(BaseException):
-    """Stands for the end of the process."""
-
-
 @pytest.fixture
 def champion_and_two(register):
     """Version 1 is in Production; 2 and 3 are others."""
     register(3)
     transitions.settle("recsys", lambda state: Decision(1, state.champion, "first"), "Anna")
-
-
-@pytest.fixture
-def at_write(monkeypatch):
-    """Runs some work and, before its n-th write to the registry, something else; says how many writes it made."""
-    hooks = []
-
-    def wrap(original):
-        def wrapped(self, *arguments, **named):
-            if hooks:
-                hooks[0]()
-            return original(self, *arguments, **named)
-
-        return wrapped
-
-    for name in WRITES:
-        monkeypatch.setattr(MlflowClient, name, wrap(getattr(MlflowClient, name)))
-
-    def at_write(moment, something, work):
-        writes = []
-
-        def hook():
-            writes.append(1)
-            if len(writes) == moment:
-                kept = hooks.pop()
-                try:
-                    something()
-                finally:
-                    hooks.append(kept)
-
-        hooks.append(hook)
-        try:
-            work()
-        except KilledError:
-            pass
-        finally:
-            hooks.clear()
-        return len(writes)
-
-    return at_write
 
 
 def die():
