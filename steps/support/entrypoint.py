@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from platformdirs import user_cache_path, user_data_path
@@ -17,20 +16,19 @@ from platformdirs import user_cache_path, user_data_path
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.capabilities import family_names
 from recsys.models.base.family import family_module
-from recsys.runtime import interruption
 from recsys.settings import Settings, did_you_mean, parse_settings, to_text
 from recsys.tuning.database_url import check_options, masked
 from registry import signing
 from steps import PROJECT
 from steps.support.parameter_groups import AUTO, DEFAULT_MODEL
 from steps.support.parameters import STEPS, StepName
+from steps.support.signals import StopSignals
 
 _NOT_PROMOTED = 3  # exit status
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
 LAUNCHER = "RECSYS_LAUNCHER"  # number of the process that started this one, from before Python was there
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
 _ORPHAN_POLL_SECONDS = 1.0
-_GUARDED_SECONDS = 5.0  # a server that does not answer must not keep a step from being stopped
 
 
 class NotPromotedError(Exception):
@@ -45,14 +43,15 @@ def run_step(
     Args:
         connected: False for a step that finds out itself whether MLflow can be reached.
     """
-    stopped = _stop_on_signals()
+    stop = StopSignals()
     try:
-        _watch_launcher()  # in here, since it may be gone already
-        parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
-        _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
-        if connected:
-            _enter_experiment(parameters)
-        step(parameters) if config is None else step(parameters, config)
+        with stop:
+            _watch_launcher()  # in here, since it may be gone already
+            parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
+            _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
+            if connected:
+                _enter_experiment(parameters)
+            step(parameters) if config is None else step(parameters, config)
     except (InputError, RankError) as error:
         _fail(f"{name}: {error}")
     except JoinedError as told:
@@ -69,7 +68,7 @@ def run_step(
         text = " ".join(str(error).partition("[SQL:")[0].split())
         _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
     except KeyboardInterrupt:
-        number = stopped[0] if stopped else signal.SIGINT
+        number = stop.number or signal.SIGINT
         _tell(f"{name}: stopped by {signal.Signals(number).name}")
         sys.exit(128 + number)
 
@@ -253,38 +252,6 @@ def _is_refusal(error: Exception) -> bool:
     """Whether MLflow's server refuses or does not answer, found without MLflow, which takes seconds to import."""
     kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
     return ("mlflow.exceptions", "MlflowException") in kinds
-
-
-def _stop_on_signals() -> list[int]:
-    """Turn SIGTERM and SIGINT into KeyboardInterrupt, once: the cleaning up that follows is not interrupted.
-
-    Code that says so is finished first (recsys.runtime.interruption), for seconds at most.
-    """
-    received: list[int] = []
-    overdue = threading.Event()
-    reminders: list[threading.Timer] = []
-
-    def remind(number: int) -> None:
-        overdue.set()
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        def stop_now() -> NoReturn:
-            received.append(number)
-            for other in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(other, signal.SIG_IGN)
-            for reminder in reminders:
-                reminder.cancel()
-            raise KeyboardInterrupt
-
-        if not interruption.interrupt(stop_now, waits=not overdue.is_set()) and not reminders:
-            reminders.append(threading.Timer(_GUARDED_SECONDS, remind, [number]))
-            reminders[0].daemon = True
-            reminders[0].start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    return received
 
 
 def _watch_launcher() -> None:

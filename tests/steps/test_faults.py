@@ -87,7 +87,7 @@ def test_a_step_that_is_told_to_stop(number, status, busy):
         family = family_of(process)
         process.send_signal(number)
         said, _ = process.communicate()
-    assert process.returncode == status
+    assert process.returncode == status, said
     assert said.splitlines()[-1] == f"train: stopped by {number.name}"
     assert "Traceback" not in said
     assert statuses(busy) == {"prepare my.csv": "FINISHED", RUN: "KILLED"}

@@ -73,6 +73,13 @@ def is_guarded() -> bool:
     return _MainThread.is_guarded or not _is_main_thread()
 
 
+def is_stop(error: BaseException | None) -> bool:
+    """Whether an error is a stop by KeyboardInterrupt, or came of one: a library may make another error of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _carry_out_pending() -> None:
     if _MainThread.pending is not None and not _MainThread.is_guarded:
         stop, _MainThread.pending = _MainThread.pending, None

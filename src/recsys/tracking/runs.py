@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from recsys.data.dataset import Dataset
 from recsys.models.base.recommender import Recommender
-from recsys.runtime.interruption import interruptible, uninterrupted
+from recsys.runtime.interruption import interruptible, is_stop, uninterrupted
 from recsys.serving.dependencies import find_dependencies
 from recsys.serving.pyfunc_model import ARTIFACT, NAMES, signature
 from recsys.settings import Settings, to_text
@@ -200,13 +200,11 @@ def start_run(name: str, tags: Mapping[str, str] | None = None, run_id: str | No
             with signs_of_life(opened.run_id), interruptible():
                 yield opened
             opened.flush()
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
         except BaseException as error:
-            status = "FAILED"
-            with in_passing():
-                mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
+            status = "KILLED" if is_stop(error) else "FAILED"
+            if status == "FAILED":
+                with in_passing():
+                    mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:5000])
             raise
         finally:
             with nullcontext() if status == "FINISHED" else in_passing():

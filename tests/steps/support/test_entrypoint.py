@@ -1,9 +1,6 @@
-import contextlib
 import os
-import signal
 import subprocess
 import sys
-import time
 import traceback
 from pathlib import Path
 
@@ -12,8 +9,7 @@ from sqlalchemy import Engine, event
 
 from recsys.errors import InputError
 from recsys.models.base.capabilities import family_names
-from recsys.runtime.interruption import is_guarded, uninterrupted
-from steps.support import entrypoint
+from recsys.runtime.interruption import is_guarded
 from steps.support.entrypoint import data_folder, parse
 from steps.support.parameters import STEPS
 from tests.support.pipeline import COLUMNS, PROJECT, write_sample
@@ -148,97 +144,6 @@ def test_data_lies_in_one_place_outside_the_project(monkeypatch, tmp_path):
     monkeypatch.setenv("RECSYS_DATA", "here")
     assert data_folder() == tmp_path / "here"
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # naming a folder does not make it
-
-
-def told_to_stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0)  # a handler runs between two lines of Python
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_stop_waits_for_what_must_not_be_cut_off(nested, in_process):
-    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 600.0)  # beyond what a busy machine can take
-    stopped, written = entrypoint._stop_on_signals(), []
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # it comes at the end of the outermost block
-        with uninterrupted():
-            with uninterrupted() if nested else contextlib.nullcontext():
-                told_to_stop()
-                time.sleep(0.3)
-            written.append("all")
-        written.append("more")
-    assert written == ["all"]
-    assert stopped == [signal.SIGTERM]
-    assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-
-
-def test_a_stop_in_a_decorated_function_waits_for_its_end(in_process):
-    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 600.0)
-    written = []
-
-    @uninterrupted()
-    def write():
-        told_to_stop()
-        written.append("all")
-
-    entrypoint._stop_on_signals()
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        write()
-        written.append("more")
-    assert written == ["all"]
-
-
-def test_a_stop_does_not_wait_for_ever(in_process):
-    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 0.1)
-    stopped, written = entrypoint._stop_on_signals(), []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012
-        told_to_stop()
-        time.sleep(20)
-        written.append("all")
-    assert written == []
-    assert stopped == [signal.SIGTERM]
-    with uninterrupted():  # nothing is left to be carried out
-        pass
-
-
-def test_a_stop_elsewhere_comes_at_once(in_process):
-    entrypoint._stop_on_signals()
-    written = []
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        told_to_stop()
-        time.sleep(20)
-        written.append("all")
-    assert written == []
-
-
-def test_a_run_that_a_stop_meets_at_its_beginning_or_end_is_ended(in_process, store):
-    """Wherever in the making and ending of a run the stop arrives: at each call of its client in turn."""
-    import mlflow
-
-    from recsys.tracking import runs
-
-    in_process.setattr(entrypoint, "_GUARDED_SECONDS", 600.0)
-    mlflow.set_tracking_uri(store.uri)
-    real = mlflow.MlflowClient
-    for moment in ("create_run", "log_batch", "set_terminated"):
-        entrypoint._stop_on_signals()
-        method = getattr(real, moment)
-
-        def cut(self, *arguments, method=method, **named):
-            answer = method(self, *arguments, **named)
-            told_to_stop()
-            return answer
-
-        with in_process.context() as patch:
-            patch.setattr(real, moment, cut)
-            with pytest.raises(KeyboardInterrupt), runs.start_run(f"stopped at {moment}"):
-                pass
-        assert mlflow.active_run() is None
-    found = {run.info.run_name: run.info.status for run in store.runs()}
-    assert found == {
-        "stopped at create_run": "KILLED",
-        "stopped at log_batch": "KILLED",
-        "stopped at set_terminated": "FINISHED",
-    }
 
 
 def test_no_statement_of_a_step_can_be_cut_off(in_process, step, store):
