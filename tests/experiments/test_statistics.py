@@ -8,7 +8,7 @@ from scipy.integrate import quad
 
 from recsys.experiments import events, sample_ratio
 from recsys.experiments.assignment import CHALLENGER, CHAMPION, arm_of
-from recsys.experiments.differences import NOTHING, Summary, boundary, interval, summarise
+from recsys.experiments.differences import NOTHING, Summary, boundary, interval, mixture_boundary, summarise
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,28 @@ def test_the_assignment_never_changes_between_releases():
     assert found == [CHALLENGER, CHALLENGER, CHAMPION, CHAMPION]
 
 
-def test_the_boundary_is_ville_s_half_normal_mixture_within_two_percent_and_never_below(ville):
+def test_the_boundary_around_no_drift_is_ville_s_two_sided_normal_mixture(ville):
     from ville._boundaries import normal_mixture
 
     times = np.geomspace(10, 1e6, 40)
     for alpha in (0.05, 0.025, 0.001):
-        ours = boundary(times, alpha, 0.02)
-        theirs = normal_mixture(times, alpha, 1 / 0.02**2, one_sided=True)
-        assert (ours >= theirs * (1 - 1e-9)).all()
-        assert (ours <= theirs * 1.02).all()
+        ours = mixture_boundary(times, alpha, 0.0, 0.02)
+        assert ours == pytest.approx(normal_mixture(times, alpha, 1 / 0.02**2, one_sided=False), rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+@pytest.mark.parametrize("time", [100.0, 15_000.0, 1e6])
+def test_at_the_boundary_the_mean_of_the_likelihood_ratios_is_one_over_alpha(alpha, time):
+    mean, deviation = 0.016, 0.005
+    sum_ = float(mixture_boundary(time, alpha, mean, deviation))
+
+    def weighted(at: float) -> float:  # at: deviations from the mean drift
+        drift = mean + at * deviation
+        return math.exp(drift * sum_ - drift**2 * time / 2 - at**2 / 2) / math.sqrt(2 * math.pi)
+
+    around = (sum_ / time - mean) / deviation  # where the likelihood has its maximum
+    found = quad(weighted, min(-9, around - 9), max(9, around + 9), limit=500, points=[0.0, around])[0]
+    assert found * alpha == pytest.approx(1, rel=1e-6)
 
 
 def test_the_interval_is_the_difference_and_the_boundary_over_the_information():

@@ -24,6 +24,9 @@ class Interval(NamedTuple):
     high: float
 
 
+# The drift that is expected, N(m, s²), as parts of the gain asked about: of those tried by simulation the quickest there,
+# and no slower than a mixture around zero at half of it and at twice as much.
+_MEAN, _DEVIATION = 0.8, 0.25
 NOTHING = Interval(math.nan, -math.inf, math.inf)
 
 
@@ -35,20 +38,31 @@ def summarise(values: Floats) -> Summary:
 
 
 def boundary(information: Floats | float, alpha: float, gain: float) -> Floats:
-    """What the sum of a standard Brownian motion stays below, at all times at once, with probability 1 - alpha.
+    """What the sum of a standard Brownian motion stays below, at all times at once, with probability 1 - alpha."""
+    return mixture_boundary(information, alpha, _MEAN * gain, _DEVIATION * gain)
 
-    The one-sided normal mixture of Howard, Ramdas, McAuliffe and Sekhon (2021, "Time-uniform, nonparametric,
-    nonasymptotic confidence sequences", equation 14), at intrinsic time v with r = 1 / gain²:
 
-        u(v) = sqrt(2 (v + r) log(1 + sqrt((v + r) / r) / (2 alpha)))
+def mixture_boundary(information: Floats | float, alpha: float, mean: float, deviation: float) -> Floats:
+    """The boundary of a normal mixture around a drift.
+
+    For a drift t, exp(t S - t² v / 2) is a martingale of mean one, and so is its mean over t ~ N(m, s²) (Robbins 1970;
+    m = 0 is the two-sided normal mixture of Howard, Ramdas, McAuliffe and Sekhon, 2021, "Time-uniform, nonparametric,
+    nonasymptotic confidence sequences", equation 14). It exceeds 1 / alpha at any time v with probability alpha at most
+    (Ville's inequality), and that is where S exceeds
+
+        u(v) = (sqrt((1 + s² v) (m² + 2 s² log(sqrt(1 + s² v) / alpha))) - m) / s²
+
+    With m > 0 it is tight where a challenger of about that drift is decided, and valid for every drift.
 
     Args:
-        information: intrinsic times, any shape.
-        gain: the drift at which it is nearly tightest; it is valid for every one.
+        information: intrinsic times v, any shape.
+        mean: m, 0 or more.
+        deviation: s.
     """
-    prior = 1 / gain**2
-    total = np.asarray(information, np.float64) + prior
-    return np.asarray(np.sqrt(2 * total * np.log1p(np.sqrt(total / prior) / (2 * alpha))), np.float64)
+    variance = deviation**2
+    total = 1 + variance * information
+    root = np.sqrt(total * (mean**2 + 2 * variance * np.log(np.sqrt(total) / alpha)))
+    return (root - mean) / variance  # type: ignore[no-any-return]
 
 
 def interval(champion: Summary, challenger: Summary, *, alpha: float, gain: float, least_users: int) -> Interval:
