@@ -3,8 +3,9 @@
 python -m bench.trials_served [requests] [broken trials]
 
 Stickiness: two servers of four workers that restart between parts, wrk asking both at once for random users over
-connections that it keeps, at a bounded rate; every list of both records is compared with every other of its user. Broken versions: a server of two workers, whose challenger fails or is
-slow as tests/support/broken_versions has it, one client, and the judge's own functions on the server's file.
+connections that it keeps, at a bounded rate; every list of both records is compared with every other of its user.
+Broken versions: a server of two workers, whose challenger fails or is slow as tests/support/broken_versions has it, one
+client, and the judge's own functions on the server's file.
 """
 
 import json
