@@ -68,7 +68,7 @@ def mixture_boundary(information: Floats | float, alpha: float, mean: float, dev
     variance = deviation**2
     total = 1 + variance * information
     root = np.sqrt(total * (mean**2 + 2 * variance * np.log(np.sqrt(total) / alpha)))
-    return (root - mean) / variance  # type: ignore[no-any-return]
+    return (root - mean) / variance
 
 
 def interval(champion: Summary, challenger: Summary, *, alpha: float, gain: float, least_users: int) -> Interval:

@@ -41,4 +41,4 @@ def variances(counts: Floats, means: Floats, within: Floats, challenger: Flags) 
     for arm in (challenger, ~challenger):
         if arm.any():
             between += np.sum((means[arm] - np.mean(means[arm])) ** 2)
-    return max(between / (n - 2) - noise * np.mean(1 / counts), 0.0), noise
+    return max(float(between / (n - 2) - noise * np.mean(1 / counts)), 0.0), float(noise)
