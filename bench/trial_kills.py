@@ -102,6 +102,7 @@ def _enter(folder: Path) -> None:
     from recsys.tracking import experiments
 
     os.environ["RECSYS_DATA"] = str(folder / "data")
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     connection.connect(f"sqlite:///{folder / 'mlflow.db'}")
     experiments.enter(MODEL, given=False)
 
@@ -205,7 +206,7 @@ def begin(folder: Path) -> None:
     path = folder / "ratings.csv"
     path.write_text("user_id,item_id,rating,timestamp\n" + "".join(",".join(map(str, row)) + "\n" for row in sample()))
     given: dict[str, Any] = {"folder": str(folder), "model_name": MODEL}
-    settings = family_module("matrix_factorization").Config(embedding_size=2, epochs=3)
+    settings = family_module("matrix_factorization").Config(embedding_size=2, epochs=20)
     train(TrainParameters(**given, ratings=str(path), family="matrix_factorization", forward=False), settings)
     promote(PromoteParameters(**given, **_ANY))
 
