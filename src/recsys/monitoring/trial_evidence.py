@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys.experiments.assignment import ARMS, CHALLENGER, CHAMPION
 from recsys.experiments.differences import Summary, summarise
-from recsys.experiments.judging import GUARDS, Evidence
+from recsys.experiments.judging import GUARDS, Beside, Evidence
 from recsys.experiments.plan import LIKE, RATING
 from recsys.experiments.precision import precisions
 from recsys.monitoring.attribution import SLACK
@@ -46,6 +46,7 @@ class Tally:
         self._users: dict[str, str] = {}  # arm by user
         self._met: dict[str, dict[str, str]] = {name: {} for name in GUARDS}  # arm by user, by the first event
         self._champion_seconds: list[float] = []
+        self._beside = np.zeros(4)  # requests that both answered: how many; sums of overlap, and of seconds by arm
         self._slow: float | None = None
         self._of_user: dict[str, int] = defaultdict(int)  # lists
         # By user and item, or answered request: the event that counts, and its value.
@@ -78,7 +79,9 @@ class Tally:
         }
         champion, challenger = self._rewards()
         lists = self._lists[CHAMPION], self._lists[CHALLENGER]
-        return Evidence(lists, (counts[0], counts[1]), (champion, challenger), events, self._slow)
+        both, same, *seconds = self._beside.tolist()
+        beside = Beside(same / both, (seconds[0] / both, seconds[1] / both)) if both else None
+        return Evidence(lists, (counts[0], counts[1]), (champion, challenger), events, self._slow, beside=beside)
 
     def _add_list(self, row: ListRow) -> None:
         if self._shadow:
@@ -115,6 +118,9 @@ class Tally:
             if self._slow is not None:
                 pairs.append(("latency", mine > self._slow, theirs > self._slow))
             self._measure(row.seconds)
+            items = other["items"]
+            same = len(set(items) & set(json.loads(row.items or "[]"))) / len(items) if items else float(row.empty)
+            self._beside += (1.0, same, mine, theirs)
         for name, champion, challenger in pairs:
             if champion != challenger:
                 self._met[name].setdefault(row.user, CHALLENGER if challenger else CHAMPION)
