@@ -9,7 +9,7 @@ import numpy as np
 
 from demo.story import Story
 
-_WIDTH, _LEFT, _RIGHT = 920, 64, 16
+_WIDTH, _LEFT, _RIGHT = 920, 88, 16
 _TOP, _LISTS, _GAP, _TRIALS, _LINE = 64, 120, 40, 110, 19  # heights
 _BINS = 120
 _COLOURS = ("#9aa7b4", "#1f77b4", "#ff7f0e", "#d62728", "#2ca02c", "#9467bd")  # of versions 1, 2, …
@@ -103,8 +103,10 @@ def _marks(marks: list[tuple[float, str]], x: Any) -> list[str]:
         parts.append(f'<path d="M{here:.1f} {row + 4}V{bottom}" stroke="{_FAINT}" stroke-width="0.8" opacity="0.6"/>')
         parts.append(_text(here, row, str(number), anchor="middle", weight=600))
         column, line = divmod(number - 1, half)
-        left, y = _LEFT + column * 430, bottom + 30 + _LINE * line
-        parts.append(_text(left, y, f"{number}  {seconds:.0f} s: {sentence}"))
+        left, y = 30 + column * 455, bottom + 30 + _LINE * line
+        parts.append(_text(left, y, str(number), anchor="end", weight=600))
+        parts.append(_text(left + 34, y, f"{seconds:.0f} s", anchor="end", fill=_FAINT))
+        parts.append(_text(left + 42, y, sentence))
     return parts
 
 
