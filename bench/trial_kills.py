@@ -36,7 +36,7 @@ from tests.support.services import free_port
 KILLS = 100
 MODEL = "killed"
 _VICTIMS = ("server", "judge", "retrainer")
-_SHORTEST, _LONGEST = 0.2, 4.0  # seconds between two kills
+_SHORTEST, _LONGEST = 0.2, 8.0  # seconds between two kills
 _END_SECONDS = 900.0  # for the last trial to be judged
 _USERS, _ITEMS, _GIVERS = 60, 40, 3
 _PAUSE = 0.02  # seconds between two requests of a giver
@@ -209,6 +209,7 @@ def begin(folder: Path) -> None:
     settings = family_module("matrix_factorization").Config(embedding_size=2, epochs=20)
     train(TrainParameters(**given, ratings=str(path), family="matrix_factorization", forward=False), settings)
     promote(PromoteParameters(**given, **_ANY))
+    (folder / "serving" / MODEL).mkdir(parents=True)  # where the judge may look before the server has started
 
 
 def kill_in_turns(folder: Path, kills: int, found: Found) -> list[str]:
