@@ -128,8 +128,9 @@ def better_trials(trials: int, gain: float, most: int, random: np.random.Generat
     A user's four ratings come at once, as in the fixed test that it is compared with.
     """
     ended, spreads = np.full(trials, most + 1), []
-    for first in range(0, trials, 100):
-        size = min(100, trials - first)
+    together = max(1, 1_000_000 // most)
+    for first in range(0, trials, together):
+        size = min(together, trials - first)
         arm = random.random((size, most)) < 0.5
         rates = np.clip(random.beta(_TASTE, _TASTE, (size, most)) + gain * arm, 0, 1)
         values = random.binomial(4, rates) / 4
