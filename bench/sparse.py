@@ -248,7 +248,9 @@ def _made_up(name: str, seeds: Sequence[int], folder: str) -> list[Outcome]:
     outcomes = []
     for seed in seeds:
         knobs = draw_knobs(seed) if name == DRAWN else MADE_UP[name]
-        outcome = compare(make(knobs, Path(folder) / str(seed), seed))
+        place = Path(folder) / str(seed)
+        place.mkdir()
+        outcome = compare(make(knobs, place, seed))
         said = [" ".join(f"{value:+.1f}" for value in outcome.ahead[family]) for family in FAMILIES[:-1]]
         print(
             f"- {name}, seed {seed}, {dict(knobs)}: ahead {', '.join(said)}; {outcome.chosen}; {outcome.seconds:.0f} s"
