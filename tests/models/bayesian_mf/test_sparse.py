@@ -117,8 +117,7 @@ def test_a_version_that_predicts_by_biases_is_saved_and_versions_without_a_word_
 def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_and_are_saved(tmp_path):
     data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
     task = next(fit_tasks(data, refit=False))
-    config = Config(samples=3).model_copy(update={"embedding_size": 0})
-    sampled = sample_apart(task.knowledge, task.rows, config, 0, None, None, 3.5)
+    sampled = sample_apart(task.knowledge, task.rows, Config(samples=3), 0, None, None, 3.5)
     averaged = average(sampled, LikeCalibration(2.0, -7.0))
     pairs = task.rows.users, task.rows.items
     rating, like = averaged.score(*pairs)

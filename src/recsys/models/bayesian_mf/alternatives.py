@@ -52,12 +52,12 @@ def simplest_that_does(
         levels: the levels of ratings between which the threshold of a like lies.
     """
 
-    def sample(config: Config, limit: float = math.inf) -> BayesianRecommender:
+    def sample(limit: float | None = None) -> BayesianRecommender:
         found = sample_apart(knowledge, rows, config, seed, held_out, collective, sum(levels) / 2, limit)
         set_threshold(found, held_out, *levels)
         return found
 
-    biases = sample(config.model_copy(update={"embedding_size": 0}))
+    biases = sample()
     plain = copy.copy(biases)
     plain.is_plain = True
 
@@ -66,7 +66,7 @@ def simplest_that_does(
 
     if has_settled(sampled.draws.precision.tolist()) and is_kept(sampled):
         return sampled
-    bounded = sample(config, limit=float(biases.draws.precision.mean()))
+    bounded = sample(limit=float(biases.draws.precision.mean()))
     if is_kept(bounded):
         return bounded
     for better in (biases, *_other_biases(biases, rows, held_out)):
@@ -124,16 +124,16 @@ def sample_apart(
     held_out: "HeldOut | None",
     collective: "ContextCollective | None",
     threshold: float,
-    limit: float = math.inf,
+    limit: float | None = None,
 ) -> BayesianRecommender:
-    """A chain of its own without any term. Each user's noise says how sure a prediction is, and does not weigh ratings.
+    """Biases alone, or with a limit factors too, in a chain of its own without any term. Each user's noise says how sure a prediction is, and does not weigh ratings.
 
     Else a user whose few ratings are all equal has almost no noise and says that all items are equal.
 
     Args:
         limit: what the precision of a rating may be at most. Factors may fit the ratings of users who always give the
             same one without any noise. If the noise of all shrinks by that, nothing keeps factors from fitting that of
-            the others. With factors it is therefore taken to be at least as large as with biases alone.
+            the others.
     """
     from recsys.models.bayesian_mf.gibbs import Chain
     from recsys.models.bayesian_mf.mcmc import run_chain
@@ -142,11 +142,13 @@ def sample_apart(
         if collective is not None:
             collective.raise_if_stopped()
 
-    chain = Chain(rows, (len(knowledge.user_ids), len(knowledge.item_ids)), config, seed, collective)
-    chain.weighted, chain.noise_limit = False, limit
+    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+    factors = 0 if limit is None else config.embedding_size
+    chain = Chain(rows, sizes, config.model_copy(update={"embedding_size": factors}), seed, collective)
+    chain.weighted, chain.noise_limit = False, math.inf if limit is None else limit
     kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
     sampled = pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
-    sampled.noise_limit = limit
+    sampled.noise_limit = chain.noise_limit
     return sampled
 
 

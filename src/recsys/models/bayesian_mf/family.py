@@ -94,8 +94,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     sampled.noise_limit = chain.noise_limit
     if held_out is None:
         if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
-            alone = config.model_copy(update={"embedding_size": 0})
-            return sample_apart(knowledge, rows, alone, options.seed, None, collective, first.threshold)
+            return sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
         if first and first.averaged:
             return average(sampled, first.knowledge.calibration)
         if first and first.damping:
