@@ -128,7 +128,8 @@ def sample_apart(
 ) -> BayesianRecommender:
     """Biases alone, or with a limit factors too, in a chain of its own without any other term.
 
-    Each user's noise says how sure a prediction is, and does not weigh ratings. Else a user whose few ratings are all equal has almost no noise and says that all items are equal.
+    Each user's noise says how sure a prediction is, and does not weigh ratings. Else a user whose few ratings are all
+    equal has almost no noise and says that all items are equal.
 
     Args:
         limit: what the precision of a rating may be at most. Factors may fit the ratings of users who always give the
