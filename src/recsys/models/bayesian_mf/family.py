@@ -95,16 +95,23 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     if held_out is None:
         if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
             return sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
-        if first and first.averaged:
-            return average(sampled, first.knowledge.calibration)
-        if first and first.damping:
-            return damp(sampled, rows, first.damping, first.knowledge.calibration)
-        sampled.is_plain = first is not None and first.is_plain
-        return sampled
+        return _answering_as(first, sampled, rows) if first else sampled
     set_threshold(sampled, held_out, low, high)
-    if first or _has_set_terms(config):
+    if first:
+        return _answering_as(first, sampled, rows)
+    if _has_set_terms(config):
         return sampled
     return simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, (low, high))
+
+
+def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
+    """The second fit, which predicts by what the first one chose: the draws, their means, or damped biases."""
+    if first.averaged:
+        return average(sampled, first.knowledge.calibration)
+    if first.damping:
+        return damp(sampled, rows, first.damping, first.knowledge.calibration)
+    sampled.is_plain = first.is_plain
+    return sampled
 
 
 def _has_set_terms(config: Config) -> bool:
