@@ -69,10 +69,10 @@ def simplest_that_does(
     bounded = sample(limit=float(biases.draws.precision.mean()))
     if is_kept(bounded):
         return bounded
-    for better in (biases, *_other_biases(biases, rows, held_out)):
-        if _is_clearly_better(better, plain, held_out):
-            return better
-    return plain
+    better = [
+        one for one in (biases, *_other_biases(biases, rows, held_out)) if _is_clearly_better(one, plain, held_out)
+    ]
+    return min(better, key=lambda one: _square_error(one, held_out), default=plain)
 
 
 def _other_biases(
@@ -171,6 +171,12 @@ def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: fl
     mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
     rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
     recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+
+
+def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:
+    """The mean on the validation rows."""
+    rows = held_out.rows
+    return float(np.mean((one.score(rows.users, rows.items).rating - rows.ratings) ** 2))
 
 
 def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> bool:
