@@ -38,6 +38,10 @@ class Counts:
         """Forget those of a worker that died."""
         self._counts[worker] = 0
 
+    def of(self, worker: int) -> int:
+        """How many a worker has."""
+        return int(self._counts[worker])
+
     def has_more(self, worker: int) -> bool:
         """Whether another worker has clearly fewer than this one."""
         fewest = min(self._counts)

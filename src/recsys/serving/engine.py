@@ -334,4 +334,4 @@ _NORMAL = np.array([math.erfc(-x / math.sqrt(2)) / 2 for x in _AT])
 
 def _normal_cdf(x: Floats) -> Floats:
     """The standard normal distribution function, between points so close that it is off by 2e-7 at most."""
-    return np.interp(x, _AT, _NORMAL)
+    return np.asarray(np.interp(x, _AT, _NORMAL), np.float64)

@@ -17,7 +17,8 @@ class IdTable:
         """Take the ids in UTF-8 one behind the other, and where each begins, with the end of the last: (n + 1,)."""
         views = memoryview(content), memoryview(ends)  # type: ignore[arg-type]  # an array is a buffer
         self._size = len(ends) - 1
-        self._name, self._code = (lru_cache(_REMEMBERED)(partial(function, *views)) for function in (_read, _look_up))
+        self._name = lru_cache(_REMEMBERED)(partial(_read, *views))
+        self._code = lru_cache(_REMEMBERED)(partial(_look_up, *views))
 
     def __len__(self) -> int:
         return self._size
