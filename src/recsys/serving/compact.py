@@ -319,6 +319,6 @@ def _lost_ndcg(recommender: Recommender, engine: Engine, users: Array) -> float:
         gains = dict(zip(items.tolist(), np.maximum(scores, 0).tolist(), strict=True))
         listed = engine.recommend(user, engine.history(user), _TOP).items.tolist()
         gained = np.array([gains.get(engine.items[item], 0.0) for item in listed])
-        best = np.sort(np.maximum(scores, 0))[::-1] @ discounts[: len(scores)]
-        kept.append(gained @ discounts[: len(gained)] / best if best > 0 else 1.0)
+        best = float(np.sort(np.maximum(scores, 0))[::-1] @ discounts[: len(scores)])
+        kept.append(float(gained @ discounts[: len(gained)]) / best if best > 0 else 1.0)
     return 1 - float(np.mean(kept))
