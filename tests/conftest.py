@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 pytest.register_assert_rewrite("recsys.testing")
+# jsonschema imports it where it is installed, for addresses with foreign letters: seconds for grammars nobody asks for.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 from recsys.data.dataset import Dataset
 from recsys.testing.datasets import prepared
@@ -73,6 +75,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
         report.outcome = "failed"
         report.longrepr = f"in CI no test is skipped; install what is missing: {call.excinfo and call.excinfo.value}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What tests write in this process outlives no power cut: they do not wait until it is on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture

@@ -28,11 +28,10 @@ def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator)
     """
     shape, rate, n = counts.double() / 2, half_errors.double(), len(counts)
     shapes, times = torch.unique(shape, return_counts=True)  # fewer calls of the expensive gamma function
-    weights = []
-    for a in SPREADS:
-        gammas = times.double() @ torch.lgamma(shapes + a) + n * (a * math.log(a) - math.lgamma(a))
-        weights.append(float(gammas - (shape + a) @ torch.log(rate + a)))
-    log_weight = torch.tensor(weights, dtype=torch.float64)
+    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=shape.device)
+    own = n * (spreads * spreads.log() - torch.lgamma(spreads))
+    gammas = times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
+    log_weight = (gammas - ((shape[:, None] + spreads) * torch.log(rate[:, None] + spreads)).sum(0)).cpu()
     return SPREADS[int(torch.multinomial(log_weight.softmax(0), 1, generator=generator))]
 
 
