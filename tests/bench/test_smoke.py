@@ -18,7 +18,7 @@ def test_what_has_no_figure_is_told_with_the_command_that_writes_it():
 
 
 def test_a_work_s_speed_is_the_reference_s_time_over_its_own(monkeypatch):
-    clock = iter([0.0, 9.0, 9.0, 99.0] + [0.0, 2.0, 2.0, 6.0] * smoke._ROUNDS)
+    clock = iter([0.0, 9.0] + [0.0, 2.0, 2.0, 6.0] * smoke._ROUNDS)
     monkeypatch.setattr(smoke.time, "process_time", lambda: next(clock))
     assert smoke.measure({"reference": lambda: None, "work": lambda: None}) == {"work": 0.5}
 
