@@ -4,6 +4,8 @@ VENV := $(CURDIR)/.venv
 READY := $(VENV)/.ready
 DEVELOPING := $(VENV)/.ready-dev
 export PATH := $(VENV)/bin:$(PATH)
+# What images of containers set: each of the hundreds of processes that the tests start would compile all of ours again.
+export PYTHONDONTWRITEBYTECODE :=
 PORT ?= 5000
 # One lock each, beside it, with the hashes of every file that pip may take.
 LISTS := requirements.txt server/requirements.txt server/serve-requirements.txt registry/requirements.txt
