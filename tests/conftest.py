@@ -5,10 +5,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+# The tests run beside each other, each on a core: threads of the linear algebra would wait for one another. What tests
+# start has as many as a user's process.
+_threads = os.environ.get("OPENBLAS_NUM_THREADS")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.linalg  # noqa: F401  # it and NumPy read the variable now
 
+del os.environ["OPENBLAS_NUM_THREADS"]
+if _threads is not None:
+    os.environ["OPENBLAS_NUM_THREADS"] = _threads
 pytest.register_assert_rewrite("recsys.testing")
 # jsonschema imports it where it is installed, for addresses with foreign letters: seconds for grammars nobody asks for.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
