@@ -17,6 +17,8 @@ from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import (
+    CLEAR,
+    CLEAR_OF_MANY,
     auc_standard_errors,
     has_settled,
     is_clearly_better,
@@ -69,9 +71,8 @@ def simplest_that_does(
     bounded = sample(limit=float(biases.draws.precision.mean()))
     if is_kept(bounded):
         return bounded
-    better = [
-        one for one in (biases, *_other_biases(biases, rows, held_out)) if _is_clearly_better(one, plain, held_out)
-    ]
+    tried = [(biases, CLEAR), *((one, CLEAR_OF_MANY) for one in _other_biases(biases, rows, held_out))]
+    better = [one for one, least in tried if _is_clearly_better(one, plain, held_out, least)]
     return min(better, key=lambda one: _square_error(one, held_out), default=plain)
 
 
@@ -179,7 +180,9 @@ def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:
     return float(np.mean((one.score(rows.users, rows.items).rating - rows.ratings) ** 2))
 
 
-def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> bool:
+def _is_clearly_better(
+    one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut", least: float = CLEAR
+) -> bool:
     """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
     rows, liked = held_out.rows, held_out.liked
     one_rating, one_like = one.score(rows.users, rows.items)
@@ -189,4 +192,5 @@ def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, hel
         standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),
         standard_errors(log_losses(liked, like) - log_losses(liked, one_like), users),
         auc_standard_errors(liked, one_like, like, users),
+        least=least,
     )
