@@ -63,13 +63,13 @@ def simplest_that_does(
     plain = copy.copy(biases)
     plain.is_plain = True
 
-    def is_kept(factors: BayesianRecommender) -> bool:
-        return all(_is_clearly_better(factors, simpler, held_out) for simpler in (biases, plain))
+    def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
+        return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
 
     if has_settled(sampled.draws.precision.tolist()) and is_kept(sampled):
         return sampled
     bounded = sample(limit=float(biases.draws.precision.mean()))
-    if is_kept(bounded):
+    if is_kept(bounded, CLEAR_OF_MANY):
         return bounded
     tried = [(biases, CLEAR), *((one, CLEAR_OF_MANY) for one in _other_biases(biases, rows, held_out))]
     better = [one for one, least in tried if _is_clearly_better(one, plain, held_out, least)]
