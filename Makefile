@@ -44,8 +44,8 @@ $(DEVELOPING): $(READY) requirements-dev.txt server/requirements.txt registry/re
 run: env  ## the whole pipeline on MovieLens 100K: prepare, train, evaluate, promote
 	@python -m steps.main
 
-demo: env  ## the whole cycle in minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it
-	@python -m demo $(if $(SPEED),--speed=$(SPEED))
+demo: env  ## the whole cycle in minutes: served, tried, judged, drifted, retrained; SPEED=1 to watch it, PICTURE=demo.svg to draw it
+	@python -m demo $(if $(SPEED),--speed=$(SPEED)) $(if $(PICTURE),--picture=$(PICTURE))
 
 test: $(DEVELOPING)  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile

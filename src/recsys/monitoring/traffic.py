@@ -24,7 +24,7 @@ class Coder(dict[str, int]):
 
     def of(self, names: Iterable[str]) -> Codes:
         """The codes of names, shape (n,)."""
-        return np.array([self[name] for name in names], np.int32)
+        return np.fromiter(map(self.__getitem__, names), np.int32)
 
     @property
     def names(self) -> Ids:
@@ -153,6 +153,8 @@ def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traf
 
 
 def _propensities(recorded: Sequence[bytes | None], sizes: Array) -> Floats:
+    if not any(recorded):
+        return np.full(int(sizes.sum()), np.nan, "<f4")
     unknown = [
         np.full(size, np.nan, "<f4").tobytes() if one is None else one
         for one, size in zip(recorded, sizes, strict=True)
