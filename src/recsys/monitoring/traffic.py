@@ -124,6 +124,7 @@ class Feedback:
 def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traffic:
     """Traffic of pages of rows by `archive.LIST_COLUMNS`; memory is that of the columns."""
     parts: list[tuple[Any, ...]] = []
+    same: dict[str, str] = {}  # one object for each arm and policy, where every row brings its own
     for page in pages:
         request, moment, user, version, arm, policy, first, items, likes, chances = zip(*page, strict=True)
         shown = json.loads(f"[{','.join(items)}]")
@@ -136,8 +137,8 @@ def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traf
                 np.array(moment, np.float64),
                 names.users.of(user),
                 names.versions.of(version),
-                np.array(arm, object),
-                np.array(policy, object),
+                np.array([same.setdefault(name, name) for name in arm], object),
+                np.array([same.setdefault(name, name) for name in policy], object),
                 sizes,
                 names.items.of(chain.from_iterable(shown)),
                 np.frombuffer(b"".join(likes), "<f4"),
