@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Array, Codes, Flags, Floats, Ids
+from recsys.runtime.memory import uncollected
 
 RATING = "rating"  # the kind of feedback whose value is one
 _MILLISECONDS = 1e11  # a number above is a time in milliseconds, not in seconds
@@ -121,6 +122,7 @@ class Feedback:
         return np.asarray(same & (~np.isnan(self.moments) | (self.kinds == RATING)), np.bool_)
 
 
+@uncollected()
 def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traffic:
     """Traffic of pages of rows by `archive.LIST_COLUMNS`; memory is that of the columns."""
     parts: list[tuple[Any, ...]] = []
@@ -163,6 +165,7 @@ def _propensities(recorded: Sequence[bytes | None], sizes: Array) -> Floats:
     return np.frombuffer(b"".join(unknown), "<f4")
 
 
+@uncollected()
 def read_feedback(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Feedback:
     """Feedback of pages of rows by `archive.FEEDBACK_COLUMNS`."""
     rows = list(chain.from_iterable(pages))
