@@ -73,10 +73,14 @@ def test_what_does_not_fit_is_refused_with_both_sizes(machine):
 
 
 def test_python_looks_for_cycles_again_afterwards_and_only_where_it_did_before():
-    assert gc.isenabled()
-    with pytest.raises(ValueError, match="wrong"), memory.uncollected():
+    @memory.uncollected()
+    def fail():
         assert not gc.isenabled()
         raise ValueError("wrong")
+
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="wrong"):
+        fail()
     assert gc.isenabled()
     with memory.uncollected():
         with memory.uncollected():
