@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-_DATA = ("prepare", "streaming", "training", "scoring", "lists")
-_FAMILIES = ("bayesian", "forward", "sparse", "gpu", "scaling", "tuning")
+_DATA = ("prepare", "streaming", "training", "scoring", "lists", "large")
+_FAMILIES = ("bayesian", "forward", "folds", "sparse", "gpu", "scaling", "tuning")
 _SERVICES = ("null_promotions", "promotion", "faults", "server", "serving", "recording", "kills", "monitoring")
 
 for name in (*_DATA, *_FAMILIES, *_SERVICES, "diversity", "trials", "trial_races", "trials_served", "peers", "ranking"):

@@ -10,63 +10,100 @@ import math
 import sys
 from collections.abc import Callable
 
+import numba
 import numpy as np
 
 from bench.measure import heading, table
 from recsys.arrays import Array, Floats
 from recsys.experiments import events, sample_ratio
-from recsys.experiments.differences import boundary
+from recsys.experiments.differences import DEVIATION, MEAN, boundary, mixture_boundary
 from recsys.experiments.judging import GUARDS
 from recsys.experiments.plan import Plan
+from recsys.experiments.precision import variances
 
 PLAN = Plan()
 NULL_TRIALS, TRIALS = 10_000, 1_000
-EVENTS = 12_000
-_PACKAGES = ("numpy", "scipy")
-_CHUNK = 1_000
+EVENTS = 4 * PLAN.trial_users  # until it ends undecided
+_BETTER = 4  # times as many better challengers: the time that 80% of them need is what is asked about
+_PACKAGES = ("numpy", "scipy", "numba")
 _NEW = 0.25  # probability that an event is a new user's: four events a user
 _TASTE = 2.6  # of the Beta distribution of like rates around one half: standard deviation 0.2
 _POWER = 0.8
+_LOOKS = 30  # of the z-test
 _BROKEN_REQUESTS = 2_000
 _ACTIVE = 2_000  # users who ask
 _LIMIT = -math.log(GUARDS["errors"] * PLAN.trial_guard_alpha)  # that of latency too
 
 
-class Users:
-    """The users of many trials at once, (trials, users): arm, likes and ratings so far."""
+_boundary, _variances = numba.njit(mixture_boundary), numba.njit(variances)
 
-    def __init__(self, trials: int, most: int, share: float, random: np.random.Generator) -> None:
-        self.arms = random.random((trials, most)) < share
-        self.rates = random.beta(_TASTE, _TASTE, (trials, most)).astype(np.float32)
-        self.likes, self.ratings = (np.zeros((trials, most), np.float32) for _ in range(2))
-        self.known = np.zeros(trials, np.int64)
-        self.counts, self.sums, self.squares = (np.zeros((2, trials)) for _ in range(3))
-        self._rows = np.arange(trials)
-        self._most = most
 
-    def rate(self, random: np.random.Generator) -> None:
-        """One event in every trial: of a new user, or of one who has rated before."""
-        rows, trials = self._rows, len(self._rows)
-        is_new = (random.random(trials) < _NEW) & (self.known < self._most) | (self.known == 0)
-        user = np.where(is_new, self.known, (random.random(trials) * self.known).astype(np.int64))
-        self.known += is_new
-        arm = self.arms[rows, user].astype(np.int64)
-        ratings = self.ratings[rows, user]
-        before = np.where(is_new, 0.0, self.likes[rows, user] / np.maximum(ratings, 1))
-        liked = random.random(trials) < self.rates[rows, user]
-        self.likes[rows, user] += liked
-        self.ratings[rows, user] = ratings + 1
-        after = self.likes[rows, user] / (ratings + 1)
-        self.counts[arm, rows] += is_new
-        self.sums[arm, rows] += after - before
-        self.squares[arm, rows] += after**2 - before**2
+@numba.njit
+def _null_trial(events, share, seed, alpha, mean, deviation, least):  # type: ignore[no-untyped-def]
+    """Whether a trial of equal versions is ever promoted or rolled back, and wrongly decided by some z-tests at 5%.
 
-    def bounds(self) -> tuple[Floats, Floats, Floats]:
-        """Difference and its two bounds, (trials,), infinite where users are too few."""
-        difference, spread = moments(self.counts, self.sums, self.squares)
-        reach = boundary(1 / spread, PLAN.trial_alpha, PLAN.trial_gain) * spread
-        reach = np.where(self.counts.min(0) >= PLAN.trial_least, reach, np.inf)
-        return difference, difference - reach, difference + reach
+    An event is of a new user, or of one who has rated before, whose value then changes. The judge's sums are made anew
+    whenever there are 10% more events, and between that brought forward.
+    """
+    np.random.seed(seed)
+    challenger = np.zeros(events, np.bool_)
+    rates, likes, ratings = np.zeros(events), np.zeros(events), np.zeros(events)
+    sums, plain = np.zeros((5, 2)), np.zeros((3, 2))
+    taste, noise, again = 1.0, 0.0, 0.0
+    known, up, down, peeked = 0, False, False, False
+    for event in range(1, events + 1):
+        user = known
+        if known and np.random.random() >= _NEW:
+            user = int(np.random.random() * known)
+        if user == known:
+            known += 1
+            challenger[user] = np.random.random() < share
+            rates[user] = np.random.beta(_TASTE, _TASTE)
+        else:
+            _count(sums, plain, challenger[user], likes[user], ratings[user], taste, noise, -1.0)
+        likes[user] += np.random.random() < rates[user]
+        ratings[user] += 1
+        if event >= again:
+            again = 1.1 * event
+            k, mean_ = ratings[:known], likes[:known] / ratings[:known]
+            taste, noise = _variances(k, mean_, k * mean_ * (1 - mean_), challenger[:known])
+            sums[:], plain[:] = 0.0, 0.0
+            for one in range(known):
+                _count(sums, plain, challenger[one], likes[one], ratings[one], taste, noise, 1.0)
+        else:
+            _count(sums, plain, challenger[user], likes[user], ratings[user], taste, noise, 1.0)
+        if min(plain[0]) < least:
+            continue
+        if not (up or down):
+            difference, spread = 0.0, 0.0
+            for arm in (0, 1):
+                n, (w, wx, w2, w2x, w2xx) = plain[0, arm], sums[:, arm]
+                found = wx / w
+                difference += found if arm else -found
+                spread += (w2xx - 2 * found * w2x + found**2 * w2) / w**2 * n / (n - 1)
+            if difference**2 > 4 * spread:  # else it is far from the boundary
+                reach = _boundary(1 / spread, alpha, mean, deviation) * spread
+                up, down = difference > reach, -difference > reach
+        if event % (events // _LOOKS) == 0:
+            means = plain[1] / plain[0]
+            error = np.sqrt(np.sum((plain[2] / plain[0] - means**2) / (plain[0] - 1)))
+            peeked |= abs(means[1] - means[0]) > 1.96 * error
+    return up, down, peeked
+
+
+@numba.njit
+def _count(sums, plain, challenger, likes, ratings, taste, noise, sign):  # type: ignore[no-untyped-def]
+    """Add a user, or with -1 take one away."""
+    arm, value, weight = int(challenger), likes / ratings, 1 / (taste + noise / ratings)
+    one, square = sign * value, weight * weight
+    plain[0, arm] += sign
+    plain[1, arm] += one
+    plain[2, arm] += one * value
+    sums[0, arm] += sign * weight
+    sums[1, arm] += one * weight
+    sums[2, arm] += sign * square
+    sums[3, arm] += one * square
+    sums[4, arm] += one * value * square
 
 
 def moments(counts: Floats, sums: Floats, squares: Floats) -> tuple[Floats, Floats]:
@@ -79,21 +116,10 @@ def moments(counts: Floats, sums: Floats, squares: Floats) -> tuple[Floats, Floa
 
 def null_trials(trials: int, share: float, random: np.random.Generator) -> dict[str, float]:
     """The shares of trials of equal versions that are ever promoted, or rolled back by their rewards."""
-    promoted = rolled_back = daily = 0
-    for first in range(0, trials, _CHUNK):
-        size = min(_CHUNK, trials - first)
-        users = Users(size, EVENTS // 3, share, random)
-        up, down, peeked = (np.zeros(size, np.bool_) for _ in range(3))
-        for event in range(EVENTS):
-            users.rate(random)
-            _, low, high = users.bounds()
-            up |= (low > 0) & ~down
-            down |= (high < 0) & ~up
-            if event % (EVENTS // 30) == EVENTS // 30 - 1:
-                found, spread = moments(users.counts, users.sums, users.squares)
-                peeked |= np.abs(found) > 1.96 * np.sqrt(spread)
-        promoted, rolled_back, daily = promoted + up.sum(), rolled_back + down.sum(), daily + peeked.sum()
-    return {"promoted": promoted / trials, "rolled back": rolled_back / trials, "daily z-test": daily / trials}
+    said = PLAN.trial_alpha, MEAN * PLAN.trial_gain, DEVIATION * PLAN.trial_gain, PLAN.trial_least
+    seeds = random.integers(2**31, size=trials)
+    found = np.array([_null_trial(EVENTS, share, seed, *said) for seed in seeds])
+    return dict(zip(("promoted", "rolled back", "daily z-test"), found.mean(0).tolist(), strict=True))
 
 
 def better_trials(trials: int, gain: float, most: int, random: np.random.Generator) -> tuple[Array, float]:
@@ -101,20 +127,21 @@ def better_trials(trials: int, gain: float, most: int, random: np.random.Generat
 
     A user's four ratings come at once, as in the fixed test that it is compared with.
     """
-    ended, variances = np.full(trials, most + 1), []
-    for first in range(0, trials, 100):
-        size = min(100, trials - first)
+    ended, spreads = np.full(trials, most + 1), []
+    together = max(1, 1_000_000 // most)
+    for first in range(0, trials, together):
+        size = min(together, trials - first)
         arm = random.random((size, most)) < 0.5
         rates = np.clip(random.beta(_TASTE, _TASTE, (size, most)) + gain * arm, 0, 1)
         values = random.binomial(4, rates) / 4
-        variances.append(values[~arm].var())
+        spreads.append(values[~arm].var())
         of_arm = np.stack([~arm, arm])
         sums = [np.cumsum(of_arm * values**power, axis=2) for power in range(3)]
         difference, spread = moments(*sums)
         low = difference - boundary(1 / spread, PLAN.trial_alpha, PLAN.trial_gain) * spread
         promoted = (low > 0) & (sums[0].min(0) >= PLAN.trial_least)
         ended[first : first + size] = np.where(promoted.any(1), promoted.argmax(1) + 1, most + 1)
-    return ended, float(np.mean(variances))
+    return ended, float(np.mean(spreads))
 
 
 def fixed_users(variance: float, gain: float, power: float) -> int:
@@ -193,19 +220,20 @@ def main() -> None:
     for share in (0.5, 0.1):
         found = null_trials(null, share, random)
         rows.append([f"{share:g}", *(f"{value:.2%}" for value in found.values())])
+        print(rows[-1], file=sys.stderr, flush=True)
     print(table(["share", "falsely promoted", "falsely rolled back", "z-test, 30 looks"], rows), flush=True)
 
-    print(heading(f"A gain of {PLAN.trial_gain:g}: {trials:,} trials", _PACKAGES))
-    most = 25_000
-    ended, variance = better_trials(trials, PLAN.trial_gain, most, random)
+    print(heading(f"A gain, where {PLAN.trial_gain:g} is expected: {_BETTER * trials:,} trials", _PACKAGES))
     rows = []
-    for power in (0.5, _POWER, 0.9):
-        fixed, own = fixed_users(variance, PLAN.trial_gain, power), int(np.quantile(ended, power))
-        mean = float(np.minimum(ended, own).mean())
-        rows.append(
-            [f"{power:.0%}", f"{fixed:,}", f"{own:,}", f"{own / fixed:.2f}", f"{mean:,.0f}", f"{mean / fixed:.2f}"]
-        )
-    print(table(["power", "fixed test", "at most", "ratio", "on average", "ratio"], rows), flush=True)
+    for part, most in ((1.0, 25_000), (2.0, 8_000), (0.5, 90_000)):
+        gain = part * PLAN.trial_gain
+        ended, variance = better_trials(_BETTER * trials if part >= 1 else trials, gain, most, random)
+        for power in (0.5, _POWER, 0.9):
+            fixed, own = fixed_users(variance, gain, power), int(np.quantile(ended, power))
+            mean = float(np.minimum(ended, own).mean())
+            ratios = f"{own:,}", f"{own / fixed:.2f}", f"{mean:,.0f}", f"{mean / fixed:.2f}"
+            rows.append([f"{gain:g}", f"{power:.0%}", f"{fixed:,}", *ratios])
+    print(table(["gain", "power", "fixed test", "at most", "ratio", "on average", "ratio"], rows), flush=True)
 
     print(
         heading(

@@ -2,9 +2,10 @@
 
 python -m bench.trials_served [requests] [broken trials]
 
-Stickiness: two servers of four workers that restart between parts, wrk asking for random users; every list of both
-records is compared with every other of its user. Broken versions: a server of two workers, whose challenger fails or is
-slow as tests/support/broken_versions has it, one client, and the judge's own functions on the server's file.
+Stickiness: two servers of four workers that restart between parts, wrk asking both at once for random users over
+connections that it keeps, at a bounded rate; every list of both records is compared with every other of its user.
+Broken versions: a server of two workers, whose challenger fails or is slow as tests/support/broken_versions has it, one
+client, and the judge's own functions on the server's file.
 """
 
 import json
@@ -32,7 +33,9 @@ REQUESTS, BROKEN = 1_000_000, 20
 PARTS, SHARE, USERS = 4, 0.3, 20_000
 _MOST = 2_000  # of the challenger's requests
 _LOOK = 100  # requests between two looks
+_CONNECTIONS, _RATE = 4, 1_000  # of each server; requests a second at most
 _SCRIPT = """
+delay = function() return {pause} end
 request = function() return wrk.format("GET", "/api/recommend/s" .. math.random({users}) .. "?n=5") end
 init = function(arguments) math.randomseed({seed}) end
 """
@@ -48,11 +51,12 @@ def serve(folder: Path, trial: str, share: float, workers: int) -> Server:
 
 def stickiness(requests: int, folder: Path) -> list[object]:
     """Requests in the records, users, users with two arms, and users in another arm than the hash says."""
+    os.environ.pop("RECSYS_TEST_BROKEN", None)
     servers = [serve(folder / name, "sticky", SHARE, 4) for name in ("a", "b")]
     for part in range(PARTS):
-        for seed, server in enumerate(servers):
+        for server in servers:
             server.start()
-            _ask_by_wrk(server, requests // PARTS // len(servers), folder, seed + 10 * part)
+        _ask_by_wrk(servers, requests * (part + 1) // PARTS, folder, part)
         for server in servers:
             server.stop()
     arms: dict[str, set[str]] = defaultdict(set)
@@ -67,17 +71,22 @@ def stickiness(requests: int, folder: Path) -> list[object]:
     return [f"{lists:,}", f"{len(arms):,}", two, other]
 
 
-def _ask_by_wrk(server: Server, requests: int, folder: Path, seed: int) -> None:
-    """Ask until the record has so many more."""
-    script = folder / "ask.lua"
-    script.write_text(_SCRIPT.format(users=USERS, seed=seed))
-    wanted = _lists(server) + requests
-    while (there := _lists(server)) < wanted:
-        seconds = 2 if wanted - there < 5_000 else 10
-        command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "-s", str(script), server.address]
-        subprocess.run(command, check=True, capture_output=True)
-        if _lists(server) == there:
-            raise RuntimeError(f"no list was recorded: {server.get('api/health/ready').text}")
+def _ask_by_wrk(servers: list[Server], wanted: int, folder: Path, part: int) -> None:
+    """Ask all servers at once until their records together have so many lists."""
+    while (there := sum(map(_lists, servers))) < wanted:
+        seconds = min(30, 2 + (wanted - there) // (_RATE * len(servers)))
+        asking = []
+        for number, server in enumerate(servers):
+            script = folder / f"ask-{number}.lua"
+            seed = there + 1_000_000_000 * number + part  # other users each time
+            script.write_text(_SCRIPT.format(users=USERS, seed=seed, pause=round(1000 * _CONNECTIONS / _RATE)))
+            command = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{seconds}s", "-s", str(script), server.address]
+            asking.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        if any(process.wait() for process in asking):
+            raise RuntimeError("wrk failed")
+        print(f"{sum(map(_lists, servers)):,} lists in the records", file=sys.stderr, flush=True)
+        if sum(map(_lists, servers)) == there:
+            raise RuntimeError(f"no list was recorded: {servers[0].get('api/health/ready').text}")
 
 
 def _lists(server: Server) -> int:

@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=0.0, help="times the speed for watching; 0: as fast as it goes")
     parser.add_argument("--port", type=int, default=0, help="of the server; 0: any that is free")
     parser.add_argument("--keep", action="store_true", help="leave the folder and the server's last state")
+    parser.add_argument("--picture", type=Path, help="write a picture of it there, as SVG")
     given = parser.parse_args()
     started = time.monotonic()
     ratings = obtain("movielens-100k", data_folder() / "downloads")
@@ -39,6 +40,7 @@ def main() -> int:
     site.enter()
 
     from demo.claims import check
+    from demo.picture import draw
     from demo.story import Story
     from recsys.tracking import connection
 
@@ -52,6 +54,8 @@ def main() -> int:
         story.tell()
         time.sleep(1.0)  # the record is written a quarter of a second later
         claims = check(story)
+        if given.picture:
+            given.picture.write_text(draw(story), encoding="utf-8")
     finally:
         site.stop()
     print(f"\n{'':<3}{'claim':<66}on record")

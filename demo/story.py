@@ -41,16 +41,19 @@ class Story:
     def __init__(self, site: Site, rows: NDArray[np.int64], visits: list[Visit], people: People) -> None:
         self.site, self.people = site, people
         self._rows, self._visits = rows, visits
-        self._began = time.monotonic()
+        self._began, self.began_at = time.monotonic(), time.time()
         self.happened: list[tuple[float, str]] = []
+        self.marks: list[tuple[float, str]] = []  # what the picture shows of it
         self.facts: dict[str, Any] = {"drift_at": 0.0, "monitored": {}}
 
     def tell(self) -> None:
         """All of it."""
+        self._mark("four versions are trained: a small one, a good one, two with something wrong")
         self._train()
         self.site.start(f"{SLOW}:{SLOW_SECONDS}")
         self.site.wait_for(CHAMPION)
         self._say(f"the server answers by version {CHAMPION} on {self.site.address}/status")
+        self._mark(f"version {CHAMPION} answers, of the oldest {_FIRST} ratings")
         self.people.visit(self._take(_BEFORE))
         self._say(f"{self.people.seen.lists:,} lists, {self.people.seen.given:,} events of feedback")
         self.trial(BETTER, "version 2, of the whole older half")
@@ -100,6 +103,7 @@ class Story:
                 )
             )
         self._say(f"{what}, is on trial with half of the users")
+        self._mark(f"{what}, on trial")
         limit = time.monotonic() + _TRIAL_SECONDS
         kept = 2 * _DRIFTED + _MORE  # for what comes after
         while self._on_trial() == number and len(self._visits) > kept:
@@ -110,7 +114,11 @@ class Story:
         if self._on_trial() == number:  # no user is left for it: the claim does not hold, and the story goes on
             with self._quietly():
                 stop_trial(TrialParameters(model_name=MODEL, folder=str(self.site.folder), action="stop"))
-        self._say(f"the trial of version {number}: {self._ended(number)}")
+        ended = self._ended(number)
+        self._say(f"the trial of version {number}: {ended}")
+        self._mark(
+            f"version {number} is {ended.partition(':')[0]} by the server{', for its latency' * ('latency' in ended)}"
+        )
 
     def _drift(self) -> None:
         """Ratings fall by a point: monitor alarms, and the champion is trained again."""
@@ -119,10 +127,12 @@ class Story:
         self.facts["monitored"]["before"] = self._look(before)
         self._say(f"monitor looks: {self.facts['monitored']['before'] or 'no harm'}")
         started = self.facts["drift_at"] = time.time()
+        self._mark("users rate a point lower: drift")
         self.people.visit(self._take(_DRIFTED), lambda rating: max(1.0, rating - 1.0))
         self._say("from here on users rate a point lower")
         self.facts["monitored"]["after"] = self._look(started)
         self._say(f"monitor alarms: {self.facts['monitored']['after']}")
+        self._mark("monitor alarms")
         champion = self._champion()
         self.facts["champion_before"] = champion
         with self._quietly():
@@ -133,6 +143,7 @@ class Story:
         self.facts["champion_after"] = number
         self.site.wait_for(number)
         self._say(f"the server answers by version {number}")
+        self._mark(f"retrained and promoted: version {number} answers")
         self.people.visit(self._take(_MORE))
 
     def _look(self, since: float) -> str:
@@ -175,6 +186,9 @@ class Story:
     def _say(self, sentence: str) -> None:
         self.happened.append((time.monotonic() - self._began, sentence))
         print(f"{self.happened[-1][0]:6.1f} s  {sentence}", flush=True)
+
+    def _mark(self, sentence: str) -> None:
+        self.marks.append((time.monotonic() - self._began, sentence))
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -145,7 +145,7 @@ def _train_and_register(
     elif parameters.forward and streamed:
         print("note: no measures on the newest ratings: a training from disk has none")
     if chosen := done.final.choices():
-        print("chosen on validation: " + ", ".join(f"{name} {to_text(value)}" for name, value in chosen.items()))
+        print("chosen on validation: " + ", ".join(_chosen(name, value, config) for name, value in chosen.items()))
     for name, reason in measured.undefined.items():
         print(f"note: validation {name} is undefined: {reason}")
     return version
@@ -215,6 +215,13 @@ class History:
             unkept = [epoch for epoch, draws in self.curves.get("draws_kept", []) if not draws]
             burn_in = max(unkept, default=None)
             self.run.log_figures({"learning.png": plots.loss_per_epoch(curves, best, burn_in)})
+
+
+def _chosen(name: str, value: object, config: Settings) -> str:
+    """A choice in words; of rounds that ended early, how many there might have been."""
+    most = config.model_dump().get(name)
+    of = f" of at most {most}" if type(value) is type(most) is int and value < most else ""
+    return f"{name} {to_text(value)}{of}"
 
 
 def _log_importances(run: "Run", recommender: "Recommender") -> None:

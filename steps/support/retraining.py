@@ -109,6 +109,11 @@ def find_standing(parameters: RetrainParameters) -> Standing:
             "training rows: a retrained version could not be compared with it; train the champion with split=hash"
         )
     implicit = champion.tags.get("feedback") == "implicit"
+    if parameters.propensities is not None and not implicit:
+        raise InputError(
+            f"parameter 'propensities': takes are weighed by it, and version {champion.number} learns from ratings, "
+            "each alike; leave it out"
+        )
     situation, more = _situation(parameters, champion, preparation, before, implicit=implicit)
     train = {name: made[name] for name in _CARRIED if name in made and name in TrainParameters.model_fields}
     return Standing(
@@ -137,7 +142,7 @@ def gather(parameters: RetrainParameters, standing: Standing) -> Gathered:
         given = feedback.collect(archive, since, now, parameters.within, kinds=kinds, implicit=implicit)
     moment_of = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S%f")
     path = data_folder() / "retraining" / parameters.model_name / f"ratings-{moment_of}.parquet"
-    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit)
+    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit, clip=parameters.propensities)
     answering = int((given.requests != "").sum())
     counts = {
         "feedback_ratings": float(len(given)),

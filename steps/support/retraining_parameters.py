@@ -28,6 +28,12 @@ class RetrainParameters(Trying, Rules):
         "auto",
         description="types of feedback to learn from, by commas; auto: rating, or all where only takes count",
     )
+    propensities: OptionalFloat = Field(
+        None,
+        gt=1,
+        description="without ratings: takes of feedback count by one over the recorded probability that the item was "
+        "shown, at most this, such as 10; none: all alike",
+    )
     memory: Literal["auto"] | float = Field("auto", description="GB to use; auto: half of what is free")
     on_change: Literal["warn", "refuse", "ignore"] = Field(
         "warn", description="ratings that differ much from those of the retraining before: warn, refuse or ignore"

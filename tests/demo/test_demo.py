@@ -6,6 +6,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -78,9 +79,10 @@ def test_users_ask_take_what_they_want_and_rate():
 
 
 @pytest.mark.e2e
-def test_the_whole_story_happens_as_it_claims():
+def test_the_whole_story_happens_as_it_claims_and_is_drawn(tmp_path):
+    picture = tmp_path / "demo.svg"
     done = subprocess.run(
-        [sys.executable, "-m", "demo"],
+        [sys.executable, "-m", "demo", f"--picture={picture}"],
         cwd=PROJECT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -89,3 +91,7 @@ def test_the_whole_story_happens_as_it_claims():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 of 12 claims hold" in done.stdout
+    words = [text.text for text in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    for sentence in ("version 2 is promoted by the server", "version 3 is rolled back by the server", "monitor alarms"):
+        assert any(sentence in word for word in words), words
+    assert picture.stat().st_size < 150_000

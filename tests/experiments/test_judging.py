@@ -1,11 +1,12 @@
 """Verdicts on evidence that is plain, and how often they are wrong where nothing is the matter."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from recsys.experiments.differences import Summary
-from recsys.experiments.judging import Evidence, judge
+from recsys.experiments.judging import Beside, Evidence, judge
 from recsys.experiments.plan import Plan
 
 EQUAL = Summary(2000, 0.5, 0.05), Summary(2000, 0.5, 0.05)
@@ -82,6 +83,8 @@ def test_shadow_mode_ends_by_a_guard_or_by_enough_lists():
     assert verdict(pairs, share=None).outcome == "passed"
     assert verdict(evidence(errors=(0, 12)), share=None).outcome == "rolled_back"
     assert verdict(evidence(rewards(0.9)), share=None).outcome is None
+    told = verdict(replace(pairs, beside=Beside(0.75, (0.003, 0.006))), share=None).reason
+    assert "75% of their items are in the champion's too, and they take 6.0 ms where the champion's take 3.0" in told
 
 
 def test_a_challenger_that_cannot_be_loaded_is_rolled_back():

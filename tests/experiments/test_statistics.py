@@ -8,7 +8,8 @@ from scipy.integrate import quad
 
 from recsys.experiments import events, sample_ratio
 from recsys.experiments.assignment import CHALLENGER, CHAMPION, arm_of
-from recsys.experiments.differences import NOTHING, Summary, boundary, interval, summarise
+from recsys.experiments.differences import NOTHING, Summary, boundary, interval, mixture_boundary, summarise
+from recsys.experiments.precision import precisions, variances
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +40,28 @@ def test_the_assignment_never_changes_between_releases():
     assert found == [CHALLENGER, CHALLENGER, CHAMPION, CHAMPION]
 
 
-def test_the_boundary_is_ville_s_half_normal_mixture_within_two_percent_and_never_below(ville):
+def test_the_boundary_around_no_drift_is_ville_s_two_sided_normal_mixture(ville):
     from ville._boundaries import normal_mixture
 
     times = np.geomspace(10, 1e6, 40)
     for alpha in (0.05, 0.025, 0.001):
-        ours = boundary(times, alpha, 0.02)
-        theirs = normal_mixture(times, alpha, 1 / 0.02**2, one_sided=True)
-        assert (ours >= theirs * (1 - 1e-9)).all()
-        assert (ours <= theirs * 1.02).all()
+        ours = mixture_boundary(times, alpha, 0.0, 0.02)
+        assert ours == pytest.approx(normal_mixture(times, alpha, 1 / 0.02**2, one_sided=False), rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+@pytest.mark.parametrize("time", [100.0, 15_000.0, 1e6])
+def test_at_the_boundary_the_mean_of_the_likelihood_ratios_is_one_over_alpha(alpha, time):
+    mean, deviation = 0.016, 0.005
+    sum_ = float(mixture_boundary(time, alpha, mean, deviation))
+
+    def weighted(at: float) -> float:  # at: deviations from the mean drift
+        drift = mean + at * deviation
+        return math.exp(drift * sum_ - drift**2 * time / 2 - at**2 / 2) / math.sqrt(2 * math.pi)
+
+    around = (sum_ / time - mean) / deviation  # where the likelihood has its maximum
+    found = quad(weighted, min(-9, around - 9), max(9, around + 9), limit=500, points=[0.0, around])[0]
+    assert found * alpha == pytest.approx(1, rel=1e-6)
 
 
 def test_the_interval_is_the_difference_and_the_boundary_over_the_information():
@@ -63,8 +77,59 @@ def test_few_users_or_no_variance_say_nothing():
     assert interval(Summary(99, 0.5, 0.1), Summary(500, 0.6, 0.1), alpha=0.05, gain=0.02, least_users=100) == NOTHING
     same = interval(Summary(200, 1.0, 0.0), Summary(200, 0.0, 0.0), alpha=0.05, gain=0.02, least_users=100)
     assert (same.low, same.high) == (-math.inf, math.inf)
-    assert summarise(np.array([])) == Summary(0, 0.0, 0.0)
-    assert summarise(np.array([0.25])) == Summary(1, 0.25, 0.0)
+    assert summarise(np.array([]), np.array([])) == Summary(0, 0.0, 0.0)
+    assert summarise(np.array([0.25]), np.ones(1)) == Summary(1, 0.25, 0.0)
+
+
+def test_a_weighted_mean_and_its_variance_are_those_of_the_values_where_all_weigh_alike():
+    values = np.random.default_rng(0).normal(size=50)
+    found = summarise(values, np.full(50, 7.0))
+    assert found == pytest.approx((50, values.mean(), values.var(ddof=1)))
+    assert summarise(np.array([1.0, 4.0]), np.array([2.0, 1.0])).mean == pytest.approx(2.0)
+
+
+def test_users_weigh_by_the_variances_of_a_classical_analysis_where_all_gave_as_many_values():
+    random = np.random.default_rng(5)
+    users, k = 300, 4
+    challenger = random.random(users) < 0.4
+    values = random.normal(0, 1, (users, 1)) + 0.5 * challenger[:, None] + random.normal(0, 2, (users, k))
+    means = values.mean(1)
+    within = ((values - means[:, None]) ** 2).sum(1)
+    square_within = within.sum() / (users * (k - 1))
+    square_between = k * sum(((means[arm] - means[arm].mean()) ** 2).sum() for arm in (challenger, ~challenger))
+    square_between /= users - 2
+    taste, noise = variances(np.full(users, k), means, within, challenger)
+    assert (taste, noise) == pytest.approx(((square_between - square_within) / k, square_within))
+    weights = precisions(np.array([1.0, 4.0, 1e9]), np.zeros(3), np.array([0.0, 6.0, 0.0]), challenger[:3])
+    assert (np.diff(weights) >= 0).all()
+
+
+def test_users_weigh_alike_where_nothing_says_how_well_they_are_known():
+    nobody = np.zeros(3, bool)
+    for within, counts in ((np.zeros(3), np.array([1.0, 2.0, 9.0])), (np.zeros(3), np.ones(3))):
+        assert precisions(counts, np.array([0.0, 0.5, 1.0]), within, nobody).tolist() == [1.0, 1.0, 1.0]
+    assert len(precisions(np.zeros(0), np.zeros(0), np.zeros(0), nobody[:0])) == 0
+
+
+@pytest.mark.simulation
+def test_what_a_weighted_mean_gains_is_independent_of_what_it_was_and_a_plain_one_tends_back():
+    """The covariance of an early and a late mean is the late one's variance, as the confidence sequence needs."""
+    random = np.random.default_rng(6)
+    users, early = 300, 150  # those who are there at the first look have rated once, and later often
+    pairs = {"weighted": [], "plain": []}
+    for _ in range(6000):
+        rates = random.beta(2.6, 2.6, users)
+        first = random.binomial(1, rates[:early]).astype(float)
+        counts = np.where(np.arange(users) < early, 9.0, 1.0)
+        likes = random.binomial(np.where(np.arange(users) < early, 8, 1), rates) + np.append(first, np.zeros(early))
+        means = likes / counts
+        weights = precisions(counts, means, counts * means * (1 - means), np.zeros(users, bool))
+        pairs["weighted"].append((first.mean(), weights @ means / weights.sum()))
+        pairs["plain"].append((first.mean(), means.mean()))
+    covariances = {name: np.cov(np.array(found).T) for name, found in pairs.items()}
+    ratio = {name: found[0, 1] / found[1, 1] for name, found in covariances.items()}
+    assert ratio["weighted"] == pytest.approx(1, abs=0.08)
+    assert ratio["plain"] < 0.8
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])

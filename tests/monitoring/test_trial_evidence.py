@@ -143,3 +143,16 @@ def test_in_shadow_mode_what_both_do_is_nobody_s_fault(site):
     found = tally_of(site, shadow=True).look()
     assert found.lists == (5, 4)
     assert found.events == NOTHING | {"errors": (0, 1), "empty_lists": (0, 1), "fallback": (1, 0)}
+
+
+def test_in_shadow_mode_it_is_told_how_lists_and_times_differ(site):
+    def beside(items, seconds):
+        return {"failed": False, "seconds": seconds, "policy": "personal", "items": items}
+
+    assert tally_of(site, shadow=True).look().beside is None
+    site.show("u", CHAMPION, ["a", "b"], seconds=0.002, beside=beside(["b", "c"], 0.004))
+    site.show("v", CHAMPION, ["a", "b"], seconds=0.004, beside=beside(["a", "b"], 0.008))
+    site.show("w", CHAMPION, beside={"failed": True, "seconds": 9.0})
+    found = tally_of(site, shadow=True).look().beside
+    assert found.same == 0.75
+    assert found.seconds == pytest.approx((0.003, 0.006))

@@ -84,11 +84,11 @@ def test_only_what_was_received_since_counts(archive, since, expected):
 BASE = [("u0", "i1", 3.0, 10), ("u0", "i2", 1.0, 20), ("u1", "i2", 4.0, 30), ("u1", "i3", 5.0, 40)]
 
 
-def written(tmp_path, rows, header, given, *, implicit=False, **parameters):
+def written(tmp_path, rows, header, given, *, implicit=False, clip=None, **parameters):
     source = write_csv(tmp_path / "my.csv", rows, header)
     preparation = Preparation(**{"ratings": str(source), **parameters})
     path = tmp_path / "out" / "ratings.parquet"
-    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit)
+    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit, clip=clip)
     return prepared, pq.read_table(path)
 
 
@@ -147,3 +147,36 @@ def test_a_source_is_known_again_by_its_bytes(tmp_path):
     after = ratings.look_at(source)
     assert after.digest != before.digest
     assert after.rows > before.rows
+
+
+TAKES = [(f"u{user}", f"i{item}", 1 + (user + item) % 3) for user in range(12) for item in range(6)]
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(10.0, 2.0), (1.5, 1.5)])
+def test_takes_count_by_the_inverse_of_the_probability_that_they_were_shown_with_a_limit(
+    archive, tmp_path, clip, expected
+):
+    given = collect(archive, implicit=True)
+    rows = [row[:2] for row in TAKES]
+    prepared, table = written(tmp_path, rows, "user_id,item_id", given, implicit=True, clip=clip)
+    assert table["weight"].to_pylist() == [1.0] * len(TAKES) + [expected, 1.0, 1.0]
+    assert (prepared.feedback, prepared.weight) == ("implicit", "weight")
+    made = builder.prepare(tmp_path / "out" / "ratings.parquet", prepared, tmp_path / "prepared")
+    assert made.implicit
+    learnt = np.concatenate([made.train.ratings, made.validation.ratings])
+    # What is taken again counts together, as with weight=repeats: these pairs are among the ratings too.
+    sums = {1.0, 1 + expected, 2.0}
+    assert set(np.round(learnt, 6)) <= {round(1 + np.log(count), 6) for count in sums}
+
+
+@pytest.mark.parametrize(("weight", "header"), [("pieces", "user_id,item_id,pieces"), ("repeats", "user_id,item_id")])
+def test_a_champion_whose_takes_are_weighed_keeps_their_weights(archive, tmp_path, weight, header):
+    rows = TAKES if weight == "pieces" else [row[:2] for row in TAKES for _ in range(row[2])]
+    given = collect(archive, implicit=True)
+    prepared, table = written(tmp_path, rows, header, given, implicit=True, weight=weight)
+    names = ("user_id", "item_id", "weight", "origin")
+    read = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    assert sorted(row[:3] for row in read if row[3] == "ratings") == sorted((*pair, float(n)) for *pair, n in TAKES)
+    assert [row[2] for row in read if row[3] == "feedback"] == [1.0] * len(given)
+    assert prepared.weight == "weight"
+    builder.prepare(tmp_path / "out" / "ratings.parquet", prepared, tmp_path / "prepared")

@@ -214,3 +214,11 @@ def test_feedback_of_the_team_s_database_is_refused_with_a_password_on_the_comma
     said = capsys.readouterr().err
     assert "secret" not in said
     assert "RECSYS_FEEDBACK_DATABASE" in said
+
+
+def test_a_model_of_ratings_is_not_weighed_by_propensities(world, step, capsys):
+    before = world.contents()
+    with pytest.raises(SystemExit):
+        step("retrain", propensities=10, force=True, **ANY)
+    assert "parameter 'propensities': takes are weighed by it, and version" in capsys.readouterr().err
+    assert world.contents() == before

@@ -283,7 +283,7 @@ def prepare(
     digest = digest_source(files, preparation)
     if found := find_prepared(digest, folder):
         return found
-    columns = _columns(preparation)
+    columns = column_names(preparation)
     lowest = None if preparation.min_rating == "none" else preparation.min_rating
     rows = estimate_rows(files)
     allowed = memory.available() / 2 if gigabytes is None else gigabytes * 1e9
@@ -322,7 +322,7 @@ def prepare(
     return open_prepared(folder / digest, manifest)
 
 
-def _columns(preparation: Preparation) -> ColumnNames:
+def column_names(preparation: Preparation) -> ColumnNames:
     """The columns to read; a weight that a column has is read in the place of ratings."""
     users, items, moments = preparation.user_column, preparation.item_column, preparation.timestamp_column
     if preparation.weighted and preparation.feedback != "explicit":

@@ -9,7 +9,7 @@ from recsys.arrays import Floats
 
 
 class Summary(NamedTuple):
-    """The users of an arm: how many, and mean and variance of their values."""
+    """The users of an arm: how many, the mean of their values, and their number times that mean's variance."""
 
     users: int
     mean: float
@@ -24,31 +24,51 @@ class Interval(NamedTuple):
     high: float
 
 
+# The drift that is expected, N(m, s²), as parts of the gain asked about: of those tried by simulation the quickest
+# there, and no slower than a mixture around zero at half of it and at twice as much.
+MEAN, DEVIATION = 0.8, 0.25
 NOTHING = Interval(math.nan, -math.inf, math.inf)
 
 
-def summarise(values: Floats) -> Summary:
-    """The summary of one value a user, (n,); of nobody, zeros."""
-    if not len(values):
+def summarise(values: Floats, weights: Floats) -> Summary:
+    """The summary of one value a user, (n,), where users count by weights, (n,); of nobody, zeros.
+
+    With w / sum of w as the weights, the variance of the mean is sum of w² (x - mean)², times n / (n - 1).
+    """
+    n = len(values)
+    if not n:
         return Summary(0, 0.0, 0.0)
-    return Summary(len(values), float(values.mean()), float(values.var(ddof=1)) if len(values) > 1 else 0.0)
+    parts = weights / weights.sum()
+    mean = float(parts @ values)
+    return Summary(n, mean, n * n / max(n - 1, 1) * float(parts**2 @ (values - mean) ** 2))
 
 
 def boundary(information: Floats | float, alpha: float, gain: float) -> Floats:
-    """What the sum of a standard Brownian motion stays below, at all times at once, with probability 1 - alpha.
+    """What the sum of a standard Brownian motion stays below, at all times at once, with probability 1 - alpha."""
+    return mixture_boundary(information, alpha, MEAN * gain, DEVIATION * gain)
 
-    The one-sided normal mixture of Howard, Ramdas, McAuliffe and Sekhon (2021, "Time-uniform, nonparametric,
-    nonasymptotic confidence sequences", equation 14), at intrinsic time v with r = 1 / gain²:
 
-        u(v) = sqrt(2 (v + r) log(1 + sqrt((v + r) / r) / (2 alpha)))
+def mixture_boundary(information: Floats | float, alpha: float, mean: float, deviation: float) -> Floats:
+    """The boundary of a normal mixture around a drift.
+
+    For a drift t, exp(t S - t² v / 2) is a martingale of mean one, and so is its mean over t ~ N(m, s²) (Robbins 1970;
+    m = 0 is the two-sided normal mixture of Howard, Ramdas, McAuliffe and Sekhon, 2021, "Time-uniform, nonparametric,
+    nonasymptotic confidence sequences", equation 14). It exceeds 1 / alpha at any time v with probability alpha at most
+    (Ville's inequality), and that is where S exceeds
+
+        u(v) = (sqrt((1 + s² v) (m² + 2 s² log(sqrt(1 + s² v) / alpha))) - m) / s²
+
+    With m > 0 it is tight where a challenger of about that drift is decided, and valid for every drift.
 
     Args:
-        information: intrinsic times, any shape.
-        gain: the drift at which it is nearly tightest; it is valid for every one.
+        information: intrinsic times v, any shape.
+        mean: m, 0 or more.
+        deviation: s.
     """
-    prior = 1 / gain**2
-    total = np.asarray(information, np.float64) + prior
-    return np.asarray(np.sqrt(2 * total * np.log1p(np.sqrt(total / prior) / (2 * alpha))), np.float64)
+    variance = deviation**2
+    total = 1 + variance * information
+    root = np.sqrt(total * (mean**2 + 2 * variance * np.log(np.sqrt(total) / alpha)))
+    return (root - mean) / variance
 
 
 def interval(champion: Summary, challenger: Summary, *, alpha: float, gain: float, least_users: int) -> Interval:
@@ -57,8 +77,7 @@ def interval(champion: Summary, challenger: Summary, *, alpha: float, gain: floa
     Asymptotic in the number of users (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2024, "Time-uniform central
     limit theory and asymptotic confidence sequences"): with information I = 1 / (s0² / n0 + s1² / n1), the score I d is
     a Brownian motion with drift in the limit, so that the bounds are d ± u(I) / I. Further events of a user make the
-    user's value more precise and enter by I too, as in group-sequential tests of repeated measures (Scharfstein,
-    Tsiatis and Robins, 1997).
+    user's value more precise and enter by I too; for that users are weighted by precision (precision.py).
 
     Args:
         gain: the difference for which it is tuned.

@@ -5,7 +5,7 @@ Pure: the same evidence gives the same verdict, whoever asks and however often.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from recsys.experiments import events, sample_ratio
 from recsys.experiments.differences import NOTHING, Interval, Summary, interval
@@ -23,6 +23,13 @@ _SAID = {
 }
 
 
+class Beside(NamedTuple):
+    """Shadow mode: how the challenger's lists differ from the champion's, over requests that both answered."""
+
+    same: float  # the share of their items that the champion's has too
+    seconds: tuple[float, float]  # mean time, of champion and challenger
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What was seen since the trial began, by arm: champion, challenger.
@@ -36,6 +43,7 @@ class Evidence:
     events: dict[str, tuple[int, int]]
     slow: float | None = None  # seconds above which a list is slow; None while the champion's are being measured
     unanswered: str = ""  # why the challenger cannot answer at all
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def _decide(
         said = f"the arms have {seen}, which a share of {share:g} does not explain: nothing is decided by rewards"
         return ("mismatch", f"{said}; {ended}") if ended else (None, said)
     if share is None:
-        said = f"{evidence.lists[1]:,} lists compared, nothing wrong with the challenger's"
+        said = f"{evidence.lists[1]:,} lists compared, nothing wrong with the challenger's{_differing(evidence.beside)}"
         return ("passed", f"{said}; {ended}") if ended else (None, said)
     bounds = f"{found.low:+.4f} to {found.high:+.4f}"
     said = f"difference in {plan.trial_reward} a user {found.difference:+.4f} ({bounds})"
@@ -153,6 +161,16 @@ def _ended(plan: Plan, share: float | None, evidence: Evidence, days: float) -> 
     if days >= plan.trial_days:
         return f"its {plan.trial_days:g} days are over"
     return ""
+
+
+def _differing(beside: Beside | None) -> str:
+    if beside is None:
+        return ""
+    champion, challenger = (1000 * seconds for seconds in beside.seconds)
+    return (
+        f"; {beside.same:.0%} of their items are in the champion's too, and they take {challenger:.1f} ms where the "
+        f"champion's take {champion:.1f}"
+    )
 
 
 def _blame(guard: Guard, evidence: Evidence) -> str:

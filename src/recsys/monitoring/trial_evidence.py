@@ -13,8 +13,9 @@ import numpy as np
 
 from recsys.experiments.assignment import ARMS, CHALLENGER, CHAMPION
 from recsys.experiments.differences import Summary, summarise
-from recsys.experiments.judging import GUARDS, Evidence
+from recsys.experiments.judging import GUARDS, Beside, Evidence
 from recsys.experiments.plan import LIKE, RATING
+from recsys.experiments.precision import precisions
 from recsys.monitoring.attribution import SLACK
 from recsys.monitoring.trial_rows import EventRow, ListRow, Shown, TrialRows
 
@@ -45,6 +46,7 @@ class Tally:
         self._users: dict[str, str] = {}  # arm by user
         self._met: dict[str, dict[str, str]] = {name: {} for name in GUARDS}  # arm by user, by the first event
         self._champion_seconds: list[float] = []
+        self._beside = np.zeros(4)  # requests that both answered: how many; sums of overlap, and of seconds by arm
         self._slow: float | None = None
         self._of_user: dict[str, int] = defaultdict(int)  # lists
         # By user and item, or answered request: the event that counts, and its value.
@@ -77,7 +79,9 @@ class Tally:
         }
         champion, challenger = self._rewards()
         lists = self._lists[CHAMPION], self._lists[CHALLENGER]
-        return Evidence(lists, (counts[0], counts[1]), (champion, challenger), events, self._slow)
+        both, same, *seconds = self._beside.tolist()
+        beside = Beside(same / both, (seconds[0] / both, seconds[1] / both)) if both else None
+        return Evidence(lists, (counts[0], counts[1]), (champion, challenger), events, self._slow, beside=beside)
 
     def _add_list(self, row: ListRow) -> None:
         if self._shadow:
@@ -114,6 +118,9 @@ class Tally:
             if self._slow is not None:
                 pairs.append(("latency", mine > self._slow, theirs > self._slow))
             self._measure(row.seconds)
+            items = other["items"]
+            same = len(set(items) & set(json.loads(row.items or "[]"))) / len(items) if items else float(row.empty)
+            self._beside += (1.0, same, mine, theirs)
         for name, champion, challenger in pairs:
             if champion != challenger:
                 self._met[name].setdefault(row.user, CHALLENGER if challenger else CHAMPION)
@@ -151,16 +158,20 @@ class Tally:
                 kept[row.item] = row.id, value
 
     def _rewards(self) -> tuple[Summary, Summary]:
-        """The mean of each user's values, by arm: with a type of feedback of all users, else of those who rated."""
-        of_arm: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        """The mean over each arm's users of their values: with a type of feedback of all users, else of who rated."""
         if self._reward in (LIKE, RATING):
-            for user, values in self._values.items():
-                of_arm[self._users[user]].append(sum(value for _, value in values.values()) / len(values))
-        else:
-            for user, arm in self._users.items():
-                of_arm[arm].append(len(self._values.get(user, ())) / self._of_user[user])
-        champion, challenger = (summarise(np.array(of_arm[arm])) for arm in ARMS)
-        return champion, challenger
+            given = {user: [value for _, value in values.values()] for user, values in self._values.items()}
+            counts = np.array([len(values) for values in given.values()], np.float64)
+            means = np.array([sum(values) / len(values) for values in given.values()])
+            squares = np.array([sum(value * value for value in values) for values in given.values()])
+        else:  # 1 for a list that it answered, 0 for any other
+            given = {user: [] for user in self._users}
+            counts = np.array([self._of_user[user] for user in given], np.float64)
+            squares = np.array([len(self._values.get(user, ())) for user in given], np.float64)
+            means = squares / counts
+        challenger = np.array([self._users[user] == CHALLENGER for user in given], np.bool_)
+        weights = precisions(counts, means, np.maximum(squares - counts * means**2, 0), challenger)
+        return summarise(means[~challenger], weights[~challenger]), summarise(means[challenger], weights[challenger])
 
 
 def _answered(row: EventRow, lists: list[Shown], within: float) -> str | None:

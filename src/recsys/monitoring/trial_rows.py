@@ -16,7 +16,7 @@ _COLUMNS = ("trial", "seconds", "failed", "beside")
 
 
 class ListRow(NamedTuple):
-    """A list of the trial, without its items."""
+    """A list of the trial; its items only where another was made beside it."""
 
     id: int
     moment: float
@@ -27,6 +27,7 @@ class ListRow(NamedTuple):
     failed: bool
     empty: bool
     beside: str | None
+    items: str | None
 
 
 class Shown(NamedTuple):
@@ -78,14 +79,15 @@ class TrialRows:
     def lists(self, after: int) -> Iterator[ListRow]:
         """The trial's lists with ids above one, in their order."""
         statement = sa.text(
-            "select id, moment, user, arm, policy, seconds, failed, items = '[]', beside from served "
+            "select id, moment, user, arm, policy, seconds, failed, items = '[]', beside, "
+            "case when beside is null then null else items end from served "
             "where trial = :trial and id > :after order by id limit :page"
         )
         while page := self._read(statement, trial=self._trial, after=after, page=_PAGE):
             after = page[-1][0]
             for row in page:
-                identity, moment, user, arm, policy, seconds, failed, empty, beside = row
-                yield ListRow(identity, moment, user, arm, policy, seconds, bool(failed), bool(empty), beside)
+                identity, moment, user, arm, policy, seconds, failed, empty, *beside = row
+                yield ListRow(identity, moment, user, arm, policy, seconds, bool(failed), bool(empty), *beside)
 
     def events(self, after: int, since: float) -> Iterator[EventRow]:
         """Events with ids above one, and those that were replaced since a time of this server's clock."""

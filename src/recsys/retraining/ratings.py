@@ -1,7 +1,7 @@
 """The file that a retraining prepares: a champion's ratings as they stand now, and feedback behind them.
 
 Its columns have the default names. Beside them it says of every row where it is from, and of feedback which list it
-answers, so that a training may weigh by that; `prepare` reads none of these.
+answers; `prepare` reads none of these. Where takes are weighed, the column `weight` says what each counts.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.arrays import Array, Floats
+from recsys.data.builder import column_names
 from recsys.data.preparation import Preparation
 from recsys.data.ratings import BYTES_A_ROW, Ratings, read_ratings
 from recsys.data.readers.files import digest_files, estimate_rows, find_files
@@ -24,6 +25,7 @@ from recsys.runtime import memory
 from recsys.runtime.files import write_atomically
 
 _MICROSECONDS, _MILLISECONDS = 1e14, 1e11  # a time above is one of these, not of seconds
+WEIGHT = "weight"  # what a take counts
 _FROM_LISTS = ("request", "version", "arm", "policy")
 
 
@@ -42,7 +44,13 @@ def look_at(source: Path) -> Source:
 
 
 def write_ratings(
-    path: Path, source: Path, preparation: Preparation, given: GivenRatings, *, implicit: bool
+    path: Path,
+    source: Path,
+    preparation: Preparation,
+    given: GivenRatings,
+    *,
+    implicit: bool,
+    clip: float | None = None,
 ) -> Preparation:
     """Write the ratings of a source and the feedback behind them as Parquet; how to prepare that file.
 
@@ -52,16 +60,14 @@ def write_ratings(
         path: .parquet; its folder is made.
         preparation: by which the source is read.
         implicit: there are no ratings, only takes.
+        clip: without ratings, takes of feedback count by one over the propensity of what was shown, at most so much,
+            as the weights of `prepare` count; a pair that is in both counts by the sum. None: a take is a take.
 
     Raises:
         InputError: if the source cannot be read.
     """
-    columns = ColumnNames(
-        preparation.user_column,
-        preparation.item_column,
-        None if preparation.feedback == "implicit" else preparation.rating_column,
-        preparation.timestamp_column,
-    )
+    weighted = preparation.weighted or clip is not None
+    columns = column_names(preparation)
     lowest = None if preparation.min_rating == "none" else preparation.min_rating
     path.parent.mkdir(parents=True, exist_ok=True)
     large = estimate_rows(find_files(source)) * BYTES_A_ROW > memory.available() / 2
@@ -74,46 +80,50 @@ def write_ratings(
         decimal=preparation.decimal,
         min_rating=lowest,
         scratch=scratch,
+        summed=preparation.weighted,
     ) as ratings:
-        schema = _schema(timed=ratings.timed, implicit=implicit)
+        schema = _schema(timed=ratings.timed, implicit=implicit, weighted=weighted)
         unit = _unit(ratings) if ratings.timed else 1.0
         with write_atomically(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-            for columns_of in chain(_base(ratings), [_feedback(given, unit)]):
+            for columns_of in chain(_base(ratings, preparation), [_feedback(given, unit, clip)]):
                 arrays = [columns_of(field) for field in schema]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     changes: dict[str, Any] = {f"{name}_column": getattr(ColumnNames(), name) for name in ("user", "item", "rating")}
     changes |= {"timestamp_column": ColumnNames().timestamp, "separator": "auto", "ratings": str(path)}
     changes |= {"encoding": "auto", "decimal": "auto"}
-    changes |= {"feedback": "implicit" if implicit else preparation.feedback}
+    changes |= {"feedback": "implicit" if implicit else preparation.feedback, "weight": WEIGHT if weighted else "none"}
     return preparation.model_copy(update=changes)
 
 
-def _schema(*, timed: bool, implicit: bool) -> pa.Schema:
+def _schema(*, timed: bool, implicit: bool, weighted: bool) -> pa.Schema:
     fields = [("user_id", pa.string()), ("item_id", pa.string())]
     fields += [] if implicit else [("rating", pa.float64())]
+    fields += [(WEIGHT, pa.float64())] if weighted else []
     fields += [("timestamp", pa.float64())] if timed else []
     fields += [("origin", pa.string()), *((name, pa.string()) for name in _FROM_LISTS)]
     return pa.schema([*fields, ("position", pa.int32()), ("propensity", pa.float64())])
 
 
-def _base(ratings: Ratings) -> Iterator[Any]:
+def _base(ratings: Ratings, preparation: Preparation) -> Iterator[Any]:
     for block in ratings.blocks():
         found = {
             "user_id": ratings.users.ids[block.users],
             "item_id": ratings.items.ids[block.items],
             "rating": block.values,
+            WEIGHT: block.values if preparation.weighted else np.ones(len(block)),
             "timestamp": block.timestamps,
             "origin": np.full(len(block), "ratings", object),
         }
         yield _filler(found, len(block))
 
 
-def _feedback(given: GivenRatings, unit: float) -> Any:
+def _feedback(given: GivenRatings, unit: float, clip: float | None) -> Any:
     named = given.requests != ""
     found: dict[str, Array] = {
         "user_id": given.users,
         "item_id": given.items,
         "rating": given.ratings,
+        WEIGHT: np.ones(len(given)) if clip is None else inverse_propensities(given.propensities, clip),
         "timestamp": given.moments * unit,
         "origin": np.full(len(given), "feedback", object),
     }
@@ -122,6 +132,18 @@ def _feedback(given: GivenRatings, unit: float) -> Any:
     found["position"] = _where(named, given.positions)
     found["propensity"] = _where(~np.isnan(given.propensities), given.propensities)
     return _filler(found, len(given))
+
+
+def inverse_propensities(propensities: Floats, clip: float) -> Floats:
+    """What an event counts that answers an item shown with some probability, (n,): min(1 / p, clip); NaN: 1.
+
+    Inverse propensity scoring (Schnabel, Swaminathan, Singh, Chandak and Joachims, ICML 2016): what was seldom shown
+    stands for what was not. The clip bounds the variance (Ionides 2008).
+    """
+    known = ~np.isnan(propensities)
+    counts = np.ones(len(propensities))
+    counts[known] = 1 / np.maximum(propensities[known], 1 / clip)
+    return counts
 
 
 def _where(known: Array, values: Array) -> Array:

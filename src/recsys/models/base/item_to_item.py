@@ -235,6 +235,8 @@ def _learn_neighbourhoods(gram: "csr_matrix", squares: Floats, regression: Regre
     """Regress each item on its neighbours only; entries of G among them that were not kept count as 0."""
     from scipy.sparse import csr_matrix
 
+    from recsys.runtime.blas import threads_for
+
     n = gram.shape[0]
     per_item = min(_NEIGHBOURS, n - 1)
     sources, targets, values = [], [], []
@@ -251,7 +253,8 @@ def _learn_neighbourhoods(gram: "csr_matrix", squares: Floats, regression: Regre
             ridge = np.full(per_item, 1.0)  # what is padded is solved to 0
             ridge[:size] = squares[chosen] * (1 + regression.relative_ridge) + regression.ridge
             systems[number][np.diag_indices(per_item)] = ridge
-        solved = np.linalg.solve(systems, right[:, :, None])[:, :, 0]
+        with threads_for(per_item):
+            solved = np.linalg.solve(systems, right[:, :, None])[:, :, 0]
         for number, (chosen, _) in enumerate(group):
             sources.append(chosen)
             targets.append(np.full(len(chosen), start + number, np.int32))
@@ -303,9 +306,9 @@ def _submatrix(gram: "csr_matrix", chosen: Codes, place: Codes) -> Floats:
     place[chosen] = np.arange(len(chosen))
     some = gram[chosen]
     columns = place[some.indices]
-    kept = columns >= 0
+    kept = np.flatnonzero(columns >= 0)  # few
     found = np.zeros((len(chosen), len(chosen)))
-    found[np.repeat(np.arange(len(chosen)), np.diff(some.indptr))[kept], columns[kept]] = some.data[kept]
+    found[np.searchsorted(some.indptr, kept, "right") - 1, columns[kept]] = some.data[kept]
     place[chosen] = -1
     return found
 

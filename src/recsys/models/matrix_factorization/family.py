@@ -122,6 +122,10 @@ class FactorRecommender(Recommender):
         arrays = arrays | {"user_factors": np.ascontiguousarray(users[:, :-1]), "user_bias": users[:, -1].copy()}
         return FactorRecommender(knowledge, config, arrays, self.mean, self.epochs, self.likes)
 
+    def choices(self) -> dict[str, object]:
+        """How many epochs were best on the validation rows."""
+        return {"epochs": self.epochs}
+
     def _save_weights(self, folder: Path) -> dict[str, Any]:
         save_arrays(folder / "factors.npz", **self.arrays)
         return {"mean": self.mean, "epochs": self.epochs, "likes": [self.likes.slope, self.likes.intercept]}
