@@ -4,6 +4,8 @@ VENV := $(CURDIR)/.venv
 READY := $(VENV)/.ready
 DEVELOPING := $(VENV)/.ready-dev
 export PATH := $(VENV)/bin:$(PATH)
+# What images of containers set: each of the hundreds of processes that the tests start would compile all of ours again.
+export PYTHONDONTWRITEBYTECODE :=
 PORT ?= 5000
 # One lock each, beside it, with the hashes of every file that pip may take.
 LISTS := requirements.txt server/requirements.txt server/serve-requirements.txt registry/requirements.txt
@@ -12,7 +14,7 @@ LISTS += $(wildcard src/recsys/*/*requirements.txt) pipelines/requirements.txt
 
 .DEFAULT_GOAL := help
 COMPOSE := docker compose
-.PHONY: help env run pipeline demo test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench clean docker
+.PHONY: help env run pipeline demo test test-unit check format docs site transcripts ui serve watch server doctor up down logs backup restore upgrade migrate-to-server lock sbom bench bench-smoke clean docker
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -48,7 +50,7 @@ demo: env  ## the whole cycle in minutes: served, tried, judged, drifted, retrai
 test: $(DEVELOPING)  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
 
-test-unit: $(DEVELOPING)  ## the tests that need nothing but their own process: about two minutes on two cores
+test-unit: $(DEVELOPING)  ## the tests that need nothing but their own process: about a minute on two cores
 	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
 
 check: $(DEVELOPING)  ## lint, types, security, architecture, and the documentation with what it shows
@@ -128,6 +130,9 @@ docker:
 
 bench: $(DEVELOPING)  ## measure: preparing, training, scoring, promotion, tuning, the server; other libraries beside ours
 	PYTHONPATH=src python -m bench
+
+bench-smoke: $(DEVELOPING)  ## warn of what has become a third slower against a loop that stays; seconds, and no failure
+	@PYTHONPATH=src python -m bench.smoke
 
 clean:  ## remove caches, not results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache

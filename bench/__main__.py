@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-_DATA = ("prepare", "streaming", "training", "scoring", "lists")
-_FAMILIES = ("bayesian", "forward", "sparse", "gpu", "scaling", "tuning")
-_SERVICES = ("null_promotions", "promotion", "faults", "server", "serving")
+_DATA = ("prepare", "streaming", "training", "scoring", "lists", "large")
+_FAMILIES = ("bayesian", "forward", "folds", "sparse", "gpu", "scaling", "tuning")
+_SERVICES = ("null_promotions", "promotion", "faults", "server", "serving", "recording", "kills", "monitoring")
 
 _TRIALS = ("trials", "trial_races", "trial_kills", "trials_served")
 

@@ -72,14 +72,14 @@ def cells(values: dict[str, float], prefix: str = "") -> list[str]:
 
 def served(dataset: Dataset, seed: int) -> Iterator[list[str]]:
     """The lines of a set."""
-    for line in ("bayesian_mf", "bayesian_mf time=true"):
+    for line in ("bayesian_mf", "bayesian_mf time=true", "matrix_factorization", "bias"):
         measured = evaluate(fit(dataset, line, seed), dataset, ranking=False, baselines=False).metrics
         yield [f"{line}, hash test rows as served", *cells(measured)]
         if "timed_auc" in measured:
             timed = {name.removeprefix("timed_"): measured[name] for name in measured if name.startswith("timed_")}
             yield [f"{line}, the same asked with their timestamps", *cells(timed | {"rows": measured["rows"]})]
     future = future_of(dataset)
-    for line in ("bayesian_mf", "bayesian_mf time=true", "matrix_factorization"):
+    for line in ("bayesian_mf", "bayesian_mf time=true", "matrix_factorization", "bias"):
         ahead = evaluate_forward(fit(future, line, seed), future).metrics
         for group, said in (("", "all"), ("warm_", "of known users and items"), ("cold_", "the others")):
             yield [f"{line}, newest fifth, {said}", *cells(ahead, f"forward_{group}")]

@@ -1,6 +1,6 @@
-"""Lists in this process: one at a time, many into a file, and what diversity costs.
+"""Lists in this process: one at a time, many into a file, and all users of MovieLens 1M.
 
-`python -m bench.lists [one] [many] [diversity]`; the last one trains on MovieLens 100K.
+`python -m bench.lists [one] [many] [movielens]`; the last one trains first.
 """
 
 import re
@@ -14,22 +14,26 @@ from typing import Any
 import numpy as np
 
 from bench.measure import heading, table
-from recsys import metrics
+from bench.peers.environments import CACHE
 from recsys.arrays import Array
+from recsys.data.builder import prepare
+from recsys.data.movielens import obtain
+from recsys.data.preparation import Preparation
 from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
+from recsys.models.base.family import family_module
 from recsys.models.base.item_to_item import ItemToItem, Regression
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.lists import ListModel, RatedItems
 from recsys.models.base.recommender import Recommender
 from recsys.models.matrix_factorization.family import Config, FactorRecommender
 from recsys.serving.batch import Order, write_lists
+from recsys.training.trainer import train
 
 RANK, ASKED = 32, 400
 SIZES = ((2_000, 3_706, 1_000, 100), (2_000, 100_000, 100, 100))  # users, items, weights an item, history
 MANY = (1_000_000, 50_000, 100, 50)
 LISTED = 20_000  # of the users of MANY
-DIVERSITIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
 def synthetic(n_users: int, n_items: int, kept: int, history: int, seed: int = 0) -> Recommender:
@@ -117,47 +121,24 @@ def _peak() -> float:
     return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024 / 1e9
 
 
-def diversity() -> None:
-    """Print nDCG@10 of likes on test rows, and how alike the items of a list are, by diversity."""
-    from recsys.data.builder import prepare
-    from recsys.data.preparation import Preparation
-    from recsys.models.base.family import family_module
-    from recsys.training.trainer import train
-    from steps.support.entrypoint import data_folder
-
-    dataset = prepare("movielens-100k", Preparation(), data_folder())
+def movielens() -> None:
+    """Print how long the file of all users of MovieLens 1M takes, beside training the version."""
+    source = obtain("movielens-1m", CACHE / "downloads")
+    dataset = prepare(source, Preparation(ratings="movielens-1m"), CACHE / "prepared")
     recommender = train("bayesian_mf", dataset, family_module("bayesian_mf").Config(), seed=42).final
-    print("\n" + table(("diversity", "nDCG@10", "similarity within a list"), diversity_rows(recommender, dataset)))
-
-
-def diversity_rows(recommender: Recommender, dataset: Any) -> list[tuple[object, ...]]:
-    """A row for each diversity, over the users with a liked test row."""
-    test = dataset.test
-    liked = test[np.flatnonzero(dataset.likes(test))]
-    users, counts = np.unique(liked.users, return_counts=True)
-    wanted = [set(dataset.item_ids[liked.items[liked.users == user]]) for user in users]
-    rows = []
-    for share in DIVERSITIES:
-        made = recommender.recommend(dataset.user_ids[users], 10, diversity=share)
-        hits = np.array([[item in those for item in items] for items, those in zip(made.items, wanted, strict=True)])
-        gains = metrics.ndcg(hits, counts)
-        assert recommender.lists is not None
-        codes = [recommender.knowledge.item_codes(items) for items in made.items]
-        # Of the largest weight of the whole model, so that lists can be compared.
-        close = [_mean_weight(recommender.lists.item_to_item, some) for some in codes]
-        error = gains.std() / np.sqrt(len(gains))
-        rows.append((share, f"{gains.mean():.4f} ({error:.4f})", f"{np.mean(close):.4f}"))
-    return rows
-
-
-def _mean_weight(model: ItemToItem, items: Array) -> float:
-    """The mean weight between two items of a list."""
-    total = sum(model.contributions(items, np.ones(len(items)), int(item)).sum() for item in items)
-    return float(total / (len(items) * (len(items) - 1)))
+    users = recommender.knowledge.user_ids
+    recommender.recommend(users[:1])
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter(), time.process_time()
+        write_lists(recommender, users, Order(10), Path(folder) / "lists.parquet", "bench")
+        wall, spent = time.perf_counter() - begun[0], time.process_time() - begun[1]
+    assert recommender.lists is not None
+    row = (f"{len(users):,}", recommender.lists.exponent, f"{wall:.1f}", f"{spent:.1f}")
+    print("\n" + table(("users of MovieLens 1M", "exponent", "s", "processor s"), [row]))
 
 
 if __name__ == "__main__":
-    parts = {"one": one, "many": many, "diversity": diversity}
+    parts = {"one": one, "many": many, "movielens": movielens}
     print(heading("Lists", ["numpy", "scipy"]))
     for name in sys.argv[1:] or parts:
         parts[name]()

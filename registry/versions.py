@@ -269,6 +269,15 @@ def record_metrics(
     return find_or_raise_version(version.name, version.number)
 
 
+def record_served_form(version: Version, rank: int, loss: Mapping[str, float]) -> None:
+    """Remember what a version's served form loses against it, as a document of it.
+
+    Raises:
+        InputError: if the run that trained it is gone.
+    """
+    documents.keep(version.run_id, f"served_form_r{rank}.json", {"rank": rank, "loss": dict(loss)})
+
+
 @uninterrupted()
 def tag(version: Version, key: str, value: str) -> None:
     """Write a tag of a version."""

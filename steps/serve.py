@@ -155,7 +155,7 @@ class _Registry:
     def make(self, champion: Champion, place: Path) -> None:
         """Make the served form of a version."""
         from recsys.serving.compact import make_form
-        from registry import integrity, probe
+        from registry import integrity, probe, versions
 
         parameters, state = self._parameters, self._state()
         version = state.find(int(champion.version))
@@ -179,6 +179,10 @@ class _Registry:
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "
             f"{loss['probability_rmse']:.4f} (root mean square)"
         )
+        try:
+            versions.record_served_form(version, parameters.rank, loss)
+        except Exception as error:  # the server may not be allowed to write there
+            self._tell(f"note: what its served form loses is not kept with version {champion.version} ({error})")
 
     def _keep_scorer(self, recommender: "Recommender", place: Path, version: str) -> None:
         from recsys.serving.stored_scores import keep_scorer

@@ -1,20 +1,33 @@
+import gc
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+# The tests run beside each other, each on a core: threads of the linear algebra would wait for one another. What tests
+# start has as many as a user's process.
+_threads = os.environ.get("OPENBLAS_NUM_THREADS")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.linalg  # noqa: F401  # it and NumPy read the variable now
 
+del os.environ["OPENBLAS_NUM_THREADS"]
+if _threads is not None:
+    os.environ["OPENBLAS_NUM_THREADS"] = _threads
 pytest.register_assert_rewrite("recsys.testing")
+# jsonschema imports it where it is installed, for addresses with foreign letters: seconds for grammars nobody asks for.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 from recsys.data.dataset import Dataset
 from recsys.testing.datasets import prepared
 from tests.support import tiers
 from tests.support.services import GIVEN, DatabaseServer, database_server
 
+# Imports and the tests themselves are a million objects that stay: looking for rubbish among them took a fifth of both.
+gc.disable()
 tiers.watch()
 
 
@@ -33,6 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if wanted else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """From here on rubbish is looked for again, among what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,6 +92,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
         report.outcome = "failed"
         report.longrepr = f"in CI no test is skipped; install what is missing: {call.excinfo and call.excinfo.value}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What tests write in this process outlives no power cut: they do not wait until it is on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture

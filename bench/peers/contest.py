@@ -18,6 +18,7 @@ from bench.peers.environments import UnavailableError
 from recsys import metrics
 from recsys.arrays import Codes, Floats
 from recsys.models.base.biases import learn_biases
+from recsys.models.bayesian_mf.sessions import cut_sessions, drop_single_sessions
 
 WORKER = Path(__file__).with_name("worker.py")
 Curve = list[tuple[float, float]]
@@ -48,8 +49,9 @@ class Arena:
         """Write the rows; a process that runs longer than `limit` seconds is ended."""
         self.problem, self.folder, self.limit = problem, folder, limit
         folder.mkdir(parents=True)
-        _write(folder / "train.npz", problem.train, ratings=True)
-        _write(folder / "test.npz", problem.test, ratings=False)
+        train, test = _sessions(problem)
+        _write(folder / "train.npz", problem.train, train, ratings=True)
+        _write(folder / "test.npz", problem.test, test, ratings=False)
 
     def fit(self, contestant: Contestant, settings: Mapping[str, Any], seed: int) -> Fit:
         """Fit, predict and score; raises UnavailableError with the reason where that fails."""
@@ -64,7 +66,7 @@ class Arena:
     def watch(self, contestant: Contestant, settings: Mapping[str, Any], seed: int) -> Curve:
         """The curve of one fit, which alone is given the test's ratings; raises UnavailableError."""
         watched = self.folder / "watch.npz"
-        _write(watched, self.problem.test, ratings=True)
+        _write(watched, self.problem.test, None, ratings=True)
         try:
             took = self._run(contestant, settings, seed, watch=str(watched))
         finally:
@@ -154,10 +156,22 @@ def _codes(known: Any, other: Any) -> tuple[Codes, Codes]:
     return codes.astype(np.int32), pd.Index(ids).get_indexer(pd.Index(other)).astype(np.int32)
 
 
-def _write(path: Path, rows: Rows, *, ratings: bool) -> None:
+def _sessions(problem: Problem) -> tuple[Codes | None, Codes | None]:
+    """The session of each training and each test row, as ours cut them, -1 for none; None where there are no times."""
+    train, test = problem.train, problem.test
+    if train.timestamps is None or test.timestamps is None:
+        return None, None
+    users, asked = _codes(train.users, test.users)
+    sessions, of_rating = drop_single_sessions(*cut_sessions(users, train.timestamps))
+    return np.where(of_rating < len(sessions), of_rating, -1), sessions.find(asked, test.timestamps)
+
+
+def _write(path: Path, rows: Rows, sessions: Codes | None, *, ratings: bool) -> None:
     columns: dict[str, Any] = {"users": rows.users, "items": rows.items}
     if ratings:
         columns["ratings"] = rows.ratings
     if rows.timestamps is not None:
         columns["timestamps"] = rows.timestamps
+    if sessions is not None:
+        columns["sessions"] = sessions
     np.savez(path, **columns)

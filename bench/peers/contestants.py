@@ -97,7 +97,7 @@ PEERS = (
         "myFM",
         MODELS / "myfm_gibbs.py",
         MYFM,
-        fixed={"implicit": False},
+        fixed={"implicit": False, "sessions": False},
         first={"rank": 16, "n_iter": 100},
         space={"rank": (4, 64), "n_iter": (50, 300)},
     ),
@@ -105,9 +105,17 @@ PEERS = (
         "myFM, SVD++ terms",
         MODELS / "myfm_gibbs.py",
         MYFM,
-        fixed={"implicit": True},
+        fixed={"implicit": True, "sessions": False},
+        first={"rank": 16, "n_iter": 100},
+        space={"rank": (4, 64), "n_iter": (50, 300)},
+    ),
+    Contestant(  # asked with the test rows' timestamps, as ours is with time=true
+        "myFM, SVD++ terms and sessions",
+        MODELS / "myfm_gibbs.py",
+        MYFM,
+        fixed={"implicit": True, "sessions": True},
         first={"rank": 16, "n_iter": 100},
         space={"rank": (4, 64), "n_iter": (50, 300)},
     ),
 )
-FAMILIES = ("bayesian_mf", "bayesian_mf time=false", "matrix_factorization", "bias")
+FAMILIES = ("bayesian_mf", "bayesian_mf time=true", "matrix_factorization", "bias")

@@ -106,7 +106,9 @@ def _failures(done: Comparison) -> list[str]:
 def _notes(done: Comparison) -> list[str]:
     notes = []
     if done.reference and done.problems[0].test.timestamps is not None:
-        notes.append("- ours are given when each rating was made, of the test rows too; the others take no times")
+        notes.append(
+            "- ours may learn from timestamps; those of test rows are given to time=true and to sessions, to no other"
+        )
     for line in done.lines:
         if line.fit and line.fit.filled:
             notes.append(

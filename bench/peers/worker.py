@@ -13,7 +13,8 @@ names a file that offers
     watch(data, settings, seed, rows)    optional: (seconds since the fit began, RMSE on `rows`) after every step of the
                                          fit, for a job that asks for it
 
-where rows have `users`, `items`, `timestamps` (or None), `scale`, `like_threshold` and, to learn from, `ratings`.
+where rows have `users`, `items`, `timestamps` and `sessions` (or None), `scale`, `like_threshold` and, to learn from,
+`ratings`.
 """
 
 import importlib.util
@@ -32,7 +33,7 @@ def read_rows(path: str, job: dict[str, Any]) -> SimpleNamespace:
     """Rows of one file; a column that is not there is None."""
     with np.load(path, allow_pickle=False) as columns:
         found = {name: columns[name] for name in columns.files}
-    absent = {"ratings": None, "timestamps": None}
+    absent = {"ratings": None, "timestamps": None, "sessions": None}
     return SimpleNamespace(**absent | found, scale=job["scale"], like_threshold=job["like_threshold"])
 
 

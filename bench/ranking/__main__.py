@@ -24,9 +24,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parse(arguments)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for protocol in given.protocols.split(","):
+        if given.search:
+            with tempfile.TemporaryDirectory() as folder:
+                look_for_settings(protocol, given, Path(folder))
+        if given.no_table:
+            continue
         text = compare(protocol, given)
         (RESULTS / f"ranking-{protocol}.md").write_text(text, encoding="utf-8")
         print(text, flush=True)
+
+
+def look_for_settings(protocol: str, given: argparse.Namespace, folder: Path) -> None:
+    """Search for each peer whose settings are not known, or again, and keep what is found; who fails is named."""
+    problem = PROTOCOLS[protocol].problems(CACHE)[0]
+    for contestant in _peers(given):
+        if find_settings(protocol, contestant) and not given.again:
+            continue
+        try:
+            budget = {"trials": given.trials, "seconds": given.seconds, "limit": given.limit}
+            kept = search(contestant, problem, folder, **budget)
+        except UnavailableError as error:
+            print(f"{protocol}: {contestant.name} has no settings: {error}", file=sys.stderr, flush=True)
+            continue
+        keep_settings(protocol, contestant, kept)
+        print(f"{protocol}: {contestant.name}: {kept}", file=sys.stderr, flush=True)
+
+
+def _peers(given: argparse.Namespace) -> list[Contestant]:
+    return [one for one in PEERS if not given.only or one.name in given.only.split(",")]
 
 
 def compare(protocol: str, given: argparse.Namespace) -> str:
@@ -36,7 +61,7 @@ def compare(protocol: str, given: argparse.Namespace) -> str:
         for family in given.families.split(",")
     ]
     ours = own[0]
-    line_up = [*own, *(one for one in PEERS if not given.only or one.name in given.only.split(","))]
+    line_up = [*own, *_peers(given)]
     found = PROTOCOLS[protocol].problems(CACHE)
     done: dict[str, list[Scores]] = {}
     notes, tried = [], {}
@@ -46,11 +71,6 @@ def compare(protocol: str, given: argparse.Namespace) -> str:
                 settings = contestant.first
                 if not contestant.ours:
                     kept = find_settings(protocol, contestant)
-                    if given.search and (kept is None or given.again):
-                        budget = {"trials": given.trials, "seconds": given.seconds, "limit": given.limit}
-                        kept = search(contestant, found[0], Path(folder) / "search", **budget)
-                        keep_settings(protocol, contestant, kept)
-                        print(f"{protocol}: {contestant.name}: {kept}", file=sys.stderr, flush=True)
                     settings = kept.settings if kept else contestant.draws(1, seed=0)[0]
                     tried[contestant.name] = kept.trials if kept else 0
                 done[contestant.name] = [
@@ -99,6 +119,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=float("inf"), help="of processor time; then no further trial starts"
     )
     parser.add_argument("--again", action="store_true", help="with --search: also those whose settings are known")
+    parser.add_argument("--no-table", action="store_true", help="with --search: look for settings, and no more")
     given = parser.parse_args(arguments)
     unknown = set(given.protocols.split(",")) - set(PROTOCOLS)
     if unknown:

@@ -11,6 +11,7 @@ from bench.peers.environments import OURS, Environment, environment
 
 MODELS = Path(__file__).with_name("models")
 _NUMERIC = ("numpy==2.4.6", "scipy==1.17.1")
+_CORNAC = ("cornac==2.6.0", "torch==2.13.0", *_NUMERIC)
 
 INPUTS = ("all", "ratings", "likes")
 """What is learnt from: every rating as 1, every rating over the highest, likes as 1."""
@@ -84,9 +85,16 @@ PEERS = (
         space={"l2": (5.0, 500.0), "weight_matrix_density": (0.005, 0.2)},
     ),
     Contestant(
+        "cornac MultiVAE",
+        MODELS / "cornac_multivae.py",
+        _CORNAC,
+        first={"k": 50, "hidden": 100, "n_epochs": 100, "batch_size": 128, "learning_rate": 0.001, "beta": 1.0},
+        space={"k": (20, 200), "hidden": (50, 400), "n_epochs": (30, 200), "beta": (0.1, 1.0)},
+    ),
+    Contestant(
         "cornac BiVAE",
         MODELS / "cornac_bivae.py",
-        ("cornac==2.6.0", "torch==2.13.0", *_NUMERIC),
+        _CORNAC,
         first={"k": 50, "encoder": 100, "n_epochs": 500, "batch_size": 128, "learning_rate": 0.001},
         space={"k": (20, 100), "encoder": (20, 200), "n_epochs": (50, 500)},
     ),

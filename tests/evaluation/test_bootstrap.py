@@ -59,7 +59,7 @@ def test_the_intervals_are_those_of_a_plain_bootstrap_that_sorts_every_time():
     random = np.random.default_rng(0)
     rows_of = [np.flatnonzero(users == user) for user in range(len(ids))]
     plain = []
-    for _ in range(4000):
+    for _ in range(2000):
         rows = np.concatenate([rows_of[user] for user in random.integers(0, len(ids), len(ids))])
         plain.append(plain_auc(liked[rows], first[rows]) - plain_auc(liked[rows], second[rows]))
     ours = replicates(users, ids, liked, first) - replicates(users, ids, liked, second)

@@ -1,7 +1,11 @@
 """The pipeline that Kubeflow reads: its components are the steps, its inputs the parameters of `main`."""
 
+import copy
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -29,15 +33,37 @@ STEP_OF = {"deploy": "export"}
 WHOLE = ("prepare", "promote")  # those that take every parameter of `main` that their step has
 
 
-def compiled(tmp_path: Path, **given: object) -> dict[str, Any]:
-    return documents(tmp_path, **given)[0]
+FURNISHED: dict[str, Any] = {
+    "image": "registry.example/recsys:1",
+    "cpu": "500m",
+    "pod_memory": "2Gi",
+    "gpus": 1,
+    "retries": 4,
+    "secret": "login",
+    "claim": "ratings",
+    "tracking_uri": "http://mlflow:5000",
+}
+"""Settings of which each changes a part of its own, so that one compilation shows them all."""
 
 
-def documents(tmp_path: Path, **given: object) -> list[dict[str, Any]]:
-    path = tmp_path / "pipeline.yaml"
-    settings = PipelineParameters(where="compile", **given)
-    kubeflow.write(kubeflow.build(settings, MainParameters, ["bias", "ease"], cluster=True), path)
-    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+def compiled(**given: object) -> dict[str, Any]:
+    return documents(**given)[0]
+
+
+def documents(**given: object) -> list[dict[str, Any]]:
+    """What is written, compiled once for equal settings: that takes a second."""
+    return copy.deepcopy(_documents(tuple(given.items())))
+
+
+@functools.cache
+def _documents(given: tuple[tuple[str, object], ...]) -> list[dict[str, Any]]:
+    settings = PipelineParameters(where="compile", **dict(given))
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
+        path = Path(folder) / "pipeline.yaml"
+        # kfp inspects the whole stack for every setting of a task, and that of a new thread is short.
+        pipeline = thread.submit(kubeflow.build, settings, MainParameters, ["bias", "ease"], cluster=True).result()
+        kubeflow.write(pipeline, path)
+        return list(yaml.load_all(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
 
 
 def tasks(document: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +77,8 @@ def containers(document: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
 
 
-def test_the_inputs_are_the_parameters_of_main_with_their_defaults(tmp_path):
-    inputs = compiled(tmp_path)["root"]["inputDefinitions"]["parameters"]
+def test_the_inputs_are_the_parameters_of_main_with_their_defaults():
+    inputs = compiled()["root"]["inputDefinitions"]["parameters"]
     declared = {name: one["default"] for name, one in MLPROJECT["main"]["parameters"].items() if name != "families"}
     assert inputs.keys() == declared.keys()
     kinds = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRING": str}
@@ -87,15 +113,15 @@ def test_a_component_has_the_parameters_of_its_step_with_their_defaults(name):
         assert inputs.keys() - {"trial"} == shared
 
 
-def test_families_are_trained_beside_each_other(tmp_path):
-    found = tasks(compiled(tmp_path))
+def test_families_are_trained_beside_each_other():
+    found = tasks(compiled())
     trainings = [task for name, task in found.items() if task.get("taskInfo", {}).get("name", "").startswith("train ")]
     assert [task["taskInfo"]["name"] for task in trainings] == ["train bias", "train ease"]
     assert all(task["dependentTasks"] == ["prepare"] for task in trainings)
 
 
-def test_what_decides_is_never_cached_and_the_rest_goes_by_the_digest(tmp_path):
-    found = tasks(compiled(tmp_path))
+def test_what_decides_is_never_cached_and_the_rest_goes_by_the_digest():
+    found = tasks(compiled())
     cached = {name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")}
     assert {"prepare", "train", "train-2", "evaluate", "compare"} <= cached
     assert not {"fingerprint", "promote", "deploy", "tell"} & cached
@@ -104,8 +130,8 @@ def test_what_decides_is_never_cached_and_the_rest_goes_by_the_digest(tmp_path):
     assert found["train"]["inputs"]["parameters"]["digest"]["taskOutputParameter"]["outputParameterKey"] == "digest"
 
 
-def test_components_run_in_our_image_with_what_they_ask_for(tmp_path):
-    found = containers(compiled(tmp_path, image="registry.example/recsys:1", cpu="500m", pod_memory="2Gi", gpus=1))
+def test_components_run_in_our_image_with_what_they_ask_for():
+    found = containers(compiled(**FURNISHED))
     assert {container["image"] for container in found.values()} == {"registry.example/recsys:1"}
     assert {container["resources"]["resourceMemoryLimit"] for container in found.values()} == {"2Gi"}
     assert {container["resources"]["resourceCpuRequest"] for container in found.values()} == {"500m"}
@@ -114,10 +140,10 @@ def test_components_run_in_our_image_with_what_they_ask_for(tmp_path):
     assert not any("pip install" in part for container in found.values() for part in container["command"])
 
 
-def test_a_component_is_tried_again_but_a_decision_is_not(tmp_path):
+def test_a_component_is_tried_again_but_a_decision_is_not():
     retried = {
         name: task["retryPolicy"]["maxRetryCount"]
-        for name, task in tasks(compiled(tmp_path, retries=4)).items()
+        for name, task in tasks(compiled(**FURNISHED)).items()
         if "retryPolicy" in task
     }
     assert set(retried.values()) == {4}
@@ -125,14 +151,14 @@ def test_a_component_is_tried_again_but_a_decision_is_not(tmp_path):
     assert not {"promote", "tell"} & retried.keys()
 
 
-def test_the_exit_handler_runs_whatever_happens_and_is_told_how_it_ended(tmp_path):
-    told = compiled(tmp_path)["root"]["dag"]["tasks"]["tell"]
+def test_the_exit_handler_runs_whatever_happens_and_is_told_how_it_ended():
+    told = compiled()["root"]["dag"]["tasks"]["tell"]
     assert told["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert "taskFinalStatus" in told["inputs"]["parameters"]["status"]
 
 
-def test_login_ratings_and_the_server_reach_every_component(tmp_path):
-    spec, platform = documents(tmp_path, secret="login", claim="ratings", tracking_uri="http://mlflow:5000")
+def test_login_ratings_and_the_server_reach_every_component():
+    spec, platform = documents(**FURNISHED)
     for container in containers(spec).values():
         assert {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"} in container["env"]
     for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
@@ -141,8 +167,8 @@ def test_login_ratings_and_the_server_reach_every_component(tmp_path):
 
 
 @pytest.mark.parametrize(("how", "applied"), [("manifests", False), ("apply", True), ("none", None)])
-def test_a_promotion_is_deployed_as_asked(tmp_path, how, applied):
-    found = tasks(compiled(tmp_path, deploy=how, namespace="team-a", share=0.1, serve_image="images.example/serve:2"))
+def test_a_promotion_is_deployed_as_asked(how, applied):
+    found = tasks(compiled(deploy=how, namespace="team-a", share=0.1, serve_image="images.example/serve:2"))
     if applied is None:
         assert "deploy" not in found
         return
@@ -153,10 +179,10 @@ def test_a_promotion_is_deployed_as_asked(tmp_path, how, applied):
     parse("export", [f"--{name}={value}" for name, value in given["export"].items()])
 
 
-def test_outputs_have_types(tmp_path):
+def test_outputs_have_types():
     found = {
         name: {key: one["parameterType"] for key, one in component["outputDefinitions"]["parameters"].items()}
-        for name, component in compiled(tmp_path)["components"].items()
+        for name, component in compiled()["components"].items()
         if "parameters" in component.get("outputDefinitions", {})
     }
     assert found["comp-prepare"] == {
@@ -171,8 +197,8 @@ def test_outputs_have_types(tmp_path):
     assert found["comp-promote"] == {"version": "NUMBER_INTEGER", "promoted": "BOOLEAN", "reason": "STRING"}
 
 
-def test_a_field_that_kubeflow_does_not_know_is_refused(tmp_path):
-    document = compiled(tmp_path)
+def test_a_field_that_kubeflow_does_not_know_is_refused():
+    document = compiled()
     kubeflow.check(yaml.safe_dump(document))
     tasks(document)["train"]["cachingOption"] = {}
     with pytest.raises(InputError, match="cachingOption"):

@@ -5,7 +5,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.matrix_factorization.family import Config, FactorRecommender
-from recsys.serving.compact import make_form
+from recsys.serving.compact import make_form, promised_auc
 from recsys.serving.engine import NO_HISTORY, Engine, History
 from recsys.serving.form import open_form
 from recsys.serving.http import ProblemError
@@ -77,20 +77,43 @@ def test_a_new_user_s_ratings_lead_towards_what_they_liked(engine):
     assert likes[is_even].min() > likes[~is_even].max()
 
 
-@pytest.mark.parametrize("rank", [4, 8])
-def test_a_form_of_full_rank_loses_nothing(tmp_path, rank):
+def four_factors():
     random = np.random.default_rng(1)
-    knowledge = two_tastes().knowledge
+    tastes = two_tastes()
     arrays = {
         "user_factors": random.normal(size=(24, 4)).astype(np.float32),
         "item_factors": random.normal(size=(24, 4)).astype(np.float32),
         "user_bias": random.normal(size=24),
         "item_bias": random.normal(size=24),
     }
-    recommender = FactorRecommender(knowledge, Config(), arrays, 3.0, 1, knowledge.calibration)
-    found = make_form(recommender, tmp_path / "form", {"version": "1"}, rank=rank)
-    assert found.about["loss"]["rating_rmse"] < 0.005  # factors of users are kept as float16
-    assert found.about["loss"]["top_10_overlap"] > 0.99
+    recommender = FactorRecommender(tastes.knowledge, Config(), arrays, 3.0, 1, tastes.knowledge.calibration)
+    recommender.lists = tastes.lists
+    return recommender
+
+
+@pytest.mark.parametrize("rank", [4, 8])
+def test_a_form_of_full_rank_loses_nothing(tmp_path, rank):
+    loss = make_form(four_factors(), tmp_path / "form", {"version": "1"}, rank=rank).about["loss"]
+    assert loss["rating_rmse"] < 0.005  # factors of users are kept as float16
+    assert loss["top_10_overlap"] > 0.99
+    assert loss["auc"] == pytest.approx(0, abs=1e-4)
+    assert loss["ndcg_at_10"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_form_of_lower_rank_says_what_it_loses(tmp_path):
+    losses = [
+        make_form(four_factors(), tmp_path / str(rank), {"version": "1"}, rank=rank, max_loss=1).about["loss"]
+        for rank in (3, 1)
+    ]
+    assert 1e-4 < losses[0]["auc"] < losses[1]["auc"] < 0.5
+    assert 0 < losses[0]["ndcg_at_10"] < losses[1]["ndcg_at_10"] < 1
+
+
+def test_the_auc_that_probabilities_promise_is_that_of_all_pairs():
+    likes = np.array([0.9, 0.1])
+    assert promised_auc(likes, np.array([2.0, 1.0])) == pytest.approx(0.9)
+    assert promised_auc(likes, np.array([1.0, 2.0])) == pytest.approx(0.1)
+    assert promised_auc(likes, np.array([1.0, 1.0])) == pytest.approx(0.5)
 
 
 def test_a_form_that_loses_too_much_is_refused(tmp_path):

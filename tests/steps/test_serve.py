@@ -29,6 +29,8 @@ def test_the_champion_is_served_and_whoever_takes_its_place_but_no_altered_one(p
     other = "1" if champion == "2" else "2"
     with started(promoted) as serving:
         serving.wait_for(champion)
+        run = client.get_model_version("recsys", champion).run_id
+        assert "version/served_form_r32.json" in {found.path for found in client.list_artifacts(run, "version")}
         client.set_registered_model_alias("recsys", "champion", other)
         serving.wait_for(other)
         client.set_registered_model_alias("recsys", "champion", champion)

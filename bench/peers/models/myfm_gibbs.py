@@ -1,4 +1,4 @@
-"""myFM: a factorization machine, Gibbs-sampled in C++, of users and items, with or without implicit terms."""
+"""myFM: a factorization machine, Gibbs-sampled in C++, of users and items; perhaps with implicit terms and sessions."""
 
 from typing import Any
 
@@ -8,20 +8,21 @@ from scipy import sparse
 
 
 def load(rows: Any) -> Any:
-    """The known users and items, the ratings with where in those their user and item is, and the ratings' matrix."""
+    """Known users and items, the ratings with where in those their user and item is, their matrix, their sessions."""
     sides = np.unique(rows.users), np.unique(rows.items)
     codes = _find(sides[0], rows.users), _find(sides[1], rows.items)
     rated = sparse.csr_matrix((np.ones(len(codes[0])), codes), shape=(len(sides[0]), len(sides[1])))
-    return sides, codes, rows.ratings, (rated, rated.T.tocsr())
+    return sides, codes, rows.ratings, (rated, rated.T.tocsr()), rows.sessions
 
 
 def fit(data: Any, settings: dict[str, Any], seed: int) -> Any:
     """Users and items are groups of their own, each with its hyperparameters; so are the implicit terms.
 
     With `implicit`, a user also has the items rated, each as 1 over the root of their number (SVD++), and an item
-    the users who rated it, as in the longer examples of myFM's documentation. Unknown ids have no feature.
+    the users who rated it, as in the longer examples of myFM's documentation. With `sessions`, a rating has the session
+    in which it was given, one of those that ours cut. Unknown ids have no feature, and a rating of no session neither.
     """
-    sides, codes, ratings, rated = data
+    sides, codes, ratings, rated, sessions = data
     groups, blocks = [len(known) for known in sides], []
     if settings["implicit"]:
         for of_side in rated:
@@ -30,16 +31,24 @@ def fit(data: Any, settings: dict[str, Any], seed: int) -> Any:
             blocks.append(sparse.vstack([shares, nothing], format="csr"))
             groups.append(of_side.shape[1])
 
-    def related(codes: Any) -> Any:
-        return [myfm.RelationBlock(code, block) for code, block in zip(codes, blocks, strict=False)]
+    if settings["sessions"]:
+        n = int(sessions.max()) + 1
+        blocks.append(sparse.vstack([sparse.identity(n), sparse.csr_matrix((1, n))], format="csr"))
+        groups.append(n)
+
+    def related(codes: Any, sessions: Any) -> Any:
+        at = list(codes) if settings["implicit"] else []
+        if settings["sessions"]:
+            at.append(np.where(sessions < 0, n, sessions).astype(np.int64))
+        return [myfm.RelationBlock(code, block) for code, block in zip(at, blocks, strict=True)]
 
     model = myfm.MyFMGibbsRegressor(rank=settings["rank"], random_seed=seed)
     table = _one_hot(codes, sides)
-    model.fit(table, ratings, X_rel=related(codes), n_iter=settings["n_iter"], group_shapes=groups)
+    model.fit(table, ratings, X_rel=related(codes, sessions), n_iter=settings["n_iter"], group_shapes=groups)
 
     def predict(rows: Any) -> Any:
         at = _find(sides[0], rows.users), _find(sides[1], rows.items)
-        return model.predict(_one_hot(at, sides), related(at))
+        return model.predict(_one_hot(at, sides), related(at, rows.sessions))
 
     return predict
 

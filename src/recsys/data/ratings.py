@@ -258,7 +258,7 @@ def _older_repeats(pairs: NDArray[np.integer], rows: NDArray[np.int64], stamps: 
     # Sorting the bare numbers is several times faster than an argsort. It tells which pairs repeat; a
     # table over their low bits then finds their rows, and some others that the last line lets go.
     ascending = np.sort(pairs)
-    low_bits = (1 << 24) - 1
+    low_bits = (1 << min(len(pairs).bit_length() + 8, 24)) - 1
     marked = np.zeros(low_bits + 1, dtype=bool)
     marked[(ascending[1:][ascending[1:] == ascending[:-1]] & low_bits).astype(np.intp, copy=False)] = True
     candidates = marked[(pairs & low_bits).astype(np.intp, copy=False)]

@@ -33,7 +33,7 @@ CAPABILITIES = Capabilities(cross_validation_folds=5, stored_features=True)
 _MOST_LEVELS = 20  # a scale with more distinct ratings is cut into _BINS levels of equally many ratings
 _BINS = 10
 _THREADS = 4
-_SHARE_ROWS = 1 << 16  # rows scored at a time, which bounds memory: rows x levels per tree
+_SHARE_ROWS = 1 << 12  # rows scored at a time by a thread, which bounds memory: rows x levels per tree
 _COLUMNS = [FEATURES.index(name) for name in FEATURES if "unique" not in name]
 """Counts and distinct partners are equal in clean data; a tree needs one of them."""
 

@@ -155,10 +155,10 @@ class Archive:
         )
 
         @_retry
-        def read(after: int) -> list[Row]:
+        def read(after: int) -> Sequence[Row]:
             with self._engine.connect() as connection:
                 given = {"after": after, "since": since, "until": until, "page": _PAGE}
-                return [tuple(row) for row in connection.execute(statement, given)]
+                return connection.execute(statement, given).all()
 
         after = -1
         while page := read(after):

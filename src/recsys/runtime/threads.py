@@ -47,6 +47,9 @@ def workers(device: torch.device) -> Iterator[Each]:
     with one_thread(device) as threads, torch.no_grad(), ThreadPoolExecutor(threads, initializer=prepare) as pool:
 
         def spread(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
+            if len(chunks) == 1:  # to wake a thread takes longer than a small chunk
+                work(chunks[0])
+                return
             for _ in pool.map(work, chunks):
                 pass
 

@@ -265,9 +265,12 @@ def _reordered(model: ItemToItem, order: Array) -> ItemToItem:
 
 
 def measure_loss(recommender: Recommender, engine: Engine, user_order: Array, item_order: Array) -> dict[str, float]:
-    """How far the form's ratings and probabilities are from the version's, on a sample of users and items.
+    """How far the form's ratings, probabilities and lists are from the version's, on a sample of users and items.
 
-    `top_10_overlap` is the share of a user's ten most probable likes that both name.
+    `top_10_overlap` is the share of a user's ten most probable likes that both name. `auc` and `ndcg_at_10` are what
+    the form loses of these measures if the version is right: of the AUC that its probabilities promise, where the
+    form's put the pairs in order; and of its lists, where an item gains what the version scores it, and nothing if the
+    version does not list it.
     """
     random = np.random.default_rng(0)
     users, items = (
@@ -275,18 +278,47 @@ def measure_loss(recommender: Recommender, engine: Engine, user_order: Array, it
         for order, most in ((user_order, _SAMPLE_USERS), (item_order, _SAMPLE_ITEMS))
     )
     squares, overlap = np.zeros(2), 0.0
+    likes = np.empty((2, len(users), len(items)))
     top = min(_TOP, len(items))
-    for user in users:
+    for row, user in enumerate(users):
         same = np.full(len(items), user_order[user], np.int32)
         version = recommender.score(same, item_order[items].astype(np.int32))
         form = engine.predict_known(int(user), items)
         squares += [np.square(one - other).mean() for one, other in zip(version, form, strict=True)]
+        likes[:, row] = version.like_probability, form[1]
         best = (set(np.argsort(-part, kind="stable")[:top]) for part in (version.like_probability, form[1]))
         overlap += len(set.intersection(*best)) / top
     rating, probability = np.sqrt(squares / len(users))
+    version_likes, form_likes = likes.reshape(2, -1)
     return {
         "rating_rmse": float(rating),
         "probability_rmse": float(probability),
         f"top_{_TOP}_overlap": overlap / len(users),
+        "auc": promised_auc(version_likes, version_likes) - promised_auc(version_likes, form_likes),
+        f"ndcg_at_{_TOP}": _lost_ndcg(recommender, engine, users),
         "pairs": float(len(users) * len(items)),
     }
+
+
+def promised_auc(likes: Floats, scores: Floats) -> float:
+    """The AUC to be expected of scores, (n,), where these are the probabilities of a like: equal ones count half."""
+    _, tie = np.unique(scores, return_inverse=True)
+    liked, others = np.bincount(tie, likes), np.bincount(tie, 1 - likes)
+    won = float(liked @ (np.cumsum(others) - others / 2))
+    return won / max(float(liked.sum() * others.sum()), 1e-300)
+
+
+def _lost_ndcg(recommender: Recommender, engine: Engine, users: Array) -> float:
+    """What the lists of some users, in the form's codes, lose of nDCG if the version's scores are what is gained."""
+    if not engine.makes_lists:
+        return 0.0
+    names = np.array([engine.users[user] for user in users.tolist()], object)
+    discounts = 1 / np.log2(np.arange(2, _TOP + 2))
+    found, kept = recommender.recommend(names, _TOP), []
+    for user, items, scores in zip(users.tolist(), found.items, found.scores, strict=True):
+        gains = dict(zip(items.tolist(), np.maximum(scores, 0).tolist(), strict=True))
+        listed = engine.recommend(user, engine.history(user), _TOP).items.tolist()
+        gained = np.array([gains.get(engine.items[item], 0.0) for item in listed])
+        best = float(np.sort(np.maximum(scores, 0))[::-1] @ discounts[: len(scores)])
+        kept.append(float(gained @ discounts[: len(gained)]) / best if best > 0 else 1.0)
+    return 1 - float(np.mean(kept))

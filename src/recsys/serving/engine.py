@@ -9,8 +9,8 @@ import numpy as np
 
 from recsys.arrays import Array, Floats
 from recsys.models.base.factors import UNCERTAIN
-from recsys.models.base.item_to_item import ItemToItem, Regression, expect_next
-from recsys.models.base.ranking import POOL, best_items, diversify, note_of, weigh
+from recsys.models.base.item_to_item import POPULARITY_WEIGHT, ItemToItem, Regression, expect_next
+from recsys.models.base.ranking import POOL, best_items, diversify, highest, note_of, weigh
 from recsys.models.base.taking import TakingCurve, find_judge
 from recsys.serving.exploration import POLICY as EXPLORED
 from recsys.serving.exploration import Exploration, Pool
@@ -78,6 +78,7 @@ class Engine:
         self._exponent = float(lists["exponent"])
         self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
         self._popularity = arrays.popularity.astype(np.float64) / max(len(users), 1)
+        self._added = POPULARITY_WEIGHT * self._popularity  # to what a history says
         prior = about["prior"]
         self._noise = max(float(prior["noise"]), 1e-9)
         factors = np.maximum(np.array(prior["factors"], np.float64), 1e-12)
@@ -148,9 +149,11 @@ class Engine:
         takes[exclude] = -np.inf
         if exclude_seen:
             takes[history.items] = -np.inf
-        pool = best_items(takes, max(n, POOL))
-        pool = np.sort(pool[takes[pool] > -np.inf])
-        likes = self._score(user, history, pool)[1]
+        pool = highest(takes, max(n, POOL))
+        allowed = takes[pool]
+        if allowed.min(initial=0.0) == -np.inf:
+            pool = pool[allowed > -np.inf]
+        likes = self._likes(user, history, pool)
         scores = weigh(takes[pool], likes, self._exponent)
         order = best_items(scores, len(scores) if diversity else n)
         if diversity:
@@ -185,7 +188,12 @@ class Engine:
         return self._carry(history, self._values(history))
 
     def _carry(self, history: History, values: Array) -> Floats:
-        return expect_next(self._item_to_item, self._popularity, history.items, values)
+        """As `expect_next`, which would multiply the popularity of all items at every list."""
+        if len(history.items) == 0:
+            return self._popularity.copy()
+        takes = self._item_to_item.score(history.items, values)
+        takes += self._added
+        return takes
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
@@ -218,7 +226,8 @@ class Engine:
         A user who was learnt from is answered as learnt; of another, the history tells.
         """
         if self._judge is None:
-            return self._like(self._taste(user, history), items)
+            rating, x, _ = self._margin(self._taste(user, history), items)
+            return np.clip(rating, self.low, self.high), self._linked(x)
         told = self.history(user) if user >= 0 else history
         values = self._values(told)
         takes = np.zeros(len(items))
@@ -235,11 +244,14 @@ class Engine:
         like = self._judge.probability(slope * rating + intercept, takes)
         return np.clip(rating, self.low, self.high), like
 
-    def _like(self, taste: _Taste, items: Array) -> tuple[Floats, Floats]:
-        """The same by a taste's factors."""
-        rating, x, _ = self._margin(taste, items)
-        like = _normal_cdf(x) if self._link["kind"] == "probit" else 1 / (1 + np.exp(-x))
-        return np.clip(rating, self.low, self.high), like
+    def _likes(self, user: int, history: History, items: Array) -> Floats:
+        """The second of `_score` alone."""
+        if self._judge is None:
+            return self._linked(self._margin(self._taste(user, history), items)[1])
+        return self._score(user, history, items)[1]
+
+    def _linked(self, x: Floats) -> Floats:
+        return _normal_cdf(x) if self._link["kind"] == "probit" else 1 / (1 + np.exp(-x))
 
     def _margin(self, taste: _Taste, items: Array) -> tuple[Floats, Floats, Floats]:
         """Expected ratings, what the link makes probabilities of, and variances, (n,) each."""
@@ -316,10 +328,10 @@ class Engine:
         return ""
 
 
+_AT = np.linspace(-6, 6, 12 * 512 + 1)
+_NORMAL = np.array([math.erfc(-x / math.sqrt(2)) / 2 for x in _AT])
+
+
 def _normal_cdf(x: Floats) -> Floats:
-    """The standard normal distribution function, within 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
-    z = np.abs(x) * math.sqrt(0.5)
-    t = 1 / (1 + 0.3275911 * z)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    tail = series * np.exp(-z * z) / 2
-    return np.asarray(np.where(x > 0, 1 - tail, tail), np.float64)
+    """The standard normal distribution function, between points so close that it is off by 2e-7 at most."""
+    return np.asarray(np.interp(x, _AT, _NORMAL), np.float64)

@@ -153,4 +153,7 @@ def cut(value: object) -> str:
 
 def dump(content: Any) -> bytes:
     """JSON, short, in UTF-8."""
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encode(content).encode()
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode  # dumps makes one a call

@@ -22,7 +22,7 @@ from recsys.serving.http import dump
 
 _MOST_WAITING = 50_000  # lists
 _MOST_ROWS = 2_000  # a commit, so that feedback never waits long for its turn
-_WRITE_SECONDS = 0.25
+_WRITE_SECONDS = 0.05  # few lists at a time, so that requests never wait long for Python's lock
 _RETRY_SECONDS = 1.0
 _PRUNE_SECONDS = 60.0
 _MOST_PRUNED = 5_000  # a commit

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from recsys.errors import InputError
+from recsys.serving.connections import Counts, open_counts
 from recsys.serving.settings import ServingSettings
 
 _POLL_SECONDS = 0.1
@@ -56,8 +58,9 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Worker:
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", place: int) -> None:
         self.process = process
+        self.place = place  # among the workers
         self.started = time.monotonic()
 
 
@@ -82,6 +85,8 @@ class Supervisor:
             **_MALLOC,
         }
         self._size = workers
+        self._counts_file = open_counts(workers)
+        self._counts = Counts(self._counts_file)
         self._workers: list[_Worker] = []
         self._pause = 0.0
 
@@ -90,36 +95,38 @@ class Supervisor:
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
         try:
-            self._workers = [self._start() for _ in range(self._size)]
+            self._workers = [self._start(place) for place in range(self._size)]
             while not stop.wait(_POLL_SECONDS):
                 self._workers = [self._replaced(worker) for worker in self._workers]
         finally:
             self._end()
 
-    def _start(self) -> _Worker:
+    def _start(self, place: int) -> _Worker:
         handle = self._socket.fileno()
         process = subprocess.Popen(
             [sys.executable, "-m", "recsys.serving.worker"],
             stdin=subprocess.PIPE,
-            pass_fds=[handle],
+            pass_fds=[handle, self._counts_file],
             env=self._environment,
             start_new_session=True,  # a Ctrl-C reaches the supervisor only, which lets them finish
         )
         assert process.stdin
-        given = {"settings": self._settings.model_dump(), "socket": handle}
+        counts = {"counts": self._counts_file, "worker": place}
+        given = {"settings": self._settings.model_dump(), "socket": handle, **counts}
         process.stdin.write(json.dumps(given).encode() + b"\n")
         process.stdin.flush()
-        return _Worker(process)
+        return _Worker(process, place)
 
     def _replaced(self, worker: _Worker) -> _Worker:
         if worker.process.poll() is None:
             return worker
         _log.warning("worker %d ended with %d; another is started", worker.process.pid, worker.process.returncode)
         mark_process_dead(worker.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+        self._counts.reset(worker.place)
         lived = time.monotonic() - worker.started
         self._pause = 0.0 if lived > _LONGEST_PAUSE else min(_LONGEST_PAUSE, 2 * self._pause + 0.1)
         time.sleep(self._pause)
-        return self._start()
+        return self._start(worker.place)
 
     def _end(self) -> None:
         for worker in self._workers:
@@ -132,3 +139,4 @@ class Supervisor:
                 worker.process.kill()
                 worker.process.wait()
         self._socket.close()
+        os.close(self._counts_file)

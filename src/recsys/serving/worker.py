@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving.app import App
+from recsys.serving.connections import Acceptor, Counts
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
 
@@ -29,6 +30,7 @@ class _Protocol(HttpToolsProtocol):
     """Uvicorn's protocol, which lets go of a client that connects and sends nothing, or a request's head too slowly."""
 
     head_seconds = 10.0
+    acceptor: Acceptor
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,12 +47,33 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._allow(None)
+        self.acceptor.gone()
         super().connection_lost(exc)
 
     def _allow(self, seconds: float | None) -> None:
         if self._late is not None:
             self._late.cancel()
         self._late = None if seconds is None else self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, for whom we take the connections."""
+
+    def __init__(self, config: uvicorn.Config, counts: Counts, worker: int) -> None:
+        super().__init__(config)
+        self._counts, self._worker = counts, worker
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        assert sockets
+        _Protocol.acceptor = Acceptor(sockets[0], self._counts, self._worker, self._protocol)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _Protocol.acceptor.end()
+        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -70,10 +93,11 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing asks for the client's address
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, Counts(given["counts"]), given["worker"])
 
     def watch() -> None:
         sys.stdin.buffer.read()

@@ -3,8 +3,9 @@ import gzip
 import numpy as np
 import pytest
 
-from recsys.data.readers import delimited
+from recsys.data.readers import delimited, dialect, mistakes
 from recsys.data.readers.source import ColumnNames
+from recsys.errors import InputError
 from tests.support.ratings_files import HEADER, ROWS, TEXT, message, read_ratings, rows
 
 
@@ -95,6 +96,14 @@ class TestFormats:
         ratings = read_ratings(write("\n".join([HEADER, *lines]).replace(",", separator)))
         assert [row[0] for row in rows(ratings)] == [f"user{n}" for n in range(500)]
         assert ratings.values.tolist() == [n % 5 + 1 for n in range(250)] + [1] + [n % 5 + 1 for n in range(251, 500)]
+
+    @pytest.mark.parametrize("user", ["x" * 20_000, '"' + "x\n" * 10_000 + '"'], ids=["line", "quotes"])
+    def test_a_row_that_is_too_long_is_named(self, write, monkeypatch, user) -> None:
+        for module in (delimited, dialect, mistakes):
+            monkeypatch.setattr(module, "LONGEST_ROW", 1 << 12)
+        monkeypatch.setattr(delimited, "_BLOCK", 64)
+        with pytest.raises(InputError, match=r"csv:3: expected rows of at most 0 MB, got a longer one; close its quo"):
+            read_ratings(write(f"{HEADER}\nu,i,1,1\n{user},i,1,1\n"))
 
     def test_no_separator_is_cut_by_the_chunks_it_is_read_in(self, write) -> None:
         # 11 bytes a line, so over the 4 MiB of a chunk its border falls on every kind of place.

@@ -37,7 +37,7 @@ def test_in_single_precision_a_large_catalogue_has_the_same_weights():
     expected = -inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)
     assert found.dtype == np.float32
-    assert found == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # approx compares one number at a time
 
 
 def test_a_system_close_to_singular_is_solved_in_double_precision():

@@ -311,7 +311,7 @@ def test_standard_errors_of_an_auc_are_those_of_users_drawn_again():
     drawn = []
     for _ in range(200):
         rows = (random.integers(0, 300, 300)[:, None] * 4 + np.arange(4)).ravel()
-        drawn.append(roc_auc_score(liked[rows], better[rows]) - roc_auc_score(liked[rows], worse[rows]))
+        drawn.append(rank_auc(liked[rows], better[rows]) - rank_auc(liked[rows], worse[rows]))
     gain = roc_auc_score(liked, better) - roc_auc_score(liked, worse)
     assert auc_standard_errors(liked, better, worse, users) == pytest.approx(gain / np.std(drawn), rel=0.2)
     assert auc_standard_errors(np.ones(1200, bool), better, worse, users) == 0

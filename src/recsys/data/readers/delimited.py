@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from recsys.data.readers.dialect import UNIT, Dialect, delimiter, find_dialect, open_rows
+from recsys.data.readers.dialect import LONGEST_ROW, UNIT, Dialect, delimiter, find_dialect, open_rows
 from recsys.data.readers.encoding import open_bytes
 from recsys.data.readers.mistakes import diagnosis, is_blank, line_of
 from recsys.data.readers.source import ColumnNames, RawBlock, Source, TextFormat, seconds, shorten
@@ -21,7 +21,6 @@ MISSING_NUMBERS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N")
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _BLOCK = 1 << 24  # bytes; the ids of each block are looked up one by one, so there are to be few blocks
-_LARGEST_BLOCK = 1 << 28  # no line may be longer than a block
 
 
 def open_file(path: Path, columns: ColumnNames, text: TextFormat) -> Source:
@@ -57,7 +56,7 @@ def _read_blocks(path: Path, dialect: Dialect) -> Iterator[RawBlock]:
             (pa.float64(), pa.timestamp("us"), _BLOCK),  # dates without a zone
             (_TEXT, pa.float64(), _BLOCK),  # lines of blanks
             (_TEXT, _TEXT, _BLOCK),  # other dates
-            (_TEXT, _TEXT, _LARGEST_BLOCK),
+            (_TEXT, _TEXT, LONGEST_ROW),  # a row has to fit in a block
         ):
             row = 0
             try:

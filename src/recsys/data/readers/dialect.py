@@ -19,6 +19,7 @@ UNIT = "\x1f"  # ASCII's unit separator: stands in for a separator of several by
 
 _CANDIDATES = ("::", "\t", ";", "|", ",")
 _WORDS = {"tab": "\t", "\\t": "\t", "comma": ","}
+LONGEST_ROW = 1 << 26  # bytes: a file of reviews has long texts beside its ratings
 _HEAD = 1 << 20  # bytes looked at to learn the dialect
 _MOST_LINES = 1_000
 _UTF_8_MARK = b"\xef\xbb\xbf"
@@ -165,8 +166,8 @@ def _fields(line: str, separator: str) -> list[str]:
 
 
 def csv_reader(lines: Iterable[str], separator: str) -> "_csv.Reader":
-    """A reader of lines whose separators are one byte each."""
-    csv.field_size_limit(1 << 30)  # no limit: a file of reviews has long texts beside its ratings
+    """A reader of lines whose separators are one byte each; it raises csv.Error at a field beyond LONGEST_ROW."""
+    csv.field_size_limit(LONGEST_ROW)
     return csv.reader(lines, delimiter=delimiter(separator))
 
 

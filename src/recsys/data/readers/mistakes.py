@@ -1,14 +1,16 @@
 """Mistakes in delimited text: on which line a row stands, and what is wrong with a file that cannot be read."""
 
+import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.readers.dialect import Dialect, csv_reader, decoded, delimiter, open_rows
+from recsys.data.readers.dialect import LONGEST_ROW, Dialect, csv_reader, decoded, delimiter, open_rows
 from recsys.data.readers.encoding import open_bytes
 from recsys.data.readers.source import shorten
 from recsys.errors import InputError
@@ -62,13 +64,30 @@ def _rows(path: Path, dialect: Dialect, most: float = math.inf) -> Iterator[tupl
         with io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text:
             for _ in range(0 if size else dialect.skipped):
                 next(text)
-            reader = csv_reader(text, dialect.separator)
             start, passed = 1, dialect.skipped + row
-            for fields in reader:
-                if len(fields) == dialect.width or not is_blank(dialect.separator.join(fields)):
-                    yield row, passed + start, fields
-                    row += 1
-                start = reader.line_num + 1
+
+            def too_long() -> InputError:
+                return InputError(
+                    f"{path}:{passed + start}: expected rows of at most {LONGEST_ROW >> 20} MB, got a longer one; "
+                    "close its quotes, or leave the long column out"
+                )
+
+            reader = csv_reader(_short_lines(text, too_long), dialect.separator)
+            try:
+                for fields in reader:
+                    if len(fields) == dialect.width or not is_blank(dialect.separator.join(fields)):
+                        yield row, passed + start, fields
+                        row += 1
+                    start = reader.line_num + 1
+            except csv.Error as error:  # the csv module's own limit, within quotes
+                raise too_long() from error
+
+
+def _short_lines(text: TextIO, too_long: Callable[[], InputError]) -> Iterator[str]:
+    while line := text.readline(LONGEST_ROW):
+        if len(line) == LONGEST_ROW:
+            raise too_long()
+        yield line
 
 
 def _plain(path: Path, dialect: Dialect, most: float) -> tuple[int, int]:
@@ -80,6 +99,8 @@ def _plain(path: Path, dialect: Dialect, most: float) -> tuple[int, int]:
         text = b""
         while chunk := file.read(_BLOCK):
             text += chunk
+            if len(text) > LONGEST_ROW:
+                break
             whole = text[: text.rfind(b"\n") + 1]
             lines = whole.count(b"\n")
             if rows + lines > most or b'"' in whole or whole.count(b"\r") != whole.count(b"\r\n"):

@@ -32,8 +32,11 @@ def calibrate(predicted: Floats, liked: Flags) -> LikeCalibration:
     if liked.any() and not liked.all():
         from sklearn.linear_model import LogisticRegression  # a second to import: only where it is used
 
+        from recsys.runtime.blas import threads_for
+
         centre, spread = float(predicted.mean()), float(predicted.std()) or 1.0
-        model = LogisticRegression(C=1e3).fit(((predicted - centre) / spread)[:, None], liked)
+        with threads_for(1):  # of two unknowns
+            model = LogisticRegression(C=1e3).fit(((predicted - centre) / spread)[:, None], liked)
         slope = float(model.coef_[0, 0]) / spread
         if slope > 0:
             return LikeCalibration(slope, float(model.intercept_[0]) - slope * centre)

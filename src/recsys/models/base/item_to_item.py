@@ -26,7 +26,7 @@ _CO_COUNTS = 400  # of each item, kept to look up the Gram matrix among its neig
 POPULARITY_WEIGHT = 1e-6  # orders by popularity those items that no item of the history says anything of
 _TABLE_CELLS = 1 << 24  # 67 MB at most
 _TABLE_SHARE = 10
-_ROWS = 32  # that are gathered at a time: they stay in the processor's cache
+_ROWS = 25  # that are gathered at a time: they stay in the processor's cache, and leave room there for all else
 _BLOCK_CELLS = 1 << 24  # numbers of a block of the Gram matrix
 _SINGLE_PRECISION = 1e4  # the largest condition number of a system that float32 solves: errors stay below 1e-3
 _SMALL = 512  # items, whose system float64 solves in next to no time
@@ -76,8 +76,11 @@ class ItemToItem:
         n = len(self.starts) - 1
         if self._table is not None:
             values, total = values.astype(np.float32), np.zeros(self._table.shape[1], np.float32)
+            rows = np.empty((min(_ROWS, len(items)), len(total)), np.float32)
             for start in range(0, len(items), _ROWS):
-                total += values[start : start + _ROWS] @ self._table.take(items[start : start + _ROWS], 0)
+                some = items[start : start + _ROWS]
+                found = self._table.take(some, 0, rows[: len(some)], "clip")  # "raise" would copy once more
+                total += values[start : start + _ROWS] @ found
             return total[:n].astype(np.float64)
         first, last = self.starts[items], self.starts[items + 1]
         parts = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]
@@ -232,6 +235,8 @@ def _learn_neighbourhoods(gram: "csr_matrix", squares: Floats, regression: Regre
     """Regress each item on its neighbours only; entries of G among them that were not kept count as 0."""
     from scipy.sparse import csr_matrix
 
+    from recsys.runtime.blas import threads_for
+
     n = gram.shape[0]
     per_item = min(_NEIGHBOURS, n - 1)
     sources, targets, values = [], [], []
@@ -248,7 +253,8 @@ def _learn_neighbourhoods(gram: "csr_matrix", squares: Floats, regression: Regre
             ridge = np.full(per_item, 1.0)  # what is padded is solved to 0
             ridge[:size] = squares[chosen] * (1 + regression.relative_ridge) + regression.ridge
             systems[number][np.diag_indices(per_item)] = ridge
-        solved = np.linalg.solve(systems, right[:, :, None])[:, :, 0]
+        with threads_for(per_item):
+            solved = np.linalg.solve(systems, right[:, :, None])[:, :, 0]
         for number, (chosen, _) in enumerate(group):
             sources.append(chosen)
             targets.append(np.full(len(chosen), start + number, np.int32))
@@ -300,9 +306,9 @@ def _submatrix(gram: "csr_matrix", chosen: Codes, place: Codes) -> Floats:
     place[chosen] = np.arange(len(chosen))
     some = gram[chosen]
     columns = place[some.indices]
-    kept = columns >= 0
+    kept = np.flatnonzero(columns >= 0)  # few
     found = np.zeros((len(chosen), len(chosen)))
-    found[np.repeat(np.arange(len(chosen)), np.diff(some.indptr))[kept], columns[kept]] = some.data[kept]
+    found[np.searchsorted(some.indptr, kept, "right") - 1, columns[kept]] = some.data[kept]
     place[chosen] = -1
     return found
 

@@ -63,10 +63,13 @@ class Knowledge:
         """Whether each of these pairs of codes, each of shape (n,), was learnt from; -1 stands for an unknown id."""
         width = len(self.item_ids)
         pairs = np.where((users >= 0) & (items >= 0), users.astype(np.int64) * width + items, -1)
-        found = np.zeros(len(pairs), np.bool_)
-        for some in self.seen_blocks():
-            found |= np.isin(pairs, some[:, 0].astype(np.int64) * width + some[:, 1])
-        return found
+        asked, at = np.unique(pairs, return_inverse=True)
+        found = np.zeros(len(asked), np.bool_)
+        for some in self.seen_blocks() if len(asked) else ():
+            known = some[:, 0].astype(np.int64) * width + some[:, 1]
+            place = np.minimum(np.searchsorted(asked, known), len(asked) - 1)
+            found[place[asked[place] == known]] = True
+        return found[at]
 
     def count_seen(self, users: Codes, items: Codes) -> int:
         """How many of these pairs of codes, each of shape (n,), were learnt from."""

@@ -28,18 +28,25 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
         n = min(n, int(np.count_nonzero(allowed)))
-    n = min(n, len(scores))
-    if n == 0:
+    chosen = highest(scores, n)
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def highest(scores: Floats, n: int) -> Codes:
+    """The codes of the n highest scores, (n_items,), in ascending order: of equal scores the lowest codes."""
+    if n >= len(scores):
+        return np.arange(len(scores), dtype=np.int32)
+    if n <= 0:
         return np.empty(0, np.int32)
-    if n == len(scores):
-        return np.argsort(-scores, kind="stable").astype(np.int32)
-    may = np.flatnonzero(scores >= _bound(scores, n))
-    found = scores[may]
+    bound = _bound(scores, n)
+    may = None if bound == -np.inf else np.flatnonzero(scores >= bound)
+    found = scores if may is None else scores[may]
     least = np.partition(found, len(found) - n)[len(found) - n]
-    chosen = may[found > least]
-    ties = may[found == least][: n - len(chosen)]  # which of them argpartition takes is not determined
-    chosen = np.sort(np.concatenate((chosen, ties)))
-    return chosen[np.argsort(-scores[chosen], kind="stable")].astype(np.int32)
+    chosen = np.flatnonzero(found >= least)
+    if len(chosen) > n:
+        ties = np.flatnonzero(found[chosen] == least)
+        chosen = np.delete(chosen, ties[n - len(chosen) :])
+    return (chosen if may is None else may[chosen]).astype(np.int32)
 
 
 _COLUMNS = 10  # of a table of the scores, for each item that is wanted

@@ -7,8 +7,6 @@ the posterior predictive distribution; from it come the probability of a like an
 A session is cut in sessions.py. The like threshold is learnt in threshold.py.
 """
 
-import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,23 +14,22 @@ import numpy as np
 from recsys.arrays import Codes
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
-from recsys.models.base.biases import Biases
-from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.capabilities import Capabilities
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
-from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.evidence import (
-    auc_standard_errors,
-    has_settled,
-    is_clearly_better,
-    log_losses,
-    standard_errors,
+from recsys.models.bayesian_mf.alternatives import (
+    average,
+    damp,
+    pack,
+    sample_apart,
+    set_threshold,
+    simplest_that_does,
 )
-from recsys.models.bayesian_mf.posterior import Draw, pack_draws
+from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.evidence import has_settled
 from recsys.models.bayesian_mf.recommender import BayesianRecommender
 from recsys.models.bayesian_mf.sessions import NO_SESSIONS, Sessions, cut_sessions, drop_single_sessions
-from recsys.models.bayesian_mf.threshold import adjacent_levels, learn_threshold
+from recsys.models.bayesian_mf.threshold import adjacent_levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +49,9 @@ _WARM_START_BURN_IN = 6  # sweeps of a chain that begins where another ended
 def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOptions) -> BayesianRecommender:
     """Sample until further draws no longer help on the validation rows, or as many draws as the first fit kept.
 
-    The terms are those that help on the validation rows; where biases alone do as well as factors and all else, or the
-    chain of these does not settle, they alone are sampled. The second fit keeps the first fit's terms and threshold.
+    The terms are those that help on the validation rows. Where biases alone do as well as factors and all else, or the
+    chain of these does not settle, factors without terms are tried, whose noise is at least that of biases; and where
+    these do not help, biases alone are sampled. The second fit keeps the first fit's terms and threshold.
     Processes that train together share one chain.
 
     Raises:
@@ -76,6 +74,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     chain = _start_chain(knowledge, rows, config, options.seed, first, timed, collective)
     if first:
         _continue_from(chain, first, knowledge)
+        chain.noise_limit = first.noise_limit
     elif held_out is not None:
         chain = _try_terms(chain, config, timed, held_out, on_sweep, collective)
     most = len(first.draws) if first else config.samples
@@ -91,68 +90,28 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     )
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
-    sampled = _pack(knowledge, config, chain, kept, sessions, middle)
+    sampled = pack(knowledge, config, chain, kept, sessions, middle)
+    sampled.noise_limit = chain.noise_limit
     if held_out is None:
         if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
-            return _sample_biases(knowledge, rows, config, options.seed, None, collective, first.threshold)
-        if first and first.averaged:
-            return _average(sampled, first.knowledge.calibration)
-        sampled.is_plain = first is not None and first.is_plain
+            return sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+        return _answering_as(first, sampled, rows) if first else sampled
+    set_threshold(sampled, held_out, low, high)
+    if first:
+        return _answering_as(first, sampled, rows)
+    if _has_set_terms(config):
         return sampled
-    _learn_threshold(sampled, held_out, low, high)
-    if first or _has_set_terms(config):
-        return sampled
-    biases = _sample_biases(knowledge, rows, config, options.seed, held_out, collective, middle)
-    _learn_threshold(biases, held_out, low, high)
-    if has_settled(sampled.draws.precision.tolist()) and _is_clearly_better(sampled, biases, held_out):
-        return sampled
-    plain = copy.copy(biases)
-    plain.is_plain = True
-    for better in (biases, _average(biases, _calibrated(biases, held_out))):
-        if _is_clearly_better(better, plain, held_out):
-            return better
-    return plain
+    return simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, (low, high))
 
 
-def _average(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
-    """Sampled biases, whose mean over the draws predicts as damped biases do: a like has one curve for all users.
-
-    Where many users give one rating only, the noise of each user's own says too much of what they like.
-    """
-    draws = sampled.draws
-    user, item = draws.users[:, :, 0].mean(1, dtype=np.float64), draws.items[:, :, 1].mean(1, dtype=np.float64)
-    averaged = copy.copy(sampled)
-    biases = Biases(sampled.centre, sampled.unit * user, sampled.unit * item)
-    averaged.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
-    averaged.is_plain = averaged.averaged = True
-    return averaged
-
-
-def _calibrated(sampled: BayesianRecommender, held_out: "HeldOut") -> LikeCalibration:
-    """The curve of likes over the means of sampled biases, learnt on the validation rows."""
-    rows = held_out.rows
-    return calibrate(
-        _average(sampled, sampled.knowledge.calibration).score(rows.users, rows.items).rating, held_out.liked
-    )
-
-
-def _pack(
-    knowledge: Knowledge, config: Config, chain: "Chain", kept: list[Draw], sessions: Sessions, threshold: float
-) -> BayesianRecommender:
-    projection = None if chain.projection is None else chain.projection.cpu().numpy()
-    if chain.sessions:
-        draws = pack_draws(kept, projection, sessions, chain.sessions.counts.cpu().numpy())
-    else:
-        draws = pack_draws(kept, projection, NO_SESSIONS, np.zeros(0))
-    return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold, chain.weighted)
-
-
-def _learn_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
-    """Set the threshold between two levels of ratings by the validation rows, asked without their moment."""
-    known = held_out.known
-    mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
-    rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
-    recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
+    """The second fit, which predicts by what the first one chose: the draws, their means, or damped biases."""
+    if first.averaged:
+        return average(sampled, first.knowledge.calibration)
+    if first.damping:
+        return damp(sampled, rows, first.damping, first.knowledge.calibration)
+    sampled.is_plain = first.is_plain
+    return sampled
 
 
 def _has_set_terms(config: Config) -> bool:
@@ -160,49 +119,9 @@ def _has_set_terms(config: Config) -> bool:
     return "true" in (config.implicit, config.time)
 
 
-def _sample_biases(
-    knowledge: Knowledge,
-    rows: Interactions,
-    config: Config,
-    seed: int,
-    held_out: "HeldOut | None",
-    collective: "ContextCollective | None",
-    threshold: float,
-) -> BayesianRecommender:
-    """Biases alone, sampled. Each user's noise says how sure a prediction is, and does not weigh ratings.
-
-    Else a user whose few ratings are all equal has almost no noise and says that all items are equal.
-    """
-    from recsys.models.bayesian_mf.gibbs import Chain
-    from recsys.models.bayesian_mf.mcmc import run_chain
-
-    def on_sweep(progress: "SweepProgress") -> None:
-        if collective is not None:
-            collective.raise_if_stopped()
-
-    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
-    chain = Chain(rows, sizes, config.model_copy(update={"embedding_size": 0}), seed, collective)
-    chain.weighted = False
-    kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
-    return _pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
-
-
 def _is_as_before(second: BayesianRecommender, first: BayesianRecommender) -> bool:
     """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now."""
     return has_settled([*first.draws.precision.tolist(), *second.draws.precision.tolist()])
-
-
-def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> bool:
-    """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
-    rows, liked = held_out.rows, held_out.liked
-    one_rating, one_like = one.score(rows.users, rows.items)
-    rating, like = other.score(rows.users, rows.items)
-    users = rows.users + 1  # those without a code, whose predictions are the same, are one user here
-    return is_clearly_better(
-        standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),
-        standard_errors(log_losses(liked, like) - log_losses(liked, one_like), users),
-        auc_standard_errors(liked, one_like, like, users),
-    )
 
 
 def _cut_sessions(rows: Interactions, validation: Interactions | None) -> tuple[Sessions, Codes | None]:

@@ -100,6 +100,7 @@ class Chain:
         self.target = self.ratings  # less the biases of the sessions
         self.n = len(rows)
         self.noise = _START_NOISE
+        self.noise_limit = math.inf  # what the precision of a rating may be at most
         self.spread = _START_SPREAD
         self.weighted = (
             True  # whether a rating counts by its user's precision; if not, that says how sure a prediction is
@@ -207,7 +208,7 @@ class Chain:
     def _draw_noise(self, errors: Tensor) -> None:
         """Draw tau, whose prior is Gamma(1, 1), given sums of squared errors, each times its user's lambda."""
         shape = torch.tensor(1 + self.n / 2)
-        self.noise = float(draw_gamma(shape, 1 + errors.sum().cpu() / 2, self.generator))
+        self.noise = min(float(draw_gamma(shape, 1 + errors.sum().cpu() / 2, self.generator)), self.noise_limit)
 
     def _draw_prior(self, entity: Entity, starting: bool) -> None:
         """Draw mu, Lambda and omega, then the link W and its precision, given the factors."""

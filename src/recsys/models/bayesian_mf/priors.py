@@ -3,8 +3,11 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from recsys.arrays import Floats
 
 SPREADS = tuple(2 ** (step / 4) for step in range(33))  # from 1, where precisions differ most, to 256
 MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): the prior of the mean weighs as much as this many rows
@@ -28,11 +31,10 @@ def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator)
     """
     shape, rate, n = counts.double() / 2, half_errors.double(), len(counts)
     shapes, times = torch.unique(shape, return_counts=True)  # fewer calls of the expensive gamma function
-    weights = []
-    for a in SPREADS:
-        gammas = times.double() @ torch.lgamma(shapes + a) + n * (a * math.log(a) - math.lgamma(a))
-        weights.append(float(gammas - (shape + a) @ torch.log(rate + a)))
-    log_weight = torch.tensor(weights, dtype=torch.float64)
+    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=shape.device)
+    own = n * (spreads * spreads.log() - torch.lgamma(spreads))
+    gammas = times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
+    log_weight = (gammas - ((shape[:, None] + spreads) * torch.log(rate[:, None] + spreads)).sum(0)).cpu()
     return SPREADS[int(torch.multinomial(log_weight.softmax(0), 1, generator=generator))]
 
 
@@ -81,10 +83,9 @@ def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> f
     """
     squares, products = moments.tolist()
 
-    def density(steps: Tensor) -> Tensor:
-        by = steps.exp()
-        found: Tensor = 2 * steps + products * by - (squares / 2 + width) * by.square()
-        return found
+    def density(steps: Floats) -> Floats:
+        by = np.exp(steps)
+        return np.asarray(2 * steps + products * by - (squares / 2 + width) * by**2)
 
     return _draw_scale(density, generator)
 
@@ -103,25 +104,24 @@ def draw_bias_stretch(moments: Tensor, precision: float, d: int, generator: torc
     """
     squares, products = moments.tolist()
 
-    def density(steps: Tensor) -> Tensor:
-        by = steps.exp()
-        found: Tensor = products * by - squares / 2 * by.square() - d * steps - precision / 2 / by.square()
-        return found
+    def density(steps: Floats) -> Floats:
+        by = np.exp(steps)
+        return np.asarray(products * by - squares / 2 * by**2 - d * steps - precision / 2 / by**2)
 
     return _draw_scale(density, generator)
 
 
-def _draw_scale(density: Callable[[Tensor], Tensor], generator: torch.Generator) -> float:
+def _draw_scale(density: Callable[[Floats], Floats], generator: torch.Generator) -> float:
     """A draw of s from the log density of log s."""
     middle, reach = 0.0, 5.0
     for _ in range(4):
-        steps = torch.linspace(middle - reach, middle + reach, 201, dtype=torch.float64)
+        steps = np.linspace(middle - reach, middle + reach, 201)  # so few numbers cost PyTorch ten times as much
         log_density = density(steps)
         middle = float(steps[log_density.argmax()])
         likely = steps[log_density > log_density.max() - 30]
-        reach = max(float((likely - middle).abs().max()), reach / 50)
-    chosen = torch.multinomial((log_density - log_density.max()).exp(), 1, generator=generator)
-    return math.exp(float(steps[int(chosen)]))
+        reach = max(float(np.abs(likely - middle).max()), reach / 50)
+    chosen = torch.multinomial(torch.from_numpy(np.exp(log_density - log_density.max())), 1, generator=generator)
+    return math.exp(steps[int(chosen)])
 
 
 def _draw_wishart(scale: Tensor, freedom: int, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """The recommender of Bayesian matrix factorization, as it predicts and is saved."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class BayesianRecommender(Recommender):
     config: Config
     averaged = False
     """Whether the biases of its knowledge are the means of the draws."""
+    damping = 0.0
+    """That of the biases by which it predicts, where it is not the baseline's; else 0."""
+    noise_limit = math.inf
+    """What the precision of a rating was allowed to be at most while sampling, in the unit of the draws."""
 
     def __init__(
         self,
@@ -180,7 +185,9 @@ class BayesianRecommender(Recommender):
             **{f"run_{name}": getattr(draws.sessions, name) for name in _SESSIONS},
         )
         numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
-        return numbers | {"user_noise": self.user_noise, "plain": self.is_plain, "averaged": self.averaged}
+        limit = None if math.isinf(self.noise_limit) else self.noise_limit
+        noise = {"user_noise": self.user_noise, "noise_limit": limit}
+        return numbers | noise | {"plain": self.is_plain, "averaged": self.averaged, "damping": self.damping}
 
 
 _SMALL = (
@@ -220,4 +227,6 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
         bool(weights.get("plain", False)),
     )
     loaded.averaged = bool(weights.get("averaged", False))
+    loaded.damping = float(weights.get("damping", 0))
+    loaded.noise_limit = weights.get("noise_limit") or math.inf
     return loaded

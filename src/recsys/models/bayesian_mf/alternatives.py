@@ -1,0 +1,196 @@
+"""What takes the place of the whole model where that does as well: factors without terms, or biases.
+
+Each is kept on the evidence of the validation rows only (evidence.py).
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recsys.data.interactions import Interactions
+from recsys.models.base.biases import Biases, learn_biases
+from recsys.models.base.calibration import LikeCalibration, calibrate
+from recsys.models.base.knowledge import Knowledge
+from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.evidence import (
+    CLEAR,
+    CLEAR_OF_MANY,
+    auc_standard_errors,
+    has_settled,
+    is_clearly_better,
+    log_losses,
+    standard_errors,
+)
+from recsys.models.bayesian_mf.posterior import Draw, pack_draws
+from recsys.models.bayesian_mf.recommender import BayesianRecommender
+from recsys.models.bayesian_mf.sessions import NO_SESSIONS, Sessions
+from recsys.models.bayesian_mf.threshold import learn_threshold
+
+if TYPE_CHECKING:
+    from recsys.models.bayesian_mf.distributed import ContextCollective
+    from recsys.models.bayesian_mf.gibbs import Chain
+    from recsys.models.bayesian_mf.mcmc import HeldOut, SweepProgress
+
+_DAMPINGS = (1.0, 2.0, 3.0)  # of biases, tried in place of that of the baseline
+
+
+def simplest_that_does(
+    sampled: BayesianRecommender,
+    knowledge: Knowledge,
+    rows: Interactions,
+    config: Config,
+    seed: int,
+    held_out: "HeldOut",
+    collective: "ContextCollective | None",
+    levels: tuple[float, float],
+) -> BayesianRecommender:
+    """`sampled`, or what has fewer terms where that clearly does as well: factors alone, sampled biases, damped biases.
+
+    Args:
+        levels: the levels of ratings between which the threshold of a like lies.
+    """
+
+    def sample(limit: float | None = None) -> BayesianRecommender:
+        found = sample_apart(knowledge, rows, config, seed, held_out, collective, sum(levels) / 2, limit)
+        set_threshold(found, held_out, *levels)
+        return found
+
+    biases = sample()
+    plain = copy.copy(biases)
+    plain.is_plain = True
+
+    def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
+        return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
+
+    if has_settled(sampled.draws.precision.tolist()) and is_kept(sampled):
+        return sampled
+    bounded = sample(limit=float(biases.draws.precision.mean()))
+    if is_kept(bounded, CLEAR_OF_MANY):
+        return bounded
+    tried = [(biases, CLEAR), *((one, CLEAR_OF_MANY) for one in _other_biases(biases, rows, held_out))]
+    better = [one for one, least in tried if _is_clearly_better(one, plain, held_out, least)]
+    return min(better, key=lambda one: _square_error(one, held_out), default=plain)
+
+
+def _other_biases(
+    biases: BayesianRecommender, rows: Interactions, held_out: "HeldOut"
+) -> Iterator[BayesianRecommender]:
+    """The means of sampled biases, and biases that are damped less; each with a curve of likes of its own."""
+    yield average(biases, _calibrated(average(biases, biases.knowledge.calibration), held_out))
+    for damping in _DAMPINGS:
+        made = damp(biases, rows, damping, biases.knowledge.calibration)
+        yield damp(biases, rows, damping, _calibrated(made, held_out))
+
+
+def average(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
+    """Sampled biases, whose mean over the draws predicts as damped biases do: a like has one curve for all users.
+
+    Where many users give one rating only, the noise of each user's own says too much of what they like.
+    """
+    draws = sampled.draws
+    user, item = draws.users[:, :, 0].mean(1, dtype=np.float64), draws.items[:, :, 1].mean(1, dtype=np.float64)
+    averaged = copy.copy(sampled)
+    biases = Biases(sampled.centre, sampled.unit * user, sampled.unit * item)
+    averaged.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
+    averaged.is_plain = averaged.averaged = True
+    return averaged
+
+
+def damp(
+    sampled: BayesianRecommender, rows: Interactions, damping: float, calibration: LikeCalibration
+) -> BayesianRecommender:
+    """Biases of another damping: where most users always give one rating, a few ratings tell it."""
+    damped = copy.copy(sampled)
+    sizes = len(sampled.knowledge.user_ids), len(sampled.knowledge.item_ids)
+    biases = learn_biases(rows.users, rows.items, rows.ratings, *sizes, damping)
+    damped.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
+    damped.is_plain, damped.damping = True, damping
+    return damped
+
+
+def _calibrated(plain: BayesianRecommender, held_out: "HeldOut") -> LikeCalibration:
+    """The curve of likes over the ratings that biases expect, learnt on the validation rows."""
+    return calibrate(plain.score(held_out.rows.users, held_out.rows.items).rating, held_out.liked)
+
+
+def sample_apart(
+    knowledge: Knowledge,
+    rows: Interactions,
+    config: Config,
+    seed: int,
+    held_out: "HeldOut | None",
+    collective: "ContextCollective | None",
+    threshold: float,
+    limit: float | None = None,
+) -> BayesianRecommender:
+    """Biases alone, or with a limit factors too, in a chain of its own without any other term.
+
+    Each user's noise says how sure a prediction is, and does not weigh ratings. Else a user whose few ratings are all
+    equal has almost no noise and says that all items are equal.
+
+    Args:
+        limit: what the precision of a rating may be at most. Factors may fit the ratings of users who always give the
+            same one without any noise. If the noise of all shrinks by that, nothing keeps factors from fitting that of
+            the others.
+    """
+    from recsys.models.bayesian_mf.gibbs import Chain
+    from recsys.models.bayesian_mf.mcmc import run_chain
+
+    def on_sweep(progress: "SweepProgress") -> None:
+        if collective is not None:
+            collective.raise_if_stopped()
+
+    sizes = len(knowledge.user_ids), len(knowledge.item_ids)
+    factors = 0 if limit is None else config.embedding_size
+    chain = Chain(rows, sizes, config.model_copy(update={"embedding_size": factors}), seed, collective)
+    chain.weighted, chain.noise_limit = False, math.inf if limit is None else limit
+    kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
+    sampled = pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
+    sampled.noise_limit = chain.noise_limit
+    return sampled
+
+
+def pack(
+    knowledge: Knowledge, config: Config, chain: "Chain", kept: list[Draw], sessions: Sessions, threshold: float
+) -> BayesianRecommender:
+    """A recommender of the draws that a chain kept."""
+    projection = None if chain.projection is None else chain.projection.cpu().numpy()
+    if chain.sessions:
+        draws = pack_draws(kept, projection, sessions, chain.sessions.counts.cpu().numpy())
+    else:
+        draws = pack_draws(kept, projection, NO_SESSIONS, np.zeros(0))
+    return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold, chain.weighted)
+
+
+def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
+    """Set the threshold between two levels of ratings by the validation rows, asked without their moment."""
+    known = held_out.known
+    mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
+    rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
+    recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+
+
+def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:
+    """The mean on the validation rows."""
+    rows = held_out.rows
+    return float(np.mean((one.score(rows.users, rows.items).rating - rows.ratings) ** 2))
+
+
+def _is_clearly_better(
+    one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut", least: float = CLEAR
+) -> bool:
+    """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
+    rows, liked = held_out.rows, held_out.liked
+    one_rating, one_like = one.score(rows.users, rows.items)
+    rating, like = other.score(rows.users, rows.items)
+    users = rows.users + 1  # those without a code, whose predictions are the same, are one user here
+    return is_clearly_better(
+        standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),
+        standard_errors(log_losses(liked, like) - log_losses(liked, one_like), users),
+        auc_standard_errors(liked, one_like, like, users),
+        least=least,
+    )
