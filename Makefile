@@ -50,7 +50,7 @@ demo: env  ## the whole cycle in minutes: served, tried, judged, drifted, retrai
 test: $(DEVELOPING)  ## all tests, two files at a time
 	python -m pytest -n 2 --dist loadfile
 
-test-unit: $(DEVELOPING)  ## the tests that need nothing but their own process: about two minutes on two cores
+test-unit: $(DEVELOPING)  ## the tests that need nothing but their own process: about a minute on two cores
 	python -m pytest -n 2 --dist loadfile --tier unit --durations=10
 
 check: $(DEVELOPING)  ## lint, types, security, architecture, and the documentation with what it shows

@@ -59,7 +59,7 @@ class _Server(BaseHTTPRequestHandler):
 
 def test_users_ask_take_what_they_want_and_rate():
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         people = People(server.server_port, None)

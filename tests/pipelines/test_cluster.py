@@ -43,7 +43,7 @@ def api() -> Iterator[tuple[str, list[Any], list[int]]]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}", asked, status
     server.shutdown()

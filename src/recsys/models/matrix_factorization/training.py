@@ -128,4 +128,4 @@ def check_not_empty(rows: Interactions, validation: Interactions | None) -> None
 def mean_square_error(predicted: Float32Array, truth: Float32Array) -> float:
     """Mean square error in standardised units."""
     errors: Floats = (predicted - truth).astype(np.float64)
-    return float(errors @ errors) / len(errors)
+    return float(np.square(errors).mean())  # a product of two vectors would start the threads of linear algebra
