@@ -7,5 +7,7 @@ _DATA = ("prepare", "streaming", "training", "scoring", "lists", "large")
 _FAMILIES = ("bayesian", "forward", "folds", "sparse", "gpu", "scaling", "tuning")
 _SERVICES = ("null_promotions", "promotion", "faults", "server", "serving", "recording", "kills", "monitoring")
 
-for name in (*_DATA, *_FAMILIES, *_SERVICES, "diversity", "trials", "trial_races", "trials_served", "peers", "ranking"):
+_TRIALS = ("trials", "trial_races", "trial_kills", "trials_served")
+
+for name in (*_DATA, *_FAMILIES, *_SERVICES, "diversity", *_TRIALS, "peers", "ranking"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

@@ -3,6 +3,7 @@
 python -m bench.monitoring [movielens-1m] [replays]
 """
 
+import io
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from recsys.monitoring.archive import Archive
 from recsys.monitoring.checks import Window, assess, headline
 from recsys.monitoring.estimates import auc_over_users, rmse_over_users
 from recsys.monitoring.expected import expected_auc, expected_rmse, fit_adjustment
+from recsys.monitoring.plots import report_plots
 from recsys.monitoring.rated import Rated, Reference, rate, reference_of
 from recsys.monitoring.report import Report, watch
 from recsys.monitoring.traffic import Names, read_feedback, read_traffic
@@ -189,7 +191,8 @@ def _million(name: str, folder: str):
 
     def report() -> float:
         before = time.process_time()
-        report_of(path, material, reference)
+        for figure in report_plots(report_of(path, material, reference)).values():
+            figure.savefig(io.BytesIO(), format="png")
         return time.process_time() - before
 
     return report

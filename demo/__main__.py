@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder and the server's last state")
     parser.add_argument("--picture", type=Path, help="write a picture of it there, as SVG")
     given = parser.parse_args()
-    started = time.monotonic()
+    started, picture = time.monotonic(), given.picture and given.picture.absolute()
     ratings = obtain("movielens-100k", data_folder() / "downloads")
     folder = Path(tempfile.mkdtemp(prefix="recsys-demo-"))
     site = Site(folder, given.port)
@@ -54,8 +54,8 @@ def main() -> int:
         story.tell()
         time.sleep(1.0)  # the record is written a quarter of a second later
         claims = check(story)
-        if given.picture:
-            given.picture.write_text(draw(story), encoding="utf-8")
+        if picture:
+            picture.write_text(draw(story), encoding="utf-8")
     finally:
         site.stop()
     print(f"\n{'':<3}{'claim':<66}on record")

@@ -1,16 +1,15 @@
 """The demonstration as a picture: who answered when, what the judge saw of each trial, and what happened."""
 
 import html
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from demo.site import MODEL
 from demo.story import Story
 
 _WIDTH, _LEFT, _RIGHT = 920, 88, 16
-_TOP, _LISTS, _GAP, _TRIALS, _LINE = 64, 120, 40, 110, 19  # heights
+_TOP, _LISTS, _GAP, _TRIALS, _LINE = 84, 120, 40, 110, 19  # heights
 _BINS = 120
 _COLOURS = ("#9aa7b4", "#1f77b4", "#ff7f0e", "#d62728", "#2ca02c", "#9467bd")  # of versions 1, 2, …
 _TEXT, _FAINT = "#1c2733", "#5d6b79"
@@ -56,21 +55,24 @@ def _lists(moments: Any, versions: Any, end: float, x: Any) -> list[str]:
             y = bottom - (below[at] + counts[number, at]) * per
             shape = f'x="{x(edges[at]):.1f}" y="{y:.1f}" width="{x(edges[1]) - x(0):.1f}"'
             parts.append(f'<rect {shape} height="{counts[number, at] * per:.1f}" fill="{_colour(name)}"/>')
-        left = _WIDTH - _RIGHT - 86 * (len(names) - number)
-        parts.append(f'<rect x="{left}" y="12" width="11" height="11" fill="{_colour(name)}"/>')
-        parts.append(_text(left + 16, 22, f"version {name}"))
+        left = _LEFT + 90 * number
+        parts.append(f'<rect x="{left}" y="32" width="11" height="11" fill="{_colour(name)}"/>')
+        parts.append(_text(left + 16, 42, f"version {name}"))
     parts.append(_axis(bottom))
     return [*parts, _text(_LEFT - 8, _TOP + 12, "lists", anchor="end", fill=_FAINT)]
 
 
 def _sequences(story: Story, x: Any) -> list[str]:
     """The confidence sequence of each trial: the challenger's reward less the champion's."""
+    from recsys.tracking import runs  # brings MLflow
+
     top = _TOP + _LISTS + _GAP
     middle = top + _TRIALS / 2
-    pages = [json.loads(path.read_text()) for path in Path(story.site.folder).rglob("artifacts/trial.json")]
+    found = [runs.read_json(run, "trial.json") for run, _ in runs.find_runs({"trial_ending": MODEL})]
+    pages = [page for page in found if page is not None]
     points = {page["version"]: [one for one in page["course"] if one["low"] is not None] for page in pages}
-    widest = max((abs(one["difference"]) for course in points.values() for one in course), default=0.1)
-    most = 2.5 * max(widest, 0.05)
+    widest = max((abs(course[-1]["difference"]) for course in points.values() if course), default=0.1)
+    most = 2 * max(widest, 0.05)
 
     def y(value: float) -> float:
         return middle - float(np.clip(value / most, -1, 1)) * _TRIALS / 2
@@ -98,15 +100,15 @@ def _marks(marks: list[tuple[float, str]], x: Any) -> list[str]:
     half, last = (len(marks) + 1) // 2, -100.0
     for number, (seconds, sentence) in enumerate(marks, 1):
         here = x(seconds)
-        row = 44 if here - last >= 18 else 58
-        last = here if row == 44 else last
+        row = 64 if here - last >= 18 else 78
+        last = here if row == 64 else last
         parts.append(f'<path d="M{here:.1f} {row + 4}V{bottom}" stroke="{_FAINT}" stroke-width="0.8" opacity="0.6"/>')
         parts.append(_text(here, row, str(number), anchor="middle", weight=600))
         column, line = divmod(number - 1, half)
         left, y = 30 + column * 455, bottom + 30 + _LINE * line
         parts.append(_text(left, y, str(number), anchor="end", weight=600))
-        parts.append(_text(left + 34, y, f"{seconds:.0f} s", anchor="end", fill=_FAINT))
-        parts.append(_text(left + 42, y, sentence))
+        parts.append(_text(left + 44, y, f"{seconds:.0f} s", anchor="end", fill=_FAINT))
+        parts.append(_text(left + 52, y, sentence))
     return parts
 
 

@@ -32,6 +32,7 @@ class Site:
         """Have this process, and what it starts, keep everything in the folder."""
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "RECSYS_"))]:
             del os.environ[name]
+        os.chdir(self.folder)  # artifacts go below it
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.folder / 'mlflow.db'}"
         os.environ["RECSYS_DATA"] = str(self.folder / "data")
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

@@ -48,7 +48,7 @@ class Story:
 
     def tell(self) -> None:
         """All of it."""
-        self._mark("four versions are trained: a small one, a good one, two with something wrong")
+        self._mark("four versions are trained, two with something wrong")
         self._train()
         self.site.start(f"{SLOW}:{SLOW_SECONDS}")
         self.site.wait_for(CHAMPION)

@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 
 from recsys.errors import InputError
@@ -68,3 +70,20 @@ def test_what_does_not_fit_is_refused_with_both_sizes(machine):
     memory.check(2 * GB, "this", "buy more")
     with pytest.raises(InputError, match=r"^this needs about 2\.1 GB of memory, 2\.0 are available; buy more$"):
         memory.check(2.1 * GB, "this", "buy more")
+
+
+def test_python_looks_for_cycles_again_afterwards_and_only_where_it_did_before():
+    @memory.uncollected()
+    def fail():
+        assert not gc.isenabled()
+        raise ValueError("wrong")
+
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="wrong"):
+        fail()
+    assert gc.isenabled()
+    with memory.uncollected():
+        with memory.uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

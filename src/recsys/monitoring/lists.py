@@ -1,5 +1,6 @@
 """How served lists are: who asked, by which policy they were made, and what of the catalogue they show."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,7 +25,7 @@ def describe_lists(traffic: Traffic, names: Names, knowledge: Knowledge, seed: i
         return found
     hours = float(np.ptp(traffic.moments)) / 3600
     found["lists_per_hour"] = len(traffic) / max(hours, 1 / 60)
-    for policy, count in zip(*np.unique(traffic.policies, return_counts=True), strict=True):
+    for policy, count in sorted(Counter(traffic.policies.tolist()).items()):
         found[f"policy_{policy}"] = count / len(traffic)
     known_users = knowledge.user_codes(names.users.names) >= 0
     found["unknown_users"] = float(np.mean(~known_users[traffic.users]))
@@ -77,6 +78,6 @@ def traffic_per_hour(traffic: Traffic, since: float, until: float, bins: int = 4
     edges = np.linspace(since, until, bins + 1)
     hours = (edges[1] - edges[0]) / 3600
     found: dict[str, Floats] = {"at": edges[:-1]}
-    for policy in np.unique(traffic.policies):
-        found[str(policy)] = np.histogram(traffic.moments[traffic.policies == policy], edges)[0] / hours
+    for policy in sorted(set(traffic.policies.tolist())):
+        found[policy] = np.histogram(traffic.moments[traffic.policies == policy], edges)[0] / hours
     return found

@@ -277,7 +277,7 @@ def _measure_lists(traffic: Traffic, names: Names, lists: Array, hits: Array) ->
     for code in np.unique(traffic.versions[lists]):
         some = lists[traffic.versions[lists] == code]
         found += measures.measure_ndcg(f"version {version_names[code]}", traffic, some, hits)
-    for arm in np.unique(traffic.arms[lists]):
+    for arm in sorted(set(traffic.arms[lists].tolist())):
         found += measures.measure_reward(f"arm {arm}", traffic, lists[traffic.arms[lists] == arm], hits)
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.arrays import Array, Codes, Flags, Floats, Ids
+from recsys.runtime.memory import uncollected
 
 RATING = "rating"  # the kind of feedback whose value is one
 _MILLISECONDS = 1e11  # a number above is a time in milliseconds, not in seconds
@@ -121,9 +122,11 @@ class Feedback:
         return np.asarray(same & (~np.isnan(self.moments) | (self.kinds == RATING)), np.bool_)
 
 
+@uncollected()
 def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traffic:
     """Traffic of pages of rows by `archive.LIST_COLUMNS`; memory is that of the columns."""
     parts: list[tuple[Any, ...]] = []
+    same: dict[str, str] = {}  # one object for each arm and policy, where every row brings its own
     for page in pages:
         request, moment, user, version, arm, policy, first, items, likes, chances = zip(*page, strict=True)
         shown = json.loads(f"[{','.join(items)}]")
@@ -136,8 +139,8 @@ def read_traffic(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Traf
                 np.array(moment, np.float64),
                 names.users.of(user),
                 names.versions.of(version),
-                np.array(arm, object),
-                np.array(policy, object),
+                np.array([same.setdefault(name, name) for name in arm], object),
+                np.array([same.setdefault(name, name) for name in policy], object),
                 sizes,
                 names.items.of(chain.from_iterable(shown)),
                 np.frombuffer(b"".join(likes), "<f4"),
@@ -162,6 +165,7 @@ def _propensities(recorded: Sequence[bytes | None], sizes: Array) -> Floats:
     return np.frombuffer(b"".join(unknown), "<f4")
 
 
+@uncollected()
 def read_feedback(pages: Iterable[Sequence[Sequence[Any]]], names: Names) -> Feedback:
     """Feedback of pages of rows by `archive.FEEDBACK_COLUMNS`."""
     rows = list(chain.from_iterable(pages))

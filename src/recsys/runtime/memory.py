@@ -1,6 +1,9 @@
-"""How much memory there is to use, and a clear refusal where that is too little."""
+"""How much memory there is to use, a clear refusal where that is too little, and the making of many objects."""
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.errors import InputError
@@ -20,6 +23,18 @@ def check(needed: float, purpose: str, remedy: str) -> None:
     if needed > (left := available()):
         sizes = f"{needed / 1e9:.1f} GB of memory, {left / 1e9:.1f} are available"
         raise InputError(f"{purpose} needs about {sizes}; {remedy}")
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Make many small objects without cycles, among which Python would look for cycles again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _free() -> int:

@@ -17,6 +17,8 @@ from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import (
+    CLEAR,
+    CLEAR_OF_MANY,
     auc_standard_errors,
     has_settled,
     is_clearly_better,
@@ -61,18 +63,17 @@ def simplest_that_does(
     plain = copy.copy(biases)
     plain.is_plain = True
 
-    def is_kept(factors: BayesianRecommender) -> bool:
-        return all(_is_clearly_better(factors, simpler, held_out) for simpler in (biases, plain))
+    def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
+        return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
 
     if has_settled(sampled.draws.precision.tolist()) and is_kept(sampled):
         return sampled
     bounded = sample(limit=float(biases.draws.precision.mean()))
-    if is_kept(bounded):
+    if is_kept(bounded, CLEAR_OF_MANY):
         return bounded
-    for better in (biases, *_other_biases(biases, rows, held_out)):
-        if _is_clearly_better(better, plain, held_out):
-            return better
-    return plain
+    tried = [(biases, CLEAR), *((one, CLEAR_OF_MANY) for one in _other_biases(biases, rows, held_out))]
+    better = [one for one, least in tried if _is_clearly_better(one, plain, held_out, least)]
+    return min(better, key=lambda one: _square_error(one, held_out), default=plain)
 
 
 def _other_biases(
@@ -173,7 +174,15 @@ def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: fl
     recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
 
 
-def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> bool:
+def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:
+    """The mean on the validation rows."""
+    rows = held_out.rows
+    return float(np.mean((one.score(rows.users, rows.items).rating - rows.ratings) ** 2))
+
+
+def _is_clearly_better(
+    one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut", least: float = CLEAR
+) -> bool:
     """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
     rows, liked = held_out.rows, held_out.liked
     one_rating, one_like = one.score(rows.users, rows.items)
@@ -183,4 +192,5 @@ def _is_clearly_better(one: BayesianRecommender, other: BayesianRecommender, hel
         standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),
         standard_errors(log_losses(liked, like) - log_losses(liked, one_like), users),
         auc_standard_errors(liked, one_like, like, users),
+        least=least,
     )

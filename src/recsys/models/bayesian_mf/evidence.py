@@ -7,13 +7,14 @@ import numpy as np
 
 from recsys.arrays import Codes, Flags, Floats
 
-_CLEAR, _WORSE = 1.0, -1.0  # standard errors
+CLEAR, _WORSE = 1.0, -1.0  # standard errors
+CLEAR_OF_MANY = 2.0  # for one of several that are tried: the best of them is ahead by chance, too
 _GROWTH = 1.15  # of a chain's noise precision, from the first third of the kept draws to the last one
 
 
-def is_clearly_better(*gains: float) -> bool:
-    """Whether one of these gains, in standard errors, is at least 1, and none is a loss of 1 or more."""
-    return max(gains) >= _CLEAR and min(gains) > _WORSE
+def is_clearly_better(*gains: float, least: float = CLEAR) -> bool:
+    """Whether one of these gains, in standard errors, is at least `least`, and none is a loss of 1 or more."""
+    return max(gains) >= least and min(gains) > _WORSE
 
 
 def has_settled(precisions: Sequence[float]) -> bool:
