@@ -36,7 +36,7 @@ from tests.support.services import free_port
 KILLS = 100
 MODEL = "killed"
 _VICTIMS = ("server", "judge", "retrainer")
-_SHORTEST, _LONGEST = 0.2, 8.0  # seconds between two kills
+_SHORTEST, _LONGEST = 0.2, 6.0  # seconds between two kills
 _END_SECONDS = 900.0  # for the last trial to be judged
 _USERS, _ITEMS, _GIVERS = 60, 40, 3
 _PAUSE = 0.02  # seconds between two requests of a giver
