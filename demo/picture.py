@@ -81,7 +81,9 @@ def _sequences(story: Story, x: Any) -> list[str]:
     for version, course in sorted(points.items()):
         if not course:  # a guard was quicker
             continue
+        course = course * 2 if len(course) == 1 else course
         at = [x(one["at"] - story.began_at) for one in course]
+        at = [at[0] - 2, at[0] + 2] if at[0] == at[-1] else at  # one look is drawn as a bar
         upper = [f"{here:.1f},{y(one['high']):.1f}" for here, one in zip(at, course, strict=True)]
         lower = [f"{here:.1f},{y(one['low']):.1f}" for here, one in zip(at, course, strict=True)]
         line = " ".join(f"{here:.1f},{y(one['difference']):.1f}" for here, one in zip(at, course, strict=True))
