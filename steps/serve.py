@@ -4,12 +4,13 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.data import movielens
 from recsys.data.titles import read_titles
 from recsys.errors import InputError
 from recsys.runtime.files import digest_file
+from recsys.serving import graph_scores
 from recsys.serving.follower import Challenger, Champion, Follower
 from recsys.serving.service import FEEDBACK
 from recsys.serving.settings import Limits, ServingSettings
@@ -53,6 +54,12 @@ def serve(parameters: ServeParameters) -> None:
         os.environ.setdefault(name, value)
     stop = threading.Event()
     registry = _Registry(parameters)
+    if parameters.feature_store and parameters.runtime == "onnx":
+        raise InputError(
+            "parameters 'feature_store' and 'runtime': a graph reads no feature store; leave one of them out"
+        )
+    if parameters.runtime == "onnx":
+        _graphs()  # what is not installed is told at once
     if parameters.feature_store:
         feature_store.open_store(parameters).origin()  # what is not there is told at once
     follower = Follower(folder, registry.find, registry.make, registry.find_trial)
@@ -149,7 +156,7 @@ class _Registry:
         return None if trial is None or version is None else Challenger(trial.id, trial.share, self._key(version))
 
     def _key(self, version: "Version") -> Champion:
-        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}{'-f' * bool(self._parameters.feature_store)}"
+        made = f"r{self._parameters.rank}{self._titles_of(version)[1]}{self._mark()}"
         return Champion(str(version.number), f"{version.number}-{version.model_id or 'unnamed'}-{made}")
 
     def make(self, champion: Champion, place: Path) -> None:
@@ -174,6 +181,8 @@ class _Registry:
         )
         if parameters.feature_store:
             self._keep_scorer(recommender, place, champion.version)
+        if parameters.runtime == "onnx":
+            self._keep_graph(recommender, place, champion.version)
         loss = form.about["loss"]
         self._tell(
             f"version {champion.version} ({version.family}): its served form changes the probability of a like by "
@@ -191,6 +200,21 @@ class _Registry:
         kept = keep_scorer(recommender, place, _feature_store(self._parameters), database)
         source = "the feature store's newest values" if kept else "its own: it did not learn from a feature store"
         self._tell(f"version {version} scores by {source}")
+
+    def _keep_graph(self, recommender: "Recommender", place: Path, version: str) -> None:
+        """Put the graph of a version beside its form; raises InputError where its answers differ from the version's."""
+        onnx_graph, parity = _graphs()
+        if recommender.scoring_draws() is None:
+            self._tell(f"version {version} scores by its served form: family {recommender.family!r} has no graph")
+            return
+        path = place / graph_scores.GRAPH
+        path.write_bytes(onnx_graph.scores(recommender).SerializeToString())
+        off = parity.compare_scores(recommender, graph_scores.open_session(path))["onnx_like_difference"]
+        self._tell(f"version {version} scores by its ONNX graph, which is off by {off:.1g} at most")
+
+    def _mark(self) -> str:
+        """What tells forms apart that carry more than the form itself."""
+        return "-f" * bool(self._parameters.feature_store) + "-onnx" * (self._parameters.runtime == "onnx")
 
     def _titles_of(self, version: "Version") -> tuple[dict[str, str], str]:
         """Titles by item id, and a mark by which a form with other titles is known to be another."""
@@ -220,6 +244,16 @@ class _Registry:
         if sentence != self._told:
             print(sentence, flush=True)
         self._told = sentence
+
+
+def _graphs() -> tuple[Any, Any]:
+    """What makes graphs and compares them; raises InputError where ONNX is not installed."""
+    try:
+        from recsys.export import onnx_graph, parity
+    except ModuleNotFoundError as error:
+        raise graph_scores.missing(error) from None
+    graph_scores.import_runtime()
+    return onnx_graph, parity
 
 
 def _feature_store(parameters: ServeParameters) -> str:

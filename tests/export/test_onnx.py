@@ -1,5 +1,7 @@
 """A version's answers and those of its graphs, run by onnxruntime."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -7,6 +9,11 @@ import pytest
 from recsys.errors import InputError
 from recsys.export import onnx_graph, parity
 from recsys.models.base.family import family_module
+from recsys.serving.compact import make_form
+from recsys.serving.graph_scores import GRAPH, load_scorer
+from recsys.serving.scores import _score as score
+from recsys.serving.service import POINTER, Service
+from recsys.serving.settings import ServingSettings
 from recsys.testing.datasets import rated
 from recsys.training.trainer import train
 
@@ -43,6 +50,32 @@ def test_the_graphs_answer_as_the_version(trained, family):
     lists = parity.compare_lists(recommender, session(onnx_graph.lists(recommender)))
     assert lists["onnx_list_difference"] <= 1e-5
     assert lists["onnx_same_lists"] > 0.9
+
+
+@pytest.mark.parametrize("family", ["matrix_factorization", "bayesian_mf"])
+def test_a_server_scores_by_the_graph(trained, family, tmp_path):
+    recommender = trained(family)
+    form = tmp_path / "forms" / "one"
+    make_form(recommender, form, {"version": "1", "model": "recsys"}, rank=1, max_loss=1)  # far from the version
+    (form / GRAPH).write_bytes(onnx_graph.scores(recommender).SerializeToString())
+    (tmp_path / POINTER).write_text(json.dumps({"form": "forms/one"}))
+    knowledge = recommender.knowledge
+    pairs = [(user, item) for user in knowledge.user_ids[:9] for item in [*knowledge.item_ids[:9], "not there"]]
+    expected = recommender.predict(*(np.array(side, object) for side in zip(*pairs, strict=True)))
+    service = Service(ServingSettings(folder=str(tmp_path), runtime="onnx"))
+    try:
+        service.follow()
+        assert service.problem == ""
+        found = score(service, service.current(), [*pairs, ("nobody", pairs[0][1])])
+    finally:
+        service.close()
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other[:-1], one, atol=1e-5)
+        assert np.isfinite(other[-1])
+
+
+def test_a_version_without_a_graph_is_served_from_its_form(tmp_path):
+    assert load_scorer(tmp_path, None, None) is None
 
 
 def ask(recommender, user, history, n):

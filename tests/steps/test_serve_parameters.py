@@ -1,5 +1,7 @@
 """What `serve` refuses before it listens."""
 
+import sys
+
 import pytest
 
 from recsys.errors import InputError
@@ -23,6 +25,16 @@ def test_the_team_s_database_is_mysql_and_its_password_is_on_no_command_line(mon
     assert "s3cret" not in str(told.value)
     monkeypatch.setenv("RECSYS_FEEDBACK_DATABASE", "mysql+pymysql://me:s3cret@host/recsys")
     assert feedback_database.find_url("").endswith("@host/recsys")
+
+
+def test_a_graph_needs_its_packages_and_reads_no_feature_store(tmp_path, monkeypatch):
+    given = {"folder": str(tmp_path), "port": 0, "runtime": "onnx"}
+    with pytest.raises(InputError, match="parameters 'feature_store' and 'runtime': a graph reads no feature store"):
+        serve.serve(ServeParameters(**given, feature_store="features"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"ONNX needs onnxruntime.* pip install -r src/recsys/export/requirements"):
+        serve.serve(ServeParameters(**given))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_table_of_titles_is_told_at_once(write, tmp_path):

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from recsys.errors import InputError
 from recsys.models.base.recommender import Recommender
@@ -14,13 +12,6 @@ from recsys.models.base.recommender import Recommender
 LIMIT = 1e-5
 _PAIRS, _USERS, _TOP = 2000, 50, 10
 _REPEATS = 5
-
-
-def open_session(path: Path) -> Any:
-    """A graph that is ready to run, in one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def compare_scores(recommender: Recommender, session: Any) -> dict[str, float]:

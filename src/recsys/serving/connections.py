@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tempfile import TemporaryFile
 
 _BYTES = 8  # of a count
-_LEAVE_SECONDS = 0.002  # that a connection waits for a worker with fewer, which may be at a request
+_LEAVE_SECONDS = 0.005  # that a connection waits for a worker with fewer, which may be at a request
 _ALIKE = 8  # counts that differ by less than one in so many are alike
 _PAUSE_SECONDS = 1.0  # after a failure, such as no descriptor left
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 _PACKAGE = "recsys"
@@ -40,21 +40,27 @@ def find_dependencies(modules: Sequence[str]) -> Dependencies:
         packages |= {target.split(".")[0] for target in _targets(used)}
     owners = _owners()
     outside = packages - {_PACKAGE} - sys.stdlib_module_names
-    named = frozenset(name for package in outside for name in owners.get(package, ()))
+    named = frozenset(_name(owner) for package in outside for owner in owners.get(package, ()))
     return Dependencies({_place(name, path): path for name, path in found.items()}, named)
 
 
 @cache
-def _owners() -> dict[str, set[str]]:
+def _name(distribution: Distribution) -> str:
+    """The name of a distribution, for which its whole description is read."""
+    return distribution.metadata["Name"]
+
+
+@cache
+def _owners() -> dict[str, list[Distribution]]:
     """The distributions that hold each importable name: as `packages_distributions` says, which takes seconds."""
-    owners: dict[str, set[str]] = {}
+    owners: dict[str, list[Distribution]] = {}
     for found in distributions():
         names = set((found.read_text("top_level.txt") or "").split())
         if not names:
             lines = (found.read_text("RECORD") or "").splitlines()
             names = {line.partition("/")[0].partition(",")[0].removesuffix(".py") for line in lines}
         for name in names:
-            owners.setdefault(name, set()).add(found.metadata["Name"])
+            owners.setdefault(name, []).append(found)
     return owners
 
 

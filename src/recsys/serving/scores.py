@@ -1,7 +1,7 @@
 """Handlers of scores: MLflow's scoring protocol, the Open Inference Protocol v2, and KServe's v1."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +10,7 @@ from recsys.errors import InputError
 from recsys.serving.engine import NO_HISTORY
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
 from recsys.serving.invoked_lists import invoked_lists
-from recsys.serving.service import Served, Service
-
-if TYPE_CHECKING:
-    from recsys.models.base.recommender import Recommender
+from recsys.serving.service import Scorer, Served, Service
 
 _COLUMNS = ("user_id", "item_id")
 _FORM = 'send {"dataframe_split": {"columns": ["user_id", "item_id"], "data": [["1", "2"]]}}'
@@ -112,7 +109,7 @@ def _score(service: Service, served: Served, pairs: Sequence[tuple[Any, ...]]) -
 
 
 def _score_stored(
-    scorer: "Recommender", served: Served, pairs: Sequence[tuple[Any, Any]], rating: Floats, like: Floats
+    scorer: Scorer, served: Served, pairs: Sequence[tuple[Any, Any]], rating: Floats, like: Floats
 ) -> None:
     """Fill in the scores of users who were learnt from."""
     ids = np.array([(str(user), str(item)) for user, item in pairs], object).reshape(-1, 2)

@@ -7,8 +7,9 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from recsys.arrays import Ids
 from recsys.errors import InputError
 from recsys.experiments.assignment import CHAMPION, arm_of
 from recsys.serving.engine import Engine, History
@@ -22,13 +23,20 @@ from recsys.serving.settings import ServingSettings
 from recsys.serving.trial_page import JUDGED
 
 if TYPE_CHECKING:
-    from recsys.models.base.recommender import Recommender
+    from recsys.models.base.recommender import Predictions
 
 POINTER = "current.json"
 FEEDBACK = "feedback.db"
 CALL = "registry-changed"  # touched by a worker that the registry has called
 ARM = CHAMPION
 _log = logging.getLogger("recsys.serving")
+
+
+class Scorer(Protocol):
+    """Scores pairs of raw ids, whose users were learnt from."""
+
+    def predict(self, user_ids: Ids, item_ids: Ids) -> "Predictions":
+        """Expected ratings and probabilities of a like, (n,) each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +48,8 @@ class Served:
     family: str
     since: float
     about: Mapping[str, Any]
-    scorer: "Recommender | None" = None
-    """What scores pairs in place of the engine: the version itself, over a feature store."""
+    scorer: "Scorer | None" = None
+    """What scores pairs in place of the engine: the version itself, over a feature store, or its graph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +134,7 @@ class Service:
             return
         try:
             found = load(folder)
-            scorer = self._scorer(folder)
+            scorer = self._scorer(folder, found.engine)
         except (InputError, OSError) as error:
             self.problem = str(error)
             return
@@ -150,7 +158,11 @@ class Service:
                 self.problem = str(error)
         return OnTrial(str(said["id"]), said["share"], served)
 
-    def _scorer(self, folder: Path) -> "Recommender | None":
+    def _scorer(self, folder: Path, engine: Engine) -> Scorer | None:
+        if self.settings.runtime == "onnx":
+            from recsys.serving import graph_scores
+
+            return graph_scores.load_scorer(folder, engine.users, engine.items)
         if not self.settings.feature_store:
             return None
         from recsys.serving.stored_scores import load_scorer  # brings scikit-learn and Feast

@@ -1,5 +1,7 @@
 """Settings of a server, as its processes are given them."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from recsys.serving.request_log import Kind
@@ -24,6 +26,11 @@ class Limits(Settings):
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
     explore: float = Field(
         0.0, ge=0, le=0.5, description="share of lists drawn by Thompson sampling; propensities are recorded"
+    )
+    runtime: Literal["numpy", "onnx"] = Field(
+        "numpy",
+        description="what computes scores of users who were learnt from: numpy, from the served form; onnx: ONNX "
+        "Runtime, from the version's graph",
     )
     retention: float = Field(90.0, gt=0, description="days that the record of a list is kept")
 

@@ -9,7 +9,8 @@ from recsys.arrays import Codes, Flags, Floats
 
 CLEAR, _WORSE = 1.0, -1.0  # standard errors
 CLEAR_OF_MANY = 2.0  # for one of several that are tried: the best of them is ahead by chance, too
-_GROWTH = 1.15  # of a chain's noise precision, from the first third of the kept draws to the last one
+GROWTH = 1.05  # of a chain's noise precision, from the first third of the kept draws to the last one
+REFIT_GROWTH = 1.15  # from the first third of a first fit to the last one of the second, which has more ratings
 
 
 def is_clearly_better(*gains: float, least: float = CLEAR) -> bool:
@@ -17,7 +18,7 @@ def is_clearly_better(*gains: float, least: float = CLEAR) -> bool:
     return max(gains) >= least and min(gains) > _WORSE
 
 
-def has_settled(precisions: Sequence[float]) -> bool:
+def has_settled(precisions: Sequence[float], growth: float = GROWTH) -> bool:
     """Whether the noise of a chain's kept draws, given as its precision, stays as large as it was.
 
     Where most users have a rating or two, nothing tells the noise of a rating from factors of its user's own. Then the
@@ -25,7 +26,7 @@ def has_settled(precisions: Sequence[float]) -> bool:
     well on validation rows, and the chain where it ends does not.
     """
     third = len(precisions) // 3
-    return third == 0 or float(np.mean(precisions[-third:])) < _GROWTH * float(np.mean(precisions[:third]))
+    return third == 0 or float(np.mean(precisions[-third:])) < growth * float(np.mean(precisions[:third]))
 
 
 def standard_errors(gain: Floats, users: Codes) -> float:

@@ -26,7 +26,7 @@ from recsys.models.bayesian_mf.alternatives import (
     simplest_that_does,
 )
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.evidence import has_settled
+from recsys.models.bayesian_mf.evidence import REFIT_GROWTH, has_settled
 from recsys.models.bayesian_mf.recommender import BayesianRecommender
 from recsys.models.bayesian_mf.sessions import NO_SESSIONS, Sessions, cut_sessions, drop_single_sessions
 from recsys.models.bayesian_mf.threshold import adjacent_levels
@@ -121,7 +121,7 @@ def _has_set_terms(config: Config) -> bool:
 
 def _is_as_before(second: BayesianRecommender, first: BayesianRecommender) -> bool:
     """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now."""
-    return has_settled([*first.draws.precision.tolist(), *second.draws.precision.tolist()])
+    return has_settled([*first.draws.precision.tolist(), *second.draws.precision.tolist()], REFIT_GROWTH)
 
 
 def _cut_sessions(rows: Interactions, validation: Interactions | None) -> tuple[Sessions, Codes | None]:
