@@ -31,11 +31,18 @@ def seal(model_id: str, made: Mapping[str, Any]) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=temporary))
+        _remove_compiled(folder)
         digest = write_statement(folder, made)
         signature = sign(folder)
         for path in (folder / STATEMENT, *([signature] if signature else [])):
             MlflowClient().log_model_artifact(model_id, str(path))
     return {PROVENANCE: digest}
+
+
+def _remove_compiled(folder: Path) -> None:
+    """Remove byte code: it is no file of a version, and Python would run it in place of one."""
+    for compiled in folder.rglob("__pycache__"):
+        shutil.rmtree(compiled)
 
 
 @uninterrupted()
@@ -55,8 +62,7 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
             f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
             "train it again"
         ) from error
-    for compiled in place.rglob("__pycache__"):
-        shutil.rmtree(compiled)  # no file of the version, and Python would run it in place of one
+    _remove_compiled(place)
     stated = version.tags.get(PROVENANCE)
     try:
         check_signature(place)

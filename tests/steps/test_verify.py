@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,8 +16,9 @@ ANY = {"max_rmse": 4, "beat_bias": False}
 
 
 @pytest.fixture
-def files(module_store, module_step) -> Iterator[Path]:
+def files(module_store, module_step, monkeypatch) -> Iterator[Path]:
     """The files of version 1 of two; what a test changes is put back."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # as Python is by itself
     write_csv(module_store.home / "grid.csv", grid())
     if not module_store.client.search_registered_models():
         for seed in (1, 2):

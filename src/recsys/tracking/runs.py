@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -153,7 +154,7 @@ class Run:
         needed = find_dependencies([_MODEL, f"recsys.models.{recommender.family}"])
         ids = {"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]}
         example = pd.DataFrame({names.get(name, name): values for name, values in ids.items()})
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as temporary, _without_byte_code():
             folder = Path(temporary) / ARTIFACT
             write_recommender(recommender, folder, names)
             package = Path(temporary) / "recsys"
@@ -172,6 +173,16 @@ class Run:
                 model_type=recommender.family,
             )
         return str(info.model_id)
+
+
+@contextmanager
+def _without_byte_code() -> Iterator[None]:
+    """Have Python keep no byte code: MLflow tries a model before it keeps all that lies in its folder."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def write_recommender(recommender: Recommender, folder: Path, names: Mapping[str, str]) -> None:
