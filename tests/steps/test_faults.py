@@ -60,15 +60,18 @@ def wait_until_training(store: Store, process: subprocess.Popen) -> None:
 
 
 def family_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """The process and all below it."""
+    """The process and all below it, parents before their children."""
     top = psutil.Process(process.pid)
     return [top, *top.children(recursive=True)]
 
 
 def step_below(process: subprocess.Popen) -> psutil.Process:
-    """The step that `mlflow run` started."""
-    (step,) = [child for child in family_of(process) if "steps.train" in child.cmdline()]
-    return step
+    """The step that `mlflow run` started; a program that it starts itself has its command line for a moment."""
+    for child in family_of(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "steps.train" in child.cmdline():
+                return child
+    raise AssertionError("no step below mlflow run")
 
 
 def statuses(store: Store) -> dict[str, str]:
