@@ -52,7 +52,7 @@ def main() -> int:
     print(f"everything is in {folder}; the page of the server: {site.address}/status\n")
     try:
         story.tell()
-        time.sleep(1.0)  # the record is written a quarter of a second later
+        time.sleep(1.0)  # the record is written a moment later
         claims = check(story)
         if picture:
             picture.write_text(draw(story), encoding="utf-8")

@@ -108,25 +108,26 @@ def _export_graphs(parameters: ExportParameters) -> None:
     """
     try:
         from recsys.export import onnx_graph, parity
-        from recsys.serving.graph_scores import open_session
     except ModuleNotFoundError as error:
         raise InputError(
             f"format {parameters.format!r} needs {error.name}, which is not installed; "
             + _INSTALL.format("requirements.txt")
         ) from None
+    from recsys.serving import graph_scores
     from registry import integrity, probe, versions
 
+    graph_scores.import_runtime()  # before anything is written
     with _exporting(parameters) as (run, version), tempfile.TemporaryDirectory() as scratch:
         recommender = integrity.load_version(version)
         probe.check(version, recommender)
         folder = Path(scratch)
         path = folder / "scores.onnx"
         path.write_bytes(onnx_graph.scores(recommender).SerializeToString())
-        measured = parity.compare_scores(recommender, open_session(path))
+        measured = parity.compare_scores(recommender, graph_scores.open_session(path))
         if parameters.lists:
             path = folder / "lists.onnx"
             path.write_bytes(onnx_graph.lists(recommender).SerializeToString())
-            measured |= parity.compare_lists(recommender, open_session(path))
+            measured |= parity.compare_lists(recommender, graph_scores.open_session(path))
         (folder / "ids.json").write_text(json.dumps(_ids(recommender)), encoding="utf-8")
         run.log_metrics(measured)
         place = run.log_folder(folder, _TAG)

@@ -77,6 +77,17 @@ def test_without_the_archiver_the_command_that_installs_it_is_told(trained, modu
     assert not list(module_store.home.rglob("*.mar"))
 
 
+def test_without_onnx_runtime_the_command_that_installs_it_is_told_before_a_run(
+    trained, module_store, monkeypatch, capsys
+):
+    before = len(module_store.runs())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SystemExit):
+        trained("export", version=1)
+    assert "ONNX needs onnxruntime, which is not installed; pip install -r src/recsys/export" in capsys.readouterr().err
+    assert len(module_store.runs()) == before
+
+
 def test_a_version_that_is_not_there_is_refused_before_anything_is_written(trained, module_store, capsys):
     with pytest.raises(SystemExit):
         trained("export", version=99, format="kserve", output="elsewhere")

@@ -2,26 +2,12 @@
 
 from typing import Any
 
-import numpy as np
-from cornac.data import Dataset
 from cornac.models import BiVAECF
+from models.cornac_scores import fit_and_score
 
 
 def fit(rows: Any, settings: dict[str, Any], seed: int) -> Any:
     """Users without a row get NaN."""
-    triples = list(zip(rows.users.tolist(), rows.items.tolist(), rows.values.tolist(), strict=True))
-    data = Dataset.from_uir(triples, seed=seed)
     settings = {**settings, "encoder_structure": [settings["encoder"]]}
     del settings["encoder"]
-    model = BiVAECF(**settings, act_fn="tanh", likelihood="pois", seed=seed, use_gpu=False)
-    model.fit(data)
-    items = np.array(list(data.iid_map))
-
-    def score(users: Any) -> Any:
-        scores = np.full((len(users), rows.shape[1]), np.nan)
-        for row, user in enumerate(users.tolist()):
-            if user in data.uid_map:
-                scores[row, items] = model.score(data.uid_map[user])
-        return scores
-
-    return score
+    return fit_and_score(rows, BiVAECF(**settings, act_fn="tanh", likelihood="pois", seed=seed, use_gpu=False), seed)

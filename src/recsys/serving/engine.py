@@ -188,12 +188,7 @@ class Engine:
         return self._carry(history, self._values(history))
 
     def _carry(self, history: History, values: Array) -> Floats:
-        """As `expect_next`, which would multiply the popularity of all items at every list."""
-        if len(history.items) == 0:
-            return self._popularity.copy()
-        takes = self._item_to_item.score(history.items, values)
-        takes += self._added
-        return takes
+        return expect_next(self._item_to_item, self._popularity, history.items, values, self._added)
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
@@ -232,7 +227,7 @@ class Engine:
         values = self._values(told)
         takes = np.zeros(len(items))
         if values.any():
-            takes = expect_next(self._item_to_item, self._popularity, told.items, values)[items]
+            takes = self._carry(told, values)[items]
         if isinstance(self._judge, TakingCurve):
             if user < 0 and not len(told.items):
                 return self._fallback(user, items)

@@ -136,16 +136,19 @@ class ItemToItem:
         )
 
 
-def expect_next(item_to_item: ItemToItem, popularity: Floats, items: Codes, values: Array) -> Floats:
+def expect_next(
+    item_to_item: ItemToItem, popularity: Floats, items: Codes, values: Array, added: Floats | None = None
+) -> Floats:
     """P(takes), up to a factor, of every item, shape (n_items,), for a history: codes and values, both of shape (h,).
 
     Args:
         popularity: the share of users who rated an item, shape (n_items,); what an empty history is answered by.
+        added: POPULARITY_WEIGHT * popularity, where many histories are asked about.
     """
     if len(items) == 0:
-        return popularity
+        return popularity.copy()
     scores = item_to_item.score(items, values)
-    scores += POPULARITY_WEIGHT * popularity
+    scores += POPULARITY_WEIGHT * popularity if added is None else added
     return scores
 
 
