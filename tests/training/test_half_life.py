@@ -20,11 +20,11 @@ SIZE = 6  # items of a group
 
 
 def walks(users: int, seed: int = 0):
-    """Users who come four times and each time take four items of one group, the last time five."""
+    """Users who come four times, and each time take all but one item of a group."""
     rng = np.random.default_rng(seed)
     for user in range(users):
         for visit, group in enumerate(rng.permutation(8)[:4]):
-            for place, item in enumerate(rng.permutation(SIZE)[: 5 if visit == 3 else 4]):
+            for place, item in enumerate(rng.permutation(SIZE)[:-1]):
                 yield f"u{user:03}", f"i{group}{item}", int(rng.integers(3, 6)), user + visit * 30 * DAY + place * HOUR
 
 
