@@ -190,14 +190,19 @@ def _fold_in_new_users(
         return {}
     # Under names of their own: a new user may be asked for twice, with two histories.
     names = np.array([f"\0{row}" for row in new], object)
-    sizes = [len(given[row][0]) for row in new]
-    orders = [slice(None) if given[row][2] is None else np.argsort(-given[row][2]) for row in new]  # the newest last
-    items = recommender.knowledge.item_ids[
-        np.concatenate([given[row][0][order] for row, order in zip(new, orders, strict=True)])
-    ]
-    ratings = np.concatenate([given[row][1][order] for row, order in zip(new, orders, strict=True)])
+    told = [_oldest_first(given[row]) for row in new]
+    sizes = [len(items) for items, _ in told]
+    items = recommender.knowledge.item_ids[np.concatenate([items for items, _ in told])]
+    ratings = np.concatenate([ratings for _, ratings in told])
     folded = recommender.fold_in(np.repeat(names, sizes), items, ratings).recommender
     return {row: (folded, int(code)) for row, code in zip(new, folded.knowledge.user_codes(names), strict=True)}
+
+
+def _oldest_first(history: _CodedHistory) -> tuple[Codes, Array]:
+    """Items and ratings in the order in which they came, if age counts; else as they are."""
+    items, ratings, newer = history
+    order = slice(None) if newer is None else np.argsort(-newer)
+    return items[order], ratings[order]
 
 
 def _prepare(
