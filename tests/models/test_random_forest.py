@@ -49,6 +49,35 @@ def test_a_coarse_scale_has_a_level_for_every_rating():
     assert level_liked.tolist() == [0, 1, 1]
 
 
+def test_coarse_values_are_few_keep_the_order_and_stay_near():
+    values = np.random.default_rng(0).normal(size=10_000) ** 3
+    coarse = random_forest._coarsen(values)
+    assert len(np.unique(coarse)) == 128
+    assert (np.diff(coarse[np.argsort(values)]) >= 0).all()
+    ranks = np.sort(values)
+    assert (coarse >= ranks[np.maximum(np.searchsorted(ranks, values) - 79, 0)]).all()  # 10,000 / 128 is 78.1
+    assert (coarse <= ranks[np.minimum(np.searchsorted(ranks, values) + 79, 9_999)]).all()
+
+
+def test_a_few_values_stay_as_they_are():
+    values = np.array([3.0, 1.0, 1.0, 2.5])
+    assert random_forest._coarsen(values).tolist() == values.tolist()
+
+
+def test_a_tree_sees_the_share_of_rows_that_was_asked_for(prepare_rows):
+    dataset = prepare_rows(noise())
+
+    def rows_of_a_tree(**given):
+        config = random_forest.Config(n_estimators=3, **given)
+        fitted = train("random_forest", dataset, config, seed=7, refit=False, lists=False).chosen
+        return fitted.forest.estimators_[0].tree_.weighted_n_node_samples[0]
+
+    rows = len(dataset.train)
+    assert rows_of_a_tree() == rows // 2
+    assert rows_of_a_tree(max_samples=0.25) == rows // 4
+    assert rows_of_a_tree(bootstrap=False) == rows
+
+
 @pytest.fixture
 def grow(prepare_rows):
     dataset = prepare_rows(noise())
