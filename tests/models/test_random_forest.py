@@ -74,8 +74,9 @@ def test_a_tree_sees_the_share_of_rows_that_was_asked_for(prepare_rows):
         return fitted.trees[0].weighted_n_node_samples[0]
 
     rows = len(dataset.train)
-    assert rows_of_a_tree() == rows // 2
-    assert rows_of_a_tree(max_samples=0.25) == rows // 4
+    assert rows_of_a_tree() == round(rows / 2)
+    assert rows_of_a_tree(max_samples=0.25) == round(rows / 4)
+    assert rows_of_a_tree(max_samples=1e-9) == 1
     assert rows_of_a_tree(bootstrap=False) == rows
 
 

@@ -131,19 +131,20 @@ def fit(
 ) -> ForestRecommender:
     """Grow the forest. Nothing is chosen on validation rows: probabilities come from the leaves."""
     table, features = _features(knowledge, rows, options)
-    levels, *of_levels = _levels(rows.ratings, knowledge.like_threshold)
+    levels, level_ratings, level_liked = _levels(rows.ratings, knowledge.like_threshold)
     forest = _grow(np.stack([_coarsen(table[:, column]) for column in _COLUMNS], axis=1), levels, config, options.seed)
     origin = options.stored and options.stored.origin
     stored = {"dataset": origin.dataset, "prepared": origin.prepared} if origin else None
-    return ForestRecommender(knowledge, config, *_trees_of(forest), features, *of_levels, stored)
+    trees, importances = _trees_of(forest)
+    return ForestRecommender(knowledge, config, trees, importances, features, level_ratings, level_liked, stored)
 
 
 def _grow(table: Floats, levels: Codes, config: Config, seed: int) -> "RandomForestClassifier":
     from sklearn.ensemble import RandomForestClassifier
 
     settings = config.model_dump() | {"max_features": None if config.max_features == "none" else config.max_features}
-    if not config.bootstrap:
-        settings["max_samples"] = None  # scikit-learn refuses another
+    # A number of rows: of a share scikit-learn warns where that makes few. Without bootstrap it refuses both.
+    settings["max_samples"] = max(1, round(config.max_samples * len(table))) if config.bootstrap else None
     forest = RandomForestClassifier(**settings, random_state=seed, n_jobs=-1)
     return forest.fit(table.astype(np.float32), levels)
 
