@@ -37,8 +37,8 @@ TOP = 10
 MOST_USERS = 3_000  # by whose validation likes is chosen
 _MEMORY_A_ROW = 100  # bytes, while the rows are sorted and counted
 _CELLS_AT_A_TIME = 1 << 21  # users times items whose scores are held
-_AT_ONCE = 2  # regressions, each with one thread, of a catalogue of which two take little memory
-_AT_ONCE_ITEMS = 2_000
+_AT_ONCE = 2  # regressions, each with one thread, where there is memory for them
+_MEMORY_A_PAIR = 40  # bytes, while one of items² weights is computed and tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,8 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
     """
     settings, histories = recommender.list_settings(), collect_histories(recommender, dataset, ("train",))
     n_items = len(recommender.knowledge.item_ids)
-    at_once = _AT_ONCE if n_items <= _AT_ONCE_ITEMS else 1
+    is_roomy = n_items <= DENSE_ITEMS and _AT_ONCE * n_items**2 * _MEMORY_A_PAIR <= memory.available() / 2
+    at_once = _AT_ONCE if is_roomy else 1  # it changes no number
     counts: dict[tuple[Signal, float], CoCounts] = {}
 
     def attempt(regression: Regression) -> tuple[Floats, ListModel]:
