@@ -1,8 +1,9 @@
 """The list model of a recommender: who rated what, item-to-item weights, and what validation chose of them."""
 
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from recsys.models.base.lists import ListModel, ListSettings
 from recsys.models.base.ranking import POOL, best_of_rows
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
+from recsys.runtime.blas import threads_for
 from recsys.training.histories import Histories, collect_histories
 from recsys.training.taking import answer_by_lists
 
@@ -39,6 +41,8 @@ TOP = 10
 MOST_USERS = 3_000  # by whose validation likes is chosen
 _MEMORY_A_ROW = 100  # bytes, while the rows are sorted and counted
 _CELLS_AT_A_TIME = 1 << 21  # users times items whose scores are held
+_AT_ONCE = 2  # regressions, each with one thread, of a catalogue of which two take little memory
+_AT_ONCE_ITEMS = 2_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +148,8 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
             f"parameter 'half_life': ratings with timestamps are needed, and these have none; got "
             f"{settings.half_life:g}, leave it out"
         )
+    n_items = len(recommender.knowledge.item_ids)
+    at_once = _AT_ONCE if n_items <= _AT_ONCE_ITEMS else 1
     counts: dict[tuple[Signal, float], CoCounts] = {}
 
     def attempt(regression: Regression, solved: ListModel | None = None) -> tuple[Floats, ListModel]:
@@ -153,23 +159,27 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
             model = replace(solved, regression=regression, rated=rated)
             return _ndcgs(recommender, model, validation, [0.0])[0], model
         counted = regression.signal, regression.session_weight
-        if counted not in counts:
-            counts.clear()  # each may take a GB
-            counts[counted] = _count(histories, regression, recommender)
-        model = _list_model(histories, counts[counted], regression, recommender)
+        found = counts.get(counted)
+        if found is None:
+            if len(counts) >= at_once:
+                counts.clear()  # each may take a GB
+            found = counts[counted] = _count(histories, regression, recommender)
+        model = _list_model(histories, found, regression, recommender)
         return _ndcgs(recommender, model, validation, [0.0])[0], model
 
     best = attempt(_first(settings, recommender.knowledge.implicit))
-    for change in _changes(settings, histories) if len(validation.users) else ():
-        tried = replace(best[1].regression, **change)
-        if tried == best[1].regression:
-            continue
-        found = attempt(tried, best[1] if "half_life" in change else None)
-        gain = found[0] - best[0]
-        # Another input has to be clearly better: it answers for other users, too.
-        (changed,) = change
-        if gain.mean() > ERRORS_AHEAD.get(changed, 0.0) * gain.std() / np.sqrt(max(len(gain) - 1, 1)):
-            best = found
+    changes = _changes(settings, histories) if len(validation.users) else {}
+    # The limit on threads is the process's: it is set out here, once for all that run at the same time.
+    with threads_for(n_items), ThreadPoolExecutor(at_once) as pool:
+        for name, values in changes.items():
+            before = best[1].regression
+            others = [replace(before, **{name: value}) for value in values if value != getattr(before, name)]
+            solved = best[1] if name == "half_life" else None
+            for found in pool.map(partial(attempt, solved=solved), others):
+                gain = found[0] - best[0]
+                # Another input has to be clearly better: it answers for other users, too.
+                if gain.mean() > ERRORS_AHEAD.get(name, 0.0) * gain.std() / np.sqrt(max(len(gain) - 1, 1)):
+                    best = found
     return best[1]
 
 
@@ -184,17 +194,19 @@ def _first(settings: ListSettings, implicit: bool) -> Regression:
     )
 
 
-def _changes(settings: ListSettings, histories: Histories) -> list[dict[str, Any]]:
-    """What to try in turn, each on the best so far."""
-    found: list[dict[str, Any]] = []
-    found += [{"ridge": ridge} for ridge in RIDGES if settings.ridge is None]
-    found += [{"relative_ridge": share} for share in RELATIVE_RIDGES if settings.relative_ridge is None]
+def _changes(settings: ListSettings, histories: Histories) -> dict[str, Sequence[Any]]:
+    """What to try in turn, each on the best so far: the values of one setting after the other."""
+    found: dict[str, Sequence[Any]] = {}
+    if settings.ridge is None:
+        found["ridge"] = RIDGES
+    if settings.relative_ridge is None:
+        found["relative_ridge"] = RELATIVE_RIDGES
     if settings.half_life is None and histories.rated.newer is not None:
-        found += [{"half_life": ratings} for ratings in HALF_LIVES]
+        found["half_life"] = HALF_LIVES
     if settings.signal is None and len(histories.rated.ratings) and np.ptp(histories.rated.ratings):
-        found += [{"signal": kind} for kind in SIGNALS]
+        found["signal"] = SIGNALS
     if settings.session_weight is None and histories.sessions is not None:
-        found += [{"session_weight": weight} for weight in SESSION_WEIGHTS]
+        found["session_weight"] = SESSION_WEIGHTS
     return found
 
 
