@@ -17,6 +17,7 @@ from recsys.serving.service import ARM, OnTrial, Served, Service
 from recsys.serving.trial import Made, Make, beside, show
 
 _MOST_IDS = 1000
+_NO_CODES = np.zeros(0, np.int32)
 
 
 class _Asked(NamedTuple):
@@ -216,6 +217,8 @@ def _explained(engine: Engine, history: History, listed: Listed, offset: int) ->
 
 
 def _codes(engine: Engine, ids: Sequence[str]) -> Any:
+    if not ids:
+        return _NO_CODES
     found = [engine.items.find(name) for name in ids]
     return np.array([code for code in found if code >= 0], np.int32)
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving.app import App
 from recsys.serving.connections import Acceptor, Counts
+from recsys.serving.replies import Replies
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
 
@@ -31,10 +32,13 @@ class _Protocol(HttpToolsProtocol):
 
     head_seconds = 10.0
     acceptor: Acceptor
+    _replies: Replies
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._replies = Replies(transport)
+        self.transport = self._replies  # type: ignore[assignment]  # has all that is asked of it
         self._allow(_IDLE_SECONDS)
 
     def on_message_begin(self) -> None:
@@ -44,6 +48,10 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._allow(None)
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self._replies.flush()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._allow(None)
