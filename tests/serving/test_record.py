@@ -16,7 +16,8 @@ DAY = 86_400.0
 
 def impression(request, moment=None, items=("i2", "i1")):
     likes = np.linspace(0.9, 0.5, len(items))
-    return Impression(request, moment or time.time(), "u", "1", "champion", "personal", 0, items, likes)
+    names = json.dumps(items, separators=(",", ":"))
+    return Impression(request, moment or time.time(), "u", "1", "champion", "personal", 0, names, likes)
 
 
 class Counted(Counter):

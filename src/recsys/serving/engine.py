@@ -18,6 +18,7 @@ from recsys.serving.ids import IdTable
 
 _NONE = np.zeros(0, np.int32)
 _PROBED = 5  # items of a user
+_HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)  # all numbers of float16, by their bits
 _NO_LISTS: Mapping[str, Any] = {"signal": "ratings", "ridge": 0.0, "relative_ridge": 0.0, "exponent": 0.0}
 
 
@@ -76,6 +77,7 @@ class Engine:
         self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
         self._popularity = arrays.popularity.astype(np.float64) / max(len(users), 1)
         self._added = POPULARITY_WEIGHT * self._popularity  # to what a history says
+        self._value_of = self._count(_HALVES) if arrays.history_values.dtype == np.float16 else None
         prior = about["prior"]
         self._noise = max(float(prior["noise"]), 1e-9)
         factors = np.maximum(np.array(prior["factors"], np.float64), 1e-12)
@@ -190,8 +192,14 @@ class Engine:
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
-        ratings = np.where(np.isnan(history.ratings), self.high, history.ratings)
-        return self._regression.values(ratings, (self.low, self.high), float(self.about["like_threshold"]))
+        if self._value_of is not None and history.ratings.dtype == np.float16:
+            return self._value_of.take(history.ratings.view(np.uint16))
+        return self._count(history.ratings)
+
+    def _count(self, ratings: Array) -> Array:
+        with np.errstate(invalid="ignore", over="ignore"):  # of numbers that no scale has
+            ratings = np.where(np.isnan(ratings), self.high, ratings)
+            return self._regression.values(ratings, (self.low, self.high), float(self.about["like_threshold"]))
 
     def _taste(self, user: int, history: History) -> _Taste:
         arrays = self.arrays

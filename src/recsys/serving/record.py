@@ -22,7 +22,6 @@ import numpy as np
 
 from recsys.arrays import Floats
 from recsys.serving.feedback import Locked
-from recsys.serving.http import dump
 
 _MOST_WAITING = 50_000  # lists
 _MOST_ROWS = 2_000  # a commit, so that feedback never waits long for its turn
@@ -67,7 +66,7 @@ class Impression(NamedTuple):
     arm: str
     policy: str
     first: int  # how many items of the ranking stand before the first one
-    items: Sequence[str]  # best first
+    items: str  # a JSON list of ids, best first
     likes: Floats  # (n,) the probability of a like of each
     trial: str | None = None  # the id of the trial that was under way
     seconds: float | None = None  # to make the list
@@ -171,7 +170,7 @@ class Recorder:
 
 def _row(one: Impression) -> _Row:
     """What the table holds of a list."""
-    return (*one[:7], dump(list(one.items)).decode(), _bytes(one.likes), *one[9:13], _bytes(one.propensities))
+    return (*one[:8], _bytes(one.likes), *one[9:13], _bytes(one.propensities))
 
 
 def _bytes(numbers: Floats | None) -> bytes | None:
