@@ -11,7 +11,7 @@ from recsys.models.base.ranking import NO_LISTS
 from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
-from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
+from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump, dump_ids
 from recsys.serving.record import Impression
 from recsys.serving.service import ARM, OnTrial, Served, Service
 from recsys.serving.trial import Made, Make, beside, show
@@ -154,8 +154,7 @@ def _answer(
     if listed.policy == "popular":
         reason = "unknown_user" if user and code < 0 else "no_history"
         service.metrics.fallbacks(reason, served.version, arm).inc()
-    likes, body = listed.probabilities[offset:], dump(items)
-    text = body.decode()
+    likes, text = listed.probabilities[offset:], dump_ids(items)
     kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, text, likes)
     if listed.propensities is not None:
         kept = kept._replace(propensities=listed.propensities[offset:])
@@ -177,8 +176,7 @@ def _answer(
     elif request.header(b"x-api-version") == "2":
         scores = listed.scores[offset:].tolist()
         content = [{"Id": item, "Score": score} for item, score in zip(items, scores, strict=True)]
-    if content is not None:
-        body = dump(content)
+    body = text.encode() if content is None else dump(content)
     return Reply(body, version=served.version, family=served.family, policy=listed.policy, arm=arm)
 
 

@@ -25,6 +25,10 @@ class Replies:
             self._transport.write(self._head + data)
             self._head = b""
 
+    def is_closing(self) -> bool:
+        """Whether the connection is closed, or about to be."""
+        return self._transport.is_closing()
+
     def flush(self) -> None:
         """Send a head that nothing follows."""
         if self._head:

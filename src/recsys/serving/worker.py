@@ -34,6 +34,7 @@ class _Protocol(HttpToolsProtocol):
     acceptor: Acceptor
     _replies: Replies
     _late: asyncio.TimerHandle | None = None
+    _begun = False  # a head, of which the rest is to come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -41,11 +42,18 @@ class _Protocol(HttpToolsProtocol):
         self.transport = self._replies  # type: ignore[assignment]  # has all that is asked of it
         self._allow(_IDLE_SECONDS)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._begun:  # most heads come whole, and cost no timer
+            self._begun = False
+            self._allow(self.head_seconds)
+
     def on_message_begin(self) -> None:
-        self._allow(self.head_seconds)
+        self._begun = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._begun = False
         self._allow(None)
         super().on_headers_complete()
 
@@ -61,7 +69,9 @@ class _Protocol(HttpToolsProtocol):
     def _allow(self, seconds: float | None) -> None:
         if self._late is not None:
             self._late.cancel()
-        self._late = None if seconds is None else self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+            self._late = None
+        if seconds is not None:
+            self._late = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
 class _Server(uvicorn.Server):
