@@ -48,7 +48,7 @@ _OF_TRIAL = "create index if not exists served_on_trial on served (user) where t
 _COLUMNS = (
     "request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside, propensities"
 )
-_ADDED_AT_ONCE = 64  # Python's lock is given away and asked for again with each statement, while requests wait for it
+_ADDED_AT_ONCE = 128  # Python's lock is given away and asked for again with each statement, while requests wait for it
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
 
 
@@ -195,8 +195,11 @@ def _add(rows: int) -> str:
 
 
 def _commit(connection: sqlite3.Connection, statements: Sequence[tuple[str, tuple[object, ...]]]) -> int:
-    """Execute in one transaction; how many rows it changed."""
+    """Execute in one transaction, which a single statement is by itself; how many rows it changed."""
     before = connection.total_changes
+    if len(statements) == 1:
+        connection.execute(*statements[0])
+        return connection.total_changes - before
     connection.execute("begin immediate")
     try:
         for statement, values in statements:
