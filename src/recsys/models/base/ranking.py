@@ -29,7 +29,8 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
         scores = np.where(allowed, scores, -np.inf)
         n = min(n, int(np.count_nonzero(allowed)))
     chosen = highest(scores, n)
-    return chosen.take((-scores.take(chosen)).argsort(kind="stable"))
+    best: Codes = chosen.take((-scores.take(chosen)).argsort(kind="stable"))
+    return best
 
 
 def highest(scores: Floats, n: int) -> Codes:
