@@ -29,8 +29,7 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
         scores = np.where(allowed, scores, -np.inf)
         n = min(n, int(np.count_nonzero(allowed)))
     chosen = highest(scores, n)
-    best: Codes = chosen.take((-scores.take(chosen)).argsort(kind="stable"))
-    return best
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
 
 
 def highest(scores: Floats, n: int) -> Codes:
