@@ -40,10 +40,10 @@ def highest(scores: Floats, n: int) -> Codes:
         return np.empty(0, np.int32)
     bound = _bound(scores, n)
     may = None if bound == -np.inf else (scores >= bound).nonzero()[0]
-    found = scores if may is None else scores.take(may)
+    found = scores if may is None else scores[may]
     parted = found.copy()  # methods, as NumPy's functions take as long as the work where there are a few hundred scores
     parted.partition(len(found) - n)
-    least = parted[len(found) - n]
+    least = float(parted[len(found) - n])
     chosen = (found >= least).nonzero()[0]
     if len(chosen) > n:
         ties = np.flatnonzero(found[chosen] == least)
