@@ -3,6 +3,8 @@
 NumPy only: a loaded model does not import PyTorch.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,8 +39,8 @@ class Draw:
     mean: Array  # (d,) mu of the users
     inverse: Array  # (d, d) Lambda of the users
     link: Array  # (r, d) W of the users
-    session_bias: Array  # (m,) the conditional mean, given everything else; of length 0 without the time term
-    session_precision: float  # kappa
+    session_bias: Array  # (m,) the mean, given all but the session's own part of it; of length 0 without the time term
+    session_precision: Array  # kappa of the sessions' own parts, then of groups of them; (0,) without the time term
 
 
 SAVED_NAMES = {"session_bias": "run_bias", "session_variance": "run_variance", "session_precision": "run_precision"}
@@ -234,11 +236,13 @@ def pack_draws(
         projection = np.zeros((len(items), 0), np.float32)
     biases = sum(draw.session_bias.astype(np.float64) for draw in kept) / len(kept)
     variance = sum((draw.session_bias - biases) ** 2 for draw in kept) / len(kept)
+    own = (draw.session_precision[0] for draw in kept) if len(sessions) else itertools.repeat(math.inf)
     precisions = (
-        draw.noise * draw.user_precision[sessions.users] * session_counts + draw.session_precision for draw in kept
+        draw.noise * draw.user_precision[sessions.users] * session_counts + kappa
+        for draw, kappa in zip(kept, own, strict=False)
     )
     variance += sum(1 / precision for precision in precisions) / len(kept)
-    new_variance = np.mean([1 / draw.session_precision for draw in kept])
+    new_variance = np.mean([(1 / draw.session_precision).sum() for draw in kept])
     return PosteriorDraws(
         users,
         items,

@@ -1,9 +1,9 @@
-"""Rating sessions: each user's ratings in order of time, cut into groups of about ten.
+"""Rating sessions: each user's ratings in order of time, cut into short runs.
 
-People give many ratings at one sitting, and all ratings of one sitting may be a little higher or lower than usual. A
-session is cut by the number of ratings, not by hours. So the unit of the timestamps does not matter, and a day with
-many ratings has several sessions. Koren, "Collaborative filtering with temporal dynamics" (2009), section 3.2, has a
-user bias for each day instead.
+People give many ratings at one sitting, and ratings given one after the other may be a little higher or lower than
+usual. A session is cut by the number of ratings, not by hours. So the unit of the timestamps does not matter, and a
+day with many ratings has many sessions. How much several sessions in a row have in common is learnt (session_bias.py).
+Koren, "Collaborative filtering with temporal dynamics" (2009), section 3.2, has a user bias for each day instead.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.arrays import Array, Codes, Floats
 
-LENGTH = 10  # ratings in a session; with 4 to 16, MovieLens 100K and 1M are predicted equally well
+LENGTH = 2  # ratings in a session, if they have moments of their own
 
 
 @dataclass(frozen=True, eq=False)
