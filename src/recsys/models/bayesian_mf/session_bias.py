@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.arrays import Array, Codes
-from recsys.models.bayesian_mf.priors import draw_gamma
+from recsys.models.bayesian_mf.priors import draw_bias_stretch, draw_gamma
 
 START_SESSION_PRECISION = 60.0
 LEVELS, TOGETHER = 4, 3  # sessions, groups of so many of a user's sessions in a row, groups of these
@@ -61,14 +61,19 @@ class SessionBias:
             level = self.levels[number]
             by = weight.index_select(0, level.users)
             total = _padded(torch.zeros_like(level.value)).index_add_(0, level.of_session, left)[:-1]
+            right = by * (total + level.counts * level.value)
             precision = by * level.counts + level.precision
-            value = mean = by * (total + level.counts * level.value) / precision
+            value = mean = right / precision
             kappa = level.precision
             if generator is not None:
                 noise = torch.randn(len(mean), generator=noise_generator, device=mean.device)
                 value = mean + noise / precision.sqrt()
                 shape, rate = torch.tensor(1 + len(mean) / 2), 1 + value.square().sum().cpu() / 2
                 kappa = float(draw_gamma(shape, rate, generator))
+                # Few ratings tell a session's bias, so that values hold kappa and kappa holds them: both move at once.
+                products = value @ (by * level.counts * value), value @ right
+                stretch = draw_bias_stretch(torch.stack(products).double().cpu(), 2 * kappa, 2, generator)
+                value, mean, kappa = value * stretch, mean * stretch, kappa / stretch**2
             change = _padded(value - level.value).index_select(0, level.of_session)
             left = left - self.counts * change
             self.levels[number] = replace(level, value=value, precision=kappa)
