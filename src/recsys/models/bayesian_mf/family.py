@@ -20,10 +20,12 @@ from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf.alternatives import (
     average,
     damp,
+    draw_to_levels,
     pack,
     sample_apart,
     set_threshold,
     simplest_that_does,
+    with_constancy,
 )
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import REFIT_GROWTH, has_settled
@@ -94,18 +96,23 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     sampled.noise_limit = chain.noise_limit
     if held_out is None:
         if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
-            return sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+            sampled = sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+            return with_constancy(sampled, rows, first.constancy.strength if first.constancy else 0.0)
         return _answering_as(first, sampled, rows) if first else sampled
     set_threshold(sampled, held_out, low, high)
     if first:
         return _answering_as(first, sampled, rows)
     if _has_set_terms(config):
         return sampled
-    return simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, (low, high))
+    levels = low, high
+    chosen = simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, levels)
+    return draw_to_levels(chosen, rows, held_out)
 
 
 def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
     """The second fit, which predicts by what the first one chose: the draws, their means, or damped biases."""
+    if first.constancy is not None:
+        sampled = with_constancy(sampled, rows, first.constancy.strength)
     if first.averaged:
         return average(sampled, first.knowledge.calibration)
     if first.damping:

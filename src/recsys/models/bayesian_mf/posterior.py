@@ -72,7 +72,9 @@ class PosteriorDraws:
     def __len__(self) -> int:
         return int(self.users.shape[1])
 
-    def predict(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> tuple[Floats, Floats]:
+    def predict(
+        self, users: Codes, items: Codes, timestamps: Floats | None = None, share: Floats | float = 1.0
+    ) -> tuple[Floats, Floats]:
         """Mean and variance of the posterior predictive distribution of each pair's rating: two arrays of shape (n,).
 
         The variance is the sum of those between the draws, within a draw, of the session's bias, and of the noise.
@@ -81,10 +83,11 @@ class PosteriorDraws:
             users: codes of known users, shape (n,).
             items: codes of known items, shape (n,).
             timestamps: shape (n,), NaN where unknown; they select the sessions. None: no rating has a session.
+            share: how much of an answer is what the draws say, (n,): the variance between them counts by its square.
         """
         total, square = self._grid(users, items) or self._by_user(users, items) or self._pairs(users, items)
         mean = total / len(self)
-        between = np.maximum(square / len(self) - mean**2, 0)
+        between = np.maximum(square / len(self) - mean**2, 0) * share**2
         session = -1 if timestamps is None else self.sessions.find(users, timestamps)
         variance = between + self.session_variance[session] + self.variance[users] + self.noise[users]
         return mean + self.session_bias[session], variance

@@ -57,7 +57,7 @@ class Sessions:
 NO_SESSIONS = Sessions(np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
 
 
-def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
+def cut_sessions(users: Codes, timestamps: Array, length: int | None = None) -> tuple[Sessions, Codes]:
     """Cut each user's ratings into sessions of about equal length.
 
     Ratings with the same timestamp stay in one session.
@@ -65,6 +65,7 @@ def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
     Args:
         users: user of each rating, shape (n,).
         timestamps: of each rating, shape (n,), in any unit.
+        length: ratings in a session, about; LENGTH if None.
 
     Returns:
         The sessions, and the session of each rating, shape (n,).
@@ -73,7 +74,7 @@ def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
     user, time = users[order], np.asarray(timestamps, np.float64)[order]
     counts = np.bincount(user)
     rank = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
-    pieces = np.maximum(1, np.round(counts / LENGTH)).astype(np.int64)[user]
+    pieces = np.maximum(1, np.round(counts / (length or LENGTH))).astype(np.int64)[user]
     piece = rank * pieces // counts[user]
     new_time = np.r_[True, (user[1:] != user[:-1]) | (time[1:] != time[:-1])]
     piece = piece[np.maximum.accumulate(np.where(new_time, np.arange(len(user)), 0))]  # that of the same timestamp
