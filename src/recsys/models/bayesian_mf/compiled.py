@@ -150,23 +150,8 @@ def kernel() -> Callable[..., None]:
     """`draw_rows`, compiled."""
     codes, pairs = np.zeros(0, np.int64), np.zeros((0, 0), np.int32)
     numbers, table = np.zeros(0, np.float32), np.zeros((1, LANE), np.float32)
-    return compile_loop(
-        draw_rows,
-        codes,
-        codes,
-        pairs,
-        pairs,
-        table,
-        numbers,
-        numbers,
-        table,
-        table,
-        table,
-        table,
-        numbers,
-        table,
-        numbers,
-    )
+    tables = table, numbers, numbers, table, table, table, table, numbers, table, numbers
+    return compile_loop(draw_rows, codes, codes, pairs, pairs, *tables)
 
 
 def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:

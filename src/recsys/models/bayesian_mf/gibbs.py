@@ -14,7 +14,8 @@ and the second line also holds for items.
   "Macau" (2017). W' f_u is the implicit term of SVD++ (Koren 2008), as a prior mean.
 - lambda_u, a precision for each user, is that of Lakshminarayanan, Bouchard and Archambeau, "Robust Bayesian matrix
   factorisation" (AISTATS 2011).
-- c_ut ~ N(0, 1 / kappa) is a bias of the session in which the user gave the rating (sessions.py).
+- c_ut is a bias of the session in which the user gave the rating (sessions.py): the sum of a part of its own and of
+  those of larger and larger groups of sessions, N(0, 1 / kappa) with a kappa for each size (session_bias.py).
 """
 
 import math
@@ -347,9 +348,9 @@ class Chain:
             for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse", "width"):
                 yield f"{name}_{attribute}", entity, attribute
         if self.sessions:
-            for number, level in enumerate(self.sessions.levels):
-                yield f"runs_value_{number}", level, "value"
-                yield f"runs_precision_{number}", level, "precision"
+            for size, level in enumerate(self.sessions.levels):
+                yield f"runs_value_{size}", level, "value"
+                yield f"runs_precision_{size}", level, "precision"
 
     def draw(self) -> Draw:
         """The present draw."""

@@ -108,6 +108,8 @@ class BayesianRecommender(Recommender):
             return self._plain_factors()
         draws = self.draws
         user_part, item_part = draws.spread_parts()
+        if self.constancy is not None:
+            user_part = user_part * (1 - self.constancy.weight) ** 2
         rest = draws.variance + draws.noise + draws.session_variance[-1]
         unknown = float(np.mean(draws.variance + user_part))
         return RatingFactors(

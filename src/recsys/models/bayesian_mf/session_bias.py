@@ -106,19 +106,12 @@ def start_session_bias(users: Codes, of_rating: Codes, device: torch.device) -> 
 
     counts = np.bincount(of_rating, minlength=len(users) + 1)[:-1]
     levels: list[Level] = []
-    of_session, of_group = np.arange(len(users)), users.astype(np.int64)
+    of_session: Array = np.arange(len(users))
+    of_group: Array = users.astype(np.int64)
     for _ in range(LEVELS):
         sizes = np.bincount(of_session, weights=counts, minlength=len(of_group) + 1)[: len(of_group)]
-        values = np.zeros(len(of_group), np.float32)
-        levels.append(
-            Level(
-                moved(of_session),
-                moved(of_group),
-                moved(sizes.astype(np.float32)),
-                moved(values),
-                START_SESSION_PRECISION,
-            )
-        )
+        tables = of_session, of_group, sizes.astype(np.float32), np.zeros(len(of_group), np.float32)
+        levels.append(Level(*(moved(table) for table in tables), START_SESSION_PRECISION))
         of_session, of_group = _join(of_session, of_group)
         if not len(of_group):
             break
@@ -126,7 +119,7 @@ def start_session_bias(users: Codes, of_rating: Codes, device: torch.device) -> 
     return SessionBias(moved(of_rating.astype(np.int64)), moved(counts.astype(np.float32)), levels, nothing, nothing)
 
 
-def _join(of_session: Codes, users: Codes) -> tuple[Codes, Codes]:
+def _join(of_session: Array, users: Array) -> tuple[Array, Array]:
     """Groups of about TOGETHER groups in a row, g of them: that of each session, g for none, and the user of each.
 
     A user's only group would be the user's bias over again, and is left out.
