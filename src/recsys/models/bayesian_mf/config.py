@@ -14,15 +14,10 @@ def _check_folder(path: str) -> str:
     return path
 
 
-FEW, MANY, MANY_RATINGS = 30, 46, 250_000  # with the bias and the rating they fill whole lines of the cache
-
-
 class Config(Settings):
     """Settings of Bayesian matrix factorization."""
 
-    embedding_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        "auto", description=f"factors per user and item; auto: {FEW}, or {MANY} from {MANY_RATINGS:,} ratings on"
-    )
+    embedding_size: int = Field(30, ge=1, le=1024, description="factors per user and item")
     samples: int = Field(
         30, ge=1, le=10_000, description="most posterior draws to keep; fewer once validation gains nothing"
     )
@@ -40,9 +35,3 @@ class Config(Settings):
         "none", description="folder, by its absolute path, where a stopped training is kept and goes on; none: nowhere"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
-
-    def factors(self, n_ratings: int) -> int:
-        """The number of factors that so many ratings are learnt with."""
-        if self.embedding_size == "auto":
-            return MANY if n_ratings >= MANY_RATINGS else FEW
-        return self.embedding_size

@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=3
 # Least gain on the validation rows, in standard errors, for which a term stays. Session biases that tell nothing are
 # shrunk to 0 by their own precision; the implicit term costs accuracy where it tells nothing.
 _IMPLICIT_GAIN, _TIME_GAIN, _USER_NOISE_GAIN = 2.0, 1.0, 1.0
+_EXACT = 1 / 8  # precision of the noise by number of ratings: 1 / 2 where there are no errors
 _WARM_START_BURN_IN = 6  # sweeps of a chain that begins where another ended
 
 
@@ -95,7 +96,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     sampled = pack(knowledge, config, chain, kept, sessions, middle)
     sampled.noise_limit = chain.noise_limit
     if held_out is None:
-        if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
+        if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first, len(rows)):
             sampled = sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
             return with_constancy(sampled, rows, first.constancy.strength if first.constancy else 0.0)
         return _answering_as(first, sampled, rows) if first else sampled
@@ -126,8 +127,14 @@ def _has_set_terms(config: Config) -> bool:
     return "true" in (config.implicit, config.time)
 
 
-def _is_as_before(second: BayesianRecommender, first: BayesianRecommender) -> bool:
-    """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now."""
+def _is_as_before(second: BayesianRecommender, first: BayesianRecommender, n_ratings: int) -> bool:
+    """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now.
+
+    Where both explain the ratings almost without error, the noise is what its prior leaves, and its precision grows
+    with the number of ratings.
+    """
+    if min(first.draws.precision.mean(), second.draws.precision.mean()) > _EXACT * n_ratings:
+        return True
     return has_settled([*first.draws.precision.tolist(), *second.draws.precision.tolist()], REFIT_GROWTH)
 
 

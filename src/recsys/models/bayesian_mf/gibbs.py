@@ -95,7 +95,7 @@ class Chain:
         """
         self.device = torch.device(collective.device if collective else find_device(config.device))
         self.collective = collective
-        self.size = config.factors(len(rows))
+        self.size = config.embedding_size
         self.centre, self.scale = float(rows.ratings.mean()), float(rows.ratings.std()) or 1.0
         self.generator = torch.Generator().manual_seed(seed)  # of single numbers and small matrices, on the CPU
         self.noise_generator = torch.Generator(self.device).manual_seed(seed + 1)  # of large tables, on the device
