@@ -107,6 +107,7 @@ def synthetic(folder: Path, n_users: int, n_items: int, n_weights: int, version:
         "history_ends": np.arange(n_users + 1, dtype=np.int64) * HISTORY,
         "history_items": items,
         "history_values": np.tile(np.array([3, 4, 5, 2], np.float16), len(items) // 4),
+        "history_newer": np.zeros(0, np.int32),
         "weight_starts": np.arange(n_items + 1, dtype=np.int64) * n_weights,
         "neighbours": draw(n_items * n_weights),
         "weights": random.random(n_items * n_weights, np.float32) ** 3,

@@ -1,5 +1,5 @@
 # Serving: what answers for the champion, without what trains. Built from the project's folder.
-FROM python:3.11.13-slim-bookworm
+FROM python:3.11.13-slim-bookworm@sha256:86adf8dbadc3d6e82ee5dd2c74bec2e1c2467cdad47886280501df722372d2e1
 
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 ENV GIT_PYTHON_REFRESH=quiet MPLCONFIGDIR=/tmp/matplotlib

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError, JoinedError
+from recsys.models.base.capabilities import capabilities
 from recsys.models.base.family import check_feedback, family_module
 from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
@@ -94,7 +95,7 @@ def _train_and_register(
     if streamed:
         print("the training rows do not fit in the memory allowed: they are read from disk in every epoch", flush=True)
     with stage(f"train {family}") as under_way:
-        history = History(run, under_way)
+        history = History(run, under_way, config.model_dump().get(capabilities(family).rounds))
         done = trainer.train(
             family,
             dataset,
@@ -108,6 +109,7 @@ def _train_and_register(
             forward=parameters.forward,
             stored=feature_store.point_in_time(parameters, dataset) if parameters.feature_store else None,
             warm_start=earlier,
+            begin=under_way.begin,
         )
     measured = evaluator.evaluate(done.chosen, dataset, part="validation", ranking=False, baselines=False)
     validation = {f"validation_{name}": value for name, value in measured.metrics.items()}
@@ -185,16 +187,17 @@ def going_on(
 
 
 class History:
-    """Sends a family's progress to a run and to the terminal, and keeps it for the plot."""
+    """Sends a family's progress to a run and to the terminal, and keeps it for the plot; `most` rounds may come."""
 
-    def __init__(self, run: "Run", under_way: Stage) -> None:
-        self.run, self.under_way = run, under_way
+    def __init__(self, run: "Run", under_way: Stage, most: int | None) -> None:
+        self.run, self.under_way, self.most = run, under_way, most
         self._logged: dict[str, set[int]] = {}
         self.curves: dict[str, list[tuple[int, float]]] = {}
 
     def report(self, epoch: int, metrics: dict[str, float]) -> None:
         """Take the metrics of one epoch."""
-        self.under_way.report(epoch, metrics)
+        counted = int(metrics.get("draws_kept", epoch))  # 0 while it is open how many rounds come before the draws
+        self.under_way.report(epoch, metrics, self.most - counted if self.most and counted else None)
         values = {f"epoch_{name}": value for name, value in metrics.items()}
         for name in values.keys() - self._logged.keys():
             self._logged[name] = self.run.progress_steps(name) if self.run.goes_on else set()

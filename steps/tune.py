@@ -14,11 +14,12 @@ from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from recsys.tuning import database_url, search_space
 from steps.prepare import prepare_once
-from steps.support.entrypoint import LAUNCHER, TICKET, run_step
+from steps.support.entrypoint import TICKET, connect, run_step
 from steps.support.parameters import STORAGE, TrainParameters, Tuning
 from steps.support.progress import ProgressDisplay
 from steps.support.runs import made_by, open_run
 from steps.support.signals import GracefulStop
+from steps.support.worker_pool import WorkerPool
 from steps.train import train
 
 if TYPE_CHECKING:
@@ -33,18 +34,39 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.5
 
 
-def tune(parameters: Tuning) -> "Version | None":
+def tune(parameters: Tuning, pool: WorkerPool | None = None) -> "Version | None":
     """Take part in a search until it is over; the version that came of it, None without `register`.
 
     One process of all that take part trains the best settings on all rows that are not test, and registers them.
-    """
-    from recsys.tracking import studies
-    from recsys.tuning.search import Search
 
+    Args:
+        pool: of the workers that `parameters` asks for, where the caller has it open already.
+    """
     url = storage_url(parameters)
     if ticket := os.environ.get(TICKET):
         _help_out(parameters, url, **json.loads(ticket))
         return None
+    if parameters.workers == 1 or pool is not None:
+        return _search(parameters, url, pool)
+    with WorkerPool(parameters.workers, parameters.family) as opened:
+        return _search(parameters, url, opened)
+
+
+def tune_as_program(parameters: Tuning) -> None:
+    """Connect to MLflow and `tune`. Workers import what they need while this process does."""
+    if parameters.workers == 1:
+        connect(parameters)
+        tune(parameters)
+        return
+    with WorkerPool(parameters.workers, parameters.family) as pool:
+        connect(parameters)
+        tune(parameters, pool)
+
+
+def _search(parameters: Tuning, url: str, pool: WorkerPool | None) -> "Version | None":
+    from recsys.tracking import studies
+    from recsys.tuning.search import Search
+
     with open_run(f"tune {parameters.family}", model_type=parameters.family) as run:
         run.log_parameters(parameters)
         dataset = prepare_once(parameters, parameters.folder, parameters.memory, parameters.on_change)
@@ -52,7 +74,7 @@ def tune(parameters: Tuning) -> "Version | None":
         run.log_dataset(dataset, "tuning")
         config = _search_config(parameters)
         search = Search(config, dataset, url, _study_name(parameters, config, dataset), platform.node() or "localhost")
-        search.join(works=parameters.workers == 1)
+        search.join(works=pool is None)
         parent = _parent(search, parameters, dataset)
         studies.adopt(parent)
         run.set_tags({"study": search.name, studies.WORKER: search.worker})
@@ -60,10 +82,10 @@ def tune(parameters: Tuning) -> "Version | None":
         display = ProgressDisplay(config.metric, until)
         _announce(search)
         with _taking_part(search, parent):
-            if parameters.workers == 1:
+            if pool is None:
                 outcome: dict[str, Any] | None = _work(search, parent, parameters, dataset, display)
             else:
-                outcome = _employ(search, parent, parameters, url, until, display)
+                outcome = _employ(search, parent, parameters, url, until, display, pool)
         return _conclude(search, outcome, parameters, run)
 
 
@@ -265,17 +287,20 @@ def _conclude(search: "Search", outcome: dict[str, Any] | None, parameters: Tuni
 
 
 def _employ(
-    search: "Search", parent: str, parameters: Tuning, url: str, until: float | None, display: ProgressDisplay
+    search: "Search",
+    parent: str,
+    parameters: Tuning,
+    url: str,
+    until: float | None,
+    display: ProgressDisplay,
+    pool: WorkerPool,
 ) -> dict[str, Any] | None:
-    """Have so many processes of this machine do the work, and watch over them."""
-    from steps.support.worker_pool import WorkerPool
-
+    """Have the processes of a pool do the work, and watch over them."""
     ticket = {"number": search.number, "until": until, "parent": parent}
     changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
     given = parameters.model_dump() | changes | {"workers": 1}
-    environment = {TICKET: json.dumps(ticket), STORAGE: url, LAUNCHER: str(os.getpid())}
     with GracefulStop("stopping after the running trials; once more to stop at once") as stop:
-        with WorkerPool(parameters.workers, given, environment) as pool:
+        with pool.working(given, {TICKET: json.dumps(ticket), STORAGE: url}):
             while pool.at_work():
                 if stop.asked:
                     pool.ask_to_stop()
@@ -328,4 +353,4 @@ def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> 
 
 
 if __name__ == "__main__":
-    run_step("tune", tune)
+    run_step("tune", tune_as_program, connected=False)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parse(arguments)
     line_up = [ours(family) for family in given.families.split(",")] + list(PEERS)
     if given.only:
-        line_up = [one for one in line_up if any(word.lower() in one.name.lower() for word in given.only.split(","))]
+        line_up = named(line_up, given.only.split(","))
     if not line_up:
         raise InputError(f"--only: words of contestants' names, such as {PEERS[0].name}; got {given.only!r}")
     kept = Settings()
@@ -38,6 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             done = compare(name, line_up, kept, Path(folder), CACHE, given.rounds, given.limit, given.seed)
         sections.append(_keep(done))
     print("\n".join(sections))
+
+
+def named(line_up: Sequence[Contestant], words: Sequence[str]) -> list[Contestant]:
+    """Those whose names hold one of the words; of a word that is a whole name, its bearer only."""
+    names = {one.name.lower() for one in line_up}
+    words = [word.strip().lower() for word in words]
+
+    def is_meant(name: str) -> bool:
+        return any(word == name if word in names else word in name for word in words)
+
+    return [one for one in line_up if is_meant(one.name.lower())]
 
 
 def _search(name: str, line_up: Sequence[Contestant], kept: Settings, given: argparse.Namespace, folder: Path) -> None:
@@ -70,7 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--families", default=",".join(FAMILIES), help="ours, perhaps with settings; ratios are of the first that runs"
     )
-    parser.add_argument("--only", help="contestants whose names hold one of these words")
+    parser.add_argument("--only", help="contestants of these names, or whose names hold one of these words")
     parser.add_argument("--rounds", type=int, default=2, help="fits below 20 s are repeated; the fastest counts")
     parser.add_argument("--limit", type=float, default=1800, help="seconds after which a process is ended")
     parser.add_argument("--seed", type=int, default=0, help="of the fits; the rows never change")

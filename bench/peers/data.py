@@ -12,7 +12,8 @@ from sklearn.model_selection import KFold, train_test_split
 from recsys.arrays import Array, Floats
 from recsys.data.movielens import download
 
-SETS = ("movielens-100k", "synthetic", "movielens-1m", "movielens-100k-folds", "movielens-1m-folds")
+LARGE = {"synthetic-10m": (70_000, 11_000, 10_500_000)}  # as many users and items as MovieLens 10M; drawn pairs
+SETS = ("movielens-100k", "synthetic", "movielens-1m", "movielens-100k-folds", "movielens-1m-folds", *LARGE)
 SEED = 42  # of train_test_split: the rows on which the published figures of docs/benchmarks.md were measured
 FOLDS = 5
 
@@ -77,6 +78,8 @@ def problems(name: str, cache: Path) -> list[Problem]:
     """The problems of a set: one, or one a fold; raises InputError if MovieLens cannot be had."""
     if name == "synthetic":
         return [synthetic()]
+    if name in LARGE:
+        return [synthetic(7, *LARGE[name])]
     table = movielens(name.removesuffix("-folds"), cache)
     rows = Rows(table[:, 0], table[:, 1], table[:, 2].astype(np.float64), table[:, 3].astype(np.float64))
     by_set = {"movielens-100k-folds": folds, "movielens-1m-folds": tenths}
@@ -118,9 +121,8 @@ def synthetic(seed: int = 7, n_users: int = N_USERS, n_items: int = N_ITEMS, dra
     probability of at least 4 follow from the normal distribution; the error of that expectation is the noise floor.
     """
     rng = np.random.default_rng(seed)
-    pairs = np.stack([n_users * rng.random(drawn) ** 2, n_items * rng.random(drawn) ** 2], axis=1).astype(np.int64)
-    pairs = np.unique(pairs, axis=0)
-    users, items = rng.permutation(pairs).T
+    user, item = ((n * rng.random(drawn) ** 2).astype(np.int64) for n in (n_users, n_items))
+    users, items = rng.permutation(np.stack(np.divmod(np.unique(user * n_items + item), n_items), axis=1)).T
     factors = rng.normal(0, 0.45 / RANK**0.25, (n_users, RANK)), rng.normal(0, 1 / RANK**0.25, (n_items, RANK))
     biases = rng.normal(0, 0.4, n_users), rng.normal(0, 0.45, n_items)
     mean = 3.4 + biases[0][users] + biases[1][items] + (factors[0][users] * factors[1][items]).sum(1)

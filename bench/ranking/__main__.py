@@ -35,14 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def look_for_settings(protocol: str, given: argparse.Namespace, folder: Path) -> None:
-    """Search for each peer whose settings are not known, or again, and keep what is found; who fails is named."""
+    """Search for each peer, from where its last search ended, and keep what is found; who fails is named."""
     problem = PROTOCOLS[protocol].problems(CACHE)[0]
     for contestant in _peers(given):
-        if find_settings(protocol, contestant) and not given.again:
+        begun = None if given.again else find_settings(protocol, contestant)
+        if begun and begun.trials >= len(contestant.draws(given.trials, seed=0)):
             continue
         try:
             budget = {"trials": given.trials, "seconds": given.seconds, "limit": given.limit}
-            kept = search(contestant, problem, folder, **budget)
+            kept = search(contestant, problem, folder, **budget, begun=begun)
         except UnavailableError as error:
             print(f"{protocol}: {contestant.name} has no settings: {error}", file=sys.stderr, flush=True)
             continue
@@ -113,12 +114,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--families", default="bayesian_mf", help="ours, by commas; intervals are to the first")
     parser.add_argument("--only", default="", help="names of peers, by commas")
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which a process is ended")
-    parser.add_argument("--search", action="store_true", help="look for the settings that are not known yet")
+    parser.add_argument("--search", action="store_true", help="look for settings, from where the last search ended")
     parser.add_argument("--trials", type=int, default=14, help="settings tried for each peer: as many as ours tries")
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="of processor time; then no further trial starts"
     )
-    parser.add_argument("--again", action="store_true", help="with --search: also those whose settings are known")
+    parser.add_argument("--again", action="store_true", help="with --search: from the beginning")
     parser.add_argument("--no-table", action="store_true", help="with --search: look for settings, and no more")
     given = parser.parse_args(arguments)
     unknown = set(given.protocols.split(",")) - set(PROTOCOLS)

@@ -106,16 +106,29 @@ def _score(lists: Codes, relevant: Interactions, users: Codes, n_items: int, sec
 
 
 def search(
-    contestant: Contestant, problem: Problem, folder: Path, *, trials: int, seconds: float, limit: float
+    contestant: Contestant,
+    problem: Problem,
+    folder: Path,
+    *,
+    trials: int,
+    seconds: float,
+    limit: float,
+    begun: Found | None = None,
 ) -> Found:
     """The settings of highest nDCG@10 on the validation rows, of as many as begin within the processor time.
+
+    Args:
+        begun: what an earlier search found in fewer trials, which count as the first of these.
 
     Raises:
         UnavailableError: with the last reason, if no trial succeeded.
     """
     best: tuple[float, Mapping[str, Any]] | None = None
     spent, tried, failed, reason = 0.0, 0, 0, "no trial was allowed"
-    for settings in contestant.draws(trials, seed=0):
+    if begun is not None:
+        best = begun.validation_ndcg, begun.settings
+        spent, tried, failed = begun.processor_seconds, begun.trials, begun.failed
+    for settings in contestant.draws(trials, seed=0)[tried:]:
         if tried and spent >= seconds:
             break
         tried += 1

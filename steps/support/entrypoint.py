@@ -45,7 +45,7 @@ def run_step(
     """Run a step as a program: parse, connect to MLflow, call, and turn what goes wrong into one message.
 
     Args:
-        connected: False for a step that finds out itself whether MLflow can be reached.
+        connected: False for a step that calls `connect` itself, or finds out itself whether MLflow can be reached.
     """
     gc.set_threshold(_OBJECTS_UNSEEN)
     stop = StopSignals()
@@ -53,9 +53,9 @@ def run_step(
         with stop:
             _watch_launcher()  # in here, since it may be gone already
             parameters, config = parse(name, sys.argv[1:] if arguments is None else arguments)
-            _connect(Path(parameters.folder), connected)  # type: ignore[attr-defined]
+            _set_environment(Path(parameters.folder))  # type: ignore[attr-defined]
             if connected:
-                _enter_experiment(parameters)
+                connect(parameters)
             step(parameters) if config is None else step(parameters, config)
     except (InputError, RankError) as error:
         _fail(f"{name}: {error}")
@@ -224,7 +224,15 @@ def tracking_uri(folder: Path) -> str:
     return uri
 
 
-def _connect(folder: Path, connected: bool) -> None:
+def connect(parameters: Any) -> None:
+    """Send everything from here on to where runs and versions are kept, and into the experiment; may be repeated."""
+    from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
+
+    connection.connect(os.environ["MLFLOW_TRACKING_URI"])
+    _enter_experiment(parameters)
+
+
+def _set_environment(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
     uri = tracking_uri(folder)
@@ -237,11 +245,6 @@ def _connect(folder: Path, connected: bool) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     signing.use_keys(os.environ.get(signing.SIGNING_KEY, ""), os.environ.get(signing.VERIFY_KEY, ""))
-    if not connected:
-        return
-    from recsys.tracking import connection  # MLflow takes seconds to import: a wrong parameter has been told by now
-
-    connection.connect(uri)
 
 
 def _enter_experiment(parameters: Any) -> None:

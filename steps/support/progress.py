@@ -64,7 +64,7 @@ class ProgressDisplay:
         parts = [f"{done}{of} trials", f"{progress.pruned} pruned", f"{progress.failed} failed"]
         left = self._left(done, progress.target)
         if left is not None:
-            parts.append(f"{_clock(left)} left")
+            parts.append(f"{clock(left)} left")
         if progress.best is not None:
             parts.append(f"best {progress.best.value:.4f} ({settings(progress.best.params) or 'the defaults'})")
         return ", ".join(parts)
@@ -93,5 +93,6 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration in a few characters."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -4,9 +4,12 @@ Nothing is written where standard error is no terminal.
 """
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from steps.support.progress import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,14 +25,29 @@ class Stage:
 
     def __init__(self, label: str, shown: "tuple[Progress, TaskID] | None") -> None:
         self._label, self._shown = label, shown
+        self._first: tuple[int, float] | None = None
 
-    def report(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Say how far it is: an epoch or a sweep, and the first measure of it that people ask for."""
-        if self._shown is None:
-            return
+    def report(self, number: int, metrics: Mapping[str, float], left: int | None = None) -> None:
+        """Say how far it is: an epoch or a sweep, the first measure of it that people ask for, and the time left.
+
+        `left` rounds come at most, at the pace so far; None: nobody knows.
+        """
+        now = time.monotonic()
+        self._first = self._first or (number, now)
+        since = number - self._first[0]
+        seconds = None if left is None or since < 1 else left * (now - self._first[1]) / since
         measured = next((f", {text} {metrics[name]:.4f}" for name, text in _SHOWN.items() if name in metrics), "")
-        progress, task = self._shown
-        progress.update(task, description=f"{self._label}, round {number}{measured}")
+        remaining = "" if seconds is None else f", at most {clock(seconds)} of rounds left"
+        self._show(f"round {number}{measured}{remaining}")
+
+    def begin(self, what: str) -> None:
+        """Say what comes after the rounds."""
+        self._show(what)
+
+    def _show(self, text: str) -> None:
+        if self._shown is not None:
+            progress, task = self._shown
+            progress.update(task, description=f"{self._label}, {text}")
 
 
 def set_position(number: int, of: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bench.peers import compare as comparing
 from bench.peers import environments
+from bench.peers.__main__ import named
 from bench.peers.compare import compare
 from bench.peers.contest import Arena, fill, run, score
 from bench.peers.contestants import PEERS, Contestant, ours
@@ -216,6 +217,21 @@ def test_the_kept_settings_are_within_what_the_contestants_search():
 
 
 @pytest.mark.process
+def test_a_whole_name_means_its_bearer_and_a_word_all_that_hold_it():
+    def chosen(*words):
+        return [one.name for one in named([ours("bias"), *PEERS], words)]
+
+    assert chosen("Surprise SVD", "cornac mf") == ["Surprise SVD", "cornac MF"]
+    assert chosen("surprise") == ["Surprise SVD", "Surprise SVD++"]
+    assert chosen("recsys", " SVD++ ") == [
+        "recsys bias",
+        "Surprise SVD++",
+        "myFM, SVD++ terms",
+        "myFM, SVD++ terms and sessions",
+    ]
+    assert chosen("nobody") == []
+
+
 def test_fast_fits_are_repeated(contestant, toy, tmp_path):
     log = tmp_path / "log"
     peer = contestant(TELLS, first={"says": [3, 3, 3, 3], "log": str(log)})

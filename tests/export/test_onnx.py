@@ -1,6 +1,8 @@
 """A version's answers and those of its graphs, run by onnxruntime."""
 
 import json
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -50,6 +52,20 @@ def test_the_graphs_answer_as_the_version(trained, family):
     lists = parity.compare_lists(recommender, session(onnx_graph.lists(recommender)))
     assert lists["onnx_list_difference"] <= 1e-5
     assert lists["onnx_same_lists"] > 0.9
+
+
+def test_the_graph_lets_age_count_as_the_version_does(trained):
+    recommender = copy(trained("bias"))
+    lists, random = recommender.lists, np.random.default_rng(0)
+    sizes = np.diff(lists.rated.starts)
+    rated = replace(lists.rated, newer=np.concatenate([random.permutation(size) for size in sizes]).astype(np.int32))
+    recommender.lists = replace(lists, regression=replace(lists.regression, half_life=1.5), rated=rated)
+    asked = np.unique(random.integers(0, len(recommender.knowledge.item_ids), 6)).tolist()
+    one, other = ask(recommender, 0, asked, 5), ask(recommender, 0, asked[::-1], 5)
+    assert one != other
+    found = parity.compare_lists(recommender, session(onnx_graph.lists(recommender)))
+    assert found["onnx_list_difference"] <= 1e-5
+    assert found["onnx_same_lists"] > 0.9
 
 
 @pytest.mark.parametrize("family", ["matrix_factorization", "bayesian_mf"])

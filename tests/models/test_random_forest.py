@@ -5,6 +5,7 @@ import optuna
 import pytest
 import skops.io
 
+from recsys.errors import InputError
 from recsys.models import random_forest
 from recsys.models.base.loading import load_recommender
 from recsys.training.trainer import train
@@ -49,6 +50,36 @@ def test_a_coarse_scale_has_a_level_for_every_rating():
     assert level_liked.tolist() == [0, 1, 1]
 
 
+def test_coarse_values_are_few_keep_the_order_and_stay_near():
+    values = np.random.default_rng(0).normal(size=10_000) ** 3
+    coarse = random_forest._coarsen(values)
+    assert len(np.unique(coarse)) == 128
+    assert (np.diff(coarse[np.argsort(values)]) >= 0).all()
+    ranks = np.sort(values)
+    assert (coarse >= ranks[np.maximum(np.searchsorted(ranks, values) - 79, 0)]).all()  # 10,000 / 128 is 78.1
+    assert (coarse <= ranks[np.minimum(np.searchsorted(ranks, values) + 79, 9_999)]).all()
+
+
+def test_a_few_values_stay_as_they_are():
+    values = np.array([3.0, 1.0, 1.0, 2.5])
+    assert random_forest._coarsen(values).tolist() == values.tolist()
+
+
+def test_a_tree_sees_the_share_of_rows_that_was_asked_for(prepare_rows):
+    dataset = prepare_rows(noise())
+
+    def rows_of_a_tree(**given):
+        config = random_forest.Config(n_estimators=3, **given)
+        fitted = train("random_forest", dataset, config, seed=7, refit=False, lists=False).chosen
+        return fitted.trees[0].weighted_n_node_samples[0]
+
+    rows = len(dataset.train)
+    assert rows_of_a_tree() == round(rows / 2)
+    assert rows_of_a_tree(max_samples=0.25) == round(rows / 4)
+    assert rows_of_a_tree(max_samples=1e-9) == 1
+    assert rows_of_a_tree(bootstrap=False) == rows
+
+
 @pytest.fixture
 def grow(prepare_rows):
     dataset = prepare_rows(noise())
@@ -61,39 +92,52 @@ def test_the_same_data_and_seed_give_the_same_bytes(grow, tmp_path):
     one.save(tmp_path / "one")
     other.save(tmp_path / "other")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert "forest.skops" in names
+    assert "forest.npz" in names
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes(), name
-    with zipfile.ZipFile(tmp_path / "one" / "forest.skops") as archive:
-        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_the_unused_bytes_of_nodes_are_not_saved(grow, tmp_path):
-    recommender = grow()
-    state = recommender.forest.estimators_[0].tree_.__getstate__()
-    # Copies, or they would be the own memory of the tree, which moves when its state is set.
-    state |= {name: state[name].copy() for name in ("nodes", "values")}
-    raw = state["nodes"].view(np.uint8).reshape(len(state["nodes"]), -1)
-    used = np.zeros(raw.shape[1], bool)
-    for kind, offset in state["nodes"].dtype.fields.values():
-        used[offset : offset + kind.itemsize] = True
-    assert not used.all()
-    recommender.save(tmp_path / "one")
-    raw[:, ~used] = 77
-    recommender.forest.estimators_[0].tree_.__setstate__(state)
-    recommender.save(tmp_path / "other")
-    assert (tmp_path / "one/forest.skops").read_bytes() == (tmp_path / "other/forest.skops").read_bytes()
-
-
-@pytest.mark.parametrize("written", ["by us", "by skops itself, as versions before 2026-12 were"])
-def test_a_saved_forest_predicts_as_before(grow, tmp_path, written):
+@pytest.mark.parametrize("written", ["by us", "by skops, as versions before 2026-12 were"])
+def test_a_saved_forest_predicts_as_before(grow, tmp_path, monkeypatch, written):
+    grown, of = [], random_forest._trees_of
+    monkeypatch.setattr(random_forest, "_trees_of", lambda forest: of(grown.append(forest) or forest))
     recommender = grow()
     recommender.save(tmp_path)
     if written != "by us":
-        skops.io.dump(recommender.forest, tmp_path / "forest.skops", compression=zipfile.ZIP_DEFLATED, compresslevel=3)
+        (tmp_path / "forest.npz").unlink()
+        skops.io.dump(grown[0], tmp_path / "forest.skops", compression=zipfile.ZIP_DEFLATED, compresslevel=3)
     pairs = np.repeat(np.arange(400, dtype=np.int32), 40), np.tile(np.arange(40, dtype=np.int32), 400)
-    expected, found = recommender.score(*pairs), load_recommender(tmp_path).score(*pairs)
-    assert [values.tolist() for values in found] == [values.tolist() for values in expected]
+    expected, again = recommender.score(*pairs), load_recommender(tmp_path)
+    assert [values.tolist() for values in again.score(*pairs)] == [values.tolist() for values in expected]
+    assert again.importances() == recommender.importances()
+
+
+def test_answers_are_those_of_scikit_learn(grow, monkeypatch):
+    grown, of = [], random_forest._trees_of
+    monkeypatch.setattr(random_forest, "_trees_of", lambda forest: of(grown.append(forest) or forest))
+    recommender = grow()
+    pairs = np.arange(40, dtype=np.int32), np.arange(40, dtype=np.int32)
+    table = recommender.features.table(*pairs)[:, random_forest._COLUMNS].astype(np.float32)
+    expected = grown[0].set_params(n_jobs=1).predict_proba(table) @ recommender.level_ratings
+    assert recommender.score(*pairs).rating.tolist() == np.clip(expected, 1, 5).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("left", lambda values: np.where(values > 0, 0, values)),  # a circle
+        ("right", lambda values: np.where(values > 0, 1 << 20, values)),
+        ("feature", lambda values: np.where(values >= 0, 100, values)),
+        ("sizes", lambda values: values + 1),
+        ("sizes", lambda values: values - values),
+    ],
+)
+def test_trees_that_point_outside_themselves_are_refused(grow, tmp_path, name, change):
+    grow().save(tmp_path)
+    arrays = dict(np.load(tmp_path / "forest.npz"))
+    np.savez(tmp_path / "forest.npz", **(arrays | {name: change(arrays[name])}))
+    with pytest.raises(InputError, match=r"forest\.npz: tree \d is damaged; train the version again"):
+        load_recommender(tmp_path)
 
 
 @pytest.mark.filterwarnings("error")  # Optuna warns where a given value is outside its range

@@ -200,3 +200,67 @@ def test_ctrl_c_lets_the_running_trial_end_and_leaves_what_can_be_gone_on_with(r
     assert {run.info.status for run in ready.runs() if run.info.run_name.startswith(("study", "trial 0"))} == {
         "FINISHED"
     }
+
+
+def below(process: int) -> list[int]:
+    """The processes that one has started and that are there; none of one that is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def is_empty(group: int) -> bool:
+    """Whether no process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_worker_and_then_the_one_that_started_them_are_killed(ready, tmp_path):
+    """Of two workers the other one goes on, and none outlives the starter; the same line again finishes the search."""
+    trials = 40
+    given = {"family": "bias", "study": "spring", "trials": trials, "workers": 2, "heartbeat": 1, "ratings": "my.csv"}
+    command = [sys.executable, "-m", "steps.tune", *options(folder=ready.home, **given, **COLUMNS)]
+    url = f"sqlite:///{tmp_path}/studies.db"
+    environment = ready.environment(RECSYS_STUDY_STORAGE=url)
+
+    def done() -> int:
+        file = tmp_path / "studies.db"
+        return states(file).count("COMPLETE") if file.exists() and file.stat().st_size else 0
+
+    def hosts() -> list[int]:
+        return [child for child in below(starter.pid) if len(below(child)) == 2]
+
+    with (tmp_path / "log").open("w") as log:
+        starter = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        wait(lambda: starter.poll() is not None or hosts(), "start")
+        (host,) = hosts()
+        first, second = below(host)
+        assert os.getpgid(first) == os.getpgid(second) == host
+        wait(lambda: done() >= 1, "a trial")
+        os.kill(first, signal.SIGKILL)
+        wait(lambda: below(host) == [second], "its end")
+        before = done()
+        wait(lambda: done() > before, "a trial of the other one")
+        assert starter.poll() is None
+    finally:
+        starter.kill()
+        starter.wait()
+    wait(lambda: is_empty(host), "the end of all")
+    assert done() < trials
+
+    again = subprocess.run(
+        command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("registered version") == 1
+    found = Counter(trial.state for trial in trials_of(url))
+    assert found[TrialState.COMPLETE] + found[TrialState.PRUNED] == trials
+    assert found.keys() <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    assert ready.run_named("study spring").info.status == "FINISHED"

@@ -34,3 +34,11 @@ def test_a_version_that_knows_almost_nobody_of_a_dataset_is_refused_with_the_sha
     said = capsys.readouterr().out
     assert re.search(r"version 1 is no candidate: it knows the user of 0% and the item of 100% of the test rat", said)
     assert not store.client.get_registered_model("recsys").aliases
+
+
+def test_where_everyone_rated_once_a_version_is_judged_by_its_own_dataset(store, step, capsys):
+    write_csv(store.home / "once.csv", [(f"{u}-{i}", i, rating) for u, i, rating in grid(20, 12)])
+    step("train", ratings="once.csv", family="bias")
+    step("promote", **ANY)
+    assert "is no candidate" not in capsys.readouterr().out
+    assert store.client.get_registered_model("recsys").aliases == {"champion": 1}

@@ -27,8 +27,10 @@ def import_for(settings: dict[str, Any]) -> None:
         from recsys.models.matrix_factorization.compiled import kernels
 
         kernels()
-    else:
-        import torch  # noqa: F401
+    elif settings["family"] == "bayesian_mf":
+        from recsys.models.bayesian_mf import compiled, mcmc  # noqa: F401
+
+        compiled.kernel()
 
 
 def load(rows: Any) -> Dataset:

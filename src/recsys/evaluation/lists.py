@@ -56,7 +56,7 @@ class _Question:
     rows: Codes  # (n,) whose each relevant item is, a position in `users`
     items: Codes  # (n,)
     counts: Array  # (u,) relevant items of each
-    learnt: Interactions  # rated before, sorted by user; its users are positions in `users`
+    learnt: Interactions  # rated before, sorted by user, the newest last; its users are positions in `users`
     raters: Codes  # (m,) of all rows before, and
     rated: Codes  # (m,) the items
 
@@ -140,9 +140,10 @@ def _ask(dataset: Dataset, part: Literal["validation", "test"], seed: int) -> _Q
         for block in dataset.blocks(name):
             pairs.append((block.users, block.items))
             mine = block[np.flatnonzero(row_of[block.users] >= 0)]
-            pieces.append(Interactions(row_of[mine.users], mine.items, mine.ratings))
+            pieces.append(Interactions(row_of[mine.users], mine.items, mine.ratings, mine.timestamps))
     learnt = join(pieces)
-    learnt = learnt[np.argsort(learnt.users, kind="stable")]
+    keys = (learnt.users,) if learnt.timestamps is None else (learnt.timestamps, learnt.users)
+    learnt = learnt[np.lexsort(keys)]
     raters, rated = (np.concatenate(side) for side in zip(*pairs, strict=True))
     whose = row_of[likes.users]
     counts = np.bincount(whose, minlength=len(users))

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from recsys.arrays import Array
 from recsys.errors import InputError
 from recsys.models.base.factors import ScoringDraws
+from recsys.models.base.item_to_item import MOST_HALVINGS
 from recsys.models.base.ranking import POOL
 from recsys.models.base.recommender import Recommender
 
@@ -157,7 +158,8 @@ class _Scorer:
 def lists(recommender: Recommender) -> Any:
     """A user and a history in, the n best items out, as `Recommender.recommend` answers for a user that it knows.
 
-    Inputs: `user` (1,) int64; `history` (h,) int64, items, each once; `ratings` (h,) float32; `n` (1,) int64.
+    Inputs: `user` (1,) int64; `history` (h,) int64, items, each once, the newest last; `ratings` (h,) float32; `n` (1,)
+    int64.
     Outputs: `items` int64, `scores` float64 and `like_probability` float32, (m,) each, m at most n: fewer where fewer
     are left that are not in the history.
 
@@ -209,7 +211,20 @@ _POPULARITY_WEIGHT = 1e-6  # as in recsys.models.base.lists
 
 
 def _values(g: _Graph, recommender: Recommender) -> str:
-    """What each item of the history counts, (h,) float32: a line through two ratings, or one step."""
+    """What each item of the history counts, (h,) float32: what its rating does, less by half with each half-life."""
+    assert recommender.lists
+    counted, half_life = _of_ratings(g, recommender), recommender.lists.regression.half_life
+    if half_life is None:
+        return counted
+    size = g("Squeeze", g("Shape", "history"))
+    zero, one = (g.constant(np.array(number, np.int64)) for number in (0, 1))
+    newer = g.single(g("Sub", g("Sub", size, one), g("Range", zero, size, one)))
+    halvings = g("Min", g("Div", newer, g.number(half_life)), g.number(MOST_HALVINGS))
+    return str(g("Mul", counted, g("Pow", g.number(0.5), halvings)))
+
+
+def _of_ratings(g: _Graph, recommender: Recommender) -> str:
+    """What each rating of the history counts, (h,) float32: a line through two ratings, or one step."""
     assert recommender.lists
     knowledge, regression = recommender.knowledge, recommender.lists.regression
     if regression.signal == "likes":

@@ -57,6 +57,9 @@ def compare_lists(recommender: Recommender, session: Any) -> dict[str, float]:
     asked = []
     for user in users.tolist():
         rated, ratings = recommender.lists.rated.of(user)
+        newer = recommender.lists.rated.newer_of(user)
+        if newer is not None:
+            rated, ratings = rated[np.argsort(-newer)], ratings[np.argsort(-newer)]
         asked.append(
             {
                 "user": np.array([user], np.int64),

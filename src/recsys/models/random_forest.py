@@ -4,12 +4,10 @@ From the probabilities of the levels come both answers: the expected rating is t
 like the sum over the liked levels. scikit-learn is imported where it is used: a wrong parameter is told before.
 """
 
-import io
-import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 from pydantic import Field
@@ -27,13 +25,16 @@ from recsys.settings import OptionalInt, Settings
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
+    from sklearn.tree._tree import Tree
 
 # It chooses nothing by the validation rows, so all training rows may measure its settings.
 CAPABILITIES = Capabilities(cross_validation_folds=5, stored_features=True)
 _MOST_LEVELS = 20  # a scale with more distinct ratings is cut into _BINS levels of equally many ratings
 _BINS = 10
+_VALUES = 128  # distinct values of a feature among the rows learnt from: splitting a node sorts them and tries them all
 _THREADS = 4
 _SHARE_ROWS = 1 << 12  # rows scored at a time by a thread, which bounds memory: rows x levels per tree
+_FOREST, _FOREST_BEFORE = "forest.npz", "forest.skops"  # what versions before 2026-12 wrote
 _COLUMNS = [FEATURES.index(name) for name in FEATURES if "unique" not in name]
 """Counts and distinct partners are equal in clean data; a tree needs one of them."""
 
@@ -44,15 +45,17 @@ class Config(Settings):
     n_estimators: int = Field(100, ge=1, le=10_000, description="number of trees")
     max_depth: OptionalInt = Field(10, ge=1, description="greatest depth of a tree, or none")
     min_samples_split: int = Field(2, ge=2, description="rows a node needs to be split")
-    min_samples_leaf: int = Field(20, ge=1, description="rows a leaf needs")
+    min_samples_leaf: int = Field(10, ge=1, description="rows a leaf needs")
     max_features: Literal["sqrt", "log2", "none"] = Field("sqrt", description="features tried at a split; none: all")
     bootstrap: bool = Field(True, description="whether every tree sees its own sample of the rows")
+    max_samples: float = Field(0.5, gt=0, le=1, description="size of such a sample, as a share of the rows")
 
 
 class ForestRecommender(Recommender):
-    """A forest, the features it reads, and what its levels mean.
+    """The trees of a forest, the features they read, and what their levels mean.
 
-    `level_ratings` and `level_liked`, of shape (levels,), give the mean rating of a level and whether it is a like.
+    `level_ratings` and `level_liked`, of shape (levels,), give the mean rating of a level and whether it is a like;
+    `feature_importances`, of shape (features,), what each feature contributes to the trees.
     """
 
     family = "random_forest"
@@ -61,7 +64,8 @@ class ForestRecommender(Recommender):
         self,
         knowledge: Knowledge,
         config: Config,
-        forest: "RandomForestClassifier",
+        trees: "Sequence[Tree]",
+        feature_importances: Floats,
         features: Features,
         level_ratings: Floats,
         level_liked: Floats,
@@ -70,14 +74,15 @@ class ForestRecommender(Recommender):
         """Take what was learnt; `stored` says of which dataset, and of when, features from a feature store were."""
         super().__init__(knowledge, config)
         self.stored = stored
-        self.forest = forest
+        self.trees = trees
+        self.feature_importances = feature_importances
         self.features = features
         self.level_ratings = level_ratings
         self.level_liked = level_liked
 
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
-        # The forest's own threads add up their trees in the order they finish, which changes the last digits from
-        # call to call: each thread here takes rows instead, and its trees in order.
+        # A thread takes rows, and adds up the trees in order. scikit-learn's threads take trees, and add them up in the
+        # order they finish, which changes the last digits from call to call.
         starts = range(0, len(users), _SHARE_ROWS)
         with ThreadPoolExecutor(_THREADS) as pool:
             shares = list(
@@ -91,15 +96,18 @@ class ForestRecommender(Recommender):
 
     def _level_probabilities(self, users: Codes, items: Codes) -> Array:
         table = self.features.table(users, items)[:, _COLUMNS].astype(np.float32)
-        return np.asarray(self.forest.predict_proba(table))
+        total = np.zeros((len(table), len(self.level_ratings)))
+        for tree in self.trees:
+            total += tree.predict(table)
+        return total / len(self.trees)
 
     def importances(self) -> dict[str, float]:
         """Mean decrease in impurity of each feature; together 1."""
         names = [FEATURES[column] for column in _COLUMNS]
-        return dict(zip(names, self.forest.feature_importances_.tolist(), strict=True))
+        return dict(zip(names, self.feature_importances.tolist(), strict=True))
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:
-        _save_forest(self.forest, folder / "forest.skops")
+        save_arrays(folder / _FOREST, importances=self.feature_importances, **_pack_trees(self.trees))
         sides = {"user": self.features.user, "item": self.features.item}
         statistics = {
             f"{side}_{name}": getattr(values, name)
@@ -122,17 +130,41 @@ def fit(
     options: FitOptions,
 ) -> ForestRecommender:
     """Grow the forest. Nothing is chosen on validation rows: probabilities come from the leaves."""
-    from sklearn.ensemble import RandomForestClassifier
-
     table, features = _features(knowledge, rows, options)
     levels, level_ratings, level_liked = _levels(rows.ratings, knowledge.like_threshold)
-    settings = config.model_dump() | {"max_features": None if config.max_features == "none" else config.max_features}
-    forest = RandomForestClassifier(**settings, random_state=options.seed, n_jobs=-1)
-    forest.fit(table[:, _COLUMNS].astype(np.float32), levels)
-    forest.set_params(n_jobs=1)
+    forest = _grow(np.stack([_coarsen(table[:, column]) for column in _COLUMNS], axis=1), levels, config, options.seed)
     origin = options.stored and options.stored.origin
     stored = {"dataset": origin.dataset, "prepared": origin.prepared} if origin else None
-    return ForestRecommender(knowledge, config, forest, features, level_ratings, level_liked, stored)
+    trees, importances = _trees_of(forest)
+    return ForestRecommender(knowledge, config, trees, importances, features, level_ratings, level_liked, stored)
+
+
+def _grow(table: Floats, levels: Codes, config: Config, seed: int) -> "RandomForestClassifier":
+    from sklearn.ensemble import RandomForestClassifier
+
+    settings = config.model_dump() | {"max_features": None if config.max_features == "none" else config.max_features}
+    # A number of rows: of a share scikit-learn warns where that makes few. Without bootstrap it refuses both.
+    settings["max_samples"] = max(1, round(config.max_samples * len(table))) if config.bootstrap else None
+    forest = RandomForestClassifier(**settings, random_state=seed, n_jobs=-1)
+    return forest.fit(table.astype(np.float32), levels)
+
+
+def _trees_of(forest: "RandomForestClassifier") -> tuple[list["Tree"], Floats]:
+    """What answers need of a forest: its trees, and the importance of each feature."""
+    return [estimator.tree_ for estimator in forest.estimators_], forest.feature_importances_
+
+
+def _coarsen(values: Floats) -> Floats:
+    """A feature, shape (n,), in at most _VALUES distinct values, each the mean of about equally many neighbours.
+
+    Trees of such values take much less time to grow, and predict as well: what they answer for are exact values.
+    """
+    borders = np.unique(np.quantile(values, np.linspace(0, 1, _VALUES + 1)[1:-1]))
+    groups = np.searchsorted(borders, values, side="right")
+    rows = np.bincount(groups)
+    means = np.bincount(groups, weights=values) / np.maximum(rows, 1)
+    coarse: Floats = means[groups]
+    return coarse
 
 
 def _features(knowledge: Knowledge, rows: Interactions, options: FitOptions) -> tuple[Floats, Features]:
@@ -161,64 +193,73 @@ def suggest(trial: Any) -> Config:
 
 def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> ForestRecommender:
     """Read the forest back; raises InputError where its trees point outside themselves."""
-    import skops.io
-
     arrays = load_arrays(folder / "features.npz")
     features = Features(
         *(Statistics(*(arrays[f"{side}_{name}"] for name in ("average", "std", "count"))) for side in ("user", "item"))
     )
-    # skops trusts no tree, since scikit-learn follows its node numbers unchecked: they are checked below.
-    forest = skops.io.load(folder / "forest.skops", trusted=["sklearn.tree._tree.Tree"])
-    _check_trees(forest, folder / "forest.skops")
-    config = Config(**description["config"])
+    if (folder / _FOREST).exists():
+        packed = load_arrays(folder / _FOREST)
+        forest = _unpack_trees(packed, folder / _FOREST), packed["importances"]
+    else:
+        forest = _load_before(folder / _FOREST_BEFORE)
+    config = Config(**{"max_samples": 1.0} | description["config"])  # versions before took samples of all rows
     levels = arrays["level_ratings"], arrays["level_liked"]
-    return ForestRecommender(
-        knowledge, config, forest, features, *levels, description["weights"].get("stored_features")
-    )
+    stored = description["weights"].get("stored_features")
+    return ForestRecommender(knowledge, config, *forest, features, *levels, stored)
 
 
-def _save_forest(forest: "RandomForestClassifier", path: Path) -> None:
-    """Write a forest in the format of skops; equal forests give equal bytes.
-
-    What skops writes differs each time: it names arrays and objects by their addresses in memory and dates the members
-    of the archive. Here they are numbered in the order of the schema, and without a date. The nodes of a tree, a
-    structured array, have unused bytes between their fields, which hold anything: they become zeros.
-    """
+def _load_before(path: Path) -> tuple[list["Tree"], Floats]:
     import skops.io
 
-    buffer = io.BytesIO()
-    skops.io.dump(forest, buffer)
-    numbers: dict[str, str] = {}
-
-    def renumber(match: re.Match[str]) -> str:
-        return match[1] + numbers.setdefault(match[2], str(len(numbers)))
-
-    with ZipFile(buffer) as written, ZipFile(path, "w") as archive:
-        schema = re.sub(r'("__id__": |"file": ")(\d+)', renumber, written.read("schema.json").decode())
-        members = {numbers[name.removesuffix(".npy")]: name for name in written.namelist() if name.endswith(".npy")}
-        for number in sorted(members, key=int):
-            with written.open(members[number]) as file:
-                stored: Array = np.lib.format.read_array(file, allow_pickle=False)
-            array = np.zeros(stored.shape, stored.dtype)  # zeros_like sets the fields alone
-            for field in stored.dtype.names or [...]:
-                array[field] = stored[field]
-            if "missing_go_to_left" in (stored.dtype.names or ()):
-                array["missing_go_to_left"][stored["left_child"] < 0] = 0  # scikit-learn leaves it unset in leaves
-            # Not by np.save, which may copy field by field into a buffer and write what the buffer held between fields.
-            content = io.BytesIO()
-            np.lib.format.write_array_header_1_0(content, np.lib.format.header_data_from_array_1_0(array))
-            content.write(array.tobytes())
-            archive.writestr(ZipInfo(f"{number}.npy"), content.getvalue(), ZIP_DEFLATED, 3)
-        archive.writestr(ZipInfo("schema.json"), schema, ZIP_DEFLATED, 3)
+    # skops trusts no tree, since scikit-learn follows its node numbers unchecked: they are checked here.
+    trees, importances = _trees_of(skops.io.load(path, trusted=["sklearn.tree._tree.Tree"]))
+    _check_trees(trees, path)
+    return trees, importances
 
 
-def _check_trees(forest: "RandomForestClassifier", path: Path) -> None:
-    for number, estimator in enumerate(forest.estimators_):
-        tree = estimator.tree_
+def _pack_trees(trees: "Sequence[Tree]") -> dict[str, Array]:
+    """What trees predict by, as arrays over the nodes of all of them, (n,), and the size and depth of each."""
+    nodes = np.concatenate([tree.__getstate__()["nodes"] for tree in trees])
+    return {
+        "sizes": np.array([tree.node_count for tree in trees]),
+        "depths": np.array([tree.max_depth for tree in trees]),
+        "left": nodes["left_child"].astype(np.int32),
+        "right": nodes["right_child"].astype(np.int32),
+        "feature": nodes["feature"].astype(np.int8),
+        "threshold": nodes["threshold"],
+        "levels": np.concatenate([tree.value[:, 0, :] for tree in trees]),  # (n, levels) shares of a node's rows
+    }
+
+
+def _unpack_trees(arrays: dict[str, Array], path: Path) -> list["Tree"]:
+    """The trees again, without what growing needed; raises InputError where they point outside themselves."""
+    from sklearn.tree._tree import NODE_DTYPE, Tree
+
+    nodes = np.zeros(len(arrays["left"]), NODE_DTYPE)
+    names = {"left": "left_child", "right": "right_child", "feature": "feature", "threshold": "threshold"}
+    for name, own in names.items():
+        nodes[own] = arrays[name]
+    levels = np.asarray(arrays["levels"], np.float64)[:, None, :]
+    trees: list[Tree] = []
+    start = 0
+    for size, depth in zip(arrays["sizes"].tolist(), arrays["depths"].tolist(), strict=True):
+        part = slice(start, start + size)
+        tree = Tree(len(_COLUMNS), np.array([levels.shape[2]], np.intp), 1)
+        state = {"max_depth": depth, "nodes": nodes[part].copy(), "values": levels[part].copy()}
+        tree.__setstate__(state | {"node_count": len(state["nodes"])})
+        trees.append(tree)
+        start += size
+    _check_trees(trees, path)
+    return trees
+
+
+def _check_trees(trees: "Sequence[Tree]", path: Path) -> None:
+    for number, tree in enumerate(trees):
         inner = tree.children_left >= 0
         nodes = np.arange(tree.node_count)
         sound = (
-            tree.n_features == len(_COLUMNS)
+            tree.node_count > 0
+            and tree.n_features == len(_COLUMNS)
             and ((tree.feature[inner] >= 0) & (tree.feature[inner] < tree.n_features)).all()
             # A child comes after its parent: that bounds it and rules out circles.
             and (tree.children_left[inner] > nodes[inner]).all()

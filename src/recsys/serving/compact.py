@@ -33,6 +33,7 @@ class _Lists(NamedTuple):
     history_ends: Array  # (n_users + 1,)
     history_items: Codes
     history_values: Array
+    history_newer: Array
     about: dict[str, Any] | None  # None of a version without lists, which has histories only
 
 
@@ -93,6 +94,7 @@ def make_form(
         "history_ends": lists.history_ends,
         "history_items": lists.history_items,
         "history_values": lists.history_values,
+        "history_newer": lists.history_newer,
         "weight_starts": lists.item_to_item.starts,
         "neighbours": lists.item_to_item.neighbours,
         "weights": lists.item_to_item.weights,
@@ -240,18 +242,21 @@ def _lists(recommender: Recommender, user_order: Array, item_order: Array) -> _L
     ends = np.zeros(len(user_order) + 1, np.int64)
     np.cumsum(np.bincount(users, minlength=len(user_order)), out=ends[1:])
     order = np.lexsort((items, users))
-    items, ratings = items[order], ratings[order]
+    items, ratings, newer = items[order], ratings[order], np.zeros(0, np.int32)
     if model is None:
         nothing = ItemToItem(np.zeros(len(item_order) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
-        return _Lists(nothing, ends, items, ratings, None)
+        return _Lists(nothing, ends, items, ratings, newer, None)
+    if model.rated.newer is not None:
+        newer = model.rated.newer[order]
     chosen = model.regression
     about = {
         "signal": chosen.signal,
         "ridge": chosen.ridge,
         "relative_ridge": chosen.relative_ridge,
+        "half_life": chosen.half_life,
         "exponent": model.exponent,
     }
-    return _Lists(_reordered(model.item_to_item, item_order), ends, items, ratings, about)
+    return _Lists(_reordered(model.item_to_item, item_order), ends, items, ratings, newer, about)
 
 
 def _reordered(model: ItemToItem, order: Array) -> ItemToItem:

@@ -27,6 +27,8 @@ class History(NamedTuple):
 
     items: Array
     ratings: Array
+    newer: Array | None = None
+    """(h,), how many of the history are newer; None where age does not count."""
 
 
 NO_HISTORY = History(_NONE, np.zeros(0, np.float32))
@@ -74,7 +76,9 @@ class Engine:
         self._uncertain = float(self._link.get("uncertain", UNCERTAIN))  # forms made before do not say
         self._judge = find_judge(self._link)  # of a family whose history says all; None: its factors do
         lists = about["lists"] or _NO_LISTS
-        self._regression = Regression(lists["signal"], lists["ridge"], lists["relative_ridge"])
+        self._regression = Regression(
+            lists["signal"], lists["ridge"], lists["relative_ridge"], half_life=lists.get("half_life")
+        )
         self._exponent = float(lists["exponent"])
         self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
         self._popularity = arrays.popularity.astype(np.float64) / max(len(users), 1)
@@ -104,19 +108,26 @@ class Engine:
 
     def history(self, user: int, added: Mapping[int, float] | None = None) -> History:
         """What a user (-1: unknown) rated in the rows learnt from, and since, which counts where an item is in both."""
-        if user >= 0:
-            first, last = self.arrays.history_ends[user], self.arrays.history_ends[user + 1]
-            items, ratings = self.arrays.history_items[first:last], self.arrays.history_values[first:last]
-        else:
-            items, ratings = NO_HISTORY
+        items, ratings, newer = self._learnt(user)
         if not added:
-            return History(items, ratings)
+            return History(items, ratings, newer)
         given = np.fromiter(added, np.int32, len(added))
         known = np.isin(items, given, invert=True)
         values = np.fromiter(added.values(), np.float32, len(added))
         items = np.concatenate((items[known], given))
         order = np.argsort(items)  # sums do not depend on when a rating came
-        return History(items[order], np.concatenate((ratings[known], values))[order])
+        if newer is not None:  # what was learnt is older than what was added, the newest of which is the last
+            ages = np.argsort(np.argsort(newer[known])) + len(added)
+            newer = np.concatenate((ages, np.arange(len(added))[::-1]))[order]
+        return History(items[order], np.concatenate((ratings[known], values))[order], newer)
+
+    def _learnt(self, user: int) -> History:
+        aged = self._regression.half_life is not None
+        if user < 0:
+            return History(*NO_HISTORY[:2], NO_HISTORY.items if aged else None)
+        arrays, part = self.arrays, slice(*self.arrays.history_ends[user : user + 2])
+        newer = arrays.history_newer[part] if aged else None
+        return History(arrays.history_items[part], arrays.history_values[part], newer)
 
     def recommend(
         self,
@@ -192,8 +203,9 @@ class Engine:
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
-        ratings = np.where(np.isnan(history.ratings), self.high, history.ratings)
-        return self._regression.values(ratings, (self.low, self.high), float(self.about["like_threshold"]))
+        ratings = np.where(np.isnan(history.ratings), self.high, history.ratings).astype(np.float32)  # 16 bits are few
+        scale, threshold = (self.low, self.high), float(self.about["like_threshold"])
+        return self._regression.in_history(ratings, history.newer, scale, threshold)
 
     def _taste(self, user: int, history: History) -> _Taste:
         arrays = self.arrays

@@ -16,7 +16,7 @@ from recsys.errors import InputError
 from recsys.runtime.files import digest_file, write_atomically
 from recsys.serving.ids import IdTable
 
-FORMAT = 4
+FORMAT = 5
 DESCRIPTION = "form.json"
 
 
@@ -41,6 +41,7 @@ class Arrays:
     history_ends: Array  # (n_users + 1,) int64
     history_items: Array  # (n_ratings,) int32, ascending for a user
     history_values: Array  # (n_ratings,) float16 or float32: the rating, NaN where it is not known
+    history_newer: Array  # (n_ratings,) int32: how many of the user's are newer; (0,) where age does not count
     weight_starts: Array  # (n_items + 1,) int64: where the weights of an item begin
     neighbours: Array  # (m,) int32: the items to whose scores a rating of this item adds, ascending for an item
     weights: Array  # (m,) float32: how much

@@ -118,6 +118,7 @@ async def session(service: Service, request: Request) -> Reply:
         is_rating = event.get("FeedbackType") == RATING
         value = rating_within(event.get("Value"), engine, f"event {row}") if is_rating else math.nan
         if code >= 0:
+            added.pop(code, None)  # the newest last
             added[code] = value
     asked = _asked(service, request)
     started, exploration = time.perf_counter(), _exploration(service, request)

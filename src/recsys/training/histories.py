@@ -1,7 +1,7 @@
 """Who rated what, of all users at once: the rows that item-to-item weights are learnt from, and their sessions."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +17,14 @@ _GAPS_WITHIN = 0.75  # the share of pauses between two ratings of a user that en
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """The rows learnt from, and the session of each row, shape (n,), where there are timestamps."""
+    """The rows learnt from, with how many are newer, and the session of each, (n,), where there are timestamps."""
 
     rated: RatedItems
     sessions: Codes | None
+
+    def rated_as(self, half_life: float | None) -> RatedItems:
+        """The rows, without their age where it does not count."""
+        return self.rated if half_life is not None else replace(self.rated, newer=None)
 
 
 def collect_histories(recommender: Recommender, dataset: Dataset, parts: Sequence[str]) -> Histories:
@@ -54,8 +58,24 @@ def collect_histories(recommender: Recommender, dataset: Dataset, parts: Sequenc
         order = np.lexsort((columns[0][part], whose))
         for column in columns:
             column[part] = column[part][order]
-    sessions = cut_sessions(starts, columns[2]) if timed and len(columns[0]) else None
-    return Histories(RatedItems(starts, columns[0], columns[1]), sessions)
+    if not timed or not len(columns[0]):
+        return Histories(RatedItems(starts, columns[0], columns[1]), None)
+    newer = count_newer(starts, columns[2])
+    return Histories(RatedItems(starts, columns[0], columns[1], newer), cut_sessions(starts, columns[2]))
+
+
+def count_newer(starts: Array, times: Floats) -> Codes:
+    """How many of the user's rows are newer than each, (n,), of one moment those of higher place.
+
+    Args:
+        starts: (users + 1,) where each user's rows begin.
+        times: (n,) of any order within a user; a row whose time is NaN is as old as can be.
+    """
+    newer = np.empty(len(times), np.int32)
+    for part, whose in _some_users(starts):
+        order = np.lexsort((np.nan_to_num(times[part], nan=-np.inf), whose))
+        newer[part.start + order] = starts[whose + 1] - 1 - np.arange(part.start, part.stop)
+    return newer
 
 
 def cut_sessions(starts: Array, times: Floats) -> Codes | None:

@@ -1,8 +1,9 @@
 """The list model of a recommender: who rated what, item-to-item weights, and what validation chose of them."""
 
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from recsys import metrics
 from recsys.arrays import Array, Codes, Flags, Floats
 from recsys.data.dataset import Dataset
+from recsys.errors import InputError
 from recsys.models.base.item_to_item import (
     DENSE_ITEMS,
     CoCounts,
@@ -23,6 +25,7 @@ from recsys.models.base.lists import ListModel, ListSettings
 from recsys.models.base.ranking import POOL, best_of_rows
 from recsys.models.base.recommender import Recommender
 from recsys.runtime import memory
+from recsys.runtime.blas import threads_for
 from recsys.training.histories import Histories, collect_histories
 from recsys.training.taking import answer_by_lists
 
@@ -30,11 +33,16 @@ SIGNALS: tuple[Signal, ...] = ("ratings", "likes")
 RIDGES = (100.0, 200.0, 400.0, 800.0)
 RELATIVE_RIDGES = (0.3, 0.0, 1.0)
 SESSION_WEIGHTS = (0.0, 0.5, 1.0)
+HALF_LIVES = (100.0, 30.0, 10.0, 3.0)
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ERRORS_AHEAD = {"half_life": 2.0, "signal": 1.0, "session_weight": 1.0}
+"""By how many standard errors of nDCG@10 something else has to be ahead."""
 TOP = 10
 MOST_USERS = 3_000  # by whose validation likes is chosen
 _MEMORY_A_ROW = 100  # bytes, while the rows are sorted and counted
 _CELLS_AT_A_TIME = 1 << 21  # users times items whose scores are held
+_AT_ONCE = 2  # regressions, each with one thread, of a catalogue of which two take little memory
+_AT_ONCE_ITEMS = 2_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +122,7 @@ def _list_model(histories: Histories, counts: CoCounts, regression: Regression, 
     knowledge = recommender.knowledge
     popularity = np.bincount(histories.rated.items, minlength=len(knowledge.item_ids)) / len(knowledge.user_ids)
     item_to_item = learn_item_to_item(counts, regression)
-    return ListModel(item_to_item, regression, 0.0, histories.rated, popularity)
+    return ListModel(item_to_item, regression, 0.0, histories.rated_as(regression.half_life), popularity)
 
 
 def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
@@ -129,34 +137,49 @@ def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
 
 
 def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _Validation) -> ListModel:
-    """Choose in turn the ridge, the relative ridge, the input, and how much sessions count.
+    """Choose in turn the ridge, the relative ridge, how much age counts, the input, and how much sessions count.
 
-    That is one of at most 14 settings; of equally good ones the earlier is taken. What the family says of a like does
-    not matter: the exponent is 0.
+    That is one of at most 18 settings, of 14 regressions; of equally good ones the earlier is taken. What the family
+    says of a like does not matter: the exponent is 0.
     """
     settings, histories = recommender.list_settings(), collect_histories(recommender, dataset, ("train",))
+    if settings.half_life is not None and histories.rated.newer is None:
+        raise InputError(
+            f"parameter 'half_life': ratings with timestamps are needed, and these have none; got "
+            f"{settings.half_life:g}, leave it out"
+        )
+    n_items = len(recommender.knowledge.item_ids)
+    at_once = _AT_ONCE if n_items <= _AT_ONCE_ITEMS else 1
     counts: dict[tuple[Signal, float], CoCounts] = {}
 
-    def attempt(regression: Regression) -> tuple[Floats, ListModel]:
+    def attempt(regression: Regression, solved: ListModel | None = None) -> tuple[Floats, ListModel]:
+        """The nDCG of each user, and the model, of the weights of `solved` where only the half-life is another."""
+        if solved is not None:
+            rated = histories.rated_as(regression.half_life)
+            model = replace(solved, regression=regression, rated=rated)
+            return _ndcgs(recommender, model, validation, [0.0])[0], model
         counted = regression.signal, regression.session_weight
-        if counted not in counts:
-            counts.clear()  # each may take a GB
-            counts[counted] = _count(histories, regression, recommender)
-        model = _list_model(histories, counts[counted], regression, recommender)
+        found = counts.get(counted)
+        if found is None:
+            if len(counts) >= at_once:
+                counts.clear()  # each may take a GB
+            found = counts[counted] = _count(histories, regression, recommender)
+        model = _list_model(histories, found, regression, recommender)
         return _ndcgs(recommender, model, validation, [0.0])[0], model
 
     best = attempt(_first(settings, recommender.knowledge.implicit))
-    for change in _changes(settings, histories) if len(validation.users) else ():
-        tried = replace(best[1].regression, **change)
-        if tried == best[1].regression:
-            continue
-        found = attempt(tried)
-        gain = found[0] - best[0]
-        # Another input has to be better by more than a standard error: it answers for other users, too.
-        of_input = change.keys() & {"signal", "session_weight"}
-        needed = gain.std() / np.sqrt(max(len(gain) - 1, 1)) if of_input else 0.0
-        if gain.mean() > needed:
-            best = found
+    changes = _changes(settings, histories) if len(validation.users) else {}
+    # The limit on threads is the process's: it is set out here, once for all that run at the same time.
+    with threads_for(n_items), ThreadPoolExecutor(at_once) as pool:
+        for name, values in changes.items():
+            before = best[1].regression
+            others = [replace(before, **{name: value}) for value in values if value != getattr(before, name)]
+            solved = best[1] if name == "half_life" else None
+            for found in pool.map(partial(attempt, solved=solved), others):
+                gain = found[0] - best[0]
+                # Another input has to be clearly better: it answers for other users, too.
+                if gain.mean() > ERRORS_AHEAD.get(name, 0.0) * gain.std() / np.sqrt(max(len(gain) - 1, 1)):
+                    best = found
     return best[1]
 
 
@@ -167,18 +190,23 @@ def _first(settings: ListSettings, implicit: bool) -> Regression:
         RIDGES[1] if settings.ridge is None else settings.ridge,
         RELATIVE_RIDGES[0] if settings.relative_ridge is None else settings.relative_ridge,
         SESSION_WEIGHTS[0] if settings.session_weight is None else settings.session_weight,
+        settings.half_life,
     )
 
 
-def _changes(settings: ListSettings, histories: Histories) -> list[dict[str, Any]]:
-    """What to try in turn, each on the best so far."""
-    found: list[dict[str, Any]] = []
-    found += [{"ridge": ridge} for ridge in RIDGES if settings.ridge is None]
-    found += [{"relative_ridge": share} for share in RELATIVE_RIDGES if settings.relative_ridge is None]
+def _changes(settings: ListSettings, histories: Histories) -> dict[str, Sequence[Any]]:
+    """What to try in turn, each on the best so far: the values of one setting after the other."""
+    found: dict[str, Sequence[Any]] = {}
+    if settings.ridge is None:
+        found["ridge"] = RIDGES
+    if settings.relative_ridge is None:
+        found["relative_ridge"] = RELATIVE_RIDGES
+    if settings.half_life is None and histories.rated.newer is not None:
+        found["half_life"] = HALF_LIVES
     if settings.signal is None and len(histories.rated.ratings) and np.ptp(histories.rated.ratings):
-        found += [{"signal": kind} for kind in SIGNALS]
+        found["signal"] = SIGNALS
     if settings.session_weight is None and histories.sessions is not None:
-        found += [{"session_weight": weight} for weight in SESSION_WEIGHTS]
+        found["session_weight"] = SESSION_WEIGHTS
     return found
 
 
@@ -217,7 +245,7 @@ def _pools(recommender: Recommender, model: ListModel, validation: _Validation, 
 
     knowledge, rated, users = recommender.knowledge, model.rated, validation.users
     n_items = len(knowledge.item_ids)
-    values = model.regression.values(rated.ratings, knowledge.scale, knowledge.like_threshold)
+    values = model.regression.in_history(rated.ratings, rated.newer, knowledge.scale, knowledge.like_threshold)
     histories = csr_matrix((values, rated.items, rated.starts), (len(knowledge.user_ids), n_items))[users]
     items, takes = [], []
     step = max(1, _CELLS_AT_A_TIME // n_items)

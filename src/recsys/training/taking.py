@@ -107,7 +107,7 @@ def _scored(recommender: ListRecommender, users: Codes, wanted: tuple[Codes, Cod
 
     model, knowledge = list_model(recommender), recommender.knowledge
     rated, n_items = model.rated, len(knowledge.item_ids)
-    values = model.regression.values(rated.ratings, knowledge.scale, knowledge.like_threshold)
+    values = model.regression.in_history(rated.ratings, rated.newer, knowledge.scale, knowledge.like_threshold)
     histories = csr_matrix((values, rated.items, rated.starts), (len(knowledge.user_ids), n_items))[users]
     step = max(1, _PAIRS_AT_A_TIME // n_items)
     for start in range(0, len(users), step):

@@ -51,6 +51,7 @@ def train(
     forward: bool = False,
     stored: StoredFeatures | None = None,
     warm_start: Recommender | None = None,
+    begin: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -64,6 +65,7 @@ def train(
         stored: features that a feature store keeps, for a family that takes them.
         warm_start: an earlier recommender of the family to go on from; the dataset is one of `warm_start.divide_anew`.
             One fit, whose choices are the earlier ones, of lists too; `refit` and `forward` do not count.
+        begin: told in words what begins after the first fit, for a person who waits.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
@@ -85,10 +87,13 @@ def train(
     tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     if before is not None:
         tasks = chain(tasks, fit_tasks(before, refit=False))
+    begin = begin or _tell_nobody
+    tasks = _announced(tasks, begin)
     fitted = fit_all(tasks, report) if fit_all else _fit_here(family, tasks, config, seed, report, stored)
     measured = None if before is None else ForwardFit(fitted.pop(), before)
     chosen, final = fitted[0], fitted[-1]
     if lists or capabilities(family).implicit:
+        begin("lists")
         add_lists(chosen, final, dataset)
     if measured is not None and chosen.lists is not None:
         measured.recommender.lists = learn_lists_as(chosen.lists, measured.recommender, measured.dataset)
@@ -116,6 +121,19 @@ def _go_on(
     elif lists:
         add_lists(fitted, fitted, dataset)
     return TrainingResult(fitted, fitted)
+
+
+def _tell_nobody(what: str) -> None:
+    """The default of `begin`."""
+
+
+def _announced(tasks: Iterable[FitTask[Any]], begin: Callable[[str], None]) -> Iterator[FitTask[Any]]:
+    for number, task in enumerate(tasks):
+        if task.validation is None:
+            begin("all rows")
+        elif number:
+            begin("older rows, to measure on the newest")
+        yield task
 
 
 def _fit_here(

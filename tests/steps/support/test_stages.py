@@ -2,6 +2,7 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,18 @@ def test_a_terminal_sees_the_step_the_round_and_its_measure_and_then_nothing(mon
     shown = terminal.getvalue()
     assert "step 3 of 8: train bias, round 41, validation AUC 0.8102" in shown
     assert shown.endswith("\x1b[2K")  # the line is cleared
+
+
+def test_it_sees_how_long_the_rounds_may_take_and_what_comes_after(monkeypatch):
+    shown = []
+    progress = SimpleNamespace(update=lambda task, description: shown.append(description))
+    moments = iter([10.0, 14.0])
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    stage = stages.Stage("train bias", (progress, 0))
+    stage.report(1, {}, left=9)  # no pace yet
+    stage.report(3, {}, left=7)
+    stage.begin("all rows")
+    assert shown == ["train bias, round 1", "train bias, round 3, at most 14 s of rounds left", "train bias, all rows"]
 
 
 def test_elsewhere_nothing_is_written(monkeypatch):

@@ -30,6 +30,8 @@ class Capabilities:
     """Whether `fit` takes features from a feature store (`FitOptions.stored`) in place of those of the rows."""
     spared_reports: int = 2
     """How many first reports of a fit do not tell yet how well it will end: `tune` gives up no trial by them."""
+    rounds: str = ""
+    """The setting that bounds the rounds of a fit: those reported, or the draws where `draws_kept` is reported."""
 
 
 def family_names() -> list[str]:

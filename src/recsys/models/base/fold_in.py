@@ -28,11 +28,11 @@ def check_ratings(user_ids: Ids, item_ids: Ids, ratings: Floats, scale: tuple[fl
 
 
 def newest_of_known_items(knowledge: Knowledge, user_ids: Ids, item_ids: Ids) -> tuple[Array, int]:
-    """The rows to fold in, the last of each pair of user and item; and how many rows are of unknown items."""
+    """The rows to fold in, the last of each pair of user and item, in order; and how many are of unknown items."""
     items = knowledge.item_codes(item_ids)
     known = np.flatnonzero(items >= 0)
     pairs = {(user_ids[row], items[row]): row for row in known}
-    return np.fromiter(pairs.values(), np.int64, len(pairs)), len(items) - len(known)
+    return np.sort(np.fromiter(pairs.values(), np.int64, len(pairs))), len(items) - len(known)
 
 
 def fold_into_knowledge(

@@ -31,13 +31,14 @@ _BLOCK_CELLS = 1 << 24  # numbers of a block of the Gram matrix
 _SINGLE_PRECISION = 1e4  # the largest condition number of a system that float32 solves: errors stay below 1e-3
 _SMALL = 512  # items, whose system float64 solves in next to no time
 _MIRRORED = 256  # rows and columns of a block
+MOST_HALVINGS = 20  # of what an old item counts: that still tells who has taken something from who has not
 
 Signal = Literal["ratings", "likes"]
 
 
 @dataclass(frozen=True)
 class Regression:
-    """What is chosen on validation: what a rating counts as, the ridge, and how much sessions count."""
+    """What is chosen on validation: what a rating counts as, the ridge, and how much sessions and age count."""
 
     signal: Signal
     """ratings: the rating over the highest one, or without ratings the pair's weight; likes: 1 for a like, else 0."""
@@ -45,6 +46,16 @@ class Regression:
     relative_ridge: float
     session_weight: float = 0.0
     """Of S'S, added to X'X: S has a row for each session, in which a user rated without a break."""
+    half_life: float | None = None
+    """After how many newer ratings an item of a history counts half; None: age does not count."""
+
+    def in_history(self, ratings: Array, newer: Array | None, scale: tuple[float, float], threshold: float) -> Array:
+        """What ratings count as in a history, (n,) float32; `newer`, (n,): how many of the user's are newer."""
+        values = self.values(ratings, scale, threshold)
+        if self.half_life is None or newer is None:
+            return values
+        halvings = np.minimum(newer / np.float32(self.half_life), np.float32(MOST_HALVINGS))
+        return np.asarray(values * np.float32(0.5) ** halvings, np.float32)
 
     def values(self, ratings: Array, scale: tuple[float, float], like_threshold: float) -> Array:
         """What ratings count as in X, shape (n,), float32: more than 0 for whatever counts, and at most 1 if rated.

@@ -31,6 +31,9 @@ class Config(Settings):
     relative_ridge: OptionalFloat = Field(
         None, ge=0, description="penalty in proportion to an item's own count; none: chosen on validation"
     )
+    half_life: OptionalFloat = Field(
+        None, gt=0, description="newer ratings after which one of a history counts half; none: chosen on validation"
+    )
 
 
 def suggest(trial: Any) -> Config:
@@ -65,7 +68,8 @@ class ListRecommender(Recommender):
         ends = np.flatnonzero(np.diff(users[order], append=-2)) + 1
         for rows in np.split(order, ends[:-1]) if len(users) else ():
             taken, ratings = model.rated.of(int(users[rows[0]]))
-            values = model.regression.values(ratings, knowledge.scale, knowledge.like_threshold)
+            newer = model.rated.newer_of(int(users[rows[0]]))
+            values = model.regression.in_history(ratings, newer, knowledge.scale, knowledge.like_threshold)
             if values.any():
                 found[rows] = model.takes(taken, values)[items[rows]]
         return found
@@ -90,8 +94,13 @@ class ListRecommender(Recommender):
     def list_settings(self) -> ListSettings:
         """As configured; the first factor alone ranks."""
         assert isinstance(self.config, Config)
+        config = self.config
         return ListSettings(
-            ridge=self.config.ridge, relative_ridge=self.config.relative_ridge, exponent=0.0, dense=self.dense
+            ridge=config.ridge,
+            relative_ridge=config.relative_ridge,
+            half_life=config.half_life,
+            exponent=0.0,
+            dense=self.dense,
         )
 
     def choices(self) -> dict[str, object]:

@@ -43,13 +43,17 @@ class ListSettings:
     ridge: float | None = None
     relative_ridge: float | None = None
     session_weight: float | None = None
+    half_life: float | None = None
     exponent: float | None = None
     dense: bool | None = None
     """Whether items are regressed on all others, or on their neighbours; None: by the size of the catalogue."""
 
 
 class History(NamedTuple):
-    """Items by their ids, each once, and what they were rated, shape (h,); None: all of them are liked."""
+    """Items by their ids, each once, and what they were rated, shape (h,); None: all of them are liked.
+
+    The newest is the last, where the version lets age count; else their order does not matter.
+    """
 
     items: Ids
     ratings: Floats | None = None
@@ -82,6 +86,14 @@ class RatedItems:
     starts: Array  # (n_users + 1,) int64: the rows of user u are those from starts[u] to starts[u + 1]
     items: Codes  # (n,)
     ratings: Array  # (n,) float32
+    newer: Array | None = None
+    """(n,) int32, how many of the user's rows are newer, where that is known and counts."""
+
+    def newer_of(self, user: int) -> Array | None:
+        """`newer` of the rows that `of` gives."""
+        if self.newer is None:
+            return None
+        return self.newer[self.starts[user] : self.starts[user + 1]] if 0 <= user < len(self.starts) - 1 else _NOBODY
 
     def of(self, user: int) -> tuple[Codes, Array]:
         """A user's items, in ascending order, and ratings; a code of -1 has none."""
@@ -91,9 +103,10 @@ class RatedItems:
         return self.items[part], self.ratings[part]
 
     def with_users(self, rows: Interactions, n_users: int) -> "RatedItems":
-        """These, with the users of `rows` replaced or added; the last row of a pair counts."""
+        """These, with the users of `rows`, of which each pair occurs once and the newest last, replaced or added."""
         users = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
         kept = ~np.isin(users, rows.users)
+        newer = None if self.newer is None else np.concatenate((self.newer[kept], _count_later(rows.users)))
         return rated_items(
             Interactions(
                 np.concatenate((users[kept], rows.users)),
@@ -101,15 +114,28 @@ class RatedItems:
                 np.concatenate((self.ratings[kept], rows.ratings)),
             ),
             n_users,
+            newer,
         )
 
 
-def rated_items(rows: Interactions, n_users: int) -> RatedItems:
+_NOBODY = np.zeros(0, np.int32)
+
+
+def _count_later(users: Codes) -> Array:
+    """How many later rows are of the same user, (n,) int32."""
+    order = np.argsort(users, kind="stable")
+    found = np.empty(len(users), np.int32)
+    found[order] = np.searchsorted(users[order], users[order], "right") - 1 - np.arange(len(users))
+    return found
+
+
+def rated_items(rows: Interactions, n_users: int, newer: Array | None = None) -> RatedItems:
     """Sort rows, of which each pair occurs once, by user and item."""
     order = np.lexsort((rows.items, rows.users))
     starts = np.zeros(n_users + 1, np.int64)
     np.cumsum(np.bincount(rows.users, minlength=n_users), out=starts[1:])
-    return RatedItems(starts, rows.items[order].astype(np.int32), rows.ratings[order].astype(np.float32))
+    items, ratings = rows.items[order].astype(np.int32), rows.ratings[order].astype(np.float32)
+    return RatedItems(starts, items, ratings, None if newer is None else newer[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +167,7 @@ class ListModel:
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays; returns the rest, for the description."""
         rated = self.rated
+        ages = {} if rated.newer is None else {"newer": rated.newer}
         save_arrays(
             folder / _FILE,
             **saved_arrays(self.item_to_item),
@@ -148,6 +175,7 @@ class ListModel:
             starts=rated.starts,
             items=rated.items,
             ratings=rated.ratings,
+            **ages,
         )
         chosen = self.regression
         return {
@@ -155,6 +183,7 @@ class ListModel:
             "ridge": chosen.ridge,
             "relative_ridge": chosen.relative_ridge,
             "session_weight": chosen.session_weight,
+            "half_life": chosen.half_life,
             "exponent": self.exponent,
         }
 
@@ -168,10 +197,11 @@ def load_list_model(folder: Path, described: dict[str, Any]) -> ListModel:
             described["signal"],
             described["ridge"],
             described["relative_ridge"],
-            described.get("session_weight", 0.0),  # 0 in versions from before it was known
+            described.get("session_weight", 0.0),  # versions from before it was known do not say
+            described.get("half_life"),
         ),
         described["exponent"],
-        RatedItems(arrays["starts"], arrays["items"], arrays["ratings"]),
+        RatedItems(arrays["starts"], arrays["items"], arrays["ratings"], arrays.get("newer")),
         arrays["popularity"],
     )
 

@@ -67,8 +67,8 @@ class Explanation:
     like_probability: float
 
 
-_CodedHistory = tuple[Codes, Array]
-"""Items, ascending, and ratings, each of shape (h,)."""
+_CodedHistory = tuple[Codes, Array, Array | None]
+"""Items, ascending, ratings, and how many of the history are newer, if age counts: each of shape (h,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +164,7 @@ def _histories_in_codes(
 ) -> tuple[dict[int, _CodedHistory], int]:
     """The given histories by row, in codes; and how many of their ids are unknown."""
     knowledge, given, ignored = recommender.knowledge, dict[int, _CodedHistory](), 0
+    aged = list_model(recommender).regression.half_life is not None
     for row, one in enumerate(history or ()):
         if one is None:
             continue
@@ -172,9 +173,11 @@ def _histories_in_codes(
         liked = np.full(len(codes), knowledge.scale[1])
         ratings = liked if one.ratings is None else np.asarray(one.ratings, np.float64)
         known = np.flatnonzero(codes >= 0)
-        known = known[np.argsort(codes[known])]  # sums do not depend on the order in which a history is given
+        order = np.argsort(codes[known])  # sums do not depend on the order in which a history is given
+        newer = len(known) - 1 - order if aged else None
+        known = known[order]
         ignored += len(codes) - len(known)
-        given[row] = codes[known], ratings[known]
+        given[row] = codes[known], ratings[known], newer
     return given, ignored
 
 
@@ -182,16 +185,24 @@ def _fold_in_new_users(
     recommender: ListMaker, users: Codes, given: dict[int, _CodedHistory]
 ) -> dict[int, tuple[ListMaker, int]]:
     """By row, who answers for an unknown user with a history, and the user's code there; if the family can fold in."""
-    new = [row for row, (items, _) in given.items() if users[row] < 0 and len(items)]
+    new = [row for row, one in given.items() if users[row] < 0 and len(one[0])]
     if not new or not capabilities(recommender.family).folds_in:
         return {}
     # Under names of their own: a new user may be asked for twice, with two histories.
     names = np.array([f"\0{row}" for row in new], object)
-    sizes = [len(given[row][0]) for row in new]
-    items = recommender.knowledge.item_ids[np.concatenate([given[row][0] for row in new])]
-    ratings = np.concatenate([given[row][1] for row in new])
+    told = [_oldest_first(given[row]) for row in new]
+    sizes = [len(items) for items, _ in told]
+    items = recommender.knowledge.item_ids[np.concatenate([items for items, _ in told])]
+    ratings = np.concatenate([ratings for _, ratings in told])
     folded = recommender.fold_in(np.repeat(names, sizes), items, ratings).recommender
     return {row: (folded, int(code)) for row, code in zip(new, folded.knowledge.user_codes(names), strict=True)}
+
+
+def _oldest_first(history: _CodedHistory) -> tuple[Codes, Array]:
+    """Items and ratings in the order in which they came, if age counts; else as they are."""
+    items, ratings, newer = history
+    order = slice(None) if newer is None else np.argsort(-newer)
+    return items[order], ratings[order]
 
 
 def _prepare(
@@ -203,9 +214,9 @@ def _prepare(
 ) -> _Request:
     model, n, allowed = list_model(recommender), options.n, options.allowed
     knowledge = recommender.knowledge
-    learnt = model.rated.of(user)
-    items, ratings = learnt if given is None else given
-    values = model.regression.values(ratings, knowledge.scale, knowledge.like_threshold)
+    learnt = *model.rated.of(user), model.rated.newer_of(user)
+    items, ratings, newer = learnt if given is None else given
+    values = model.regression.in_history(ratings, newer, knowledge.scale, knowledge.like_threshold)
     told = bool(np.any(values))
     takes = model.takes(items, values) if told else model.popularity
     policy: Policy = "popular" if not told else "personal" if user >= 0 else "history"
@@ -279,10 +290,11 @@ def explain(recommender: ListMaker, user_id: str, item_id: str, history: History
     given, _ = _histories_in_codes(recommender, users, None if history is None else [history])
     codes = knowledge.user_codes(users)
     scorer = recommender
-    rated, ratings = given.get(0, model.rated.of(int(codes[0])))
+    known = int(codes[0])
+    rated, ratings, newer = given.get(0, (*model.rated.of(known), model.rated.newer_of(known)))
     for scorer, code in _fold_in_new_users(recommender, codes, given).values():
         users = scorer.knowledge.user_ids[code : code + 1]
-    values = model.regression.values(ratings, knowledge.scale, knowledge.like_threshold)
+    values = model.regression.in_history(ratings, newer, knowledge.scale, knowledge.like_threshold)
     added = model.item_to_item.contributions(rated, values, int(item))
     order = np.argsort(-added, kind="stable")
     order = order[added[order] > 0]

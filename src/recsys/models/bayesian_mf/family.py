@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from recsys.models.bayesian_mf.mcmc import Checkpointer, HeldOut, SweepProgress
 
 # Spared are the start, the burn-in, and some draws to average.
-CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=30)
+CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=30, rounds="samples")
 # Least gain on the validation rows, in standard errors, for which a term stays. Session biases that tell nothing are
 # shrunk to 0 by their own precision; the implicit term costs accuracy where it tells nothing.
 _IMPLICIT_GAIN, _TIME_GAIN, _USER_NOISE_GAIN = 2.0, 1.0, 1.0

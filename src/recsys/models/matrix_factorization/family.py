@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
     folds_in=True,
     # For a dozen epochs only the biases are learnt, then one factor after the other grows: who is ahead changes.
     spared_reports=20,
+    rounds="epochs",
 )
 _LEAST_SLOPE = 1e-9  # of a calibration, where a number is divided by it
 _LEAST_PENALTY = 1e-6  # per rating, where folding in would else solve a system without a solution
