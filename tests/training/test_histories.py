@@ -126,3 +126,23 @@ def test_the_best_of_many_rows_are_those_of_each():
             allowed = np.isfinite(mine)
             expected = np.sort(best_items(mine, n, allowed))
             assert [code for code in found[row] if allowed[code]] == expected.tolist()
+
+
+@pytest.mark.parametrize("dense_items", [8_000, 8])
+def test_what_is_chosen_does_not_depend_on_how_many_are_tried_at_once(timed, monkeypatch, dense_items):
+    """Nor do the weights, on a catalogue that is held whole and on one that counts as too large for that."""
+    monkeypatch.setattr(lists, "DENSE_ITEMS", dense_items)
+    tried, learn = [], lists._list_model
+    monkeypatch.setattr(lists, "_list_model", lambda *given: tried.append(given[2]) or learn(*given))
+    found = []
+    for at_once in (1, 2, 4):
+        tried.clear()
+        lists._shared.cache_clear()
+        monkeypatch.setattr(lists, "_AT_ONCE", at_once)
+        model = fitted(timed).chosen.lists
+        weights = model.item_to_item
+        found.append(
+            (model.regression, weights.neighbours.tolist(), weights.weights.tolist(), sorted(map(repr, tried)))
+        )
+    assert found[0] == found[1] == found[2]
+    assert len(set(found[0][3])) > 5

@@ -218,7 +218,7 @@ def _load_before(path: Path) -> tuple[list["Tree"], Floats]:
 
 
 def _pack_trees(trees: "Sequence[Tree]") -> dict[str, Array]:
-    """What trees predict by, as arrays over the nodes of all of them, (n,), and the size and depth of each."""
+    """What trees predict by, as arrays over the nodes or leaves of all of them, and the size and depth of each."""
     nodes = np.concatenate([tree.__getstate__()["nodes"] for tree in trees])
     return {
         "sizes": np.array([tree.node_count for tree in trees]),
@@ -227,7 +227,8 @@ def _pack_trees(trees: "Sequence[Tree]") -> dict[str, Array]:
         "right": nodes["right_child"].astype(np.int32),
         "feature": nodes["feature"].astype(np.int8),
         "threshold": nodes["threshold"],
-        "levels": np.concatenate([tree.value[:, 0, :] for tree in trees]),  # (n, levels) shares of a node's rows
+        # (leaves, levels) what share of a leaf's rows each level has
+        "levels": np.concatenate([tree.value[tree.children_left < 0, 0, :] for tree in trees]),
     }
 
 
@@ -239,7 +240,8 @@ def _unpack_trees(arrays: dict[str, Array], path: Path) -> list["Tree"]:
     names = {"left": "left_child", "right": "right_child", "feature": "feature", "threshold": "threshold"}
     for name, own in names.items():
         nodes[own] = arrays[name]
-    levels = np.asarray(arrays["levels"], np.float64)[:, None, :]
+    levels = np.zeros((len(nodes), 1, arrays["levels"].shape[1]))
+    levels[arrays["left"] < 0, 0] = arrays["levels"]
     trees: list[Tree] = []
     start = 0
     for size, depth in zip(arrays["sizes"].tolist(), arrays["depths"].tolist(), strict=True):

@@ -41,8 +41,8 @@ TOP = 10
 MOST_USERS = 3_000  # by whose validation likes is chosen
 _MEMORY_A_ROW = 100  # bytes, while the rows are sorted and counted
 _CELLS_AT_A_TIME = 1 << 21  # users times items whose scores are held
-_AT_ONCE = 2  # regressions, each with one thread, of a catalogue of which two take little memory
-_AT_ONCE_ITEMS = 2_000
+_AT_ONCE = 2  # regressions, each with one thread, where there is memory for them
+_MEMORY_A_PAIR = 40  # bytes, while one of items² weights is computed and tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,8 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
             f"{settings.half_life:g}, leave it out"
         )
     n_items = len(recommender.knowledge.item_ids)
-    at_once = _AT_ONCE if n_items <= _AT_ONCE_ITEMS else 1
+    is_roomy = n_items <= DENSE_ITEMS and _AT_ONCE * n_items**2 * _MEMORY_A_PAIR <= memory.available() / 2
+    at_once = _AT_ONCE if is_roomy else 1  # it changes no number
     counts: dict[tuple[Signal, float], CoCounts] = {}
 
     def attempt(regression: Regression, solved: ListModel | None = None) -> tuple[Floats, ListModel]:
@@ -172,9 +173,8 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
     # The limit on threads is the process's: it is set out here, once for all that run at the same time.
     with threads_for(n_items), ThreadPoolExecutor(at_once) as pool:
         for name, values in changes.items():
-            before = best[1].regression
+            before, solved = best[1].regression, best[1] if name == "half_life" else None
             others = [replace(before, **{name: value}) for value in values if value != getattr(before, name)]
-            solved = best[1] if name == "half_life" else None
             for found in pool.map(partial(attempt, solved=solved), others):
                 gain = found[0] - best[0]
                 # Another input has to be clearly better: it answers for other users, too.
