@@ -110,9 +110,8 @@ def start_session_bias(users: Codes, of_rating: Codes, device: torch.device) -> 
     of_group: Array = users.astype(np.int64)
     for _ in range(LEVELS):
         sizes = np.bincount(of_session, weights=counts, minlength=len(of_group) + 1)[: len(of_group)]
-        counted, value = sizes.astype(np.float32), np.zeros(len(of_group), np.float32)
-        tables = moved(of_session), moved(of_group), moved(counted), moved(value)
-        levels.append(Level(*tables, START_SESSION_PRECISION))
+        total, value = moved(sizes.astype(np.float32)), moved(np.zeros(len(of_group), np.float32))
+        levels.append(Level(moved(of_session), moved(of_group), total, value, START_SESSION_PRECISION))
         of_session, of_group = _join(of_session, of_group)
         if not len(of_group):
             break
