@@ -21,6 +21,7 @@ from recsys.models.base.biases import learn_biases
 from recsys.models.bayesian_mf.sessions import cut_sessions, drop_single_sessions
 
 WORKER = Path(__file__).with_name("worker.py")
+_SESSION_LENGTH = 10  # of a library that gives every session a number of its own, and has no groups of them
 Curve = list[tuple[float, float]]
 """Seconds since a fit began, and the RMSE on the test rows by then."""
 
@@ -162,7 +163,7 @@ def _sessions(problem: Problem) -> tuple[Codes | None, Codes | None]:
     if train.timestamps is None or test.timestamps is None:
         return None, None
     users, asked = _codes(train.users, test.users)
-    sessions, of_rating = drop_single_sessions(*cut_sessions(users, train.timestamps))
+    sessions, of_rating = drop_single_sessions(*cut_sessions(users, train.timestamps, _SESSION_LENGTH))
     return np.where(of_rating < len(sessions), of_rating, -1), sessions.find(asked, test.timestamps)
 
 

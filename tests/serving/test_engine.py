@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.matrix_factorization.family import Config, FactorRecommender
+from recsys.serving import engine as engine_module
 from recsys.serving.compact import make_form, promised_auc
 from recsys.serving.engine import NO_HISTORY, Engine, History
 from recsys.serving.form import open_form
@@ -147,3 +149,12 @@ def test_ids_are_found_and_named():
     assert [table[code] for code in range(len(names))] == names
     assert [table.find(name) for name in ("aa", "zz", "\ud800", "~")] == [-1] * 4
     assert IdTable(*pack_ids([])).find("a") == -1
+
+
+def test_probabilities_of_the_probit_link_are_interpolated_between_points():
+    points = np.linspace(-6, 6, 12 * 512 + 1)
+    x = np.concatenate(
+        [np.random.default_rng(0).normal(0, 3, 5000), points, np.nextafter(points, -9), [-np.inf, np.inf]]
+    )
+    expected = np.interp(x, points, [math.erfc(-at / math.sqrt(2)) / 2 for at in points])
+    assert np.array_equal(engine_module._normal_cdf(x), expected)

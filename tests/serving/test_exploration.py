@@ -99,8 +99,8 @@ def test_propensities_are_recorded_in_a_file_of_an_earlier_release_too(tmp_path)
     recorder = Recorder(path, 1.0, lambda outcome, lists: None)
     likes, chances = np.array([0.5, 0.4]), np.array([0.25, 0.125])
     now = 4e9  # far from what is old
-    recorder.add(Impression("r1", now, "u", "1", "champion", "explored", 0, ["a", "b"], likes, propensities=chances))
-    recorder.add(Impression("r2", now, "u", "1", "champion", "personal", 0, ["a", "b"], likes))
+    recorder.add(Impression("r1", now, "u", "1", "champion", "explored", 0, '["a","b"]', likes, propensities=chances))
+    recorder.add(Impression("r2", now, "u", "1", "champion", "personal", 0, '["a","b"]', likes))
     recorder.close()
     with sqlite3.connect(path) as database:
         rows = dict(database.execute("select request, propensities from served"))

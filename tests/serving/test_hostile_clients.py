@@ -48,6 +48,20 @@ def lists_go_on(server: Server) -> None:
     assert server.get("api/recommend/u2?n=3", headers={"Connection": "close"}).status_code == 200
 
 
+def test_a_client_that_asks_for_a_head_alone_or_waits_to_send_its_body_is_answered(server):
+    opened = connect(server, b"HEAD /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = http.client.HTTPResponse(opened, method="HEAD")
+    head.begin()
+    assert head.status == 405  # only GET is answered there
+    opened.sendall(
+        b"POST /api/session/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert opened.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    opened.sendall(b"[]")
+    assert answer(opened).status == 200
+    opened.close()
+
+
 def test_idle_connections_hold_nobody_up(server):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))

@@ -16,7 +16,8 @@ DAY = 86_400.0
 
 def impression(request, moment=None, items=("i2", "i1")):
     likes = np.linspace(0.9, 0.5, len(items))
-    return Impression(request, moment or time.time(), "u", "1", "champion", "personal", 0, items, likes)
+    names = json.dumps(items, separators=(",", ":"))
+    return Impression(request, moment or time.time(), "u", "1", "champion", "personal", 0, names, likes)
 
 
 class Counted(Counter):
@@ -69,6 +70,31 @@ def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypat
     recorder.close()
     assert rows(path, "request, items") == [(f"r{number}", f'["i{number}"]') for number in range(150)]
     assert counts == {"written": 151}
+
+
+def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, counts, monkeypatch):
+    free = threading.Event()
+    real_connect, real_commit, done = Recorder._connect, record._commit, []
+
+    def later(self):
+        free.wait()
+        return real_connect(self)
+
+    def commit(connection, statements):
+        if not done:
+            recorder.add(impression("r1"))
+        done.append(statements[0][0].split()[0])
+        return real_commit(connection, statements)
+
+    monkeypatch.setattr(Recorder, "_connect", later)
+    monkeypatch.setattr(record, "_commit", commit)
+    recorder = Recorder(path, 90, counts)
+    recorder.add(impression("r0"))
+    free.set()
+    wait(lambda: counts["written"] == 2, "the next turn")
+    recorder.close()
+    assert done[:3] == ["insert", "delete", "insert"]  # old lists are deleted between two turns
+    assert rows(path) == [("r0",), ("r1",)]
 
 
 def test_a_list_counts_once_by_its_request(path, counts):

@@ -103,6 +103,22 @@ def test_what_one_server_accepts_counts_on_the_other_even_what_came_before(sites
     assert one.waits() == two.waits() == 0  # what came from others is not sent back
 
 
+def test_a_new_value_that_waits_is_not_undone_by_the_old_one_read_again(tmp_path):
+    store, other = FeedbackStore(tmp_path / "feedback.db"), ["a" * 16]
+    outbox = Outbox(store.path, "b" * 16)
+    outbox.receive([event("1")], other)
+    add(store, event("1", 5.0), replace=True)
+    outbox.receive([event("1"), event("2", item="i2")], 2 * other)  # the last seconds are read again
+    assert store.of_user("u") == [("i1", 5.0), ("i2", 4.0)]
+    waiting = outbox.waiting(10)
+    assert [one.value for one in waiting.events] == [5.0]
+    outbox.sent(waiting.last)
+    outbox.receive([event("1", 2.0)], other)  # a newer one of theirs
+    assert store.of_user("u") == [("i1", 2.0), ("i2", 4.0)]
+    outbox.close()
+    store.close()
+
+
 def test_more_than_one_transaction_takes_arrives_once(sites, mariadb):
     one, two = sites
     events = [event(f"{number:x}", item=f"i{number}") for number in range(2500)]

@@ -225,7 +225,8 @@ class App:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_FOLLOW_SECONDS)
-            await asyncio.to_thread(self.service.follow)  # the old version answers meanwhile
+            if self.service.is_behind():
+                await asyncio.to_thread(self.service.follow)  # the old version answers meanwhile
 
     async def _watch_lag(self) -> None:
         """Measure how long what is ready to run waits for its turn."""

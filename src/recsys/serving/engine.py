@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +33,7 @@ class History(NamedTuple):
 NO_HISTORY = History(_NONE, np.zeros(0, np.float32))
 
 
-@dataclass(frozen=True, eq=False)
-class Listed:
+class Listed(NamedTuple):
     """A list: codes, scores and probabilities of a like, (n,) each, best first, and by which policy it was made.
 
     "personal": from what a user known to the version rated; "history": from ratings alone; "popular": from neither.
@@ -51,8 +49,7 @@ class Listed:
     """Of being in the list, (n,), where some lists are drawn."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Taste:
+class _Taste(NamedTuple):
     """A user's side of an expected rating."""
 
     factors: Array  # (r,) float32
@@ -157,28 +154,29 @@ class Engine:
             others = np.ones(len(takes), np.bool_)
             others[candidates] = False
             takes[others] = -np.inf
-        takes[exclude] = -np.inf
+        takes.put(exclude, -np.inf)
         if exclude_seen:
-            takes[history.items] = -np.inf
+            takes.put(history.items, -np.inf)
         pool = highest(takes, max(n, POOL))
-        allowed = takes[pool]
-        if allowed.min(initial=0.0) == -np.inf:
-            pool = pool[allowed > -np.inf]
+        taken = takes.take(pool)
+        if taken.min(initial=0.0) == -np.inf:
+            allowed = taken > -np.inf
+            pool, taken = pool[allowed], taken[allowed]
         likes = self._likes(user, history, pool)
-        scores = weigh(takes[pool], likes, self._exponent)
+        scores = weigh(taken, likes, self._exponent)
         order = best_items(scores, len(scores) if diversity else n)
         if diversity:
             close = self._item_to_item.similarities(pool[order])
             order = order[diversify(scores[order], close, n, diversity)]
         policy, propensities = ("personal" if user >= 0 else "history") if told else "popular", None
         if exploration is not None and exploration.draws and len(order):
-            drawn_from = self._to_draw_from(user, history, pool, takes[pool], likes)
+            drawn_from = self._to_draw_from(user, history, pool, taken, likes)
             order, propensities = exploration.draw(drawn_from, order)
             policy = EXPLORED
         elif exploration is not None:
             propensities = exploration.of_usual(len(order))
         note = note_of(len(pool), n, exclude_seen)
-        return Listed(pool[order], scores[order], likes[order], policy, note, propensities)
+        return Listed(pool.take(order), scores.take(order), likes.take(order), policy, note, propensities)
 
     def _to_draw_from(self, user: int, history: History, items: Array, takes: Floats, likes: Floats) -> Pool:
         """What a list is drawn from: of the variance, what an item adds is uncertainty, and a share of the user's.
@@ -263,8 +261,8 @@ class Engine:
     def _margin(self, taste: _Taste, items: Array) -> tuple[Floats, Floats, Floats]:
         """Expected ratings, what the link makes probabilities of, and variances, (n,) each."""
         arrays = self.arrays
-        rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias[items] + taste.bias
-        variance = np.maximum(taste.variance + arrays.item_variance[items], 0.1 * taste.variance)
+        rating = arrays.item_factors.take(items, 0) @ taste.factors + arrays.item_bias.take(items) + taste.bias
+        variance = np.maximum(taste.variance + arrays.item_variance.take(items), 0.1 * taste.variance)
         return rating, self._link["slope"] * (rating - self._link["threshold"]) / np.sqrt(variance), variance
 
     def predict_known(self, user: int, items: Array) -> tuple[Floats, Floats]:
@@ -335,10 +333,17 @@ class Engine:
         return ""
 
 
-_AT = np.linspace(-6, 6, 12 * 512 + 1)
-_NORMAL = np.array([math.erfc(-x / math.sqrt(2)) / 2 for x in _AT])
+_END, _STEPS = 6, 512  # the points go from -_END to _END, by so many steps in one
+_NORMAL = np.array([math.erfc(-at / _STEPS / math.sqrt(2)) / 2 for at in range(-_END * _STEPS, _END * _STEPS + 1)])
+_RISE = np.append(np.diff(_NORMAL), 0.0)  # from a point to the next
 
 
-def _normal_cdf(x: Floats) -> Floats:
-    """The standard normal distribution function, between points so close that it is off by 2e-7 at most."""
-    return np.asarray(np.interp(x, _AT, _NORMAL), np.float64)
+def _normal_cdf(x: Array) -> Floats:
+    """The standard normal distribution function, between points so close that it is off by 2e-7 at most.
+
+    As `np.interp`, to the last bit, but the points are known to be equally far from each other, and are not looked for.
+    """
+    at = np.minimum(np.maximum(x, -_END), _END).astype(np.float64) * _STEPS
+    point = np.floor(at)
+    place = point.astype(np.intp) + _END * _STEPS
+    return np.asarray(_RISE.take(place, mode="clip") * (at - point) + _NORMAL.take(place, mode="clip"))

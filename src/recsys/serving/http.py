@@ -1,7 +1,8 @@
 """Requests, replies and refusals: what the handlers see of HTTP."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -149,6 +150,11 @@ def cut(value: object) -> str:
     """A value as a message shows it: never long."""
     text = repr(value) if not isinstance(value, str) else repr(value[:60])
     return text[:80]
+
+
+def dump_ids(ids: Sequence[str]) -> str:
+    """A list of ids as JSON, as `dump` writes it."""
+    return f"[{','.join(map(encode_basestring, ids))}]"
 
 
 def dump(content: Any) -> bytes:

@@ -26,6 +26,10 @@ class IdTable:
     def __getitem__(self, code: int) -> str:
         return self._name(code)
 
+    def names(self, codes: Array) -> list[str]:
+        """The ids of codes, (n,)."""
+        return list(map(self._name, codes.tolist()))
+
     def find(self, name: str) -> int:
         """The code of an id, -1 for an unknown one."""
         return self._code(name)

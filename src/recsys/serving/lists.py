@@ -11,12 +11,13 @@ from recsys.models.base.ranking import NO_LISTS
 from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
-from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump
+from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump, dump_ids
 from recsys.serving.record import Impression
 from recsys.serving.service import ARM, OnTrial, Served, Service
 from recsys.serving.trial import Made, Make, beside, show
 
 _MOST_IDS = 1000
+_NO_CODES = np.zeros(0, np.int32)
 
 
 class _Asked(NamedTuple):
@@ -97,7 +98,7 @@ def _made(
         exploration=exploration,
     )
     service.metrics.stages("rank").observe(time.perf_counter() - ranked)
-    items = [engine.items[item] for item in listed.items[asked.offset :].tolist()]
+    items = engine.items.names(listed.items[asked.offset :])
     return Made(served, code, history, listed, items, time.perf_counter() - started)
 
 
@@ -154,8 +155,8 @@ def _answer(
     if listed.policy == "popular":
         reason = "unknown_user" if user and code < 0 else "no_history"
         service.metrics.fallbacks(reason, served.version, arm).inc()
-    likes = listed.probabilities[offset:]
-    kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, items, likes)
+    likes, text = listed.probabilities[offset:], dump_ids(items)
+    kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, text, likes)
     if listed.propensities is not None:
         kept = kept._replace(propensities=listed.propensities[offset:])
     if trial is not None:
@@ -164,7 +165,7 @@ def _answer(
         beside(service, trial, make, lambda answer: _keep(service, kept._replace(beside=answer)))
     else:
         _keep(service, kept)
-    content: Sequence[Any] = items
+    content: Sequence[Any] | None = None
     if request.flag("explain"):
         content = _explained(engine, history, listed, offset)
     elif request.flag("titles"):
@@ -176,7 +177,8 @@ def _answer(
     elif request.header(b"x-api-version") == "2":
         scores = listed.scores[offset:].tolist()
         content = [{"Id": item, "Score": score} for item, score in zip(items, scores, strict=True)]
-    return Reply(dump(content), version=served.version, family=served.family, policy=listed.policy, arm=arm)
+    body = text.encode() if content is None else dump(content)
+    return Reply(body, version=served.version, family=served.family, policy=listed.policy, arm=arm)
 
 
 def _keep(service: Service, impression: Impression) -> None:
@@ -188,7 +190,7 @@ def _failure(request: Request, served: Served, user: str, arm: str, trial: str) 
     """A request of a trial that was answered with an error."""
     nothing = np.zeros(0)
     return Impression(
-        request.id, time.time(), user, served.version, arm, "none", 0, [], nothing, trial, None, True, None
+        request.id, time.time(), user, served.version, arm, "none", 0, "[]", nothing, trial, None, True, None
     )
 
 
@@ -217,6 +219,8 @@ def _explained(engine: Engine, history: History, listed: Listed, offset: int) ->
 
 
 def _codes(engine: Engine, ids: Sequence[str]) -> Any:
+    if not ids:
+        return _NO_CODES
     found = [engine.items.find(name) for name in ids]
     return np.array([code for code in found if code >= 0], np.int32)
 

@@ -18,7 +18,8 @@ begin insert into outbox (key, replaces) values (new.key, 1); end;
 """
 _RECEIVE = f"""insert into feedback ({_COLUMNS}, origin) values (?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (key) do update set
-value = excluded.value, moment = excluded.moment, received = excluded.received, origin = excluded.origin"""
+value = excluded.value, moment = excluded.moment, received = excluded.received, origin = excluded.origin
+where not exists (select 1 from outbox where outbox.key = feedback.key)"""  # what waits is newer, and is yet to be sent
 
 
 class Waiting(NamedTuple):

@@ -2,6 +2,9 @@
 
 Nothing waits for it. A thread writes what has gathered; what cannot be written now is tried again, and counts once by
 its request. Where too much waits, further lists are dropped and counted.
+
+The thread has Python's lock as little as can be, for requests wait for it: a row is made where its list is, and what
+gathers while the thread writes waits for its next turn, with all that comes until then.
 """
 
 import sqlite3
@@ -10,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +22,10 @@ import numpy as np
 
 from recsys.arrays import Floats
 from recsys.serving.feedback import Locked
-from recsys.serving.http import dump
 
 _MOST_WAITING = 50_000  # lists
 _MOST_ROWS = 2_000  # a commit, so that feedback never waits long for its turn
-_WRITE_SECONDS = 0.05  # few lists at a time, so that requests never wait long for Python's lock
+_WRITE_SECONDS = 0.05  # few lists at a time, so that no request has to share the processor with it for long
 _RETRY_SECONDS = 1.0
 _PRUNE_SECONDS = 60.0
 _MOST_PRUNED = 5_000  # a commit
@@ -45,8 +48,12 @@ _OF_TRIAL = "create index if not exists served_on_trial on served (user) where t
 _COLUMNS = (
     "request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside, propensities"
 )
-_ADDED_AT_ONCE = 64  # Python's lock is given away and asked for again with each statement, while requests wait for it
+_ADDED_AT_ONCE = 128  # Python's lock is given away and asked for again with each statement, while requests wait for it
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
+
+
+_FOUR_BYTES = np.dtype("<f4")
+_Row = tuple[object, ...]
 
 
 class Impression(NamedTuple):
@@ -59,7 +66,7 @@ class Impression(NamedTuple):
     arm: str
     policy: str
     first: int  # how many items of the ranking stand before the first one
-    items: Sequence[str]  # best first
+    items: str  # a JSON list of ids, best first
     likes: Floats  # (n,) the probability of a like of each
     trial: str | None = None  # the id of the trial that was under way
     seconds: float | None = None  # to make the list
@@ -87,7 +94,7 @@ class Recorder:
         self._most_waiting = most_waiting
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock_file = path.with_name(f"{path.name}.lock").open("w")
-        self._waiting: deque[Impression] = deque()
+        self._waiting: deque[_Row] = deque()
         self._ends = threading.Event()
         self._pruned = 0.0
         self.problem = ""
@@ -97,7 +104,7 @@ class Recorder:
     def add(self, impression: Impression) -> None:
         """Keep a list for the record. It is written soon, and lost if the process is killed before."""
         if len(self._waiting) < self._most_waiting:
-            self._waiting.append(impression)
+            self._waiting.append(_row(impression))
         else:
             self._count("dropped", 1)
 
@@ -114,8 +121,9 @@ class Recorder:
             ended = self._ends.wait(pause)
             try:
                 connection = connection or self._connect()
-                while self._waiting:
-                    self._write(connection)
+                left = len(self._waiting)  # what comes meanwhile waits for the next turn
+                while left > 0:
+                    left -= self._write(connection)
                 self._prune(connection)
                 self.problem, pause = "", _WRITE_SECONDS
             except (sqlite3.Error, OSError) as error:  # a full disk, a file that is held or gone
@@ -139,19 +147,16 @@ class Recorder:
         connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
         return connection
 
-    def _write(self, connection: sqlite3.Connection) -> None:
-        """Commit the oldest that wait; they are let go only then."""
-        batch = list(islice(self._waiting, _MOST_ROWS))
-        rows = [
-            (*one[:7], dump(list(one.items)).decode(), _bytes(one.likes), *one[9:13], _bytes(one.propensities))
-            for one in batch
-        ]
+    def _write(self, connection: sqlite3.Connection) -> int:
+        """Commit the oldest that wait, and tell how many; they are let go only then."""
+        rows = list(islice(self._waiting, _MOST_ROWS))
         groups = [rows[start : start + _ADDED_AT_ONCE] for start in range(0, len(rows), _ADDED_AT_ONCE)]
         with Locked(self._lock_file):
             _commit(connection, [(_add(len(group)), tuple(chain.from_iterable(group))) for group in groups])
-        for _ in batch:
+        for _ in rows:
             self._waiting.popleft()
-        self._count("written", len(batch))
+        self._count("written", len(rows))
+        return len(rows)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         """Delete what is older than the retention, some at a time."""
@@ -163,8 +168,13 @@ class Recorder:
             self._pruned = time.monotonic()
 
 
+def _row(one: Impression) -> _Row:
+    """What the table holds of a list."""
+    return (*one[:8], _bytes(one.likes), *one[9:13], _bytes(one.propensities))
+
+
 def _bytes(numbers: Floats | None) -> bytes | None:
-    return None if numbers is None else np.asarray(numbers, "<f4").tobytes()
+    return None if numbers is None else np.asarray(numbers, _FOUR_BYTES).tobytes()
 
 
 def make_table(connection: sqlite3.Connection) -> None:
@@ -177,6 +187,7 @@ def make_table(connection: sqlite3.Connection) -> None:
     connection.execute(_OF_TRIAL)
 
 
+@cache
 def _add(rows: int) -> str:
     """The statement that adds so many rows."""
     places = ", ".join(["(" + ", ".join("?" * len(Impression._fields)) + ")"] * rows)
@@ -184,8 +195,11 @@ def _add(rows: int) -> str:
 
 
 def _commit(connection: sqlite3.Connection, statements: Sequence[tuple[str, tuple[object, ...]]]) -> int:
-    """Execute in one transaction; how many rows it changed."""
+    """Execute in one transaction, which a single statement is by itself; how many rows it changed."""
     before = connection.total_changes
+    if len(statements) == 1:
+        connection.execute(*statements[0])
+        return connection.total_changes - before
     connection.execute("begin immediate")
     try:
         for statement, values in statements:

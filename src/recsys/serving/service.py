@@ -110,6 +110,13 @@ class Service:
             raise ProblemError(503, self.problem or "no version is served yet; promote one, it is loaded then", 2)
         return self.served
 
+    def is_behind(self) -> bool:
+        """Whether the pointer has changed since it was followed. It is looked at often, which must cost nothing."""
+        try:
+            return (self.folder / POINTER).stat().st_mtime_ns != self._read
+        except OSError:
+            return False
+
     def follow(self) -> None:
         """Take the version that the pointer names, if it has changed; one that fails leaves the old in its place."""
         path = self.folder / POINTER

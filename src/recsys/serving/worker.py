@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving.app import App
 from recsys.serving.connections import Acceptor, Counts
+from recsys.serving.replies import Replies
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
 
@@ -31,19 +32,34 @@ class _Protocol(HttpToolsProtocol):
 
     head_seconds = 10.0
     acceptor: Acceptor
+    _replies: Replies
     _late: asyncio.TimerHandle | None = None
+    _begun = False  # a head, of which the rest is to come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._replies = Replies(transport)
+        self.transport = self._replies  # type: ignore[assignment]  # has all that is asked of it
         self._allow(_IDLE_SECONDS)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._begun:  # most heads come whole, and cost no timer
+            self._begun = False
+            self._allow(self.head_seconds)
+
     def on_message_begin(self) -> None:
-        self._allow(self.head_seconds)
+        self._begun = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._begun = False
         self._allow(None)
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self._replies.flush()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._allow(None)
@@ -53,7 +69,9 @@ class _Protocol(HttpToolsProtocol):
     def _allow(self, seconds: float | None) -> None:
         if self._late is not None:
             self._late.cancel()
-        self._late = None if seconds is None else self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+            self._late = None
+        if seconds is not None:
+            self._late = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,7 @@ from recsys.models.bayesian_mf.gram import Conditional, DeviceChunk, make_table
 N, N_OTHER, MOST = 40, 50, 37
 
 
-def drawn(engine, d: int, has_rest: bool) -> list[torch.Tensor]:
+def drawn(engine, d: int, has_rest: bool, overrelaxation: float = 0) -> list[torch.Tensor]:
     """The results and the rest, of rows with 1 to MOST ratings."""
     generator = torch.Generator().manual_seed(d)
     counts = torch.randint(1, MOST + 1, (N,), generator=generator)
@@ -29,6 +29,8 @@ def drawn(engine, d: int, has_rest: bool) -> list[torch.Tensor]:
         root @ root.T + 3 * torch.eye(d),
         torch.randn(d, generator=generator).expand(N, d),
         torch.randn(N, d, generator=generator),
+        torch.randn(N, d, generator=generator),
+        overrelaxation,
         results,
         rest if has_rest else None,
     )
@@ -36,9 +38,10 @@ def drawn(engine, d: int, has_rest: bool) -> list[torch.Tensor]:
     return [results, rest[:-1]]
 
 
+@pytest.mark.parametrize("overrelaxation", [0, 0.8])
 @pytest.mark.parametrize("has_rest", [True, False])
 @pytest.mark.parametrize("d", [1, 2, 9, 15, 16, 31, 32, 48])
-def test_the_draws_are_the_batched_ones(d, has_rest):
-    expected = drawn(gram, d, has_rest)
+def test_the_draws_are_the_batched_ones(d, has_rest, overrelaxation):
+    expected = drawn(gram, d, has_rest, overrelaxation)
     assert (expected[1].count_nonzero() > 0) == has_rest
-    torch.testing.assert_close(drawn(compiled, d, has_rest), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(drawn(compiled, d, has_rest, overrelaxation), expected, rtol=1e-4, atol=1e-4)

@@ -146,7 +146,7 @@ def test_what_validation_chooses_does_not_depend_on_the_moments_of_its_rows(tmp_
 @pytest.mark.simulation
 def test_moods_tell_of_their_own_moment_and_are_kept_only_if_they_help_without(fitted, tmp_path):
     """A server is asked about moments after all sessions, so that is how the validation rows are predicted."""
-    moody = prepared(tmp_path, factor_rows(120, 60, 0.5, sessions=True), like_threshold=0.5)
+    moody = prepared(tmp_path, factor_rows(400, 60, 0.5, sessions=True), like_threshold=0.5)
     with_time = train("bayesian_mf", moody, Config(embedding_size=4, samples=12, time="true"), seed=0).final
     chosen = train("bayesian_mf", moody, Config(embedding_size=4, samples=12), seed=0).final
     without = train("bayesian_mf", moody, Config(embedding_size=4, samples=12, time="false"), seed=0).final

@@ -43,7 +43,7 @@ def test_features_are_projections_summed_and_have_orthogonal_columns(chain, rate
 
 def test_the_strongest_directions_are_kept(monkeypatch):
     """Two groups that rate items of their own: one number tells who belongs where."""
-    monkeypatch.setattr(implicit_features, "FEATURES", 2)
+    monkeypatch.setattr(implicit_features, "LEAST_FEATURES", 2)
     group = np.arange(40) % 2
     users, items = (codes.astype(np.int32) for codes in np.nonzero(group[:, None] == np.arange(30) % 2))
     chain = implicit_chain(users, items, 40, 30)
@@ -51,3 +51,15 @@ def test_the_strongest_directions_are_kept(monkeypatch):
     between = np.linalg.norm(features[group == 0].mean(0) - features[group == 1].mean(0))
     within = np.linalg.norm(features[group == 0].std(0))
     assert between > 100 * within
+
+
+@pytest.mark.parametrize(("each", "features"), [(1, 9), (10, 5), (100, 3)])
+def test_there_are_more_features_the_more_ratings_there_are(monkeypatch, rated, each, features):
+    """As many as items at most, and at least as many as are set."""
+    monkeypatch.setattr(implicit_features, "RATINGS_EACH", each)
+    monkeypatch.setattr(implicit_features, "LEAST_FEATURES", 3)
+    users, items = (codes.astype(np.int32) for codes in np.nonzero(rated))
+    assert 45 <= len(users) < 55
+    chain = implicit_chain(users, items, 12, 9)
+    assert chain.users.features.shape == (12, features)
+    assert chain.projection.shape == (9, features)

@@ -96,7 +96,7 @@ def test_the_knobs_turn_what_they_name():
 def test_a_version_that_predicts_by_biases_is_saved_and_versions_without_a_word_of_it_load(tmp_path):
     data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
     sampled = train("bayesian_mf", data, Config(embedding_size=2, samples=2), seed=0).final
-    sampled.is_plain = True
+    sampled.is_plain, sampled.constancy = True, None
     ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
     plain = sampled.predict(*ids)
     knowledge = sampled.knowledge

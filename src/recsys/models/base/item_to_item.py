@@ -86,12 +86,12 @@ class ItemToItem:
         """The score of every item, shape (n_items,), for a history: codes and what each counts, both of shape (h,)."""
         n = len(self.starts) - 1
         if self._table is not None:
-            values, total = values.astype(np.float32), np.zeros(self._table.shape[1], np.float32)
+            values, total = values.astype(np.float32, copy=False), np.zeros(self._table.shape[1], np.float32)
             rows = np.empty((min(_ROWS, len(items)), len(total)), np.float32)
             for start in range(0, len(items), _ROWS):
                 some = items[start : start + _ROWS]
                 found = self._table.take(some, 0, rows[: len(some)], "clip")  # "raise" would copy once more
-                total += values[start : start + _ROWS] @ found
+                total += values[start : start + _ROWS].dot(found)
             return total[:n].astype(np.float64)
         first, last = self.starts[items], self.starts[items + 1]
         parts = [slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)]

@@ -39,10 +39,12 @@ def highest(scores: Floats, n: int) -> Codes:
     if n <= 0:
         return np.empty(0, np.int32)
     bound = _bound(scores, n)
-    may = None if bound == -np.inf else np.flatnonzero(scores >= bound)
+    may = None if bound == -np.inf else (scores >= bound).nonzero()[0]
     found = scores if may is None else scores[may]
-    least = np.partition(found, len(found) - n)[len(found) - n]
-    chosen = np.flatnonzero(found >= least)
+    parted = found.copy()  # methods, as NumPy's functions take as long as the work where there are a few hundred scores
+    parted.partition(len(found) - n)
+    least = float(parted[len(found) - n])
+    chosen = (found >= least).nonzero()[0]
     if len(chosen) > n:
         ties = np.flatnonzero(found[chosen] == least)
         chosen = np.delete(chosen, ties[n - len(chosen) :])

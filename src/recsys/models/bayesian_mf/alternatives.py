@@ -16,6 +16,7 @@ from recsys.models.base.biases import Biases, learn_biases
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.constancy import STRENGTHS, learn_constancy
 from recsys.models.bayesian_mf.evidence import (
     CLEAR,
     CLEAR_OF_MANY,
@@ -152,6 +153,20 @@ def sample_apart(
     sampled = pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
     sampled.noise_limit = chain.noise_limit
     return sampled
+
+
+def draw_to_levels(chosen: BayesianRecommender, rows: Interactions, held_out: "HeldOut") -> BayesianRecommender:
+    """`chosen`, with the predictions for users who always give the same rating drawn to it where that is better."""
+    tried = [with_constancy(chosen, rows, strength) for strength in STRENGTHS]
+    best = min(tried, key=lambda one: _square_error(one, held_out))
+    return best if _is_clearly_better(best, chosen, held_out, CLEAR_OF_MANY) else chosen
+
+
+def with_constancy(one: BayesianRecommender, rows: Interactions, strength: float) -> BayesianRecommender:
+    """The same with that strength; 0: without."""
+    drawn = copy.copy(one)
+    drawn.constancy = learn_constancy(rows, len(one.knowledge.user_ids), strength) if strength else None
+    return drawn
 
 
 def pack(

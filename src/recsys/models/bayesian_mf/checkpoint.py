@@ -20,7 +20,7 @@ from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
 from recsys.runtime.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 SECONDS = 30.0  # between two saves, so that they cost little time compared with the sweeps
 COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
 """The names under which the parts of a draw are saved."""
@@ -36,7 +36,7 @@ class FileCheckpointer:
     def __init__(self, chain: Chain, config: Config, seed: int, parts: Sequence[Interactions]) -> None:
         """`config.chain` is the folder; `parts` are the ratings, and the validation rows if there are any."""
         made_by = {
-            "embedding_size": config.embedding_size,
+            "embedding_size": chain.size,
             "implicit": chain.projection is not None,
             "time": chain.sessions is not None,
             "user_noise": chain.weighted,

@@ -28,6 +28,8 @@ def draw_rows(
     inverse: Float32Array,
     pull: Float32Array,
     noise: Float32Array,
+    before: Float32Array,
+    overrelaxation: Float32Array,
     results: Float32Array,
     rest: Float32Array,
 ) -> None:
@@ -45,6 +47,8 @@ def draw_rows(
         inverse: precision matrix of the prior, (d, d), in the table's order and width.
         pull: `inverse` times the mean of each row's prior, (all rows, d).
         noise: standard normal numbers, (all rows, d).
+        before: the factors so far, (all rows, d).
+        overrelaxation: of gram.overrelax, (1,).
         results: new factors, expected factors and gram.sum_errors, (all rows, 2 d + 6).
         rest: as the target.
     """
@@ -103,6 +107,11 @@ def draw_rows(
                 of_mean += lower[i, j] * mean[j]
             drawn[i] = (mean[i] + noise[row, d - 1 - i] - of_draw) / lower[i, i]
             mean[i] = (mean[i] - of_mean) / lower[i, i]
+        over = overrelaxation[0]
+        if over > 0:  # else a fresh draw stays as it is, to the last bit
+            fresh = np.sqrt(np.float32(1) - over * over)
+            for i in range(d):
+                drawn[i] = mean[i] + fresh * (drawn[i] - mean[i]) - over * (before[row, d - 1 - i] - mean[i])
         drawn[d] = -1
         for j in range(d):
             results[row, d - 1 - j], results[row, 2 * d - 1 - j] = drawn[j], mean[j]
@@ -141,9 +150,8 @@ def kernel() -> Callable[..., None]:
     """`draw_rows`, compiled."""
     codes, pairs = np.zeros(0, np.int64), np.zeros((0, 0), np.int32)
     numbers, table = np.zeros(0, np.float32), np.zeros((1, LANE), np.float32)
-    return compile_loop(
-        draw_rows, codes, codes, pairs, pairs, table, numbers, numbers, table, table, table, table, numbers
-    )
+    tables = table, numbers, numbers, table, table, table, table, numbers, table, numbers
+    return compile_loop(draw_rows, codes, codes, pairs, pairs, *tables)
 
 
 def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
@@ -159,7 +167,8 @@ def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
     pull, noise = np.ascontiguousarray(conditional.pull.numpy()), conditional.noise.numpy()
     results, draw, counts = conditional.results.numpy(), kernel(), conditional.counts.numpy()
 
-    tables = table, target, weight, inverse, pull, noise
+    over = np.array([conditional.overrelaxation], np.float32)
+    tables = table, target, weight, inverse, pull, noise, conditional.before.numpy(), over
 
     def solve(chunk: DeviceChunk) -> None:
         rows = chunk.rows.numpy()

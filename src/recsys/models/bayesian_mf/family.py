@@ -20,10 +20,12 @@ from recsys.models.base.knowledge import Knowledge
 from recsys.models.bayesian_mf.alternatives import (
     average,
     damp,
+    draw_to_levels,
     pack,
     sample_apart,
     set_threshold,
     simplest_that_does,
+    with_constancy,
 )
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import REFIT_GROWTH, has_settled
@@ -43,6 +45,7 @@ CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=3
 # Least gain on the validation rows, in standard errors, for which a term stays. Session biases that tell nothing are
 # shrunk to 0 by their own precision; the implicit term costs accuracy where it tells nothing.
 _IMPLICIT_GAIN, _TIME_GAIN, _USER_NOISE_GAIN = 2.0, 1.0, 1.0
+_EXACT = 1 / 8  # precision of the noise by number of ratings: 1 / 2 where there are no errors
 _WARM_START_BURN_IN = 6  # sweeps of a chain that begins where another ended
 
 
@@ -93,19 +96,24 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     sampled = pack(knowledge, config, chain, kept, sessions, middle)
     sampled.noise_limit = chain.noise_limit
     if held_out is None:
-        if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first):
-            return sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+        if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first, len(rows)):
+            sampled = sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+            return with_constancy(sampled, rows, first.constancy.strength if first.constancy else 0.0)
         return _answering_as(first, sampled, rows) if first else sampled
     set_threshold(sampled, held_out, low, high)
     if first:
         return _answering_as(first, sampled, rows)
     if _has_set_terms(config):
         return sampled
-    return simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, (low, high))
+    levels = low, high
+    chosen = simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, levels)
+    return draw_to_levels(chosen, rows, held_out)
 
 
 def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
     """The second fit, which predicts by what the first one chose: the draws, their means, or damped biases."""
+    if first.constancy is not None:
+        sampled = with_constancy(sampled, rows, first.constancy.strength)
     if first.averaged:
         return average(sampled, first.knowledge.calibration)
     if first.damping:
@@ -119,8 +127,14 @@ def _has_set_terms(config: Config) -> bool:
     return "true" in (config.implicit, config.time)
 
 
-def _is_as_before(second: BayesianRecommender, first: BayesianRecommender) -> bool:
-    """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now."""
+def _is_as_before(second: BayesianRecommender, first: BayesianRecommender, n_ratings: int) -> bool:
+    """Whether the second fit's chain is where the first one's was: else validation has not seen what it is now.
+
+    Where both explain the ratings almost without error, the noise is what its prior leaves, and its precision grows
+    with the number of ratings.
+    """
+    if min(first.draws.precision.mean(), second.draws.precision.mean()) > _EXACT * n_ratings:
+        return True
     return has_settled([*first.draws.precision.tolist(), *second.draws.precision.tolist()], REFIT_GROWTH)
 
 

@@ -14,7 +14,8 @@ and the second line also holds for items.
   "Macau" (2017). W' f_u is the implicit term of SVD++ (Koren 2008), as a prior mean.
 - lambda_u, a precision for each user, is that of Lakshminarayanan, Bouchard and Archambeau, "Robust Bayesian matrix
   factorisation" (AISTATS 2011).
-- c_ut ~ N(0, 1 / kappa) is a bias of the session in which the user gave the rating (sessions.py).
+- c_ut is a bias of the session in which the user gave the rating (sessions.py): the sum of a part of its own and of
+  those of larger and larger groups of sessions, N(0, 1 / kappa) with a kappa for each size (session_bias.py).
 """
 
 import math
@@ -52,6 +53,9 @@ from recsys.runtime.threads import Each, one_thread
 START_PRECISION = 12.0
 START_LINK_PRECISION = 1.5
 START_SWEEPS = 6
+# Overrelaxation of the draws of factors (gram.overrelax). It begins once the chain has found how large factors and
+# noise are, for which it would need more sweeps.
+OVERRELAXATION, OVERRELAX_AFTER = 0.8, 8
 _START_SCALE = 0.1
 _START_NOISE = 1.5  # tau
 _START_SPREAD = 4.0  # a of Gamma(a, a): the larger, the more alike are the users' precisions
@@ -285,6 +289,8 @@ class Chain:
             entity.inverse,
             pull,
             noise,
+            entity.factors.contiguous(),
+            OVERRELAXATION if self.sweeps >= START_SWEEPS + OVERRELAX_AFTER else 0.0,
             results,
             self.rest if entity is self.users and self.sessions else None,
         )
@@ -298,18 +304,11 @@ class Chain:
         return entity.precision if self.weighted else torch.ones_like(entity.precision)
 
     def _draw_sessions(self, sessions: SessionBias, starting: bool) -> None:
-        """Draw the biases of the sessions, given what all else leaves of the ratings, and then their precision."""
-        of_rating = sessions.of_rating
-        weight = (self.noise * self._weight(self.users)).index_select(0, sessions.users)  # (m,) of one rating
-        left = self.rest.new_zeros(len(sessions.value) + 1).index_add_(0, of_rating, self.rest[:-1])[:-1]
-        left = self.users.partition.sum(left) + sessions.counts * sessions.value
-        precision = weight * sessions.counts + sessions.precision
-        sessions.value = sessions.expected = weight * left / precision
-        if not starting:
-            noise = torch.randn(len(left), generator=self.noise_generator, device=self.device)
-            sessions.value = sessions.expected + noise / precision.sqrt()
-            shape, rate = torch.tensor(1 + len(left) / 2), 1 + sessions.value.square().sum().cpu() / 2
-            sessions.precision = float(draw_gamma(shape, rate, self.generator))
+        """Draw the biases of the sessions, given what all else leaves of the ratings, and then their precisions."""
+        left = self.rest.new_zeros(len(sessions.value) + 1).index_add_(0, sessions.of_rating, self.rest[:-1])[:-1]
+        left = self.users.partition.sum(left)
+        weight = self.noise * self._weight(self.users)
+        sessions.draw(left, weight, None if starting else self.generator, self.noise_generator)
         self._subtract_sessions(sessions)
 
     def _subtract_sessions(self, sessions: SessionBias) -> None:
@@ -338,6 +337,7 @@ class Chain:
         self.generator.set_state(torch.from_numpy(state["generator"]))
         self.noise_generator.set_state(torch.from_numpy(state["noise_generator"]))
         if self.sessions:
+            self.sessions.add_up()
             self._subtract_sessions(self.sessions)
 
     def _sampled(self) -> Iterator[tuple[str, object, str]]:
@@ -348,8 +348,9 @@ class Chain:
             for attribute in ("factors", "precision", "link", "link_precision", "mean", "inverse", "width"):
                 yield f"{name}_{attribute}", entity, attribute
         if self.sessions:
-            yield "runs_value", self.sessions, "value"
-            yield "runs_precision", self.sessions, "precision"
+            for size, level in enumerate(self.sessions.levels):
+                yield f"runs_value_{size}", level, "value"
+                yield f"runs_precision_{size}", level, "precision"
 
     def draw(self) -> Draw:
         """The present draw."""
@@ -372,5 +373,5 @@ class Chain:
             inverse=array(users.inverse),
             link=array(users.link),
             session_bias=array(self.sessions.expected) if self.sessions else np.zeros(0, np.float32),
-            session_precision=self.sessions.precision if self.sessions else math.inf,
+            session_precision=self.sessions.precisions() if self.sessions else np.zeros(0),
         )

@@ -5,6 +5,7 @@ factors, a one for the user's bias, and the rating less the item's bias. Then G'
 regressors, the right-hand side and the sum of squares of the regression of `rest` on [factors, 1].
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ class Conditional:
     inverse: Tensor  # (d, d) precision matrix of the prior
     pull: Tensor  # (n, d) `inverse` times the mean of each row's prior
     noise: Tensor  # (n, d) standard normal numbers
+    before: Tensor  # (n, d) the factors so far
+    overrelaxation: float  # from 0 to 1, of `overrelax`
     results: Tensor  # (n, 2 d + 6) new factors, expected factors and sum_errors
     rest: Tensor | None  # the error of each rating, where it is wanted
 
@@ -49,6 +52,7 @@ def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
         gram, gathered = make_grams(table, target, chunk)
         weight, pull, noise = conditional.weight[rows], conditional.pull[rows], conditional.noise[rows]
         drawn = draw_factors(gram, weight, conditional.inverse, pull, noise)
+        overrelax(drawn, conditional.before[rows], conditional.overrelaxation)
         new[rows], expected[rows] = drawn.unbind(2)
         with_rest = torch.cat((drawn[:, :, :1], drawn.new_full((len(rows), 1, 1), -1.0)), 1)
         sums[rows] = sum_errors(gram, with_rest)
@@ -118,6 +122,21 @@ def draw_factors(gram: Tensor, weight: Tensor, inverse: Tensor, pull: Tensor, no
     right = torch.stack((lower[:, d, :d] + noise, lower[:, d, :d]), 2)
     solved: Tensor = torch.linalg.solve_triangular(lower[:, :d, :d].mT, right, upper=True)
     return solved
+
+
+def overrelax(drawn: Tensor, before: Tensor, by: float) -> None:
+    """Turn fresh draws into draws that tend to lie on the other side of the conditional mean, in place.
+
+    The chain's distribution stays the same (Adler, "Over-relaxation method for the Monte Carlo evaluation of the
+    partition function", 1981), and averages over draws in a row settle sooner: their deviations cancel each other.
+
+    Args:
+        drawn: fresh draws and the means of their distributions, (rows, d, 2).
+        before: the factors so far, (rows, d).
+        by: how much of the distance of `before` from the mean is kept, with its sign turned; from 0 to 1.
+    """
+    fresh, mean = drawn.unbind(2)
+    fresh.copy_(mean + math.sqrt(1 - by**2) * (fresh - mean) - by * (before - mean))
 
 
 def sum_errors(gram: Tensor, with_rest: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch.nn.functional import embedding_bag
 
 from recsys.models.bayesian_mf.entity import Entity
 
-FEATURES = 64
+# The more ratings, the finer a difference between who rated what is worth learning.
+LEAST_FEATURES, MOST_FEATURES, RATINGS_EACH = 8, 256, 2500
 _DAMPING = 0.375  # the power of the counts; SVD++ has 1/2 for rows and 0 for columns
 _ITERATIONS = 2
 _SPARE = 8  # additional vectors in the iteration, for accuracy
@@ -26,7 +27,8 @@ def learn_implicit_features(users: Entity, items: Entity, generator: torch.Gener
     """
     n_users, n_items = len(users.counts), len(items.counts)
     by_user, by_item = (entity.counts.clamp(min=1)[:, None] ** -_DAMPING for entity in (users, items))
-    rank = min(FEATURES, n_users, n_items)
+    wanted = min(max(round(float(users.counts.sum()) / RATINGS_EACH), LEAST_FEATURES), MOST_FEATURES)
+    rank = min(wanted, n_users, n_items)
     width = min(rank + _SPARE, n_items)
     base = torch.randn(n_items, width, generator=generator, device=users.counts.device)
     for _ in range(_ITERATIONS):

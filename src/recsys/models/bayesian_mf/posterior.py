@@ -3,6 +3,8 @@
 NumPy only: a loaded model does not import PyTorch.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,8 +39,8 @@ class Draw:
     mean: Array  # (d,) mu of the users
     inverse: Array  # (d, d) Lambda of the users
     link: Array  # (r, d) W of the users
-    session_bias: Array  # (m,) the conditional mean, given everything else; of length 0 without the time term
-    session_precision: float  # kappa
+    session_bias: Array  # (m,) the mean, given all but the session's own part of it; of length 0 without the time term
+    session_precision: Array  # kappa of the sessions' own parts, then of groups of them; (0,) without the time term
 
 
 SAVED_NAMES = {"session_bias": "run_bias", "session_variance": "run_variance", "session_precision": "run_precision"}
@@ -70,7 +72,9 @@ class PosteriorDraws:
     def __len__(self) -> int:
         return int(self.users.shape[1])
 
-    def predict(self, users: Codes, items: Codes, timestamps: Floats | None = None) -> tuple[Floats, Floats]:
+    def predict(
+        self, users: Codes, items: Codes, timestamps: Floats | None = None, share: Floats | float = 1.0
+    ) -> tuple[Floats, Floats]:
         """Mean and variance of the posterior predictive distribution of each pair's rating: two arrays of shape (n,).
 
         The variance is the sum of those between the draws, within a draw, of the session's bias, and of the noise.
@@ -79,10 +83,11 @@ class PosteriorDraws:
             users: codes of known users, shape (n,).
             items: codes of known items, shape (n,).
             timestamps: shape (n,), NaN where unknown; they select the sessions. None: no rating has a session.
+            share: how much of an answer is what the draws say, (n,): the variance between them counts by its square.
         """
         total, square = self._grid(users, items) or self._by_user(users, items) or self._pairs(users, items)
         mean = total / len(self)
-        between = np.maximum(square / len(self) - mean**2, 0)
+        between = np.maximum(square / len(self) - mean**2, 0) * share**2
         session = -1 if timestamps is None else self.sessions.find(users, timestamps)
         variance = between + self.session_variance[session] + self.variance[users] + self.noise[users]
         return mean + self.session_bias[session], variance
@@ -234,11 +239,13 @@ def pack_draws(
         projection = np.zeros((len(items), 0), np.float32)
     biases = sum(draw.session_bias.astype(np.float64) for draw in kept) / len(kept)
     variance = sum((draw.session_bias - biases) ** 2 for draw in kept) / len(kept)
+    own = (draw.session_precision[0] for draw in kept) if len(sessions) else itertools.repeat(math.inf)
     precisions = (
-        draw.noise * draw.user_precision[sessions.users] * session_counts + draw.session_precision for draw in kept
+        draw.noise * draw.user_precision[sessions.users] * session_counts + kappa
+        for draw, kappa in zip(kept, own, strict=False)
     )
     variance += sum(1 / precision for precision in precisions) / len(kept)
-    new_variance = np.mean([1 / draw.session_precision for draw in kept])
+    new_variance = np.mean([(1 / draw.session_precision).sum() for draw in kept])
     return PosteriorDraws(
         users,
         items,

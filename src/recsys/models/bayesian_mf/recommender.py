@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from recsys.arrays import Codes, Floats, Ids
+from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.data.interactions import Interactions
 from recsys.models.base.factors import RatingFactors, ScoringDraws
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.models.bayesian_mf.config import Config
+from recsys.models.bayesian_mf.constancy import Constancy
 from recsys.models.bayesian_mf.posterior import SAVED_NAMES, PosteriorDraws, normal_cdf, pack_factors
 from recsys.models.bayesian_mf.sessions import Sessions
 
@@ -34,6 +35,8 @@ class BayesianRecommender(Recommender):
     """That of the biases by which it predicts, where it is not the baseline's; else 0."""
     noise_limit = math.inf
     """What the precision of a rating was allowed to be at most while sampling, in the unit of the draws."""
+    constancy: Constancy | None = None
+    """How users who always give the same rating are predicted, where that is not as all others are."""
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class BayesianRecommender(Recommender):
             "implicit": self.implicit,
             "time": self.time,
             "samples": len(self.draws),
+            "constancy": self.constancy.strength if self.constancy else 0.0,
         }
 
     def predictive_std(self, user_ids: Ids, item_ids: Ids, timestamps: Floats | None = None) -> Floats:
@@ -94,7 +98,8 @@ class BayesianRecommender(Recommender):
         known = (users >= 0) & (items >= 0)
         spread = np.full(len(users), self.unit)
         times = None if timestamps is None else timestamps[known]
-        spread[known] = self.unit * np.sqrt(self.draws.predict(users[known], items[known], times)[1])
+        variance = self.draws.predict(users[known], items[known], times, self._share(users[known]))[1]
+        spread[known] = self.unit * np.sqrt(variance)
         return spread
 
     def rating_factors(self) -> RatingFactors:
@@ -103,10 +108,12 @@ class BayesianRecommender(Recommender):
             return self._plain_factors()
         draws = self.draws
         user_part, item_part = draws.spread_parts()
+        if self.constancy is not None:
+            user_part = user_part * (1 - self.constancy.weight) ** 2
         rest = draws.variance + draws.noise + draws.session_variance[-1]
         unknown = float(np.mean(draws.variance + user_part))
         return RatingFactors(
-            users=draws.users.reshape(len(draws.users), -1),
+            users=self._user_draws().reshape(len(draws.users), -1),
             items=draws.items.reshape(len(draws.items), -1),
             constant=self.centre,
             scale=self.unit / len(draws),
@@ -124,7 +131,7 @@ class BayesianRecommender(Recommender):
             return ScoringDraws.of_one(self._plain_factors())
         draws = self.draws
         return ScoringDraws(
-            users=draws.users,
+            users=self._user_draws(),
             items=draws.items,
             constant=self.centre + self.unit * float(draws.session_bias[-1]),
             scale=self.unit,
@@ -134,11 +141,24 @@ class BayesianRecommender(Recommender):
             link="probit",
         )
 
+    def _user_draws(self) -> Array:
+        """The users' draws, (n_users, s, k + 2), whose products with the items' are the ratings as predicted."""
+        users = self.draws.users
+        if self.constancy is None:
+            return users
+        weight = self.constancy.weight.astype(np.float32)
+        drawn = users * (1 - weight)[:, None, None]
+        drawn[:, :, -2] += (weight * (self.constancy.level - self.centre) / self.unit).astype(np.float32)[:, None]
+        return drawn
+
     def _plain_factors(self) -> RatingFactors:
         biases, calibration = self.knowledge.biases, self.knowledge.calibration
+        weight, level = np.zeros(len(biases.user)), np.zeros(len(biases.user))
+        if self.constancy is not None:
+            weight, level = self.constancy.weight, self.constancy.level
         slope = calibration.slope or _LEAST_SLOPE  # of 0, no threshold could tell the one probability
         return RatingFactors(
-            users=np.column_stack((biases.user, np.ones(len(biases.user)))),
+            users=np.column_stack(((1 - weight) * biases.user + weight * (level - biases.mean), 1 - weight)),
             items=np.column_stack((np.ones(len(biases.item)), biases.item)),
             constant=biases.mean,
             scale=1.0,
@@ -152,33 +172,45 @@ class BayesianRecommender(Recommender):
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         if self.is_plain:
             return self._score_plainly(users, items)
-        return self._predictions(*self.draws.predict(users, items))
+        return self._predictions(users, *self.draws.predict(users, items, share=self._share(users)))
 
     def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
         if self.is_plain:
             return self._score_plainly(users, items)
-        return self._predictions(*self.draws.predict(users, items, timestamps))
+        return self._predictions(users, *self.draws.predict(users, items, timestamps, self._share(users)))
 
     def _score_plainly(self, users: Codes, items: Codes) -> Predictions:
-        rating = self.knowledge.biases.rating(users, items)
+        rating = self._blend(users, self.knowledge.biases.rating(users, items))
         return Predictions(rating, self.knowledge.calibration.probability(rating))
 
-    def _predictions(self, mean: Floats, variance: Floats) -> Predictions:
-        rating = self.centre + self.unit * mean
+    def _share(self, users: Codes) -> Floats | float:
+        """How much of the answers for users, (n,), is what the draws say."""
+        return 1.0 if self.constancy is None else 1 - self.constancy.weight[users]
+
+    def _blend(self, users: Codes, ratings: Floats) -> Floats:
+        return ratings if self.constancy is None else self.constancy.blend(users, ratings)
+
+    def _predictions(self, users: Codes, mean: Floats, variance: Floats) -> Predictions:
+        rating = self._blend(users, self.centre + self.unit * mean)
         return Predictions(rating, normal_cdf((rating - self.threshold) / (self.unit * np.sqrt(variance))))
 
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "BayesianRecommender":
         """Draw the factors of the users of `rows`, given the items' kept draws."""
         ratings = (rows.ratings - self.centre) / self.unit
         draws = self.draws.fold_in(rows, len(knowledge.user_ids), ratings)
-        return BayesianRecommender(
+        folded = BayesianRecommender(
             knowledge, self.config, draws, self.centre, self.unit, self.threshold, self.user_noise, self.is_plain
         )
+        if self.constancy is not None:
+            folded.constancy = self.constancy.with_users(rows, len(knowledge.user_ids))
+        return folded
 
     def _save_weights(self, folder: Path) -> dict[str, Any]:
-        draws = self.draws
+        draws, constancy = self.draws, self.constancy
+        levels = {} if constancy is None else {"level": constancy.level, "constancy": constancy.weight}
         save_arrays(
             folder / "samples.npz",
+            **levels,
             user_factors=draws.users[:, :, :-1].astype(np.float16),
             item_factors=np.delete(draws.items, -2, axis=2).astype(np.float16),
             **{SAVED_NAMES.get(name, name): getattr(draws, name) for name in _SMALL},
@@ -187,7 +219,8 @@ class BayesianRecommender(Recommender):
         numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
         limit = None if math.isinf(self.noise_limit) else self.noise_limit
         noise = {"user_noise": self.user_noise, "noise_limit": limit}
-        return numbers | noise | {"plain": self.is_plain, "averaged": self.averaged, "damping": self.damping}
+        plain = {"plain": self.is_plain, "averaged": self.averaged, "damping": self.damping}
+        return numbers | noise | plain | {"constancy": constancy.strength if constancy else 0.0}
 
 
 _SMALL = (
@@ -229,4 +262,6 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     loaded.averaged = bool(weights.get("averaged", False))
     loaded.damping = float(weights.get("damping", 0))
     loaded.noise_limit = weights.get("noise_limit") or math.inf
+    if weights.get("constancy"):
+        loaded.constancy = Constancy(float(weights["constancy"]), arrays["level"], arrays["constancy"])
     return loaded

@@ -1,9 +1,9 @@
-"""Rating sessions: each user's ratings in order of time, cut into groups of about ten.
+"""Rating sessions: each user's ratings in order of time, cut into short runs.
 
-People give many ratings at one sitting, and all ratings of one sitting may be a little higher or lower than usual. A
-session is cut by the number of ratings, not by hours. So the unit of the timestamps does not matter, and a day with
-many ratings has several sessions. Koren, "Collaborative filtering with temporal dynamics" (2009), section 3.2, has a
-user bias for each day instead.
+People give many ratings at one sitting, and ratings given one after the other may be a little higher or lower than
+usual. A session is cut by the number of ratings, not by hours. So the unit of the timestamps does not matter, and a
+day with many ratings has many sessions. How much several sessions in a row have in common is learnt (session_bias.py).
+Koren, "Collaborative filtering with temporal dynamics" (2009), section 3.2, has a user bias for each day instead.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.arrays import Array, Codes, Floats
 
-LENGTH = 10  # ratings in a session; with 4 to 16, MovieLens 100K and 1M are predicted equally well
+LENGTH = 2  # ratings in a session, if they have moments of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Sessions:
 NO_SESSIONS = Sessions(np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
 
 
-def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
+def cut_sessions(users: Codes, timestamps: Array, length: int | None = None) -> tuple[Sessions, Codes]:
     """Cut each user's ratings into sessions of about equal length.
 
     Ratings with the same timestamp stay in one session.
@@ -65,6 +65,7 @@ def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
     Args:
         users: user of each rating, shape (n,).
         timestamps: of each rating, shape (n,), in any unit.
+        length: ratings in a session, about; LENGTH if None.
 
     Returns:
         The sessions, and the session of each rating, shape (n,).
@@ -73,7 +74,7 @@ def cut_sessions(users: Codes, timestamps: Array) -> tuple[Sessions, Codes]:
     user, time = users[order], np.asarray(timestamps, np.float64)[order]
     counts = np.bincount(user)
     rank = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
-    pieces = np.maximum(1, np.round(counts / LENGTH)).astype(np.int64)[user]
+    pieces = np.maximum(1, np.round(counts / (length or LENGTH))).astype(np.int64)[user]
     piece = rank * pieces // counts[user]
     new_time = np.r_[True, (user[1:] != user[:-1]) | (time[1:] != time[:-1])]
     piece = piece[np.maximum.accumulate(np.where(new_time, np.arange(len(user)), 0))]  # that of the same timestamp

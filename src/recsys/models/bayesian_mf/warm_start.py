@@ -14,7 +14,7 @@ def fork(chain: Chain) -> Chain:
     """An independent chain in the same state, with the same random numbers to come. The ratings are shared."""
     other = copy.copy(chain)  # a sweep replaces tensors and does not write into them
     other.users, other.items = replace(chain.users), replace(chain.items)
-    other.sessions = replace(chain.sessions) if chain.sessions else None
+    other.sessions = chain.sessions.fork() if chain.sessions else None
     other.generator, other.noise_generator = (
         torch.Generator(old.device).set_state(old.get_state()) for old in (chain.generator, chain.noise_generator)
     )
