@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from steps.support.command import find_program
 from steps.support.entrypoint import run_step
-from tests.support.pipeline import grid, options, step_function
+from tests.support.pipeline import grid, options
 
 _NASTY = [
     "1e308",
@@ -95,7 +96,7 @@ def _prepare(folder: Path, name: str) -> tuple[str, int]:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            run_step("prepare", step_function("prepare"), options(folder=folder, ratings=name, on_change="ignore"))
+            run_step("prepare", find_program("prepare"), options(folder=folder, ratings=name, on_change="ignore"))
         except SystemExit as end:
             return err.getvalue(), int(end.code or 0)
         except BaseException as error:

@@ -14,8 +14,9 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from steps.support.command import find_program
 from steps.support.entrypoint import run_step
-from tests.support.pipeline import grid, options, step_function, write_csv
+from tests.support.pipeline import grid, options, write_csv
 
 LOADED = (
     *("steps.prepare", "steps.train", "steps.evaluate", "steps.promote", "steps.rollback"),
@@ -129,7 +130,7 @@ def _step(folder: Path, step: str, at: int | None, given: dict[str, object], wri
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         sys.addaudithook(hook)
         try:
-            run_step(step, step_function(step), options(folder=folder / "home", **given))  # type: ignore[arg-type]
+            run_step(step, find_program(step), options(folder=folder / "home", **given))  # type: ignore[arg-type]
         except SystemExit as end:
             status = 1 if end.code else 0
         except BaseException:

@@ -3,15 +3,17 @@
 import ast
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 from recsys.settings import did_you_mean
 from steps import PROJECT
 from steps.support.entrypoint import run_step
 from steps.support.parameters import STEPS, StepName
 
-FOUND_LATER = ("doctor", "serve")  # these find out themselves whether MLflow can be reached
+CONNECT_THEMSELVES = ("doctor", "serve", "tune")  # to MLflow, or find out whether it can be reached
+_PROGRAMS = {"tune": "tune_as_program"}  # functions that are not named after the step
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As of `mlflow run`: runs are kept where the command is typed, and not in the project's folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     step: StepName = name
-    run_step(step, getattr(import_module(f"steps.{step}"), step), given, connected=step not in FOUND_LATER)
+    run_step(step, find_program(step), given, connected=step not in CONNECT_THEMSELVES)
+
+
+def find_program(step: str) -> Callable[..., Any]:
+    """The function that a step's file calls as a program."""
+    found: Callable[..., Any] = getattr(import_module(f"steps.{step}"), _PROGRAMS.get(step, step))
+    return found
 
 
 def _usage() -> str:

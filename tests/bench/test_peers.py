@@ -216,7 +216,6 @@ def test_the_kept_settings_are_within_what_the_contestants_search():
         assert one is None or set(one.settings) == set(peer.space)
 
 
-@pytest.mark.process
 def test_a_whole_name_means_its_bearer_and_a_word_all_that_hold_it():
     def chosen(*words):
         return [one.name for one in named([ours("bias"), *PEERS], words)]
@@ -232,6 +231,7 @@ def test_a_whole_name_means_its_bearer_and_a_word_all_that_hold_it():
     assert chosen("nobody") == []
 
 
+@pytest.mark.process
 def test_fast_fits_are_repeated(contestant, toy, tmp_path):
     log = tmp_path / "log"
     peer = contestant(TELLS, first={"says": [3, 3, 3, 3], "log": str(log)})

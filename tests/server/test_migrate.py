@@ -13,8 +13,9 @@ from mlflow.tracking import MlflowClient
 
 from server import migrate
 from server.backup import BackupError, direct
+from steps.support.command import find_program
 from steps.support.entrypoint import run_step
-from tests.support.pipeline import COLUMNS, new_store, options, step_function, write_sample
+from tests.support.pipeline import COLUMNS, new_store, options, write_sample
 
 pytestmark = pytest.mark.e2e
 PAIRS = pd.DataFrame({"user_id": ["größe 001", "nobody"], "item_id": ["SKU-1", 7]})
@@ -38,7 +39,7 @@ def lived_in(tmp_path_factory, shared):
             ("train", {"ratings": "my.csv", "family": "bias", **COLUMNS}),
             ("promote", {"beat_bias": False, "max_rmse": 4}),
         ):
-            run_step(step, step_function(step), options(folder=store.home, **parameters))
+            run_step(step, find_program(step), options(folder=store.home, **parameters))
     extra = store.client.create_experiment("zweites Experiment", artifact_location=str(store.folder / "elsewhere"))
     run = store.client.create_run(extra)
     now = int(time.time() * 1000)

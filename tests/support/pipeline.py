@@ -1,7 +1,6 @@
 """The pipeline as the tests use it: a sample of ratings, a store of its own, and the commands a user types."""
 
 import csv
-import importlib
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ import requests
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from steps.support.command import FOUND_LATER
+from steps.support.command import CONNECT_THEMSELVES, find_program
 from steps.support.entrypoint import run_step
 from tests.support.services import free_port
 from tests.support.waiting import wait
@@ -203,12 +202,6 @@ def options(**parameters: object) -> list[str]:
     return [f"--{key}={value}" for key, value in parameters.items()]
 
 
-def step_function(name: str) -> Callable[..., Any]:
-    """The function behind an entry point."""
-    function: Callable[..., Any] = getattr(importlib.import_module(f"steps.{name}"), name)
-    return function
-
-
 @contextmanager
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Puts back what steps change in the process that they run in."""
@@ -227,7 +220,7 @@ def stepper(folder: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -
 
     def step(name: str, **parameters: object) -> None:
         given = options(**{"folder": folder, **parameters})
-        run_step(name, step_function(name), given, connected=name not in FOUND_LATER)
+        run_step(name, find_program(name), given, connected=name not in CONNECT_THEMSELVES)
 
     return step
 

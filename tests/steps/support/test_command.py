@@ -28,7 +28,7 @@ def test_a_misspelt_step_is_asked_about(capsys):
 
 def test_which_steps_connect_themselves_is_as_in_their_files():
     texts = {name: (PROJECT / "steps" / f"{name}.py").read_text(encoding="utf-8") for name in STEPS}
-    assert {name for name, text in texts.items() if "connected=False" in text} == set(command.FOUND_LATER)
+    assert {name for name, text in texts.items() if "connected=False" in text} == set(command.CONNECT_THEMSELVES)
 
 
 def test_parameters_reach_the_step_and_runs_are_kept_where_it_is_typed(tmp_path, monkeypatch, capsys):
