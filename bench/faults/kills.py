@@ -59,9 +59,9 @@ def run(folder: Path, kills: int, seed: int) -> dict[str, Outcome]:
             _again(base, work)
             at = draw.randint(1, max(outcome.writes, 1))
             outcome.killed += _forked(work, step, at) < 0
-            # A rollback that is done is not typed again: it would go back further, and there is nothing before.
+            # A rollback that is done would go back further when it is typed again: it says that there is nothing.
             done = step == "rollback" and _told(_champion, work) == "1"
-            if not done and _forked(work, step, None) < 0:
+            if _forked(work, step, None) < 0 and not done:
                 outcome.wrong.append(f"{step}, killed at write {at}: typed again it fails")
             outcome.wrong += [f"{step}, killed at write {at}: {what}" for what in _told(_look, work).splitlines()]
             print(f"{step} {number + 1}/{kills}: {len(outcome.wrong)} wrong", file=sys.stderr)
