@@ -62,7 +62,7 @@ def rows(name: str, line: str, n_folds: int) -> Iterator[list[str]]:
     """Two lines of the table, or one where the family takes no time: means over the folds, and each fold."""
     paths = {fold: place(name, line, fold) for fold in range(1, n_folds + 1)}
     kept = {fold: json.loads(path.read_text(encoding="utf-8")) for fold, path in paths.items() if path.exists()}
-    for asked in ASKED if line.endswith("time=true") else ("without",):
+    for asked in ASKED if "time=true" in line.split() else ("without",):
         values = [one[asked] for one in kept.values()]
         means = [f"{np.mean([one[measure] for one in values]):.4f}" for measure in ("rmse", "auc", "auc_per_user")]
         each = " ".join(f"{one['rmse']:.4f}" for one in values)
