@@ -4,12 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
 from platformdirs import user_cache_path
 
 # Sums may be computed in any order, so that one instruction adds many numbers; NaN and infinity stay what they are.
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
 LANE = 16
 """Numbers of 4 bytes in a line of the processor's cache: tables whose width is a multiple of it have no rest."""
+TILE = 8
+"""Rows of a tile of `add_products`: as many sums as cover the time that one addition takes."""
+
+part_of_loop = numba.njit(fastmath=_FAST_MATH, error_model="numpy")
+"""Decorates a function that a compiled loop calls."""
 
 
 def compile_loop(function: Callable[..., Any], *example: object) -> Callable[..., Any]:
@@ -37,3 +45,89 @@ def _compile(function: Callable[..., Any], example: tuple[object, ...], *, is_ca
         numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES = before
     compiled(*example)
     return compiled
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_products(typing_context: Any, lines: Any, count: Any, first: Any, column: Any, sums: Any) -> Any:
+    """In a compiled loop: adds X'Y to a tile of `sums`, X and Y being columns of the first `count` lines.
+
+    add_products(lines, count, first, column, sums): `lines` (n, width) and `sums` (width, width) are float32 and
+    contiguous. X begins at column `first` and is TILE wide, Y at `column` and LANE wide. Numba would load and store
+    each sum at each line; here they stay in registers.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table, total = (context.make_array(signature.args[at])(context, builder, arguments[at]) for at in (0, 4))
+        _, count, first, column, _ = arguments
+        width = builder.extract_value(table.shape, 1)
+        vector = ir.VectorType(ir.FloatType(), LANE)
+        nothing, zero = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        all_first = ir.Constant(ir.VectorType(ir.IntType(32), LANE), [0] * LANE)
+
+        def place(array: Any, row: Any, at: Any) -> Any:
+            return builder.gep(array.data, [builder.add(builder.mul(row, width), at)])
+
+        def load(at: Any) -> Any:
+            return builder.load(builder.bitcast(at, vector.as_pointer()), align=4)
+
+        rows = [builder.add(first, ir.Constant(first.type, k)) for k in range(TILE)]
+        places = [place(total, row, column) for row in rows]
+        held = [cgutils.alloca_once_value(builder, load(at)) for at in places]
+        with cgutils.for_range(builder, count) as loop:
+            line = load(place(table, loop.index, column))
+            for row, one in zip(rows, held, strict=True):
+                number = builder.load(place(table, loop.index, row))
+                copies = builder.shuffle_vector(builder.insert_element(nothing, number, zero), nothing, all_first)
+                product = builder.fmul(copies, line, flags=["contract"])
+                builder.store(builder.fadd(builder.load(one), product, flags=["contract"]), one)
+        for at, one in zip(places, held, strict=True):
+            builder.store(builder.load(one), builder.bitcast(at, vector.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    whole = numba.types.intp
+    return numba.types.void(lines, whole, whole, whole, sums), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def subtract_scaled(typing_context: Any, to: Any, at: Any, by: Any, place: Any, other: Any, start: Any, count: Any) -> Any:
+    """In a compiled loop: to[at + i] -= by[place] * other[start + i], for i below `count`; lines of LANE float32.
+
+    The three may be one array. Numba would have to ask at every line whether they overlap.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to, by, other = (_lines(context, builder, signature, arguments, k) for k in (0, 2, 4))
+        factor = builder.load(by, align=4)
+        with cgutils.for_range(builder, arguments[6]) as loop:
+            into = builder.gep(to, [loop.index])
+            product = builder.fmul(factor, builder.load(builder.gep(other, [loop.index]), align=4), flags=["contract"])
+            builder.store(builder.fsub(builder.load(into, align=4), product, flags=["contract"]), into, align=4)
+        return context.get_dummy_value()
+
+    whole = numba.types.intp
+    return numba.types.void(to, whole, by, whole, other, whole, whole), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def subtract_products(typing_context: Any, to: Any, at: Any, one: Any, first: Any, other: Any, start: Any, count: Any) -> Any:
+    """In a compiled loop: to[at] -= the sum of one[first + i] * other[start + i], for i below `count`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to, one, other = (_lines(context, builder, signature, arguments, k) for k in (0, 2, 4))
+        total = cgutils.alloca_once_value(builder, builder.load(to, align=4))
+        with cgutils.for_range(builder, arguments[6]) as loop:
+            factors = (builder.load(builder.gep(lines, [loop.index]), align=4) for lines in (one, other))
+            product = builder.fmul(*factors, flags=["contract"])
+            builder.store(builder.fsub(builder.load(total), product, flags=["contract"]), total)
+        builder.store(builder.load(total), to, align=4)
+        return context.get_dummy_value()
+
+    whole = numba.types.intp
+    return numba.types.void(to, whole, one, whole, other, whole, whole), generate
+
+
+def _lines(context: Any, builder: Any, signature: Any, arguments: Any, k: int) -> Any:
+    """A pointer to the vector that is line `arguments[k + 1]` of the array `arguments[k]`."""
+    array = context.make_array(signature.args[k])(context, builder, arguments[k])
+    vectors = builder.bitcast(array.data, ir.VectorType(ir.FloatType(), LANE).as_pointer())
+    return builder.gep(vectors, [arguments[k + 1]])

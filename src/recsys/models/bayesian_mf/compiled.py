@@ -1,7 +1,7 @@
-"""Draws of many rows on the CPU: one row after the other, in a loop that Numba compiles.
+"""Draws of many rows on the CPU, in loops that Numba compiles.
 
-It computes what gram.py does in batches: the Gram matrix of one row's ratings stays in the processor's cache from its
-making to the draw.
+It computes what gram.py does in batches. The Gram matrix of one row's ratings stays in the processor's registers while
+it is summed. What follows from it is computed for LANE rows at once, one in each lane of the processor's vectors.
 """
 
 import functools
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.bayesian_mf.gram import Conditional, DeviceChunk
-from recsys.runtime.compilation import LANE, compile_loop
+from recsys.runtime.compilation import LANE, TILE, add_products, compile_loop, part_of_loop, subtract_products, subtract_scaled
 
 Float32Array = npt.NDArray[np.float32]
-_TOGETHER = 8  # ratings added to a Gram matrix at a time: it is read and written that much less often
+_TOGETHER = 64  # ratings whose lines are copied before they are summed: 8 KB for 30 factors
+_ONE = np.float32(1)
 
 
 def draw_rows(
@@ -40,11 +41,10 @@ def draw_rows(
         lengths: ratings of each row, (n,).
         others: of each rating, a line of the table, (n, the largest length).
         positions: of each rating in the target, of the same shape.
-        table: gram.make_table with the bias first, then the factors from the last to the first: as P = L'L is found
-            from its last row, a draw is then that of gram.draw_factors. Zeros fill the width to a multiple of LANE.
+        table: gram.make_table; zeros fill the width to a multiple of LANE.
         target: ratings.
         weights: precision of each row's ratings, for all rows.
-        inverse: precision matrix of the prior, (d, d), in the table's order and width.
+        inverse: precision matrix of the prior, (d, d).
         pull: `inverse` times the mean of each row's prior, (all rows, d).
         noise: standard normal numbers, (all rows, d).
         before: the factors so far, (all rows, d).
@@ -52,97 +52,152 @@ def draw_rows(
         results: new factors, expected factors and gram.sum_errors, (all rows, 2 d + 6).
         rest: as the target.
     """
-    d = noise.shape[1]
-    width = table.shape[1] // LANE * LANE  # so that the compiler knows: no rest
-    lines = np.zeros((_TOGETHER, width), np.float32)
-    gram = np.zeros((width, width), np.float32)  # below the diagonal, as `lower`: what stands above is not read
-    lower = np.zeros((width, width), np.float32)
-    drawn, mean, image = np.zeros(width, np.float32), np.zeros(width, np.float32), np.zeros(width, np.float32)
-    for r in range(len(rows)):
-        row = rows[r]
-        gram[:] = 0
-        for start in range(0, lengths[r], _TOGETHER):
-            for k in range(_TOGETHER):
-                if start + k < lengths[r]:
-                    line = table[others[r, start + k]]
-                    for j in range(width):
-                        lines[k, j] = line[j]
-                    lines[k, d] += target[positions[r, start + k]] * lines[k, 0]
-                else:
-                    lines[k] = 0
-            for tile in range(width // LANE):
-                stop = (tile + 1) * LANE
-                for i in range(tile * LANE, stop):
-                    a, b, c, e = lines[0, i], lines[1, i], lines[2, i], lines[3, i]
-                    f, g, h, m = lines[4, i], lines[5, i], lines[6, i], lines[7, i]
-                    for j in range(stop):
-                        one = (a * lines[0, j] + b * lines[1, j]) + (c * lines[2, j] + e * lines[3, j])
-                        two = (f * lines[4, j] + g * lines[5, j]) + (h * lines[6, j] + m * lines[7, j])
-                        gram[i, j] += one + two
-
-        weight = weights[row]
-        for i in range(d):
-            for j in range((i // LANE + 1) * LANE):
-                lower[i, j] = weight * gram[i, j] + inverse[i, j]
-            mean[i] = weight * gram[d, i] + pull[row, d - 1 - i]
-        # The posterior's precision is P = L'L, with L below the diagonal, found from its last row upwards; `mean`
-        # becomes L'^-1 of the right-hand side.
-        for k in range(d - 1, -1, -1):
-            by = np.float32(1) / np.sqrt(lower[k, k])
-            for j in range((k // LANE + 1) * LANE):
-                lower[k, j] *= by
-            solved = mean[k] * by
-            for j in range(k):
-                mean[j] -= solved * lower[k, j]
-            mean[k] = solved
-            for i in range(k):
-                by = lower[k, i]
-                for j in range((i // LANE + 1) * LANE):
-                    lower[i, j] -= by * lower[k, j]
-        # The mean is L^-1 of that, and a draw L^-1 of that and the noise.
-        for i in range(d):
-            of_draw, of_mean = np.float32(0), np.float32(0)
-            for j in range(i):
-                of_draw += lower[i, j] * drawn[j]
-                of_mean += lower[i, j] * mean[j]
-            drawn[i] = (mean[i] + noise[row, d - 1 - i] - of_draw) / lower[i, i]
-            mean[i] = (mean[i] - of_mean) / lower[i, i]
-        over = overrelaxation[0]
+    d, width = noise.shape[1], table.shape[1]
+    lines, square = np.empty((_TOGETHER, width), np.float32), np.empty((width, width), np.float32)
+    # Matrices of LANE rows: what is on and below the diagonal, column by column.
+    gram = np.zeros(((d + 1) * (d + 2) // 2, LANE), np.float32)
+    lower = np.empty_like(gram)
+    weight, right, over = np.ones(LANE, np.float32), np.zeros((3, d + 1, LANE), np.float32), overrelaxation[0]
+    drawn = np.empty((d + 1, LANE), np.float32)
+    mean, image = np.empty_like(drawn), np.empty_like(drawn)
+    sums = np.empty((6, LANE), np.float32)
+    for first in range(0, len(rows), LANE):
+        count = min(LANE, len(rows) - first)  # the lanes behind hold what was there before
+        for lane in range(count):
+            r, row = first + lane, rows[first + lane]
+            _add_up(others[r, : lengths[r]], positions[r, : lengths[r]], table, target, lines, square, d)
+            _spread(square, gram, lane, d)
+            weight[lane] = weights[row]
+            for j in range(d):
+                right[0, j, lane], right[1, j, lane], right[2, j, lane] = pull[row, j], noise[row, j], before[row, j]
+        _weigh(gram, weight, inverse, right[0], lower)
+        _factorise(lower, d)
+        _solve(lower, right[1], drawn, mean)
         if over > 0:  # else a fresh draw stays as it is, to the last bit
-            fresh = np.sqrt(np.float32(1) - over * over)
-            for i in range(d):
-                drawn[i] = mean[i] + fresh * (drawn[i] - mean[i]) - over * (before[row, d - 1 - i] - mean[i])
-        drawn[d] = -1
-        for j in range(d):
-            results[row, d - 1 - j], results[row, 2 * d - 1 - j] = drawn[j], mean[j]
-
-        # As gram.sum_errors: `image` is G'G times [factors, bias, -1].
-        for i in range(d + 1):
-            total = np.float32(0)
-            for j in range(i):
-                total += gram[i, j] * drawn[j]
-                image[j] += gram[i, j] * drawn[i]
-            image[i] = total + gram[i, i] * drawn[i]
-        bias = drawn[0]
-        errors, product_errors, products = np.float32(0), np.float32(0), np.float32(0)
-        for j in range(d + 1):
-            errors += drawn[j] * image[j]
-        for j in range(1, d):
-            product_errors += drawn[j] * image[j]
-            products += drawn[j] * (image[j] - gram[j, 0] * bias + gram[d, j])
-        of_bias, of_error = gram[0, 0] * bias, image[0]
-        of_product = of_error - of_bias + gram[d, 0]
-        sums = results[row, 2 * d :]
-        sums[0], sums[1], sums[2] = errors, products, products - product_errors
-        sums[3], sums[4], sums[5] = bias * of_bias, bias * (of_bias - of_error), bias * of_product
-
-        if len(rest):
-            for k in range(lengths[r]):
+            fresh = np.sqrt(_ONE - over * over)
+            for j in range(d):
+                for lane in range(LANE):
+                    away = right[2, j, lane] - mean[j, lane]
+                    drawn[j, lane] = mean[j, lane] + fresh * (drawn[j, lane] - mean[j, lane]) - over * away
+        _sum_errors(gram, drawn, image, sums)
+        for lane in range(count):
+            r, row = first + lane, rows[first + lane]
+            for j in range(d):
+                results[row, j], results[row, d + j] = drawn[j, lane], mean[j, lane]
+            for j in range(6):
+                results[row, 2 * d + j] = sums[j, lane]
+            for k in range(lengths[r] if len(rest) else 0):
                 line, position = table[others[r, k]], positions[r, k]
-                error = target[position] * line[0]
-                for j in range(width):
-                    error -= line[j] * drawn[j]
+                error = target[position] * line[d - 1]
+                for j in range(d + 1):
+                    error -= line[j] * drawn[j, lane]
                 rest[position] = error
+
+
+@part_of_loop
+def _add_up(others, positions, table, target, lines, square, d):  # type: ignore[no-untyped-def]
+    """G'G of one row into `square`, in tiles that reach the diagonal."""
+    square[:] = 0
+    for start in range(0, len(others), _TOGETHER):
+        count = min(_TOGETHER, len(others) - start)
+        for k in range(count):
+            line = table[others[start + k]]
+            for j in range(table.shape[1] // LANE * LANE):  # so that the compiler knows: no rest
+                lines[k, j] = line[j]
+            lines[k, d] += target[positions[start + k]] * lines[k, d - 1]
+        for i in range(0, d + 1, TILE):
+            for j in range(0, i + TILE, LANE):
+                add_products(lines, count, i, j, square)
+
+
+@part_of_loop
+def _spread(square, gram, lane, d):  # type: ignore[no-untyped-def]
+    """The matrix of one row into its lane."""
+    at = 0
+    for j in range(d + 1):
+        for i in range(j, d + 1):
+            gram[at, lane] = square[i, j]
+            at += 1
+
+
+@part_of_loop
+def _weigh(gram, weight, inverse, pull, lower):  # type: ignore[no-untyped-def]
+    """The posterior's precision P, and below it the right-hand side."""
+    at, d = 0, len(inverse)
+    for j in range(d):
+        for i in range(j, d):
+            lower[at] = inverse[i, j]
+            at += 1
+        lower[at] = pull[j]
+        at += 1
+    subtract_scaled(lower, 0, -weight.reshape((1, LANE)), 0, gram, 0, at)
+
+
+@part_of_loop
+def _factorise(lower, d):  # type: ignore[no-untyped-def]
+    """P = L L' in place, and L^-1 times the right-hand side: one more row of the factor."""
+    at, by = 0, np.empty(LANE, np.float32)
+    for k in range(d):
+        for lane in range(LANE):
+            by[lane] = _ONE / np.sqrt(lower[at, lane])
+        to = at + d + 1 - k
+        for i in range(at, to):
+            for lane in range(LANE):
+                lower[i, lane] *= by[lane]
+        for j in range(at + 1, at + d - k):
+            count = at + d + 1 - k - j
+            subtract_scaled(lower, to, lower, j, lower, j, count)
+            to += count
+        at += d + 1 - k
+
+
+@part_of_loop
+def _solve(lower, noise, drawn, mean):  # type: ignore[no-untyped-def]
+    """The mean is L'^-1 of the factor's last row, and a draw L'^-1 of that and the noise."""
+    d, at = len(drawn) - 1, len(lower) - 1
+    for j in range(d - 1, -1, -1):
+        at -= d + 1 - j
+        for lane in range(LANE):
+            mean[j, lane] = lower[at + d - j, lane]
+            drawn[j, lane] = mean[j, lane] + noise[j, lane]
+        subtract_products(mean, j, lower, at + 1, mean, j + 1, d - 1 - j)
+        subtract_products(drawn, j, lower, at + 1, drawn, j + 1, d - 1 - j)
+        for lane in range(LANE):
+            mean[j, lane] /= lower[at, lane]
+            drawn[j, lane] /= lower[at, lane]
+
+
+@part_of_loop
+def _sum_errors(gram, drawn, image, sums):  # type: ignore[no-untyped-def]
+    """As gram.sum_errors: `image` is G'G times [factors, bias, -1]."""
+    d, at = len(drawn) - 1, 0
+    drawn[d] = -1
+    image[:] = 0
+    for j in range(d + 1):
+        subtract_products(image, j, gram, at, drawn, j, d + 1 - j)
+        subtract_scaled(image, j + 1, drawn, j, gram, at + 1, d - j)
+        at += d + 1 - j
+    for j in range(d + 1):
+        for lane in range(LANE):
+            image[j, lane] = -image[j, lane]
+    sums[:3] = 0
+    at = 0
+    for j in range(d - 1):
+        for lane in range(LANE):
+            # The image of the product of the factors alone is without the last two columns of G'G.
+            of_bias, of_rest = gram[at + d - 1 - j, lane], gram[at + d - j, lane]
+            product = image[j, lane] - of_bias * drawn[d - 1, lane] + of_rest
+            sums[0, lane] += drawn[j, lane] * image[j, lane]
+            sums[1, lane] += drawn[j, lane] * product
+            sums[2, lane] += drawn[j, lane] * (product - image[j, lane])
+        at += d + 1 - j
+    for lane in range(LANE):
+        bias, of_bias, of_error = drawn[d - 1, lane], gram[at, lane] * drawn[d - 1, lane], image[d - 1, lane]
+        of_product = of_error - of_bias + gram[at + 1, lane]
+        sums[0, lane] += bias * of_error - image[d, lane]
+        sums[3, lane] = bias * of_bias
+        sums[4, lane] = bias * (of_bias - of_error)
+        sums[5, lane] = bias * of_product
 
 
 @functools.cache
@@ -150,24 +205,22 @@ def kernel() -> Callable[..., None]:
     """`draw_rows`, compiled."""
     codes, pairs = np.zeros(0, np.int64), np.zeros((0, 0), np.int32)
     numbers, table = np.zeros(0, np.float32), np.zeros((1, LANE), np.float32)
-    tables = table, numbers, numbers, table, table, table, table, numbers, table, numbers
+    tables = table, numbers, numbers, table, table, table, table, np.zeros(1, np.float32), table, numbers
     return compile_loop(draw_rows, codes, codes, pairs, pairs, *tables)
 
 
 def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
     """What `gram.solver` gives, for chunks of a single block."""
     d = len(conditional.inverse)
-    width = -(-(d + 1) // LANE) * LANE
-    table = np.zeros((len(conditional.table), width), np.float32)
-    table[:, :d], table[:, d] = conditional.table[:, :d].flip(1).numpy(), conditional.table[:, d].numpy()
-    inverse = np.zeros((width, width), np.float32)
-    inverse[:d, :d] = conditional.inverse.flip(0, 1).numpy()
+    table = np.zeros((len(conditional.table), -(-(d + 1) // LANE) * LANE), np.float32)
+    table[:, : d + 1] = conditional.table.numpy()
     rest = np.zeros(0, np.float32) if conditional.rest is None else conditional.rest.numpy()
     target, weight = conditional.target.numpy(), conditional.weight.numpy()
     pull, noise = np.ascontiguousarray(conditional.pull.numpy()), conditional.noise.numpy()
     results, draw, counts = conditional.results.numpy(), kernel(), conditional.counts.numpy()
 
     over = np.array([conditional.overrelaxation], np.float32)
+    inverse = np.ascontiguousarray(conditional.inverse.numpy())
     tables = table, target, weight, inverse, pull, noise, conditional.before.numpy(), over
 
     def solve(chunk: DeviceChunk) -> None:
