@@ -112,7 +112,7 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
     """Seconds from nothing to a test RMSE; RMSE and AUC of the mean of so many kept draws, asked without times."""
-    from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, _HeldOutPredictions
+    from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, HeldOutPredictions
 
     users, items, ratings, timestamps = data.test
     started = time.perf_counter()
@@ -125,8 +125,8 @@ def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> 
         ratings >= 4,
         (ratings.min(), ratings.max()),
     )
-    predictions = _HeldOutPredictions(chain, held_out)
     with workers(CPU) as each:
+        predictions = HeldOutPredictions(chain, held_out, each)
         while predictions.kept < max(samples):
             started = time.perf_counter()
             chain.sweep(each)

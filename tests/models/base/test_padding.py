@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.models.base.padding import WASTE_SHARE, _stable_argsort, make_chunks
+from recsys.models.base.padding import WASTE_SHARE, make_chunks, stable_argsort
 
 RNG = np.random.default_rng(0)
 UNEVEN = np.repeat(np.arange(60), RNG.permutation((RNG.random(60) ** 3 * 200).astype(int)))
@@ -48,4 +48,4 @@ def test_nothing_rated_makes_no_chunk():
 @pytest.mark.parametrize("most", [10, 70_000, 3_000_000])
 def test_codes_of_any_size_are_sorted_and_equal_ones_stay_in_order(most):
     codes = RNG.integers(0, most, 50_000).astype(np.int32)
-    assert (_stable_argsort(codes) == np.argsort(codes, kind="stable")).all()
+    assert (stable_argsort(codes) == np.argsort(codes, kind="stable")).all()

@@ -43,7 +43,7 @@ def make_chunks(
         most: the largest number of rows in a chunk.
     """
     counts = np.bincount(codes, minlength=n_rows)
-    by_row = _stable_argsort(codes)
+    by_row = stable_argsort(codes)
     first = np.cumsum(counts) - counts
     rows = np.argsort(-counts, kind="stable")
     lengths = counts[rows]
@@ -62,7 +62,7 @@ def make_chunks(
     return chunks, rows[rated:]
 
 
-def _stable_argsort(codes: NDArray[np.integer]) -> Ints:
+def stable_argsort(codes: NDArray[np.integer]) -> Ints:
     """A stable argsort of codes of at least 0. In passes of 16 bits, for which NumPy has a radix sort."""
     order = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
     if len(codes) and codes.max() > 0xFFFF:

@@ -15,6 +15,7 @@ from recsys.data.interactions import Interactions
 from recsys.models.base.biases import Biases, learn_biases
 from recsys.models.base.calibration import LikeCalibration, calibrate
 from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.recommender import Predictions
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.constancy import STRENGTHS, learn_constancy
 from recsys.models.bayesian_mf.evidence import (
@@ -148,6 +149,8 @@ def sample_apart(
     sizes = len(knowledge.user_ids), len(knowledge.item_ids)
     factors = 0 if limit is None else config.embedding_size
     chain = Chain(rows, sizes, config.model_copy(update={"embedding_size": factors}), seed, collective)
+    if held_out is not None:
+        held_out = replace(held_out, with_auc=False)
     chain.weighted, chain.noise_limit = False, math.inf if limit is None else limit
     kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
     sampled = pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
@@ -158,6 +161,9 @@ def sample_apart(
 def draw_to_levels(chosen: BayesianRecommender, rows: Interactions, held_out: "HeldOut") -> BayesianRecommender:
     """`chosen`, with the predictions for users who always give the same rating drawn to it where that is better."""
     tried = [with_constancy(chosen, rows, strength) for strength in STRENGTHS]
+    asked = held_out.rows.users[held_out.known]
+    if not any(one.constancy.weight[asked].any() for one in tried if one.constancy):
+        return chosen  # all answers are the same
     best = min(tried, key=lambda one: _square_error(one, held_out))
     return best if _is_clearly_better(best, chosen, held_out, CLEAR_OF_MANY) else chosen
 
@@ -191,8 +197,14 @@ def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: fl
 
 def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:
     """The mean on the validation rows."""
-    rows = held_out.rows
-    return float(np.mean((one.score(rows.users, rows.items).rating - rows.ratings) ** 2))
+    return float(np.mean((_answer(one, held_out).rating - held_out.rows.ratings) ** 2))
+
+
+def _answer(one: BayesianRecommender, held_out: "HeldOut") -> Predictions:
+    """The predictions for the validation rows, made once: to read all draws takes long."""
+    if id(one) not in held_out.answers:
+        held_out.answers[id(one)] = one, one.score(held_out.rows.users, held_out.rows.items)
+    return held_out.answers[id(one)][1]
 
 
 def _is_clearly_better(
@@ -200,8 +212,8 @@ def _is_clearly_better(
 ) -> bool:
     """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
     rows, liked = held_out.rows, held_out.liked
-    one_rating, one_like = one.score(rows.users, rows.items)
-    rating, like = other.score(rows.users, rows.items)
+    one_rating, one_like = _answer(one, held_out)
+    rating, like = _answer(other, held_out)
     users = rows.users + 1  # those without a code, whose predictions are the same, are one user here
     return is_clearly_better(
         standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),

@@ -17,6 +17,7 @@ class Entity:
     partition: Partition
     unrated: Tensor  # codes of the rows without a rating
     features: Tensor | None  # (n, r) f, with orthogonal columns; None without the implicit term
+    feature_sums: Tensor  # (2, r) sums of each column of the features, and of its squares
     factors: Tensor  # (n, d)
     expected: Tensor  # (n, d) mean of the distribution that the factors were last drawn from
     precision: Tensor  # (n,) lambda
@@ -26,6 +27,8 @@ class Entity:
     inverse: Tensor  # (d, d) Lambda, the inverse of the prior's covariance
     width: float  # omega, of the prior of Lambda
 
-    def prior_mean(self) -> Tensor:
-        """Mean of each row's prior, shape (n, d), or (1, d) if it is the same for all."""
-        return self.mean[None] if self.features is None else self.mean + self.features @ self.link
+    def prior_mean(self, rows: Tensor) -> Tensor:
+        """Mean of the prior of some rows, (m, d)."""
+        if self.features is None:
+            return self.mean.expand(len(rows), -1)
+        return self.mean + self.features[rows] @ self.link

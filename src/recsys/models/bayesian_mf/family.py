@@ -17,6 +17,7 @@ from recsys.errors import InputError
 from recsys.models.base.capabilities import Capabilities
 from recsys.models.base.family import FitOptions
 from recsys.models.base.knowledge import Knowledge
+from recsys.models.base.padding import stable_argsort
 from recsys.models.bayesian_mf.alternatives import (
     average,
     damp,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from recsys.models.bayesian_mf.distributed import ContextCollective
     from recsys.models.bayesian_mf.gibbs import Chain
     from recsys.models.bayesian_mf.mcmc import Checkpointer, HeldOut, SweepProgress
+    from recsys.models.bayesian_mf.posterior import Draw
+    from recsys.runtime.threads import Each
 
 # Spared are the start, the burn-in, and some draws to average.
 CAPABILITIES = Capabilities(shardings=("none",), folds_in=True, spared_reports=30, rounds="samples")
@@ -64,22 +67,24 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
 
     validation = options.validation
     first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None
-    sessions, of_rating = _cut_sessions(rows, validation)
     _check(config, options, _has_times(rows, validation))
-    held_out = None if validation is None else _held_out(knowledge, validation)
+    rows = rows[stable_argsort(rows.users)]  # the ratings of a user are then read one after the other
+    is_timed = first.time if first else config.time != "false"
+    sessions, of_rating = _cut_sessions(rows, validation) if is_timed else (NO_SESSIONS, None)
+    held_out = None if validation is None else _held_out(knowledge, validation, options.report is not None)
     collective = _collective(options)
 
     def on_sweep(progress: "SweepProgress") -> None:
         if options.report is not None and validation is not None:
             options.report(progress.sweep, _measured(progress))
 
-    timed = None if of_rating is None else (sessions.users, of_rating)
+    timed, begun = None if of_rating is None else (sessions.users, of_rating), list["Draw"]()
     chain = _start_chain(knowledge, rows, config, options.seed, first, timed, collective)
     if first:
         _continue_from(chain, first, knowledge)
         chain.noise_limit = first.noise_limit
     elif held_out is not None:
-        chain = _try_terms(chain, config, timed, held_out, on_sweep, collective)
+        chain, begun = _try_terms(chain, config, timed, held_out, on_sweep, collective)
     most = len(first.draws) if first else config.samples
     parts = [rows] if validation is None else [rows, validation]
     kept = run_chain(
@@ -90,6 +95,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         on_sweep=on_sweep,
         checkpointer=_checkpointer(chain, config, options.seed, parts, collective, most),
         burn_in=_WARM_START_BURN_IN if first else BURN_IN,
+        begun=begun,
     )
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
@@ -205,8 +211,8 @@ def _try_terms(
     held_out: "HeldOut",
     on_sweep: "Callable[[SweepProgress], None]",
     collective: "ContextCollective | None",
-) -> "Chain":
-    """The chain with those terms that the settings leave open and that help on the validation rows."""
+) -> "tuple[Chain, list[Draw]]":
+    """The chain with those terms that the settings leave open and that help on the validation rows; draws it made."""
     from recsys.models.bayesian_mf.gibbs import Chain
     from recsys.models.bayesian_mf.mcmc import ModelTerm, try_terms
 
@@ -215,14 +221,17 @@ def _try_terms(
         if collective is not None:
             collective.raise_if_stopped()
 
-    def weigh(chain: Chain) -> None:
+    def weigh(chain: Chain, each: "Each") -> None:
         chain.weighted = True
+
+    def add_sessions(chain: Chain, each: "Each") -> None:
+        chain.add_sessions(*timed)
 
     terms = [ModelTerm(weigh, _USER_NOISE_GAIN)] if config.user_noise == "auto" else []
     if config.implicit == "auto":
         terms.append(ModelTerm(Chain.add_implicit, _IMPLICIT_GAIN))
     if config.time == "auto" and timed:
-        terms.append(ModelTerm(lambda chain: chain.add_sessions(*timed), _TIME_GAIN))
+        terms.append(ModelTerm(add_sessions, _TIME_GAIN))
     return try_terms(chain, terms, held_out, on_trial)
 
 
@@ -267,7 +276,7 @@ def suggest(trial: Any) -> Config:
     )
 
 
-def _held_out(knowledge: Knowledge, validation: Interactions) -> "HeldOut":
+def _held_out(knowledge: Knowledge, validation: Interactions, with_auc: bool) -> "HeldOut":
     from recsys.models.bayesian_mf.mcmc import HeldOut
 
     return HeldOut(
@@ -276,6 +285,7 @@ def _held_out(knowledge: Knowledge, validation: Interactions) -> "HeldOut":
         knowledge.biases.rating(validation.users, validation.items),
         validation.ratings >= knowledge.like_threshold,
         knowledge.scale,
+        with_auc,
     )
 
 

@@ -20,6 +20,7 @@ and the second line also holds for items.
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -38,14 +39,15 @@ from recsys.models.bayesian_mf.posterior import Draw
 from recsys.models.bayesian_mf.priors import (
     draw_bias_stretch,
     draw_gamma,
-    draw_normal_wishart,
+    draw_normal_wishart_of,
     draw_spread,
     draw_stretch,
     draw_width,
+    spread_weights,
 )
 from recsys.models.bayesian_mf.session_bias import SessionBias, start_session_bias
 from recsys.runtime.device import find_device
-from recsys.runtime.threads import Each, one_thread
+from recsys.runtime.threads import Each, workers
 
 # The chain starts from alternating ridge regressions with this penalty (for standardised ratings). A weaker penalty
 # over-fits, and the chain needs tens of sweeps to recover. A stronger one shrinks weak factors to 0, and each later
@@ -61,6 +63,7 @@ _START_NOISE = 1.5  # tau
 _START_SPREAD = 4.0  # a of Gamma(a, a): the larger, the more alike are the users' precisions
 _CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # of a chunk: there are then enough for several threads
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
+_CPU_BLOCK, _GPU_BLOCK = 1 << 11, 1 << 20  # rows of the features that one thread multiplies at a time
 
 
 def _is_compiled(device: torch.device) -> bool:
@@ -113,18 +116,24 @@ class Chain:
         self.residual = math.nan  # root mean square error of the last draw on the ratings
         self.users = self._make_entity(rows.users, rows.items, *sizes)
         self.items = self._make_entity(rows.items, rows.users, *sizes[::-1])
+        self._spread_weights = spread_weights(self.users.counts)
         self.sessions: SessionBias | None = None
         # With the time term: each rating less everything but its session's bias; the last one stands for padding.
         self.rest = self.target
         self.projection: Tensor | None = None
 
-    def add_implicit(self) -> None:
-        """Add the implicit term: which items a user rated. Its link W is drawn from the next sweep on."""
-        with one_thread(self.device):
-            learnt = learn_implicit_features(self.users, self.items, self.noise_generator)
+    def add_implicit(self, each: Each | None = None) -> None:
+        """Add the implicit term: which items a user rated. Its link W is drawn from the next sweep on.
+
+        Args:
+            each: as of `sweep`, where there is one already.
+        """
+        with workers(self.device) if each is None else nullcontext(each) as spread:
+            learnt = learn_implicit_features(self.users, self.items, self.noise_generator, spread)
         self.users.features, self.items.features, self.projection = learnt
         for entity in (self.users, self.items):
             assert entity.features is not None
+            entity.feature_sums = torch.stack((entity.features.sum(0), entity.features.square().sum(0)))
             entity.link = torch.zeros(entity.features.shape[1], self.size + 1, device=self.device)
 
     def add_sessions(self, users: Codes, of_rating: Codes) -> None:
@@ -165,6 +174,7 @@ class Chain:
             partition=partition,
             unrated=moved(unrated),
             features=None,
+            feature_sums=torch.zeros(2, 0, device=self.device),
             factors=factors,
             expected=factors,
             precision=torch.ones(n, device=self.device),
@@ -179,7 +189,7 @@ class Chain:
         """Draw every unknown once; `each` applies a function to all chunks, possibly in several threads."""
         starting = self.sweeps < START_SWEEPS
         for entity, other in ((self.items, self.users), (self.users, self.items)):
-            self._draw_prior(entity, starting)
+            self._draw_prior(entity, starting, each)
             sums = self._draw_factors(entity, other, starting, each)
             if starting:
                 continue
@@ -204,7 +214,7 @@ class Chain:
     def _draw_user_precision(self, errors: Tensor) -> Tensor:
         """Draw a and then each user's lambda (n_users,), given each user's sum of squared errors (n_users,)."""
         users, half_errors = self.users, self.noise * errors / 2
-        self.spread = draw_spread(users.counts, half_errors, self.generator)
+        self.spread = draw_spread(users.counts, half_errors, self.generator, self._spread_weights)
         shape, rate = self.spread + users.counts / 2, self.spread + half_errors
         users.precision = draw_gamma(shape, rate, self.noise_generator)
         return users.precision
@@ -214,30 +224,72 @@ class Chain:
         shape = torch.tensor(1 + self.n / 2)
         self.noise = min(float(draw_gamma(shape, 1 + errors.sum().cpu() / 2, self.generator)), self.noise_limit)
 
-    def _draw_prior(self, entity: Entity, starting: bool) -> None:
+    def _draw_prior(self, entity: Entity, starting: bool, each: Each) -> None:
         """Draw mu, Lambda and omega, then the link W and its precision, given the factors."""
-        explained = 0 if entity.features is None else entity.features @ entity.link
-        rest = entity.factors - explained
+        n, features, link = len(entity.factors), entity.features, entity.link.double().cpu()
+        total, scatter = (
+            sums.double().cpu() for sums in (entity.factors.sum(0), entity.factors.T @ entity.factors)
+        )  # of the factors; below, of what the features leave of them
+        if features is not None:
+            together = self._features_times_factors(features, entity.factors, each)  # (r, d)
+            of_features, square = entity.feature_sums  # (r,)
+            crossed = link.T @ together.double().cpu()
+            scatter = scatter - crossed - crossed.T + (link.T * square.double().cpu()) @ link
+            total = total - of_features.double().cpu() @ link
+        mean = total / max(n, 1)
         if starting:
             entity.mean = torch.zeros_like(entity.mean)
-            entity.mean[-1] = rest[:, -1].mean()
+            entity.mean[-1] = mean[-1]
         else:
-            mean, inverse = draw_normal_wishart(rest, self.generator, entity.width)
+            centred = scatter - n * torch.outer(mean, mean)
+            drawn, inverse = draw_normal_wishart_of(n, mean, centred, self.generator, entity.width)
             entity.width = draw_width(inverse, self.generator)
-            entity.mean, entity.inverse = mean.to(rest), inverse.to(rest)
-        if entity.features is None:
+            entity.mean, entity.inverse = drawn.to(entity.factors), inverse.to(entity.factors)
+        if features is None:
             return
         # The columns of the features are orthogonal, so the matrix of the ridge regression is diagonal.
-        shrunk = entity.features.square().sum(0) + entity.link_precision  # (r,)
-        link = entity.features.T @ (entity.factors - entity.mean) / shrunk[:, None]
+        shrunk = square + entity.link_precision  # (r,)
+        entity.link = (together - torch.outer(of_features, entity.mean)) / shrunk[:, None]
         if not starting:
-            root = torch.linalg.cholesky(entity.inverse)
-            noise = torch.randn(link.shape, generator=self.noise_generator, device=self.device)
-            link += torch.linalg.solve_triangular(root, noise, upper=False, left=False) / shrunk.sqrt()[:, None]
-            square = float((link @ root).square().sum())
-            shape = torch.tensor(1 + link.numel() / 2)
-            entity.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
-        entity.link = link
+            self._draw_link(entity, shrunk)
+
+    def _draw_link(self, entity: Entity, shrunk: Tensor) -> None:
+        """Turn the mean of the link into a draw, and draw its precision; `shrunk` is the regression's matrix, (r,)."""
+        root = torch.linalg.cholesky(entity.inverse)
+        noise = torch.randn(entity.link.shape, generator=self.noise_generator, device=self.device)
+        inverse = torch.linalg.solve_triangular(root, torch.eye(len(root)).to(root), upper=False)
+        entity.link = entity.link + noise @ inverse / shrunk.sqrt()[:, None]
+        square = float((entity.link @ root).square().sum())
+        shape = torch.tensor(1 + entity.link.numel() / 2)
+        entity.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
+
+    def _blocks(self, n: int) -> list[slice]:
+        size = _CPU_BLOCK if _is_compiled(self.device) else _GPU_BLOCK
+        return [slice(start, start + size) for start in range(0, n, size)]
+
+    def _features_times_factors(self, features: Tensor, factors: Tensor, each: Each) -> Tensor:
+        """F'X, (r, d): sums over blocks of rows, which do not depend on the threads."""
+        blocks = self._blocks(len(features))
+        parts = features.new_empty(len(blocks), features.shape[1], factors.shape[1])
+
+        def multiply(number: int) -> None:
+            parts[number] = features[blocks[number]].T @ factors[blocks[number]]
+
+        each(multiply, range(len(blocks)))
+        return parts.sum(0)
+
+    def _prior_pull(self, entity: Entity, each: Each) -> Tensor:
+        """Lambda times the mean of each row's prior, (n, d)."""
+        same, features, by = entity.mean @ entity.inverse, entity.features, entity.link @ entity.inverse
+        if features is None:
+            return same.expand(entity.factors.shape)
+        pull = torch.empty_like(entity.factors)
+
+        def multiply(rows: slice) -> None:
+            torch.addmm(same, features[rows], by, out=pull[rows])
+
+        each(multiply, self._blocks(len(pull)))
+        return pull
 
     def _stretch(self, entity: Entity, moments: Tensor) -> float:
         """Multiply all factors of an entity, and their prior with them, by one number that is drawn; returns it.
@@ -270,15 +322,14 @@ class Chain:
         noise = torch.zeros(n, d, device=self.device)
         if not starting:
             noise.normal_(generator=self.noise_generator)
-        prior = entity.prior_mean()
-        pull = (prior @ entity.inverse).expand(n, d)
+        pull = self._prior_pull(entity, each)
         # The results of each row stand side by side: new factors, expected factors, the six sums.
         results = torch.empty(n, 2 * d + 6, device=self.device)
         new, expected, sums = results[:, :d], results[:, d : 2 * d], results[:, 2 * d :]
         if len(entity.unrated):
             root = torch.linalg.cholesky(entity.inverse)
             drawn = torch.linalg.solve_triangular(root, noise[entity.unrated], upper=False, left=False)
-            expected[entity.unrated] = prior.expand(n, d)[entity.unrated]
+            expected[entity.unrated] = entity.prior_mean(entity.unrated)
             new[entity.unrated] = expected[entity.unrated] + drawn
             sums[entity.unrated] = 0
         conditional = Conditional(

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from recsys.models.bayesian_mf.entity import Entity
+from recsys.models.bayesian_mf.gram import DeviceChunk
+from recsys.runtime.threads import Each
 
 # The more ratings, the finer a difference between who rated what is worth learning.
 LEAST_FEATURES, MOST_FEATURES, RATINGS_EACH = 8, 256, 2500
@@ -20,7 +22,9 @@ _ITERATIONS = 2
 _SPARE = 8  # additional vectors in the iteration, for accuracy
 
 
-def learn_implicit_features(users: Entity, items: Entity, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def learn_implicit_features(
+    users: Entity, items: Entity, generator: torch.Generator, each: Each
+) -> tuple[Tensor, Tensor, Tensor]:
     """Features of the users (n_users, r) and of the items (n_items, r), and the items' projection (n_items, r).
 
     The columns of each table of features are orthogonal. The sum of squares of a row is 1 on average.
@@ -32,33 +36,36 @@ def learn_implicit_features(users: Entity, items: Entity, generator: torch.Gener
     width = min(rank + _SPARE, n_items)
     base = torch.randn(n_items, width, generator=generator, device=users.counts.device)
     for _ in range(_ITERATIONS):
-        across = torch.linalg.qr(by_user * sum_rated(users, by_item * base))[0]
-        base = torch.linalg.qr(by_item * sum_rated(items, by_user * across))[0]
-    image = by_user * sum_rated(users, by_item * base)  # (n_users, width)
+        across = torch.linalg.qr(by_user * sum_rated(users, by_item * base, each))[0]
+        base = torch.linalg.qr(by_item * sum_rated(items, by_user * across, each))[0]
+    image = by_user * sum_rated(users, by_item * base, each)  # (n_users, width)
     rotation = torch.linalg.eigh((image.T @ image).double())[1].flip(1)[:, :rank].to(image)
     left, right = image @ rotation, base @ rotation  # left singular vectors times singular values; right ones
     left = left / left.norm(dim=0).clamp(min=1e-6)
-    user_features, projection = _features(users, by_item * right)
-    item_features, _ = _features(items, by_user * left)
+    user_features, projection = _features(users, by_item * right, each)
+    item_features, _ = _features(items, by_user * left, each)
     return user_features, item_features, projection
 
 
-def sum_rated(entity: Entity, table: Tensor) -> Tensor:
+def sum_rated(entity: Entity, table: Tensor, each: Each) -> Tensor:
     """For every row of the entity, the sum of those rows of `table` that it has a rating with: (n, r).
 
     `table`, (n_other, r), belongs to the other entity: for users, it has one row for each item.
     """
     padded = torch.cat((table, table.new_zeros(1, table.shape[1])))
     total = table.new_zeros(len(entity.counts), table.shape[1])
-    for chunk in entity.chunks:
+
+    def add_up(chunk: DeviceChunk) -> None:
         for others in chunk.others:
             total[chunk.rows] += embedding_bag(others, padded, mode="sum")
+
+    each(add_up, entity.chunks)
     return entity.partition.gather_rows(total)
 
 
-def _features(entity: Entity, projection: Tensor) -> tuple[Tensor, Tensor]:
+def _features(entity: Entity, projection: Tensor, each: Each) -> tuple[Tensor, Tensor]:
     """Features from projections, rotated so that their columns are orthogonal; and the rotated projections."""
-    features = sum_rated(entity, projection) / entity.counts.clamp(min=1).sqrt()[:, None]
+    features = sum_rated(entity, projection, each) / entity.counts.clamp(min=1).sqrt()[:, None]
     rotation = torch.linalg.eigh((features.T @ features).double())[1].to(features)
     size = (features.square().sum() / len(features)).sqrt().clamp(min=1e-6)
     return features @ rotation / size, projection @ rotation / size

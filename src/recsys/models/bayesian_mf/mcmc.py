@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recsys.arrays import Flags, Floats
 from recsys.data.interactions import Interactions
+from recsys.models.base.recommender import Predictions
 from recsys.models.bayesian_mf.evidence import rank_auc, standard_errors
 from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
 from recsys.models.bayesian_mf.posterior import Draw
@@ -41,13 +42,16 @@ class HeldOut:
     fallback: Floats  # (n,) ratings; those of known pairs are replaced
     liked: Flags  # (n,)
     scale: tuple[float, float]
+    with_auc: bool = True  # whether someone is told it after every sweep
+    answers: dict[int, tuple[object, Predictions]] = field(default_factory=dict)
+    """What recommenders, each by its identity, predict for the rows."""
 
 
 @dataclass(frozen=True)
 class ModelTerm:
     """A term that may be added to a chain."""
 
-    add: Callable[[Chain], None]
+    add: Callable[[Chain, Each], None]
     standard_errors: float  # the least gain on the held-out rows for which the term stays
 
 
@@ -86,6 +90,7 @@ def run_chain(
     on_sweep: Callable[[SweepProgress], None],
     checkpointer: Checkpointer | None = None,
     burn_in: int = BURN_IN,
+    begun: Sequence[Draw] = (),
 ) -> list[Draw]:
     """Start, burn in, and keep every second draw; a chain that has made sweeps continues.
 
@@ -95,13 +100,15 @@ def run_chain(
         on_sweep: called after every sweep; an exception ends the chain and is passed on.
         checkpointer: saves the chain's state from time to time and at the end; a saved chain continues from there.
         burn_in: sweeps after the start that are not kept.
+        begun: draws of this chain that were kept before.
     """
     first = max(chain.sweeps, START_SWEEPS + burn_in)
     kept, means = checkpointer.load(chain) if checkpointer else ([], [])
-    predictions = _HeldOutPredictions(chain, held_out, kept, means) if held_out else None
-    if predictions and stop_early and predictions.is_settled():
-        return kept[:most]
+    kept = kept or list(begun)
     with workers(chain.device) as each:
+        predictions = HeldOutPredictions(chain, held_out, each, kept, means) if held_out else None
+        if predictions and stop_early and predictions.is_settled():
+            return kept[:most]
         while len(kept) < most:
             started = time.perf_counter()
             chain.sweep(each)
@@ -124,35 +131,51 @@ def try_terms(
     terms: Sequence[ModelTerm],
     held_out: HeldOut,
     on_sweep: Callable[[SweepProgress], None],
-) -> Chain:
-    """Start the chain and add, one after the other, the terms that clearly help; returns the chain with them.
+) -> tuple[Chain, list[Draw]]:
+    """Start the chain and add, one after the other, the terms that clearly help.
 
     While a term is tried, `on_sweep` is told of the chain without it.
+
+    Returns:
+        The chain with these terms, and every second draw that it made, past its burn-in, while others were refused.
     """
+    kept: list[Draw] = []
     with workers(chain.device) as each:
-        predictions = _HeldOutPredictions(chain, held_out)
+        predictions = HeldOutPredictions(chain, held_out, each)
         while terms and chain.sweeps < START_SWEEPS + TRIAL_AFTER:
             started = time.perf_counter()
             chain.sweep(each)
             on_sweep(_progress(chain, predictions, False, started))
         for term in terms:
             other = fork(chain)
-            term.add(other)
-            if _is_clearly_better(other, chain, term.standard_errors, held_out, each, on_sweep):
-                chain = other
-    return chain
+            term.add(other, each)
+            if _is_clearly_better(other, chain, term.standard_errors, held_out, each, on_sweep, kept):
+                chain, kept = other, []
+    return chain, kept
 
 
 def _is_clearly_better(
-    other: Chain, chain: Chain, least: float, held_out: HeldOut, each: Each, on_sweep: Callable[[SweepProgress], None]
+    other: Chain,
+    chain: Chain,
+    least: float,
+    held_out: HeldOut,
+    each: Each,
+    on_sweep: Callable[[SweepProgress], None],
+    kept: list[Draw],
 ) -> bool:
-    """Whether the other chain's mean prediction of the held-out rows is better by `least` standard errors."""
-    predictions, others = _HeldOutPredictions(chain, held_out), _HeldOutPredictions(other, held_out)
+    """Whether the other chain's mean prediction of the held-out rows is better by `least` standard errors.
+
+    Draws of the chain without the term are appended to `kept`.
+    """
+    predictions, others = (HeldOutPredictions(one, held_out, each) for one in (chain, other))
     for sweep in range(1, TRIAL_LOOKS[-1] + 1):
         started, keep = time.perf_counter(), sweep > TRIAL_BURN_IN
         other.sweep(each)
         others.add_sweep(keep)
         chain.sweep(each)
+        after = chain.sweeps - START_SWEEPS - BURN_IN
+        if after > 0 and after % THINNING == 0:
+            kept.append(chain.draw())
         on_sweep(_progress(chain, predictions, keep, started))
         if sweep in TRIAL_LOOKS:
             gain = predictions.square_errors() - others.square_errors()
@@ -165,31 +188,44 @@ def _is_clearly_better(
 
 
 def _progress(
-    chain: Chain, predictions: "_HeldOutPredictions | None", keep: bool, started: float, kept: int = 0
+    chain: Chain, predictions: "HeldOutPredictions | None", keep: bool, started: float, kept: int = 0
 ) -> SweepProgress:
     present, mean, auc = predictions.add_sweep(keep) if predictions else (None, None, None)
     seconds = time.perf_counter() - started
     return SweepProgress(chain.sweeps, seconds, chain.residual * chain.scale, present, mean, auc, kept)
 
 
-class _HeldOutPredictions:
+class HeldOutPredictions:
     """Predicts the held-out rows after each sweep."""
 
-    def __init__(self, chain: Chain, held_out: HeldOut, kept: Sequence[Draw] = (), means: Sequence[float] = ()) -> None:
-        self.chain, self.held_out = chain, held_out
+    def __init__(
+        self,
+        chain: Chain,
+        held_out: HeldOut,
+        each: Each,
+        kept: Sequence[Draw] = (),
+        means: Sequence[float] = (),
+    ) -> None:
+        self.chain, self.held_out, self.each = chain, held_out, each
         known = np.flatnonzero(held_out.known)
         self.known = known
         self.users, self.items = (
             torch.from_numpy(codes[known].astype(np.int64)).to(chain.device)
             for codes in (held_out.rows.users, held_out.rows.items)
         )
+        self._truth = held_out.rows.ratings[known]
+        wrong = (np.clip(held_out.fallback, *held_out.scale) - held_out.rows.ratings) ** 2
+        self._unknown = float(wrong[~held_out.known].sum())
         self.total = np.zeros(len(known))
-        self.kept = len(kept)
+        self.kept = 0
         self.means = list(means)  # RMSE after each kept draw
         self._shown: tuple[float, float | None] | None = None
         for draw in kept:
             arrays = draw.user_factors, draw.item_factors
             self.total += self._predict(*(torch.from_numpy(array).to(chain.device).float() for array in arrays))
+            self.kept += 1
+            if self.kept > len(self.means):
+                self.means.append(self._rmse(self.total / self.kept))
 
     def add_sweep(self, keep: bool) -> tuple[float, float, float | None]:
         """RMSE of this draw; RMSE and AUC of the mean of the kept draws, or of this draw if none is kept yet."""
@@ -206,7 +242,7 @@ class _HeldOutPredictions:
         if self.kept:
             rating = self.total / self.kept
         mean = self._rmse(rating)
-        self._shown = mean, rank_auc(self.held_out.liked[self.known], rating)
+        self._shown = mean, rank_auc(self.held_out.liked[self.known], rating) if self.held_out.with_auc else None
         if keep:
             self.means.append(mean)
         return present, *self._shown
@@ -226,16 +262,17 @@ class _HeldOutPredictions:
     def _predict(self, users: Tensor, items: Tensor) -> Floats:
         """Ratings of the known held-out pairs by one draw."""
         drawn = torch.empty(len(self.users), device=users.device)
-        for start in range(0, len(drawn), _ROWS):
+
+        def predict(start: int) -> None:
             part = slice(start, start + _ROWS)
             drawn[part] = _ratings(users.index_select(0, self.users[part]), items.index_select(0, self.items[part]))
+
+        self.each(predict, range(0, len(drawn), _ROWS))
         return np.asarray(self.chain.centre + self.chain.scale * drawn.cpu().numpy().astype(np.float64))
 
     def _rmse(self, rating: Floats) -> float:
-        held_out = self.held_out
-        predicted = held_out.fallback.copy()
-        predicted[self.known] = rating
-        return math.sqrt(np.mean((np.clip(predicted, *held_out.scale) - held_out.rows.ratings) ** 2))
+        wrong = np.clip(rating, *self.held_out.scale) - self._truth
+        return math.sqrt((float(np.square(wrong).sum()) + self._unknown) / len(self.held_out.rows))
 
 
 def _ratings(users: Tensor, items: Tensor) -> Tensor:

@@ -18,7 +18,17 @@ def draw_gamma(shape: Tensor, rate: Tensor, generator: torch.Generator) -> Tenso
     return torch._standard_gamma(shape, generator=generator) / rate
 
 
-def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator) -> float:
+def spread_weights(counts: Tensor) -> Tensor:
+    """What the log density of each of SPREADS has of the rows' numbers of ratings, (n,), alone: shape (33,)."""
+    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=counts.device)
+    shapes, times = torch.unique(counts.double() / 2, return_counts=True)
+    own = len(counts) * (spreads * spreads.log() - torch.lgamma(spreads))
+    return times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
+
+
+def draw_spread(
+    counts: Tensor, half_errors: Tensor, generator: torch.Generator, weights: Tensor | None = None
+) -> float:
     """A draw of a, where each row has a precision lambda ~ Gamma(a, a), given the errors of the rows.
 
     The precisions are integrated out, so that a moves freely. Draw the precisions next. The prior of a is uniform on
@@ -28,13 +38,13 @@ def draw_spread(counts: Tensor, half_errors: Tensor, generator: torch.Generator)
         counts: number of ratings of each row, shape (n,).
         half_errors: half the sum of each row's squared errors, times the precision that all rows share, shape (n,).
         generator: a generator on the CPU.
+        weights: spread_weights of the counts, if they are known.
     """
-    shape, rate, n = counts.double() / 2, half_errors.double(), len(counts)
-    shapes, times = torch.unique(shape, return_counts=True)  # fewer calls of the expensive gamma function
-    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=shape.device)
-    own = n * (spreads * spreads.log() - torch.lgamma(spreads))
-    gammas = times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
-    log_weight = (gammas - ((shape[:, None] + spreads) * torch.log(rate[:, None] + spreads)).sum(0)).cpu()
+    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=counts.device)
+    logs = torch.log(spreads[:, None] + half_errors.double())  # (33, n)
+    by_shape, total = (logs @ torch.stack((counts.double() / 2, torch.ones_like(logs[0])), 1)).unbind(1)
+    weights = spread_weights(counts) if weights is None else weights
+    log_weight = (weights - by_shape - spreads * total).cpu()
     return SPREADS[int(torch.multinomial(log_weight.softmax(0), 1, generator=generator))]
 
 
@@ -48,7 +58,14 @@ def draw_normal_wishart(rows: Tensor, generator: torch.Generator, width: float =
     n, d = rows.shape
     mean = rows.mean(0, dtype=torch.float64).cpu() if n else torch.zeros(d, dtype=torch.float64)
     centred = rows - mean.to(rows)
-    scatter = (centred.T @ centred).double().cpu()
+    return draw_normal_wishart_of(n, mean, (centred.T @ centred).double().cpu(), generator, width)
+
+
+def draw_normal_wishart_of(
+    n: int, mean: Tensor, scatter: Tensor, generator: torch.Generator, width: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The same of n rows, given their mean (d,) and their scatter around it (d, d), in float64 on the CPU."""
+    d = len(mean)
     shrink = MEAN_WEIGHT * n / (MEAN_WEIGHT + n)
     widths = torch.full((d,), width, dtype=torch.float64)
     widths[-1] = 1

@@ -10,6 +10,7 @@ from recsys.arrays import Flags, Floats
 from recsys.models.bayesian_mf.posterior import normal_cdf
 
 _PRIOR_STD = 0.25  # of the threshold around the middle between the two levels, as a share of their distance
+_STEP = 10  # candidates of the threshold from one to the next that is tried first
 
 
 def adjacent_levels(ratings: Floats, like_threshold: float) -> tuple[float, float]:
@@ -44,4 +45,7 @@ def learn_threshold(rating: Floats, spread: Floats, liked: Flags, low: float, hi
         likelihood = np.log(np.where(liked, share, 1 - share)).sum()
         return float(likelihood - ((threshold - middle) / scale) ** 2 / 2)
 
-    return float(candidates[np.argmax([log_posterior(threshold) for threshold in candidates])])
+    # The posterior has one mode (its logarithm is concave), so that it is near the best of some.
+    best = max(range(0, len(candidates), _STEP), key=lambda at: log_posterior(candidates[at]))
+    near = candidates[max(best - _STEP, 0) : best + _STEP + 1]
+    return float(near[np.argmax([log_posterior(threshold) for threshold in near])])
