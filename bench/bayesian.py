@@ -112,7 +112,7 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
     """Seconds from nothing to a test RMSE; RMSE and AUC of the mean of so many kept draws, asked without times."""
-    from recsys.models.bayesian_mf.mcmc import BURN_IN, THINNING, HeldOut, HeldOutPredictions
+    from recsys.models.bayesian_mf.mcmc import BURN_IN, HeldOut, HeldOutPredictions
 
     users, items, ratings, timestamps = data.test
     started = time.perf_counter()
@@ -131,8 +131,7 @@ def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> 
             started = time.perf_counter()
             chain.sweep(each)
             spent += time.perf_counter() - started
-            after = chain.sweeps - START_SWEEPS - BURN_IN
-            _, rmse, auc = predictions.add_sweep(keep=after > 0 and (after - 1) % THINNING == 0)
+            _, rmse, auc = predictions.add_sweep(keep=chain.sweeps > START_SWEEPS + BURN_IN)
             if reached == "not reached" and rmse <= target:
                 reached = f"{spent:.2f} s, sweep {chain.sweeps}"
             if auc is not None and predictions.kept in samples:

@@ -207,9 +207,9 @@ def stop_after(last):
 def test_a_stopped_training_goes_on_to_the_same_end(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     sweeps, heard = [], []
-    config = Config(embedding_size=4, samples=6)
+    config = Config(embedding_size=4, samples=12)
     whole = train("bayesian_mf", dataset, config, seed=3, report=lambda sweep, metrics: sweeps.append(sweep))
-    kept = Config(embedding_size=4, samples=6, chain=str(tmp_path))
+    kept = Config(embedding_size=4, samples=12, chain=str(tmp_path))
     last = sweeps[-1] - 4
     for stop in (5, last):
         with pytest.raises(StoppedError):

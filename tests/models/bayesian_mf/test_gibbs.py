@@ -142,7 +142,7 @@ class FixedNoise(Chain):
     noise = property(lambda self: 2.0, lambda self, value: None)
     spread = property(lambda self: 4.0, lambda self, value: None)
 
-    def _draw_prior(self, entity, starting):
+    def _draw_prior(self, entity, starting, each):
         pass
 
     def _stretch(self, entity, moments):

@@ -6,6 +6,7 @@ from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf import implicit_features
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
+from recsys.runtime.threads import workers
 
 
 def implicit_chain(users, items, *sizes):
@@ -28,7 +29,9 @@ def chain(rated):
 
 def test_sums_are_a_product_with_who_rated_what(chain, rated):
     table = torch.randn(9, 3)
-    assert implicit_features.sum_rated(chain.users, table).numpy() == pytest.approx(rated @ table.numpy(), abs=1e-5)
+    with workers(chain.device) as each:
+        total = implicit_features.sum_rated(chain.users, table, each)
+    assert total.numpy() == pytest.approx(rated @ table.numpy(), abs=1e-5)
 
 
 def test_features_are_projections_summed_and_have_orthogonal_columns(chain, rated):

@@ -140,7 +140,7 @@ def sample_apart(
             the others.
     """
     from recsys.models.bayesian_mf.gibbs import Chain
-    from recsys.models.bayesian_mf.mcmc import run_chain
+    from recsys.models.bayesian_mf.mcmc import run_chain, thinning
 
     def on_sweep(progress: "SweepProgress") -> None:
         if collective is not None:
@@ -152,7 +152,8 @@ def sample_apart(
     if held_out is not None:
         held_out = replace(held_out, with_auc=False)
     chain.weighted, chain.noise_limit = False, math.inf if limit is None else limit
-    kept = run_chain(chain, config.samples, stop_early=True, held_out=held_out, on_sweep=on_sweep)
+    every = thinning(len(rows), sum(sizes), config.embedding_size)
+    kept = run_chain(chain, config.samples, every=every, stop_early=True, held_out=held_out, on_sweep=on_sweep)
     sampled = pack(knowledge, config, chain, kept, NO_SESSIONS, threshold)
     sampled.noise_limit = chain.noise_limit
     return sampled

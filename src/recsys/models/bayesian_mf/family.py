@@ -63,7 +63,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     Raises:
         InputError: if a GPU is asked for and there is none; StoppedError if a process was told to stop.
     """
-    from recsys.models.bayesian_mf.mcmc import BURN_IN, run_chain  # PyTorch takes seconds to import
+    from recsys.models.bayesian_mf.mcmc import BURN_IN, run_chain, thinning  # PyTorch takes seconds to import
 
     validation = options.validation
     first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None
@@ -79,17 +79,19 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
             options.report(progress.sweep, _measured(progress))
 
     timed, begun = None if of_rating is None else (sessions.users, of_rating), list["Draw"]()
+    every = thinning(len(rows), len(knowledge.user_ids) + len(knowledge.item_ids), config.embedding_size)
     chain = _start_chain(knowledge, rows, config, options.seed, first, timed, collective)
     if first:
         _continue_from(chain, first, knowledge)
         chain.noise_limit = first.noise_limit
     elif held_out is not None:
-        chain, begun = _try_terms(chain, config, timed, held_out, on_sweep, collective)
+        chain, begun = _try_terms(chain, config, timed, held_out, on_sweep, collective, every)
     most = len(first.draws) if first else config.samples
     parts = [rows] if validation is None else [rows, validation]
     kept = run_chain(
         chain,
         most,
+        every=every,
         stop_early=first is None,
         held_out=held_out,
         on_sweep=on_sweep,
@@ -211,6 +213,7 @@ def _try_terms(
     held_out: "HeldOut",
     on_sweep: "Callable[[SweepProgress], None]",
     collective: "ContextCollective | None",
+    every: int,
 ) -> "tuple[Chain, list[Draw]]":
     """The chain with those terms that the settings leave open and that help on the validation rows; draws it made."""
     from recsys.models.bayesian_mf.gibbs import Chain
@@ -232,7 +235,7 @@ def _try_terms(
         terms.append(ModelTerm(Chain.add_implicit, _IMPLICIT_GAIN))
     if config.time == "auto" and timed:
         terms.append(ModelTerm(add_sessions, _TIME_GAIN))
-    return try_terms(chain, terms, held_out, on_trial)
+    return try_terms(chain, terms, held_out, on_trial, every)
 
 
 def _checkpointer(

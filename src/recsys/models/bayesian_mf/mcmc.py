@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,6 @@ from recsys.models.bayesian_mf.warm_start import fork
 from recsys.runtime.threads import Each, workers
 
 BURN_IN = 10  # sweeps after the start that are not kept
-THINNING = 2  # every second sweep is kept: two draws in a row are too similar to be worth their memory
 # A model term is tried on a chain TRIAL_AFTER sweeps after its start. The first TRIAL_BURN_IN sweeps with the term do
 # not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further
 # look is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
@@ -81,10 +80,20 @@ class Checkpointer(Protocol):
         """Save; an exception ends the chain."""
 
 
+def thinning(n_ratings: int, n_rows: int, factors: int) -> int:
+    """Every how many sweeps a draw is kept, of chains with these ratings by, and of, so many users and items.
+
+    Overrelaxed draws in a row differ enough for their mean. But where there are fewer ratings than factors, the noise
+    takes longer to find its level, and only a longer chain shows whether it does.
+    """
+    return 1 if n_ratings >= n_rows * factors else 2
+
+
 def run_chain(
     chain: Chain,
     most: int,
     *,
+    every: int,
     stop_early: bool,
     held_out: HeldOut | None,
     on_sweep: Callable[[SweepProgress], None],
@@ -92,28 +101,29 @@ def run_chain(
     burn_in: int = BURN_IN,
     begun: Sequence[Draw] = (),
 ) -> list[Draw]:
-    """Start, burn in, and keep every second draw; a chain that has made sweeps continues.
+    """Start, burn in, and keep draws; a chain that has made sweeps continues.
 
     Args:
         most: how many draws to keep; with `stop_early`, the largest number.
+        every: as `thinning` says.
         stop_early: end when further draws no longer help on the held-out rows.
         on_sweep: called after every sweep; an exception ends the chain and is passed on.
         checkpointer: saves the chain's state from time to time and at the end; a saved chain continues from there.
         burn_in: sweeps after the start that are not kept.
-        begun: draws of this chain that were kept before.
+        begun: draws that this chain has made; half of those to keep may be of them.
     """
     first = max(chain.sweeps, START_SWEEPS + burn_in)
-    kept, means = checkpointer.load(chain) if checkpointer else ([], [])
-    kept = kept or list(begun)
+    loaded, means = checkpointer.load(chain) if checkpointer else ([], [])
+    kept = loaded or list(begun[max(len(begun) - most // 2, 0) :])
     with workers(chain.device) as each:
         predictions = HeldOutPredictions(chain, held_out, each, kept, means) if held_out else None
-        if predictions and stop_early and predictions.is_settled():
+        if loaded and stop_early and predictions and predictions.is_settled():
             return kept[:most]
         while len(kept) < most:
             started = time.perf_counter()
             chain.sweep(each)
             after = chain.sweeps - first
-            keep = after > 0 and (after - 1) % THINNING == 0
+            keep = after > 0 and (after - 1) % every == 0
             if keep:
                 kept.append(chain.draw())
             on_sweep(_progress(chain, predictions, keep, started, len(kept)))
@@ -131,13 +141,15 @@ def try_terms(
     terms: Sequence[ModelTerm],
     held_out: HeldOut,
     on_sweep: Callable[[SweepProgress], None],
+    every: int,
 ) -> tuple[Chain, list[Draw]]:
     """Start the chain and add, one after the other, the terms that clearly help.
 
     While a term is tried, `on_sweep` is told of the chain without it.
 
     Returns:
-        The chain with these terms, and every second draw that it made, past its burn-in, while others were refused.
+        The chain with these terms, and draws that it made, past its burn-in, while others were refused; of so many
+        sweeps one.
     """
     kept: list[Draw] = []
     with workers(chain.device) as each:
@@ -149,8 +161,17 @@ def try_terms(
         for term in terms:
             other = fork(chain)
             term.add(other, each)
-            if _is_clearly_better(other, chain, term.standard_errors, held_out, each, on_sweep, kept):
+            made: list[Draw] = []
+
+            def keep_and_tell(progress: SweepProgress, chain: Chain = chain, made: list[Draw] = made) -> None:
+                on_sweep(progress)
+                if chain.sweeps > START_SWEEPS + BURN_IN:
+                    made.append(chain.draw())
+
+            if _is_clearly_better(other, chain, term.standard_errors, held_out, each, keep_and_tell):
                 chain, kept = other, []
+            else:
+                kept += made[::every]
     return chain, kept
 
 
@@ -161,21 +182,15 @@ def _is_clearly_better(
     held_out: HeldOut,
     each: Each,
     on_sweep: Callable[[SweepProgress], None],
-    kept: list[Draw],
 ) -> bool:
-    """Whether the other chain's mean prediction of the held-out rows is better by `least` standard errors.
-
-    Draws of the chain without the term are appended to `kept`.
-    """
-    predictions, others = (HeldOutPredictions(one, held_out, each) for one in (chain, other))
+    """Whether the other chain's mean prediction of the held-out rows is better by `least` standard errors."""
+    predictions = HeldOutPredictions(chain, held_out, each)
+    others = HeldOutPredictions(other, replace(held_out, with_auc=False), each)
     for sweep in range(1, TRIAL_LOOKS[-1] + 1):
         started, keep = time.perf_counter(), sweep > TRIAL_BURN_IN
         other.sweep(each)
         others.add_sweep(keep)
         chain.sweep(each)
-        after = chain.sweeps - START_SWEEPS - BURN_IN
-        if after > 0 and after % THINNING == 0:
-            kept.append(chain.draw())
         on_sweep(_progress(chain, predictions, keep, started))
         if sweep in TRIAL_LOOKS:
             gain = predictions.square_errors() - others.square_errors()
