@@ -89,7 +89,9 @@ def add_products(typing_context: Any, lines: Any, count: Any, first: Any, column
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def subtract_scaled(typing_context: Any, to: Any, at: Any, by: Any, place: Any, other: Any, start: Any, count: Any) -> Any:
+def subtract_scaled(
+    typing_context: Any, to: Any, at: Any, by: Any, place: Any, other: Any, start: Any, count: Any
+) -> Any:
     """In a compiled loop: to[at + i] -= by[place] * other[start + i], for i below `count`; lines of LANE float32.
 
     The three may be one array. Numba would have to ask at every line whether they overlap.
@@ -109,7 +111,9 @@ def subtract_scaled(typing_context: Any, to: Any, at: Any, by: Any, place: Any, 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def subtract_products(typing_context: Any, to: Any, at: Any, one: Any, first: Any, other: Any, start: Any, count: Any) -> Any:
+def subtract_products(
+    typing_context: Any, to: Any, at: Any, one: Any, first: Any, other: Any, start: Any, count: Any
+) -> Any:
     """In a compiled loop: to[at] -= the sum of one[first + i] * other[start + i], for i below `count`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

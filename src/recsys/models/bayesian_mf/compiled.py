@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.bayesian_mf.gram import Conditional, DeviceChunk
-from recsys.runtime.compilation import LANE, TILE, add_products, compile_loop, part_of_loop, subtract_products, subtract_scaled
+from recsys.runtime.compilation import (
+    LANE,
+    TILE,
+    add_products,
+    compile_loop,
+    part_of_loop,
+    subtract_products,
+    subtract_scaled,
+)
 
 Float32Array = npt.NDArray[np.float32]
 _TOGETHER = 64  # ratings whose lines are copied before they are summed: 8 KB for 30 factors

@@ -36,7 +36,7 @@ def learn_implicit_features(
     width = min(rank + _SPARE, n_items)
     base = torch.randn(n_items, width, generator=generator, device=users.counts.device)
     for _ in range(_ITERATIONS):
-        across = torch.linalg.qr(by_user * sum_rated(users, by_item * base, each))[0]
+        across = by_user * sum_rated(users, by_item * base, each)
         base = torch.linalg.qr(by_item * sum_rated(items, by_user * across, each))[0]
     image = by_user * sum_rated(users, by_item * base, each)  # (n_users, width)
     rotation = torch.linalg.eigh((image.T @ image).double())[1].flip(1)[:, :rank].to(image)

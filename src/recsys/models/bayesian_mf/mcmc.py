@@ -24,7 +24,7 @@ BURN_IN = 10  # sweeps after the start that are not kept
 # not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further
 # look is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
 TRIAL_AFTER, TRIAL_BURN_IN, TRIAL_LOOKS = 4, 3, (8, 16, 32)
-PATIENCE = 12  # kept draws without a gain before the chain ends
+PATIENCE = 24  # sweeps without a gain before the chain ends
 _ROWS = 1 << 14  # held-out rows gathered at a time, which bounds the memory
 GAIN = 1e-4  # of the ratings' standard deviation: a smaller gain counts as none
 
@@ -117,7 +117,7 @@ def run_chain(
     kept = loaded or list(begun[max(len(begun) - most // 2, 0) :])
     with workers(chain.device) as each:
         predictions = HeldOutPredictions(chain, held_out, each, kept, means) if held_out else None
-        if loaded and stop_early and predictions and predictions.is_settled():
+        if loaded and stop_early and predictions and predictions.is_settled(every):
             return kept[:most]
         while len(kept) < most:
             started = time.perf_counter()
@@ -129,7 +129,7 @@ def run_chain(
             on_sweep(_progress(chain, predictions, keep, started, len(kept)))
             if checkpointer and checkpointer.is_due():
                 checkpointer.save(chain, kept, predictions.means if predictions else [])
-            if keep and stop_early and predictions and predictions.is_settled():
+            if keep and stop_early and predictions and predictions.is_settled(every):
                 break
     if checkpointer:
         checkpointer.save(chain, kept, predictions.means if predictions else [])
@@ -262,11 +262,12 @@ class HeldOutPredictions:
             self.means.append(mean)
         return present, *self._shown
 
-    def is_settled(self) -> bool:
-        """Whether the last PATIENCE draws did not help."""
-        if len(self.means) <= PATIENCE:
+    def is_settled(self, every: int) -> bool:
+        """Whether the draws of the last PATIENCE sweeps, of so many one, did not help."""
+        late = PATIENCE // every
+        if len(self.means) <= late:
             return False
-        return min(self.means[:-PATIENCE]) - min(self.means[-PATIENCE:]) < GAIN * self.chain.scale
+        return min(self.means[:-late]) - min(self.means[-late:]) < GAIN * self.chain.scale
 
     def square_errors(self) -> Floats:
         """Squared errors of the known held-out rows, predicted by the mean of the kept draws, (n known,)."""
