@@ -228,6 +228,7 @@ def _try_terms(
         chain.weighted = True
 
     def add_sessions(chain: Chain, each: "Each") -> None:
+        assert timed is not None
         chain.add_sessions(*timed)
 
     terms = [ModelTerm(weigh, _USER_NOISE_GAIN)] if config.user_noise == "auto" else []

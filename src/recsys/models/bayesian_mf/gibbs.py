@@ -63,7 +63,6 @@ _START_NOISE = 1.5  # tau
 _START_SPREAD = 4.0  # a of Gamma(a, a): the larger, the more alike are the users' precisions
 _CPU_CELLS, _CPU_WASTE = 1 << 15, 1 << 11  # of a chunk: there are then enough for several threads
 _GPU_CELLS, _GPU_WASTE = 1 << 20, 1 << 17
-_CPU_BLOCK, _GPU_BLOCK = 1 << 11, 1 << 20  # rows of the features that one thread multiplies at a time
 
 
 def _is_compiled(device: torch.device) -> bool:
@@ -226,29 +225,21 @@ class Chain:
 
     def _draw_prior(self, entity: Entity, starting: bool, each: Each) -> None:
         """Draw mu, Lambda and omega, then the link W and its precision, given the factors."""
-        n, features, link = len(entity.factors), entity.features, entity.link.double().cpu()
-        total, scatter = (
-            sums.double().cpu() for sums in (entity.factors.sum(0), entity.factors.T @ entity.factors)
-        )  # of the factors; below, of what the features leave of them
-        if features is not None:
-            together = self._features_times_factors(features, entity.factors, each)  # (r, d)
-            of_features, square = entity.feature_sums  # (r,)
-            crossed = link.T @ together.double().cpu()
-            scatter = scatter - crossed - crossed.T + (link.T * square.double().cpu()) @ link
-            total = total - of_features.double().cpu() @ link
-        mean = total / max(n, 1)
+        together = entity.features_times_factors(each)
+        mean, scatter = entity.left_by_features(together)
         if starting:
             entity.mean = torch.zeros_like(entity.mean)
             entity.mean[-1] = mean[-1]
         else:
-            centred = scatter - n * torch.outer(mean, mean)
-            drawn, inverse = draw_normal_wishart_of(n, mean, centred, self.generator, entity.width)
+            n = len(entity.factors)
+            drawn, inverse = draw_normal_wishart_of(n, mean, scatter, self.generator, entity.width)
             entity.width = draw_width(inverse, self.generator)
             entity.mean, entity.inverse = drawn.to(entity.factors), inverse.to(entity.factors)
-        if features is None:
+        if together is None:
             return
         # The columns of the features are orthogonal, so the matrix of the ridge regression is diagonal.
-        shrunk = square + entity.link_precision  # (r,)
+        of_features, squares = entity.feature_sums
+        shrunk = squares + entity.link_precision  # (r,)
         entity.link = (together - torch.outer(of_features, entity.mean)) / shrunk[:, None]
         if not starting:
             self._draw_link(entity, shrunk)
@@ -262,34 +253,6 @@ class Chain:
         square = float((entity.link @ root).square().sum())
         shape = torch.tensor(1 + entity.link.numel() / 2)
         entity.link_precision = float(draw_gamma(shape, torch.tensor(1 + square / 2), self.generator))
-
-    def _blocks(self, n: int) -> list[slice]:
-        size = _CPU_BLOCK if _is_compiled(self.device) else _GPU_BLOCK
-        return [slice(start, start + size) for start in range(0, n, size)]
-
-    def _features_times_factors(self, features: Tensor, factors: Tensor, each: Each) -> Tensor:
-        """F'X, (r, d): sums over blocks of rows, which do not depend on the threads."""
-        blocks = self._blocks(len(features))
-        parts = features.new_empty(len(blocks), features.shape[1], factors.shape[1])
-
-        def multiply(number: int) -> None:
-            parts[number] = features[blocks[number]].T @ factors[blocks[number]]
-
-        each(multiply, range(len(blocks)))
-        return parts.sum(0)
-
-    def _prior_pull(self, entity: Entity, each: Each) -> Tensor:
-        """Lambda times the mean of each row's prior, (n, d)."""
-        same, features, by = entity.mean @ entity.inverse, entity.features, entity.link @ entity.inverse
-        if features is None:
-            return same.expand(entity.factors.shape)
-        pull = torch.empty_like(entity.factors)
-
-        def multiply(rows: slice) -> None:
-            torch.addmm(same, features[rows], by, out=pull[rows])
-
-        each(multiply, self._blocks(len(pull)))
-        return pull
 
     def _stretch(self, entity: Entity, moments: Tensor) -> float:
         """Multiply all factors of an entity, and their prior with them, by one number that is drawn; returns it.
@@ -322,7 +285,7 @@ class Chain:
         noise = torch.zeros(n, d, device=self.device)
         if not starting:
             noise.normal_(generator=self.noise_generator)
-        pull = self._prior_pull(entity, each)
+        pull = entity.prior_pull(each)
         # The results of each row stand side by side: new factors, expected factors, the six sums.
         results = torch.empty(n, 2 * d + 6, device=self.device)
         new, expected, sums = results[:, :d], results[:, d : 2 * d], results[:, 2 * d :]

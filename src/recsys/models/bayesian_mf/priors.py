@@ -23,7 +23,8 @@ def spread_weights(counts: Tensor) -> Tensor:
     spreads = torch.tensor(SPREADS, dtype=torch.float64, device=counts.device)
     shapes, times = torch.unique(counts.double() / 2, return_counts=True)
     own = len(counts) * (spreads * spreads.log() - torch.lgamma(spreads))
-    return times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
+    weights: Tensor = times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
+    return weights
 
 
 def draw_spread(

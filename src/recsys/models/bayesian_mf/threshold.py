@@ -46,6 +46,6 @@ def learn_threshold(rating: Floats, spread: Floats, liked: Flags, low: float, hi
         return float(likelihood - ((threshold - middle) / scale) ** 2 / 2)
 
     # The posterior has one mode (its logarithm is concave), so that it is near the best of some.
-    best = max(range(0, len(candidates), _STEP), key=lambda at: log_posterior(candidates[at]))
+    best = max(range(0, len(candidates), _STEP), key=lambda at: log_posterior(float(candidates[at])))
     near = candidates[max(best - _STEP, 0) : best + _STEP + 1]
     return float(near[np.argmax([log_posterior(threshold) for threshold in near])])
