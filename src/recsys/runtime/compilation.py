@@ -5,7 +5,7 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 from platformdirs import user_cache_path
 
@@ -13,8 +13,8 @@ from platformdirs import user_cache_path
 _FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
 LANE = 16
 """Numbers of 4 bytes in a line of the processor's cache: tables whose width is a multiple of it have no rest."""
-TILE = 8
-"""Rows of a tile of `add_products`: as many sums as cover the time that one addition takes."""
+TILE = 8 if "+avx512f" in codegen.get_host_cpu_features() else 4
+"""Rows of a tile of `add_products`, whose sums fit into the processor's registers."""
 
 part_of_loop = numba.njit(fastmath=_FAST_MATH, error_model="numpy")
 """Decorates a function that a compiled loop calls."""
