@@ -18,7 +18,7 @@ from recsys.models.bayesian_mf import family
 from recsys.models.bayesian_mf.config import Config
 
 N_USERS, N_ITEMS = 70, 50
-CONFIG = Config(embedding_size=3, samples=6, device="cpu")
+CONFIG = Config(embedding_size=3, samples=12, device="cpu")
 
 
 def planted() -> Interactions:
