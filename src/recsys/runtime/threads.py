@@ -50,7 +50,13 @@ def workers(device: torch.device) -> Iterator[Each]:
             if len(chunks) == 1:  # to wake a thread takes longer than a small chunk
                 work(chunks[0])
                 return
-            for _ in pool.map(work, chunks):
-                pass
+            left = iter(chunks)  # of all threads: each takes the next one, which costs less than a future a chunk
+
+            def take() -> None:
+                for chunk in left:
+                    work(chunk)
+
+            for taken in [pool.submit(take) for _ in range(min(threads, len(chunks)))]:
+                taken.result()
 
         yield spread

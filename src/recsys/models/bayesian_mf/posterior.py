@@ -15,7 +15,7 @@ from recsys.data.interactions import Interactions
 from recsys.models.base.ridge import ridge_systems
 from recsys.models.bayesian_mf.sessions import Sessions
 
-_BLOCK = 1 << 21  # numbers that are gathered at a time from each table; they fit into the processor's cache
+_BLOCK = 1 << 16  # numbers that are gathered at a time from each table; they stay in the cache of one core
 _SPREAD_SAMPLE = 128  # users or items over which a variance is averaged
 _SPREAD_BLOCK = 1 << 13
 _MANY_ITEMS = 32  # of a user, on average: more than the user's own row costs to find
@@ -116,9 +116,8 @@ class PosteriorDraws:
         step = max(1, _BLOCK // (self.users.shape[1] * self.users.shape[2]))
         for start in range(0, len(users), step):
             block = slice(start, start + step)
-            product = self.users.take(users[block], axis=0)
-            product *= self.items.take(items[block], axis=0)
-            draws = product.sum(2, dtype=np.float32)  # (block, s)
+            tables = self.users.take(users[block], axis=0), self.items.take(items[block], axis=0)
+            draws = np.einsum("nsk,nsk->ns", *tables)  # (block, s)
             total[block] = draws.sum(1, dtype=np.float64)
             square[block] = np.einsum("ns,ns->n", draws, draws)
         return total, square
