@@ -78,7 +78,8 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         if options.report is not None and validation is not None:
             options.report(progress.sweep, _measured(progress))
 
-    timed, begun = None if of_rating is None else (sessions.users, of_rating), list["Draw"]()
+    timed = None if of_rating is None else (sessions.users, of_rating)
+    begun: list[Draw] = []
     every = thinning(len(rows), len(knowledge.user_ids) + len(knowledge.item_ids), config.embedding_size)
     chain = _start_chain(knowledge, rows, config, options.seed, first, timed, collective)
     if first:
