@@ -218,7 +218,7 @@ def _try_terms(
     def weigh(chain: Chain) -> None:
         chain.weighted = True
 
-    terms = [ModelTerm(weigh, _USER_NOISE_GAIN)] if config.user_noise == "auto" else []
+    terms = [ModelTerm(weigh, _USER_NOISE_GAIN, costs=False)] if config.user_noise == "auto" else []
     if config.implicit == "auto":
         terms.append(ModelTerm(Chain.add_implicit, _IMPLICIT_GAIN))
     if config.time == "auto" and timed:
