@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from recsys.data.interactions import Interactions
+from recsys.models.base.recommender import Predictions
+from recsys.models.bayesian_mf.alternatives import best_of
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.mcmc import TRIAL_LAST, TRIAL_LOOKS, ModelTerm, decide
+from recsys.models.bayesian_mf.mcmc import TRIAL_LAST, TRIAL_LOOKS, HeldOut, ModelTerm, decide
 from recsys.testing.datasets import prepared
 from recsys.training.trainer import train
 
@@ -33,6 +36,29 @@ def test_where_nothing_is_sure_the_better_one_is_taken():
     assert decide(0.1, TRIAL_LAST, FREE)
     assert decide(-0.1, TRIAL_LAST, FREE) is False
     assert decide(0.0, TRIAL_LAST, FREE) is False  # no rows to tell
+
+
+class Says:
+    """A recommender that says this of the validation rows."""
+
+    def __init__(self, rating, like):
+        self.said = Predictions(np.array(rating), np.array(like))
+
+    def score(self, users, items):
+        return self.said
+
+
+def test_of_biases_that_expect_the_same_ratings_the_one_that_tells_likes_is_taken():
+    codes = np.zeros(2, np.int32)
+    rows = Interactions(codes, codes, np.array([1.0, 5.0]), None)
+    held_out = HeldOut(rows, np.ones(2, bool), np.zeros(2), np.array([False, True]), (1.0, 5.0))
+    unsure, sure = Says([2, 4], [0.4, 0.6]), Says([2, 4], [0.1, 0.9])
+    assert best_of([unsure, sure], held_out) is sure
+    assert best_of([sure, unsure], held_out) is sure
+    # Squared errors 1 and 0.25; the logarithmic loss is -log 0.6 = 0.51 and -log 0.1 = 2.3.
+    assert best_of([unsure, Says([1.5, 4.5], [0.9, 0.1])], held_out) is unsure
+    told = Says([1, 5], [0.0, 1.0]), Says([2, 4], [0.0, 1.0])
+    assert best_of(told[::-1], held_out) is told[0]
 
 
 @pytest.mark.simulation
