@@ -141,9 +141,11 @@ def prepare(public: PublicSet, path: Path, folder: Path) -> Dataset:
 
 
 def make(knobs: Mapping[str, Any], folder: Path, seed: int) -> Dataset:
-    """A made-up set split by hash; the highest level but one is liked."""
+    """A made-up set split by hash; the highest level but one is liked, unless no rating is lower."""
     levels = knobs.get("levels", range(1, 6))
-    return prepared(folder, sparse_ratings(**knobs, seed=seed), like_threshold=float(levels[-2]))
+    rows = sparse_ratings(**knobs, seed=seed)
+    lowest = min(rating for _, _, rating in rows)
+    return prepared(folder, rows, like_threshold=float(levels[-2] if lowest < levels[-2] else levels[-1]))
 
 
 @dataclass(frozen=True)
