@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.sparse import Outcome, behind_best, draw_knobs, lines, seeds_line
+from bench.sparse import Outcome, behind_best, draw_knobs, lines, make, seeds_line
 from recsys.data.interactions import Interactions
 from recsys.models.base.recommender import Predictions
 
@@ -70,3 +70,10 @@ def test_sets_that_fail_are_counted_by_each_rule():
 def test_drawn_knobs_are_the_same_for_a_seed():
     assert draw_knobs(5) == draw_knobs(5)
     assert draw_knobs(5) != draw_knobs(6)
+
+
+def test_a_set_of_the_two_highest_levels_alone_has_likes_and_others(tmp_path):
+    data = make({"users": 20, "items": 30, "median": 5, "constant": 0.0, "top": 0.5, "levels": (4, 5)}, tmp_path, 0)
+    likes = data.likes(data.train)
+    assert likes.any()
+    assert not likes.all()
