@@ -74,7 +74,8 @@ def test_the_spread_of_an_unknown_pair_is_that_of_all_ratings(fitted):
 @pytest.mark.simulation
 def test_progress_tells_the_error_of_the_running_mean(dataset):
     heard = []
-    train("bayesian_mf", dataset, Config(embedding_size=4), seed=0, report=lambda *sweep: heard.append(sweep))
+    config = Config(embedding_size=4, user_noise="false")  # as in the data
+    train("bayesian_mf", dataset, config, seed=0, report=lambda *sweep: heard.append(sweep))
     assert [number for number, _ in heard] == list(range(1, len(heard) + 1))
     assert heard[-1][1]["validation_rmse"] < heard[-1][1]["sample_rmse"]
     assert 0.5 < heard[-1][1]["validation_auc"] <= 1

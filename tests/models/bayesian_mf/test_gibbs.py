@@ -343,3 +343,19 @@ def test_the_state_of_another_chain_is_refused():
     other = chain_of(users, items, ratings, 20, 30, size=4)
     with pytest.raises(ValueError, match=r"users_factors is of shape \(40, 5\), not \(20, 5\)"):
         other.restore(full_chain().state())
+
+
+def test_a_sum_of_squares_that_rounding_makes_negative_does_not_end_a_chain(monkeypatch):
+    """As of users whose ratings factors fit without any error, times a large precision."""
+    chain = chain_of(*random_ratings(), 30, 20)
+    draw = chain._draw_factors
+
+    def rounded(*arguments):
+        sums = draw(*arguments)
+        sums[:, 0] = -1e4
+        return sums
+
+    monkeypatch.setattr(chain, "_draw_factors", rounded)
+    sweep(chain)
+    assert chain.residual == 0
+    assert torch.isfinite(chain.users.precision).all()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bench.sparse import FAMILIES, behind_best
 from recsys.models.base.biases import learn_biases
 from recsys.models.base.calibration import LikeCalibration
 from recsys.models.base.family import FitOptions, family_module
@@ -44,22 +45,37 @@ def like_threshold(knobs):
     return levels[-2]
 
 
+def made(name, folder):
+    return prepared(folder, sparse_ratings(**SETS[name]), like_threshold=float(like_threshold(SETS[name])))
+
+
+def predict(family: str, data, config=None) -> Predictions:
+    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
+    config = config or family_module(family).Config()
+    return train(family, data, config, seed=0, lists=False).final.predict(*ids)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_it_is_not_behind_simpler_families(name, tmp_path):
-    data = prepared(tmp_path, sparse_ratings(**SETS[name]), like_threshold=float(like_threshold(SETS[name])))
-    ids = data.user_ids[data.test.users], data.item_ids[data.test.items]
-
-    def predict(family: str) -> Predictions:
-        return train(family, data, family_module(family).Config(), seed=0).final.predict(*ids)
-
-    sampled = predict("bayesian_mf")
+    """Neither by the rule of one standard error, nor by one of the paired difference, which is a smaller one."""
+    data = made(name, tmp_path)
+    found = {family: predict(family, data) for family in FAMILIES}
+    sampled, test, likes = found["bayesian_mf"], data.test, data.likes(data.test)
+    assert max(behind_best(found, sampled, test, likes)) <= 1
     # Another chain of another model is ahead or behind by chance, too: of such a difference two are allowed.
     for simpler, least in (("bias", -1), ("matrix_factorization", -2)):
-        other = predict(simpler)
-        gain = (other.rating - data.test.ratings) ** 2 - (sampled.rating - data.test.ratings) ** 2
-        assert standard_errors(gain, data.test.users) > least
-        likes = data.likes(data.test), sampled.like_probability, other.like_probability
-        assert auc_standard_errors(*likes, data.test.users) > least
+        other = found[simpler]
+        gain = (other.rating - test.ratings) ** 2 - (sampled.rating - test.ratings) ** 2
+        assert standard_errors(gain, test.users) > least
+        assert auc_standard_errors(likes, sampled.like_probability, other.like_probability, test.users) > least
+
+
+def test_the_rule_of_one_standard_error_fails_a_model_that_nothing_simpler_replaces(tmp_path):
+    """Where a term is set, nothing takes the model's place, and its factors fit noise."""
+    data = made("factors that grow for ever", tmp_path)
+    over_fitted = predict("bayesian_mf", data, Config(implicit="true"))
+    found = {"bias": predict("bias", data), "bayesian_mf": over_fitted}
+    assert max(behind_best(found, over_fitted, data.test, data.likes(data.test))) > 1
 
 
 def test_a_chain_whose_noise_shrinks_on_and_on_has_not_settled():

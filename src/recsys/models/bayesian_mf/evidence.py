@@ -31,11 +31,16 @@ def has_settled(precisions: Sequence[float], growth: float = GROWTH) -> bool:
 
 def standard_errors(gain: Floats, users: Codes) -> float:
     """The mean of gains, (n,), divided by its standard error; 0 if undefined. A user's gains may be correlated."""
-    if not len(gain):
+    error = mean_error(gain, users)
+    return float(gain.mean() / error) if error else 0.0
+
+
+def mean_error(values: Floats, users: Codes) -> float:
+    """The standard error of the mean of values, (n,), which of one user may be correlated; 0 of none."""
+    if not len(values):
         return 0.0
-    of_user = np.bincount(users, weights=gain - gain.mean())
-    error = math.sqrt((of_user**2).sum())
-    return float(gain.sum() / error) if error else 0.0
+    of_user = np.bincount(users, weights=values - values.mean())
+    return math.sqrt((of_user**2).sum()) / len(values)
 
 
 def auc_standard_errors(liked: Flags, better: Floats, worse: Floats, users: Codes) -> float:
@@ -46,16 +51,28 @@ def auc_standard_errors(liked: Flags, better: Floats, worse: Floats, users: Code
     if liked.all() or not liked.any():
         return 0.0
     places = _placements(liked, better) - _placements(liked, worse)
-    gain = float(places[liked].mean())
-    of_row = np.where(liked, (places - gain) / liked.sum(), (places - gain) / (~liked).sum())
-    error = math.sqrt((np.bincount(users, weights=of_row) ** 2).sum())
-    return gain / error if error else 0.0
+    error = _placements_error(liked, places, users)
+    return float(places[liked].mean()) / error if error else 0.0
+
+
+def auc_error(liked: Flags, score: Floats, users: Codes) -> float:
+    """The standard error of the AUC of scores, (n,), likewise; 0 if undefined."""
+    if liked.all() or not liked.any():
+        return 0.0
+    return _placements_error(liked, _placements(liked, score), users)
 
 
 def log_losses(liked: Flags, like_probability: Floats) -> Floats:
     """The logarithmic loss of each row, (n,)."""
     right = np.where(liked, like_probability, 1 - like_probability)
     return np.asarray(-np.log(np.maximum(right, 1e-6)))
+
+
+def _placements_error(liked: Flags, places: Floats, users: Codes) -> float:
+    """The standard error of the mean placement of liked rows, which is that of the others too."""
+    deviations = places - places[liked].mean()
+    of_row = np.where(liked, deviations / liked.sum(), deviations / (~liked).sum())
+    return math.sqrt((np.bincount(users, weights=of_row) ** 2).sum())
 
 
 def _placements(liked: Flags, score: Floats) -> Floats:

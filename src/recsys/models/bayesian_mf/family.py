@@ -232,7 +232,7 @@ def _try_terms(
         assert timed is not None
         chain.add_sessions(*timed)
 
-    terms = [ModelTerm(weigh, _USER_NOISE_GAIN)] if config.user_noise == "auto" else []
+    terms = [ModelTerm(weigh, _USER_NOISE_GAIN, costs=False)] if config.user_noise == "auto" else []
     if config.implicit == "auto":
         terms.append(ModelTerm(Chain.add_implicit, _IMPLICIT_GAIN))
     if config.time == "auto" and timed:

@@ -192,7 +192,7 @@ class Chain:
             sums = self._draw_factors(entity, other, starting, each)
             if starting:
                 continue
-            errors = sums[:, 0]
+            errors = sums[:, 0].clamp(min=0)  # rounding makes a sum of squares that is almost 0 negative
             if entity is self.users:
                 self.residual = math.sqrt(float(errors.sum()) / self.n)
                 precision = self._draw_user_precision(errors)

@@ -23,7 +23,8 @@ BURN_IN = 10  # sweeps after the start that are not kept
 # A model term is tried on a chain TRIAL_AFTER sweeps after its start. The first TRIAL_BURN_IN sweeps with the term do
 # not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further
 # look is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
-TRIAL_AFTER, TRIAL_BURN_IN, TRIAL_LOOKS = 4, 3, (8, 16, 32)
+# Where neither is surely better by then, which of two costs nothing is a coin: it is looked at once more, after 64.
+TRIAL_AFTER, TRIAL_BURN_IN, TRIAL_LOOKS, TRIAL_LAST = 4, 3, (8, 16, 32), 64
 PATIENCE = 24  # sweeps without a gain before the chain ends
 _ROWS = 1 << 14  # held-out rows gathered at a time, which bounds the memory
 GAIN = 1e-4  # of the ratings' standard deviation: a smaller gain counts as none
@@ -52,6 +53,7 @@ class ModelTerm:
 
     add: Callable[[Chain, Each], None]
     standard_errors: float  # the least gain on the held-out rows for which the term stays
+    costs: bool = True  # if not, and neither chain is surely better, the one with the smaller error goes on
 
 
 @dataclass(frozen=True)
@@ -168,38 +170,54 @@ def try_terms(
                 if chain.sweeps > START_SWEEPS + BURN_IN:
                     made.append(chain.draw())
 
-            if _is_clearly_better(other, chain, term.standard_errors, held_out, each, keep_and_tell):
+            if _is_kept(term, other, chain, held_out, each, keep_and_tell):
                 chain, kept = other, []
             else:
                 kept += made[::every]
     return chain, kept
 
 
-def _is_clearly_better(
+def _is_kept(
+    term: ModelTerm,
     other: Chain,
     chain: Chain,
-    least: float,
     held_out: HeldOut,
     each: Each,
     on_sweep: Callable[[SweepProgress], None],
 ) -> bool:
-    """Whether the other chain's mean prediction of the held-out rows is better by `least` standard errors."""
+    """Whether a term stays, by the mean predictions of the held-out rows of the other chain, which has it."""
     predictions = HeldOutPredictions(chain, held_out, each)
     others = HeldOutPredictions(other, replace(held_out, with_auc=False), each)
-    for sweep in range(1, TRIAL_LOOKS[-1] + 1):
+    found = 0.0
+    for sweep in range(1, (TRIAL_LOOKS[-1] if term.costs else TRIAL_LAST) + 1):
         started, keep = time.perf_counter(), sweep > TRIAL_BURN_IN
         other.sweep(each)
         others.add_sweep(keep)
         chain.sweep(each)
         on_sweep(_progress(chain, predictions, keep, started))
-        if sweep in TRIAL_LOOKS:
+        if sweep in (*TRIAL_LOOKS, TRIAL_LAST):
             gain = predictions.square_errors() - others.square_errors()
             found = standard_errors(gain, held_out.rows.users[held_out.known])
-            if found > least * math.sqrt(TRIAL_LOOKS[-1] / sweep):
-                return True
-            if found < 0 and sweep > TRIAL_LOOKS[0]:
-                return False
+            decided = decide(found, sweep, term)
+            if decided is not None:
+                return decided
     return False
+
+
+def decide(found: float, sweep: int, term: ModelTerm) -> bool | None:
+    """Whether a term stays that has gained so many standard errors when a trial is looked at; None: to be seen.
+
+    A term that costs something is refused unless it surely helps. Of one that does not, either answer has to be sure;
+    by the last look the better one is taken.
+    """
+    if sweep == TRIAL_LAST:
+        return found > 0
+    bound = term.standard_errors * math.sqrt(TRIAL_LOOKS[-1] / sweep)
+    if found > bound:
+        return True
+    if term.costs:
+        return False if sweep == TRIAL_LOOKS[-1] or (found < 0 and sweep > TRIAL_LOOKS[0]) else None
+    return False if found < -bound else None
 
 
 def _progress(
