@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
 from recsys.serving.locks import Locked
 
@@ -45,9 +46,7 @@ class Table:
     def __init__(self, path: Path) -> None:
         """Take the file of the feedback."""
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = path.with_name(f"{path.name}.lock").open("w")
-        self._connection: sqlite3.Connection | None = None
+        self._open: tuple[sqlite3.Connection, IO[str]] | None = None
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows; one whose request is there counts once. Raises WriteError."""
@@ -60,32 +59,34 @@ class Table:
 
     def close(self) -> None:
         """Close the file."""
-        self._disconnect()
-        self._lock_file.close()
+        if self._open is not None:
+            connection, lock_file = self._open
+            with suppress(sqlite3.Error):
+                connection.close()
+            lock_file.close()
+        self._open = None
 
     def _write(self, statements: Sequence[tuple[str, Row]]) -> int:
         try:
-            if self._connection is None:
-                self._connection = self._connect()
-            with Locked(self._lock_file):
-                return _commit(self._connection, statements)
+            self._open = self._open or _connect(self._path)
+            connection, lock_file = self._open
+            with Locked(lock_file):
+                return _commit(connection, statements)
         except (sqlite3.Error, OSError) as error:
-            self._disconnect()
+            self.close()
             raise WriteError(f"{type(error).__name__}: {error}") from error
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        with Locked(self._lock_file):
-            connection.execute("pragma journal_mode = wal")
-            make_table(connection)
-        connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
-        return connection
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-        self._connection = None
+def _connect(path: Path) -> tuple[sqlite3.Connection, IO[str]]:
+    """The file, with its table, and the file to lock while it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock_file = path.with_name(f"{path.name}.lock").open("w")
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    with Locked(lock_file):
+        connection.execute("pragma journal_mode = wal")
+        make_table(connection)
+    connection.execute("pragma synchronous = normal")  # a power cut may cost the newest rows, and no time is lost
+    return connection, lock_file
 
 
 def make_table(connection: sqlite3.Connection) -> None:

@@ -57,6 +57,8 @@ class WriterProcess:
         self._process = None
 
     def _ask(self, question: Any) -> int:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         try:
             process = self._process = self._process or _start(self._path)
             assert process.stdin
