@@ -5,8 +5,8 @@ feedback as it is on the disk at this moment, and what is asked for. So a rating
 another key, and time has no part in what is answered.
 """
 
+import sys
 from collections import OrderedDict
-from sys import getsizeof
 from typing import NamedTuple
 
 from recsys.serving.engine import History, Listed
@@ -15,8 +15,8 @@ LARGEST = 8_192  # bytes of a list that is kept, with its key: a list of ten has
 _OBJECTS = 1_000  # bytes of what is there for every list: tuples, heads of arrays, a place in the table
 _PLACE = 32  # of a place in a list: its item, score, probability and propensity
 _RATED = 16  # of an item of a history: itself, rating and age
-_ID = getsizeof("")  # of an id besides its characters, which stand in the text too
-_PAIR = getsizeof(("", 0.0)) + getsizeof(0.0)  # of an event in a key, besides the id
+_ID = sys.getsizeof("")  # of an id besides its characters, which stand in the text too
+_PAIR = sys.getsizeof(("", 0.0)) + sys.getsizeof(0.0)  # of an event in a key, besides the id
 
 
 class Key(NamedTuple):
@@ -70,8 +70,8 @@ class KeptLists:
 
 def _size(key: Key, made: MadeList) -> int:
     """Bytes of a list and its key; a history of a user without feedback is a part of the form, and no copy."""
-    size = _OBJECTS + _PLACE * len(made.listed.items) + _ID * len(made.items) + 2 * getsizeof(made.text)
+    size = _OBJECTS + _PLACE * len(made.listed.items) + _ID * len(made.items) + 2 * sys.getsizeof(made.text)
     if key.given or key.exclude or key.candidates:
         ids = (*key.exclude, *key.candidates, *(item for item, _ in key.given))
-        size += sum(map(getsizeof, ids)) + _PAIR * len(key.given) + _RATED * len(made.history.items)
-    return size + getsizeof(key.user)
+        size += sum(map(sys.getsizeof, ids)) + _PAIR * len(key.given) + _RATED * len(made.history.items)
+    return size + sys.getsizeof(key.user)

@@ -83,18 +83,20 @@ def _exploration(service: Service, request: Request) -> Exploration | None:
 
 def _of_user(service: Service, served: Served, user: str, asked: _Asked, exploration: Exploration | None) -> Made:
     """A user's list by one version: one that was made from the same and is kept, or else made now."""
-    started = time.perf_counter()
+    started, stages = time.perf_counter(), service.metrics.stages
     code, given = service.find_user(served.engine, user)
     kept, key = served.kept, None
     if kept is not None and not (exploration and exploration.draws):
+        read = time.perf_counter()
         key = Key(user, tuple(given), *asked)
         found = kept.find(key)
         service.metrics.kept_lists("miss" if found is None else "hit").inc()
         if found is not None:
-            service.metrics.stages("history").observe(time.perf_counter() - started)
+            stages("history").observe(read - started)
+            stages("rank").observe(time.perf_counter() - read)
             return Made(served, found)
     history = served.engine.history(code, told(served.engine, given))
-    service.metrics.stages("history").observe(time.perf_counter() - started)
+    stages("history").observe(time.perf_counter() - started)
     made = _made(service, served, code, history, asked, started, exploration)
     if kept is not None and key is not None:
         kept.keep(key, made.list)

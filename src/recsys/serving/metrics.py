@@ -19,7 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         own = CollectorRegistry()
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # by itself it asks the system for its process with every figure
+        if values.ValueClass._multiprocess:  # by itself it asks the system for its process with every figure
             values.ValueClass = values.MultiProcessValue(partial(int, os.getpid()))  # type: ignore[no-untyped-call]
         self._requests = Counter(
             "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own

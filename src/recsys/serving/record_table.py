@@ -49,7 +49,7 @@ class Table:
         self._open: tuple[sqlite3.Connection, IO[str]] | None = None
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write rows; one whose request is there counts once. Raises WriteError."""
+        """Write rows, or make the table at least; one whose request is there counts once. Raises WriteError."""
         groups = [rows[start : start + _ADDED_AT_ONCE] for start in range(0, len(rows), _ADDED_AT_ONCE)]
         self._write([(_add(len(group)), tuple(chain.from_iterable(group))) for group in groups])
 

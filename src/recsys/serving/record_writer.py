@@ -37,6 +37,10 @@ class WriterProcess:
         """Of the process, None where there is none yet."""
         return None if self._process is None else self._process.pid
 
+    def start(self) -> None:
+        """Start the process, which makes the table where there is none. Raises WriteError."""
+        self._ask([])
+
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows; one whose request is there counts once. Raises WriteError."""
         self._ask(list(rows))
@@ -76,7 +80,7 @@ class WriterProcess:
 def _start(path: Path) -> "subprocess.Popen[bytes]":
     places = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "recsys.serving.record_writer", str(path)],
+        [sys.executable, "-S", "-m", "recsys.serving.record_writer", str(path)],  # no package is needed but ours
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": places},

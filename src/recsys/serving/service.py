@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +22,7 @@ from recsys.serving.kept_lists import KeptLists
 from recsys.serving.metrics import Metrics
 from recsys.serving.monitored import Monitored
 from recsys.serving.record import Recorder
+from recsys.serving.record_table import WriteError
 from recsys.serving.record_writer import WriterProcess
 from recsys.serving.settings import ServingSettings
 from recsys.serving.trial_page import JUDGED
@@ -111,7 +113,10 @@ class Service:
         def count(outcome: str, lists: int) -> None:
             self.metrics.record.labels(outcome).inc(lists)
 
-        return Recorder(WriterProcess(self.folder / FEEDBACK), self.settings.retention, count)
+        writer = WriterProcess(self.folder / FEEDBACK)
+        with suppress(WriteError):  # it is tried again
+            writer.start()
+        return Recorder(writer, self.settings.retention, count)
 
     def close(self) -> None:
         """Write what waits."""
