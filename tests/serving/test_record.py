@@ -1,3 +1,4 @@
+import itertools
 import json
 import sqlite3
 import threading
@@ -7,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recsys.serving import record, record_table
+from recsys.serving import record, record_table, record_writer
 from recsys.serving.record import Impression, Recorder
-from recsys.serving.record_table import Table
+from tests.support.record_writers import WriterThread
 from tests.support.waiting import wait
 
 DAY = 86_400.0
@@ -45,7 +46,7 @@ def rows(path, columns="request"):
 
 
 def test_a_list_is_written_as_it_was_answered(path, counts):
-    recorder = Recorder(Table(path), 90, counts)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
     request, items, likes = rows(path, "request, items, likes")[0]
@@ -56,14 +57,14 @@ def test_a_list_is_written_as_it_was_answered(path, counts):
 
 def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypatch):
     free = threading.Event()
-    real = record_table._connect
+    real = record_table._commit
 
-    def later(path):
+    def later(*arguments):
         free.wait()
-        return real(path)
+        return real(*arguments)
 
-    monkeypatch.setattr(record_table, "_connect", later)
-    recorder = Recorder(Table(path), 90, counts)
+    monkeypatch.setattr(record_table, "_commit", later)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     for number in range(150):  # more than one statement adds
         recorder.add(impression(f"r{number}", items=(f"i{number}",)))
     recorder.add(impression("r7", items=("another",)))
@@ -82,20 +83,20 @@ def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, c
             recorder.add(impression("r1"))
         return real(connection, statements)
 
-    monkeypatch.setattr(record, "_PRUNE_SECONDS", 0.0)  # old lists are deleted between two turns
+    monkeypatch.setattr(record_writer, "_PRUNE_SECONDS", 0.0)  # old lists are deleted between two turns
     monkeypatch.setattr(record_table, "_commit", commit)
-    recorder = Recorder(Table(path), 90, counts)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r0"))
     wait(lambda: counts["written"] == 2, "the next turn")
     recorder.close()
-    first = done.index("insert")
-    assert done[first : first + 3] == ["insert", "delete", "insert"]
+    turns = [name for name, _ in itertools.groupby(done)]
+    assert turns[turns.index("insert") :][:3] == ["insert", "delete", "insert"]
     assert rows(path) == [("r0",), ("r1",)]
 
 
 def test_a_list_counts_once_by_its_request(path, counts):
     for _ in range(2):
-        recorder = Recorder(Table(path), 90, counts)
+        recorder = Recorder(lambda: WriterThread(path), counts)
         recorder.add(impression("r1"))
         recorder.close()
     assert rows(path) == [("r1",)]
@@ -113,7 +114,7 @@ def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, mon
 
     monkeypatch.setattr(record_table, "_commit", after_the_commit)
     monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
-    recorder = Recorder(Table(path), 90, counts)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     wait(lambda: counts["written"], "the second try")
     recorder.close()
@@ -132,7 +133,7 @@ def test_too_many_that_wait_are_dropped_and_counted(path, counts, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(record_table, "_commit", slow)
-    recorder = Recorder(Table(path), 90, counts, most_waiting=5)
+    recorder = Recorder(lambda: WriterThread(path), counts, most_waiting=5)
     for number in range(8):
         recorder.add(impression(f"r{number}"))
     assert counts["dropped"] == 3
@@ -147,19 +148,42 @@ def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(path, counts, m
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(record_table, "_commit", full)
-    recorder = Recorder(Table(path), 90, counts)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
     assert counts == {"dropped": 1}
     assert "disk is full" in recorder.problem
 
 
+def test_a_worker_starts_and_answers_where_the_file_cannot_be_opened_yet(path, counts, monkeypatch):
+    monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
+    path.mkdir()
+    recorder = Recorder(lambda: WriterThread(path), counts)
+    assert recorder.problem == "OperationalError: unable to open database file"
+    recorder.add(impression("r1"))
+    path.rmdir()
+    wait(lambda: counts["written"] == 1, "the file")
+    assert recorder.problem == ""
+    recorder.close()
+    assert rows(path) == [("r1",)]
+
+
+def test_what_came_in_part_is_not_written(path):
+    writer = WriterThread(path)
+    record_writer.send(writer.asked, [record._row(impression("r1"))])
+    writer.asked.write((1_000).to_bytes(8, "little") + b"half")
+    writer.asked.close()
+    assert [record_writer.receive(writer.said) for _ in range(2)] == [0, 1]
+    writer.close()
+    assert rows(path) == [("r1",)]
+
+
 def test_lists_older_than_the_retention_are_deleted(path, counts):
     now = time.time()
-    recorder = Recorder(Table(path), 7, counts)
+    recorder = Recorder(lambda: WriterThread(path, 7), counts)
     for age in (8, 6, 20, 0):
         recorder.add(impression(f"{age} days", now - age * DAY))
     recorder.close()
-    again = Recorder(Table(path), 7, counts)
+    again = Recorder(lambda: WriterThread(path, 7), counts)
     again.close()
     assert rows(path) == [("6 days",), ("0 days",)]

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,7 @@ import pytest
 import requests
 
 from recsys.serving import record
-from recsys.serving.record import Impression, Recorder
-from recsys.serving.record_table import WriteError
-from recsys.serving.record_writer import WriterProcess
+from recsys.serving.record import Impression, Recorder, WriterProcess
 from tests.support.serving_site import Server, form
 from tests.support.waiting import wait
 
@@ -24,10 +23,6 @@ pytestmark = pytest.mark.process
 
 def impression(request, items='["i1"]'):
     return Impression(request, time.time(), "u", "1", "champion", "personal", 0, items, np.array([0.5]))
-
-
-def row(request, age=0.0):
-    return (request, time.time() - age, "u", "1", "champion", "personal", 0, "[]", b"", None, None, None, None, None)
 
 
 def rows(path, columns="request"):
@@ -41,49 +36,50 @@ class Counted(Counter):
 
 
 @pytest.fixture
-def writer(tmp_path):
-    found = WriterProcess(tmp_path / "feedback.db")
-    yield found
-    found.close()
-
-
-def test_a_process_of_low_priority_writes_what_it_is_given_and_deletes_what_is_old(writer, tmp_path):
-    writer.add([row("old", age=100), row("new"), row("new")])
-    assert os.getpriority(os.PRIO_PROCESS, writer.pid) > os.getpriority(os.PRIO_PROCESS, 0)
-    assert rows(tmp_path / "feedback.db") == [("old",), ("new",)]
-    assert writer.prune(time.time() - 50, 10) == 1
-    assert rows(tmp_path / "feedback.db") == [("new",)]
-    assert "numpy" not in Path(f"/proc/{writer.pid}/maps").read_text()  # it is small
-
-
-def test_a_list_of_any_length_goes_through(writer, tmp_path):
-    long = "[" + ",".join(['"ü\U0001f600"'] * 100_000) + "]"
-    writer.add([(*row("long")[:7], long, *row("")[8:])])
-    assert rows(tmp_path / "feedback.db", "items") == [(long,)]
-
-
-def test_what_cannot_be_written_is_told_and_the_process_stays(tmp_path):
-    (tmp_path / "feedback.db").mkdir()  # a file that cannot be opened
-    writer = WriterProcess(tmp_path / "feedback.db")
-    try:
-        with pytest.raises(WriteError, match="OperationalError: unable to open database file"):
-            writer.add([row("r1")])
-        pid = writer.pid
-        (tmp_path / "feedback.db").rmdir()
-        writer.add([row("r1")])
-        assert writer.pid == pid
-        assert rows(tmp_path / "feedback.db") == [("r1",)]
-    finally:
-        writer.close()
-
-
-def test_processes_that_are_killed_lose_no_list_and_write_none_twice(tmp_path, monkeypatch):
-    """Killed at any moment, and asked for the same again, with another writer at the same file."""
+def recorders(tmp_path, monkeypatch):
+    """Makes recorders of one file, and says the processes that each has started."""
     monkeypatch.setattr(record, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(record, "_WRITE_SECONDS", 0.001)
-    path, counts = tmp_path / "feedback.db", [Counted(), Counted()]
-    writers = [WriterProcess(path) for _ in counts]
-    recorders = [Recorder(writer, 90, count) for writer, count in zip(writers, counts, strict=True)]
+    monkeypatch.setattr(record, "_TURN_SECONDS", 0.001)
+    made = []
+
+    def recorder():
+        counts, started = Counted(), []
+
+        def start():
+            started.append(WriterProcess(tmp_path / "feedback.db", 90.0))
+            return started[-1]
+
+        made.append(Recorder(start, counts))
+        return made[-1], counts, started
+
+    yield recorder
+    for one in made:
+        one.close()
+
+
+def test_a_process_of_low_priority_writes_and_is_small(recorders, tmp_path):
+    recorder, counts, (process,) = recorders()
+    assert rows(tmp_path / "feedback.db") == []  # the table is there
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+    assert "numpy" not in Path(f"/proc/{process.pid}/maps").read_text()
+    recorder.add(impression("r1"))
+    recorder.add(impression("r1"))
+    wait(lambda: counts["written"] == 2, "the commit")
+    assert rows(tmp_path / "feedback.db") == [("r1",)]
+
+
+def test_a_list_of_any_length_goes_through(recorders, tmp_path):
+    recorder, counts, _ = recorders()
+    long = "[" + ",".join(['"ü\U0001f600"'] * 100_000) + "]"
+    for number in range(3):
+        recorder.add(impression(f"r{number}", long))
+    wait(lambda: counts["written"] == 3, "the commit")
+    assert rows(tmp_path / "feedback.db", "items") == [(long,)] * 3
+
+
+def test_processes_that_are_killed_lose_no_list_and_write_none_twice(recorders, tmp_path):
+    """Killed at any moment, one of two that write to the same file."""
+    both = [recorders() for _ in range(2)]
     killed, done, names = set(), threading.Event(), []
 
     def serve(number, recorder):
@@ -92,30 +88,27 @@ def test_processes_that_are_killed_lose_no_list_and_write_none_twice(tmp_path, m
             recorder.add(impression(names[-1]))
             time.sleep(0.0002)
 
-    threads = [threading.Thread(target=serve, args=pair) for pair in enumerate(recorders)]
+    threads = [threading.Thread(target=serve, args=(number, one[0])) for number, one in enumerate(both)]
     for thread in threads:
         thread.start()
     try:
-        for turn in range(20):
-            writer, count = writers[turn % 2], counts[turn % 2]
-            before = count["written"]
-            wait(lambda c=count, b=before: c["written"] > b, "a list that is written")
-            pid = writer.pid
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
-        before = [count["written"] for count in counts]
-        wait(lambda: all(c["written"] > b for c, b in zip(counts, before, strict=True)), "lists after the last kill")
+        for turn in range(50):
+            _, _, started = both[turn % 2]
+            time.sleep(0.001 * (turn % 7))  # before, in or after the table, a message, a commit
+            with suppress(ProcessLookupError):  # it has been waited for, and another one is started
+                os.kill(started[-1].pid, signal.SIGKILL)
+                killed.add(started[-1].pid)
+            if turn % 5 == 4:
+                before = len(names)
+                wait(lambda b=before: sum(one[1]["written"] for one in both) > b, "lists that are written")
     finally:
         done.set()
         for thread in threads:
             thread.join()
-        for recorder in recorders:
-            recorder.close()
-    assert len(killed) > 10
-    found = [name for (name,) in rows(path)]
-    assert sorted(found) == sorted(names)
-    assert sum(counts, Counter()) == {"written": len(names)}
+    wait(lambda: sum(one[1]["written"] for one in both) == len(names), "the rest")
+    assert len(killed) > 20
+    assert sorted(name for (name,) in rows(tmp_path / "feedback.db")) == sorted(names)
+    assert sum((one[1] for one in both), Counter()) == {"written": len(names)}
 
 
 def test_a_signal_to_all_processes_of_a_server_loses_no_list(tmp_path):

@@ -1,30 +1,34 @@
 """The record of what was served: one row a list, in the file of the feedback, written beside answering.
 
-Nothing waits for it. A thread hands what has gathered to a process that writes (recsys.serving.record_writer); what
-cannot be written now is tried again, and counts once by its request. Where too much waits, further lists are dropped
-and counted.
+Nothing waits for it. A thread hands what has gathered to another process (recsys.serving.record_writer), and lets go of
+it once that process says that it is written. What was handed to a process that ended is handed to the next, and counts
+once by its request. Where too much waits, further lists are dropped and counted.
 """
 
+import os
+import subprocess
+import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 
 from recsys.arrays import Floats
 from recsys.serving.record_table import Row, WriteError
+from recsys.serving.record_writer import is_ready, receive, send
 
 _MOST_WAITING = 50_000  # lists
-_MOST_ROWS = 2_000  # a commit, so that feedback never waits long for its turn
-_WRITE_SECONDS = 0.05  # so little is lost with a worker that is killed
+_MOST_ROWS = 2_000  # a message
+_TURN_SECONDS = 0.05  # so little is lost with a worker that is killed
 _RETRY_SECONDS = 1.0
-_PRUNE_SECONDS = 60.0
-_MOST_PRUNED = 5_000  # a commit
-_DAY = 86_400
+_LAST_TRIES = 2  # at the end
 _FOUR_BYTES = np.dtype("<f4")
+_PACKAGES = str(Path(__file__).resolve().parents[2])
 
 
 class Impression(NamedTuple):
@@ -47,87 +51,138 @@ class Impression(NamedTuple):
 
 
 class Writer(Protocol):
-    """Who writes the table: a process of its own, or this one."""
+    """Whoever runs `record_writer.write`, and the two pipes to it, neither of which is buffered."""
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write rows; one whose request is there counts once. Raises WriteError."""
-
-    def prune(self, before: float, most: int) -> int:
-        """Delete at most so many rows that are older than a moment; how many there were. Raises WriteError."""
+    asked: IO[bytes]
+    said: IO[bytes]
 
     def close(self) -> None:
-        """Write no more."""
+        """Wait for its end, after `asked` was closed, and close the rest."""
+
+
+class WriterProcess:
+    """A process that runs it."""
+
+    def __init__(self, path: Path, retention: float) -> None:
+        """Start it for the file of the feedback; lists are deleted after so many days."""
+        places = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
+        # -S: it needs no packages but ours, and begins sooner.
+        command = [sys.executable, "-S", "-m", "recsys.serving.record_writer", str(path), str(retention)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": places},
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self.pid, self.asked, self.said = self._process.pid, self._process.stdin, self._process.stdout
+
+    def close(self) -> None:
+        """Wait for its end."""
+        self._process.wait()
+        self.said.close()
 
 
 class Recorder:
     """What one process keeps for the record until it is written."""
 
     def __init__(
-        self, writer: Writer, retention: float, count: Callable[[str, int], None], most_waiting: int = _MOST_WAITING
+        self, start: Callable[[], Writer], count: Callable[[str, int], None], most_waiting: int = _MOST_WAITING
     ) -> None:
-        """Begin to hand over what is added.
+        """Begin, with the table in its place, if it can be.
 
         Args:
-            writer: is closed at the end.
-            retention: days after which a list is deleted.
+            start: starts a writer, now and whenever one has ended.
             count: is told "written" or "dropped", and how many lists.
         """
-        self._writer = writer
-        self._retention = retention
+        self._start = start
         self._count = count
         self._most_waiting = most_waiting
         self._waiting: deque[Row] = deque()
+        self._handed = 0  # how many of those, the oldest, the writer has
+        self._writer: Writer | None = None
         self._ends = threading.Event()
-        self._pruned = -_PRUNE_SECONDS
         self.problem = ""
-        self._thread = threading.Thread(target=self._write_all, name="record", daemon=True)
+        self._turn(self._hand_over)
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
     def add(self, impression: Impression) -> None:
-        """Keep a list for the record. It is written soon, and lost if the process is killed before."""
+        """Keep a list for the record. It is handed over soon, and lost if the process is killed before."""
         if len(self._waiting) < self._most_waiting:
             self._waiting.append(_row(impression))
         else:
             self._count("dropped", 1)
 
     def close(self) -> None:
-        """Write what waits, once more, and end the thread."""
+        """Wait until what is there is written, and end the thread."""
         self._ends.set()
         self._thread.join()
 
-    def _write_all(self) -> None:
-        pause = 0.0
-        while True:
-            ended = self._ends.wait(pause)
-            try:
-                left = len(self._waiting)  # what comes meanwhile waits for the next turn
-                while left > 0:
-                    left -= self._write()
-                self._prune()
-                self.problem, pause = "", _WRITE_SECONDS
-            except WriteError as error:
-                self.problem, pause = str(error), _RETRY_SECONDS
-            if ended:
-                break
+    def _run(self) -> None:
+        while not self._ends.wait(_RETRY_SECONDS if self.problem else _TURN_SECONDS):
+            self._turn(self._hand_over)
+        for _ in range(_LAST_TRIES):
+            if self._waiting or self._writer is not None:
+                self._turn(self._finish)
         if self._waiting:
             self._count("dropped", len(self._waiting))
-        self._writer.close()
 
-    def _write(self) -> int:
-        """Write the oldest that wait, and tell how many; they are let go only then."""
-        rows = list(islice(self._waiting, _MOST_ROWS))
-        self._writer.add(rows)
-        for _ in rows:
+    def _turn(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+            self.problem = ""
+        except (OSError, EOFError, WriteError) as error:  # a full disk, a file that is held or gone, a killed writer
+            self.problem = str(error) or "the process that writes the record has ended"
+            self._let_end()
+
+    def _hand_over(self) -> None:
+        if self._writer is None:
+            self._writer = self._start()
+            self._confirm()
+        while rows := list(islice(self._waiting, self._handed, self._handed + _MOST_ROWS)):
+            self._handed += len(rows)
+            send(self._writer.asked, rows)
+        while is_ready(self._writer.said):
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """Let go of what the writer says is written, next."""
+        assert self._writer
+        found = receive(self._writer.said)
+        if isinstance(found, str):
+            raise WriteError(found)
+        for _ in range(found):
             self._waiting.popleft()
-        self._count("written", len(rows))
-        return len(rows)
+        self._handed -= found
+        if found:
+            self._count("written", found)
 
-    def _prune(self) -> None:
-        """Delete what is older than the retention, some at a time."""
-        if time.monotonic() - self._pruned < _PRUNE_SECONDS:
-            return
-        if self._writer.prune(time.time() - self._retention * _DAY, _MOST_PRUNED) < _MOST_PRUNED:
-            self._pruned = time.monotonic()
+    def _finish(self) -> None:
+        """Hand over the rest, and wait until it is written."""
+        self._hand_over()
+        assert self._writer
+        self._writer.asked.close()
+        while self._handed:
+            self._confirm()
+        self._let_end()
+
+    def _let_end(self) -> None:
+        """Close what is left of a writer; what it has written and not confirmed will be handed over again."""
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.asked.close()
+            try:
+                while True:
+                    self._confirm()
+            except WriteError as error:
+                self.problem = str(error)
+            except (OSError, EOFError):
+                pass
+            self._writer.close()
+        self._writer, self._handed = None, 0
 
 
 def _row(one: Impression) -> Row:

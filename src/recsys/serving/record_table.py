@@ -70,6 +70,8 @@ class Table:
         try:
             self._open = self._open or _connect(self._path)
             connection, lock_file = self._open
+            if not statements:
+                return 0
             with Locked(lock_file):
                 return _commit(connection, statements)
         except (sqlite3.Error, OSError) as error:

@@ -1,14 +1,16 @@
-"""A process beside a worker that writes its record, at lower priority: the worker's requests never wait for it.
+"""The program that writes a worker's record, beside it and at lower priority: requests never wait for it.
 
-Questions come on standard input, whose end is the end of the worker, however it died. What was asked is then done
+Rows come on standard input, a message at a time, and are committed some time later, many together; how many were is
+said on standard output. The end of the input is the end of the worker, however it died: what came is then written
 still.
 """
 
 import marshal
 import os
+import select
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,117 +18,107 @@ from typing import IO, Any
 
 from recsys.serving.record_table import Row, Table, WriteError
 
-_NICE = 10  # beside busy workers it has a tenth of a core, which is several times what their lists take
-_SIZE = 8  # bytes that say how long what follows is
-_PACKAGES = str(Path(__file__).resolve().parents[2])
+_NICE = 5  # beside busy workers it has a quarter as much of a core, which is several times what their lists take
+_COMMIT_SECONDS = 0.4  # a commit costs readers of the file what they remember of it: few, of many rows each
+_MOST_ROWS = 500  # a commit, so that feedback never waits long for its turn
+_PRUNE_SECONDS = 60.0
+_MOST_PRUNED = 5_000  # a commit
+_DAY = 86_400
+_SIZE = 8  # bytes that say how long the rest of a message is
 
 
-class WriterProcess:
-    """The table in the hands of another process, which is started when it is first needed, and again where it ended.
-
-    What a process that was killed had been asked is not known to be written: asked again, it counts once.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Take the file of the feedback."""
-        self._path = path
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process, None where there is none yet."""
-        return None if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        """Start the process, which makes the table where there is none. Raises WriteError."""
-        self._ask([])
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write rows; one whose request is there counts once. Raises WriteError."""
-        self._ask(list(rows))
-
-    def prune(self, before: float, most: int) -> int:
-        """Delete at most so many rows that are older than a moment; how many there were. Raises WriteError."""
-        return self._ask((before, most))
-
-    def close(self) -> None:
-        """Let the process end."""
-        if self._process is not None:
-            assert self._process.stdin
-            assert self._process.stdout
-            with suppress(OSError):
-                self._process.stdin.close()
-            self._process.wait()
-            self._process.stdout.close()
-        self._process = None
-
-    def _ask(self, question: Any) -> int:
-        if self._process is not None and self._process.poll() is not None:
-            self.close()
-        try:
-            process = self._process = self._process or _start(self._path)
-            assert process.stdin
-            assert process.stdout
-            _send(process.stdin, question)
-            answer = _receive(process.stdout)
-        except (OSError, EOFError) as error:
-            self.close()
-            raise WriteError(f"the process that writes the record has ended ({type(error).__name__})") from error
-        if isinstance(answer, str):
-            raise WriteError(answer)
-        return int(answer)
-
-
-def _start(path: Path) -> "subprocess.Popen[bytes]":
-    places = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-S", "-m", "recsys.serving.record_writer", str(path)],  # no package is needed but ours
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": places},
-    )
-
-
-def _send(file: IO[bytes], content: Any) -> None:
+def send(file: IO[bytes], content: Any) -> None:
+    """Send a message through a pipe; raises OSError where nobody reads it."""
     packed = marshal.dumps(content)
-    file.write(len(packed).to_bytes(_SIZE, "little") + packed)
-    file.flush()
+    left = memoryview(len(packed).to_bytes(_SIZE, "little") + packed)
+    while left:
+        left = left[file.write(left) :]
 
 
-def _receive(file: IO[bytes]) -> Any:
-    """What was sent; raises EOFError at the end."""
-    size = int.from_bytes(_exactly(file, _SIZE), "little")
-    return marshal.loads(_exactly(file, size))
+def receive(file: IO[bytes]) -> Any:
+    """The next message of a pipe; raises EOFError at its end."""
+    return marshal.loads(_exactly(file, int.from_bytes(_exactly(file, _SIZE), "little")))
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
-    found = file.read(size)
-    if len(found) < size:
-        raise EOFError
+    found = b""
+    while len(found) < size:
+        part = file.read(size - len(found))
+        if not part:
+            raise EOFError
+        found += part
     return found
 
 
+def is_ready(file: IO[bytes], seconds: float = 0.0) -> bool:
+    """Whether there is something to receive, or the end, before so many seconds have passed."""
+    waits = select.poll()  # not select, which has no descriptors above 1,024
+    waits.register(file, select.POLLIN)
+    return bool(waits.poll(1000 * seconds))
+
+
+def write(asked: IO[bytes], said: IO[bytes], table: Table, retention: float) -> None:
+    """Write what is asked until its end; a fault of the file is the end too.
+
+    Args:
+        asked: messages of rows.
+        said: is sent 0 once the table is there, then of each commit how many rows it wrote, in the order in which they
+            came; and, last, what is wrong.
+        retention: days after which a row is deleted.
+    """
+    writing = _Writing(said, table, retention)
+    with suppress(BrokenPipeError):
+        try:
+            writing.commit([])
+            writing.run(asked)
+        except WriteError as error:
+            send(said, str(error))
+        finally:
+            table.close()
+
+
+class _Writing:
+    def __init__(self, said: IO[bytes], table: Table, retention: float) -> None:
+        self._said, self._table, self._retention = said, table, retention
+        self._pruned = -_PRUNE_SECONDS
+
+    def run(self, asked: IO[bytes]) -> None:
+        held: list[Row] = []
+        due, ended = 0.0, False
+        while not ended:
+            if is_ready(asked, max(0.0, due - time.monotonic()) if held else _PRUNE_SECONDS):
+                due = due if held else time.monotonic() + _COMMIT_SECONDS
+                try:
+                    held += receive(asked)
+                except EOFError:
+                    ended = True
+            if held and (ended or len(held) >= _MOST_ROWS or time.monotonic() >= due):
+                for start in range(0, len(held), _MOST_ROWS):
+                    self.commit(held[start : start + _MOST_ROWS])
+                held = []
+            if not held:
+                self._prune()
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        self._table.add(rows)
+        with suppress(BrokenPipeError):  # the worker is gone: the rest is written still
+            send(self._said, len(rows))
+
+    def _prune(self) -> None:
+        """Delete what is older than the retention, some at a time."""
+        if time.monotonic() - self._pruned < _PRUNE_SECONDS:
+            return
+        if self._table.prune(time.time() - self._retention * _DAY, _MOST_PRUNED) < _MOST_PRUNED:
+            self._pruned = time.monotonic()
+
+
 def main() -> None:
-    """Do what is asked until the worker ends."""
+    """Write until the worker ends."""
     for number in (signal.SIGTERM, signal.SIGINT):  # may reach all processes of a server: the worker has rows yet
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
-    table = Table(Path(sys.argv[1]))
-    with suppress(EOFError, BrokenPipeError):
-        while True:
-            _send(sys.stdout.buffer, _done(table, _receive(sys.stdin.buffer)))
-    table.close()
-
-
-def _done(table: Table, question: Any) -> int | str:
-    """How many rows it was, or what is wrong."""
-    try:
-        if isinstance(question, tuple):
-            return table.prune(*question)
-        table.add(question)
-        return len(question)
-    except WriteError as error:
-        return str(error)
+    with os.fdopen(0, "rb", buffering=0) as asked, os.fdopen(1, "wb", buffering=0) as said:
+        write(asked, said, Table(Path(sys.argv[1])), float(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,9 +20,7 @@ from recsys.serving.http import ProblemError
 from recsys.serving.kept_lists import KeptLists
 from recsys.serving.metrics import Metrics
 from recsys.serving.monitored import Monitored
-from recsys.serving.record import Recorder
-from recsys.serving.record_table import WriteError
-from recsys.serving.record_writer import WriterProcess
+from recsys.serving.record import Recorder, WriterProcess
 from recsys.serving.settings import ServingSettings
 from recsys.serving.trial_page import JUDGED
 
@@ -113,10 +110,7 @@ class Service:
         def count(outcome: str, lists: int) -> None:
             self.metrics.record.labels(outcome).inc(lists)
 
-        writer = WriterProcess(self.folder / FEEDBACK)
-        with suppress(WriteError):  # it is tried again
-            writer.start()
-        return Recorder(writer, self.settings.retention, count)
+        return Recorder(lambda: WriterProcess(self.folder / FEEDBACK, self.settings.retention), count)
 
     def close(self) -> None:
         """Write what waits."""
