@@ -26,8 +26,9 @@ from tests.support.serving_site import form
 
 USERS = ["u1", "u2", "u13", "stranger", "ü%2F"]
 ITEMS = [f"i{number}" for number in range(0, 24, 3)]
-QUERIES = ["", "n=3", "n=3&offset=2", "n=100", "titles=true", "explain=true&n=2", "n=4&exclude=i2,i3", "exclude=none",
-           "n=4&candidates=i1,i2,i9", "n=4&candidates=i9,i1,i2&exclude=i9"]  # fmt: skip
+QUERIES = ["", "n=3", "n=3&offset=1", "n=3&offset=2", "n=1000", "titles=true", "explain=true&n=2", "explain=true&n=3",
+           "n=4&exclude=i4,i6", "n=4&exclude=i6,i8", "n=4&candidates=i1,i2,i9,i5,i8", "n=2&candidates=i9,i1,i2,i5,i8",
+           "n=4&candidates=i9,i1,i2,i5,i8&exclude=i2", "n=3&candidates=i9,i5,i8"]  # fmt: skip
 STEPS = st.one_of(
     st.tuples(st.just("ask"), st.sampled_from(USERS), st.sampled_from(QUERIES), st.sampled_from(["1", "2"])),
     st.tuples(st.just("ask"), st.sampled_from(USERS[:2]), st.just(""), st.just("1")),
@@ -130,7 +131,7 @@ def hits(service):
 @pytest.fixture
 def service(tmp_path, forms):
     (tmp_path / POINTER).write_text(json.dumps({"form": str(forms["one"])}))
-    with closing(worker(tmp_path, 10, 0.0)) as found:
+    with closing(worker(tmp_path, 100, 0.0)) as found:
         found.follow()
         yield found
 
@@ -144,6 +145,20 @@ def test_the_second_time_a_list_is_not_made(service, monkeypatch):
         ask(service, "u2", "n=9")
     one, other = (row[0]._replace(request="") for row in service.recorder.rows)
     assert one == other
+
+
+def test_each_thing_that_may_be_asked_for_has_its_own_list(service, tmp_path):
+    """Asked for twice, after all others, by users of and without a history."""
+    with closing(worker(tmp_path, 0, 0.0)) as plain:
+        plain.follow()
+        for user in ("u2", "stranger"):
+            expected = [ask(plain, user, query) for query in QUERIES]
+            assert user == "stranger" or len({answer.body for answer in expected}) == len(QUERIES)
+            for _ in range(2):
+                assert [ask(service, user, query) for query in QUERIES] == expected
+    keys = len(QUERIES) - 2  # titles and reasons make no other list
+    assert hits(service) == 2 * (2 * len(QUERIES) - keys)
+    assert service.recorder.rows == 2 * plain.recorder.rows[: len(QUERIES)] + 2 * plain.recorder.rows[len(QUERIES) :]
 
 
 def test_feedback_makes_another_list_though_it_names_nothing_known(service):
