@@ -5,7 +5,6 @@ it once that process says that it is written. What was handed to a process that 
 once by its request. Where too much waits, further lists are dropped and counted.
 """
 
-import os
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ _RETRY_SECONDS = 1.0
 _LAST_TRIES = 2  # at the end
 _FOUR_BYTES = np.dtype("<f4")
 _PACKAGES = str(Path(__file__).resolve().parents[2])
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from recsys.serving.record_writer import main; main()"
 
 
 class Impression(NamedTuple):
@@ -65,16 +65,9 @@ class WriterProcess:
 
     def __init__(self, path: Path, retention: float) -> None:
         """Start it for the file of the feedback; lists are deleted after so many days."""
-        places = os.pathsep.join(filter(None, (_PACKAGES, os.environ.get("PYTHONPATH"))))
         # -S: it needs no packages but ours, and begins sooner.
-        command = [sys.executable, "-S", "-m", "recsys.serving.record_writer", str(path), str(retention)]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": places},
-        )
+        command = [sys.executable, "-S", "-c", _PROGRAM, _PACKAGES, str(path), str(retention)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin
         assert self._process.stdout
         self.pid, self.asked, self.said = self._process.pid, self._process.stdin, self._process.stdout

@@ -1,4 +1,4 @@
-"""The program that writes a worker's record, beside it and at lower priority: requests never wait for it.
+"""The program (`main`) that writes a worker's record, beside it and at lower priority: requests never wait for it.
 
 Rows come on standard input, a message at a time, and are committed some time later, many together; how many were is
 said on standard output. The end of the input is the end of the worker, however it died: what came is then written
@@ -117,9 +117,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # may reach all processes of a server: the worker has rows yet
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
+    if hasattr(os, "SCHED_BATCH"):  # Linux: what it is sent does not make it push a worker out at once
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with os.fdopen(0, "rb", buffering=0) as asked, os.fdopen(1, "wb", buffering=0) as said:
         write(asked, said, Table(Path(sys.argv[1])), float(sys.argv[2]))
-
-
-if __name__ == "__main__":
-    main()
