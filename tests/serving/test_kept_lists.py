@@ -169,16 +169,22 @@ def test_feedback_makes_another_list_though_it_names_nothing_known(service):
     assert len(service.served.kept) == 2
 
 
-def test_how_long_a_kept_list_took_is_how_long_it_took_to_be_made(service, forms, tmp_path):
-    point_at(tmp_path, {"form": str(forms["one"]), "trial": {"id": "t", "share": 0.5, "form": str(forms["two"])}})
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_while_a_version_is_on_trial_every_list_is_made(service, forms, tmp_path, share):
+    """Guards compare how often, and how fast, two versions make lists; afterwards what was kept before counts."""
+    ask(service, "u2")
+    champion = {"form": str(forms["one"])}
+    point_at(tmp_path, {**champion, "trial": {"id": "t", "share": share, "form": str(forms["two"])}})
     service.follow()
     seconds = []
     service.recorder.add = lambda one: seconds.append(one.seconds)
-    for _ in range(3):
-        ask(service, "u2")
-    assert hits(service) == 2
-    assert seconds[0] > 0
-    assert seconds == seconds[:1] * 3
+    for user in ("u2", "u3", "u2", "u3"):
+        ask(service, user)
+    assert len(set(seconds)) == 4
+    point_at(tmp_path, champion)
+    service.follow()
+    ask(service, "u2")
+    assert (hits(service), len(service.served.kept)) == (1, 1)
 
 
 def test_a_version_takes_its_lists_along(service, forms, tmp_path):

@@ -18,7 +18,7 @@ class WriterThread:
             with asked, said:
                 record_writer.write(asked, said, Table(path), retention)
 
-        self._thread = threading.Thread(target=write)
+        self._thread = threading.Thread(target=write, daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -85,7 +85,8 @@ def _of_user(service: Service, served: Served, user: str, asked: _Asked, explora
     """A user's list by one version: one that was made from the same and is kept, or else made now."""
     started, stages = time.perf_counter(), service.metrics.stages
     code, given = service.find_user(served.engine, user)
-    kept, key = served.kept, None
+    # In a trial every list is made: guards compare how often, and how fast, versions make them.
+    kept, key = served.kept if service.trial is None else None, None
     if kept is not None and not (exploration and exploration.draws):
         read = time.perf_counter()
         key = Key(user, tuple(given), *asked)

@@ -161,7 +161,8 @@ class Service:
             return
         before = (self.served.version, self.served.family) if self.served else None
         about = {**found.about, "folder": str(folder)}
-        self.served = replace(found, about=about, scorer=scorer, kept=self._kept())
+        kept = KeptLists(self.settings.kept_lists) if self.settings.kept_lists else None
+        self.served = replace(found, about=about, scorer=scorer, kept=kept)
         self.problem = ""
         self.metrics.serve(found.version, found.family, before)
 
@@ -174,13 +175,10 @@ class Service:
         served: Served | None = None
         if said.get("form"):
             try:
-                served = replace(load(self.folder / said["form"]), kept=self._kept())
+                served = load(self.folder / said["form"])
             except (InputError, OSError) as error:
                 self.problem = str(error)
         return OnTrial(str(said["id"]), said["share"], served)
-
-    def _kept(self) -> KeptLists | None:
-        return KeptLists(self.settings.kept_lists) if self.settings.kept_lists else None
 
     def _scorer(self, folder: Path, engine: Engine) -> Scorer | None:
         if self.settings.runtime == "onnx":
