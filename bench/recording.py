@@ -1,6 +1,8 @@
 """What the record of what was served costs: the same lists with it and without, in turns.
 
-python -m bench.recording [seconds a round]
+python -m bench.recording [seconds a round] [lists that a worker keeps]
+
+Lists are made each time, unless a number of lists that are kept is given.
 """
 
 import sys
@@ -15,13 +17,16 @@ ROUNDS = 9
 CONNECTIONS = 8
 
 
-def run(seconds: int) -> None:
+def run(seconds: int, kept_lists: int) -> None:
     """Print the medians of some rounds, in turns on two servers that both run."""
     n_users, n_items, n_weights = CATALOGUES["small"]
     found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         form = synthetic(Path(folder) / "form", n_users, n_items, n_weights)
-        servers = {record: Server(Path(folder) / f"serving{record:d}", record=record) for record in found}
+        servers = {
+            record: Server(Path(folder) / f"serving{record:d}", record=record, kept_lists=kept_lists)
+            for record in found
+        }
         try:
             for server in servers.values():
                 server.point_at(form)
@@ -29,7 +34,7 @@ def run(seconds: int) -> None:
             for seed in range(ROUNDS):
                 for record, server in servers.items():
                     script = GET_LIST.replace("{seed}", str(seed)).replace("{users}", str(n_users))
-                    done = load(server.address, server.worker_pids(), script, CONNECTIONS, seconds)
+                    done = load(server.address, server.pids(), script, CONNECTIONS, seconds)
                     found[record].append((done.processor, _milliseconds(done.p99)))
         finally:
             for server in servers.values():
@@ -59,4 +64,5 @@ def _milliseconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    run(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    given = [int(argument) for argument in sys.argv[1:]]
+    run(given[0] if given else 10, given[1] if len(given) > 1 else 0)

@@ -42,6 +42,19 @@ GET_LIST = """
 math.randomseed({seed})
 request = function() return wrk.format("GET", "/api/recommend/" .. math.random(1, {users})) end
 """
+GET_LIST_BY_ZIPF = """
+math.randomseed({seed})
+local ends, total = {}, 0
+for rank = 1, {users} do total = total + 1 / rank; ends[rank] = total end
+request = function()
+  local at, low, high = math.random() * total, 1, {users}
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if ends[middle] < at then low = middle + 1 else high = middle end
+  end
+  return wrk.format("GET", "/api/recommend/" .. low)
+end
+"""  # the user of rank r asks 1 / r as often as the first
 POST = """
 wrk.method, count = "POST", 0
 wrk.headers["Content-Type"] = "application/json"
@@ -202,19 +215,18 @@ def run(names: list[str], options: Options) -> None:
 def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tuple[object, ...]]:
     """The rows of one catalogue; says what a worker holds."""
     n_users, n_items, _ = CATALOGUES[name]
-    server = Server(folder, workers=2)
+    server = Server(folder, kept_lists=1)  # a list is looked for and kept, and next to none is found
     server.point_at(form)
     try:
         begun = time.monotonic()
         server.start()
         started = time.monotonic() - begun
-        pids = server.worker_pids()
 
         def row(what: str, script: str, connections: int, **values: object) -> tuple[object, ...]:
             filled = _filled(script, values)
-            return _row(what, connections, load(server.address, pids, filled, connections, options.seconds))
+            return _row(what, connections, load(server.address, server.pids(), filled, connections, options.seconds))
 
-        rows = [row(f"lists, {n_items:,} items", GET_LIST, n, users=n_users) for n in (8, 1)]
+        rows = [row(f"lists, {n_items:,} items, each made", GET_LIST, n, users=n_users) for n in (8, 1)]
         if name == "small":
             rows += [row("one-row /invocations", POST, n, path="/invocations", body=ONE_ROW) for n in (8, 1)]
             for size, body, connections in ((1, ONE_EVENT, 1), (1, ONE_EVENT, 64), (100, MANY_EVENTS, 4)):
@@ -229,7 +241,32 @@ def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tu
         print(f"GB a worker, its own + its part of shared files: {own}")
     finally:
         server.stop()
+    return [*rows[:2], *_with_kept_lists(name, form, folder, options), *rows[2:]]
+
+
+def _with_kept_lists(name: str, form: Path, folder: Path, options: Options) -> list[tuple[object, ...]]:
+    """Rows of a server that keeps lists, as it is by default, each from its start on: and how many were kept ones."""
+    n_users, n_items, _ = CATALOGUES[name]
+    rows = []
+    for law, script in (("alike", GET_LIST), ("by 1 / rank", GET_LIST_BY_ZIPF)):
+        for connections in (8, 1):
+            server = Server(folder.with_name(f"{folder.name}-{law[:2]}-{connections}"))
+            server.point_at(form)
+            try:
+                server.start()
+                filled = _filled(script, {"users": n_users})
+                done = load(server.address, server.pids(), filled, connections, options.seconds)
+                share = f"{100 * hits(server):.0f}% of them kept ones"
+            finally:
+                server.stop()
+            rows.append(_row(f"lists, {n_items:,} items, {n_users:,} users {law}, {share}", connections, done))
     return rows
+
+
+def hits(server: Server) -> float:
+    """Of the lists that could have been kept ones, the share that were."""
+    found = dict(re.findall(r'(?m)^recsys_kept_lists_total{outcome="(\w+)"} (\S+)', server.get("metrics").text))
+    return float(found.get("hit", 0)) / sum(map(float, found.values()))
 
 
 _RATED, _LISTS = 50, 3  # lists after each rating, of each worker

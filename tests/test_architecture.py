@@ -82,7 +82,7 @@ ROOMS = {
     "sqlite3": [
         "src/recsys/serving/feedback.py",
         "src/recsys/serving/outbox.py",
-        "src/recsys/serving/record.py",
+        "src/recsys/serving/record_table.py",
         "src/recsys/feature_store/store.py",
     ],
     "argparse": ["steps/support/entrypoint.py"],
@@ -92,6 +92,7 @@ ROOMS = {
 # Programs of their own that stand in the library.
 PROGRAMS = [
     "src/recsys/training/launch/rank.py",
+    "src/recsys/serving/record_writer.py",
     "src/recsys/serving/worker.py",
     "src/recsys/testing/dataset.py",
 ]

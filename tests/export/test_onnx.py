@@ -78,7 +78,7 @@ def test_a_server_scores_by_the_graph(trained, family, tmp_path):
     knowledge = recommender.knowledge
     pairs = [(user, item) for user in knowledge.user_ids[:9] for item in [*knowledge.item_ids[:9], "not there"]]
     expected = recommender.predict(*(np.array(side, object) for side in zip(*pairs, strict=True)))
-    service = Service(ServingSettings(folder=str(tmp_path), runtime="onnx"))
+    service = Service(ServingSettings(folder=str(tmp_path), runtime="onnx", record=False))
     try:
         service.follow()
         assert service.problem == ""

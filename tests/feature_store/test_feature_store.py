@@ -212,7 +212,7 @@ def test_a_server_scores_from_the_store(dataset, made, tmp_path, monkeypatch):
     make_form(forest, form, {"version": "1", "model": "recsys"}, max_loss=1)
     assert stored_scores.keep_scorer(forest, form, str(made.folder), "")
     (folder / POINTER).write_text(json.dumps({"form": "forms/one"}))
-    service = Service(ServingSettings(folder=str(folder), feature_store=str(made.folder)))
+    service = Service(ServingSettings(folder=str(folder), feature_store=str(made.folder), record=False))
     try:
         service.follow()
         assert service.problem == ""

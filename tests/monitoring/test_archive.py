@@ -8,7 +8,7 @@ from sqlalchemy import exc
 from recsys.errors import InputError
 from recsys.monitoring import archive
 from recsys.monitoring.archive import Archive
-from recsys.serving.record import TABLE
+from recsys.serving.record_table import TABLE
 from tests.support.served_traffic import FEEDBACK
 
 

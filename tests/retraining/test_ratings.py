@@ -11,7 +11,7 @@ from recsys.data import builder
 from recsys.data.preparation import Preparation
 from recsys.monitoring.archive import Archive
 from recsys.retraining import feedback, ratings
-from recsys.serving.record import TABLE
+from recsys.serving.record_table import TABLE
 from tests.support.pipeline import write_csv
 from tests.support.served_traffic import FEEDBACK
 

@@ -10,6 +10,7 @@ from recsys.serving.compact import make_form
 from recsys.serving.engine import Engine
 from recsys.serving.exploration import Exploration, Pool
 from recsys.serving.record import Impression, Recorder
+from tests.support.record_writers import WriterThread
 from tests.support.serving_site import two_tastes
 
 TAKES = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
@@ -96,7 +97,7 @@ def test_propensities_are_recorded_in_a_file_of_an_earlier_release_too(tmp_path)
             "user text not null, version text not null, arm text not null, policy text not null, "
             "first integer not null, items text not null, likes blob not null)"
         )
-    recorder = Recorder(path, 1.0, lambda outcome, lists: None)
+    recorder = Recorder(lambda: WriterThread(path), lambda outcome, lists: None)
     likes, chances = np.array([0.5, 0.4]), np.array([0.25, 0.125])
     now = 4e9  # far from what is old
     recorder.add(Impression("r1", now, "u", "1", "champion", "explored", 0, '["a","b"]', likes, propensities=chances))

@@ -1,3 +1,4 @@
+import itertools
 import json
 import sqlite3
 import threading
@@ -7,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recsys.serving import record
+from recsys.serving import record, record_table, record_writer
 from recsys.serving.record import Impression, Recorder
+from tests.support.record_writers import WriterThread
 from tests.support.waiting import wait
 
 DAY = 86_400.0
@@ -44,7 +46,7 @@ def rows(path, columns="request"):
 
 
 def test_a_list_is_written_as_it_was_answered(path, counts):
-    recorder = Recorder(path, 90, counts)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
     request, items, likes = rows(path, "request, items, likes")[0]
@@ -55,14 +57,14 @@ def test_a_list_is_written_as_it_was_answered(path, counts):
 
 def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypatch):
     free = threading.Event()
-    real = Recorder._connect
+    real = record_table._commit
 
-    def later(self):
+    def later(*arguments):
         free.wait()
-        return real(self)
+        return real(*arguments)
 
-    monkeypatch.setattr(Recorder, "_connect", later)
-    recorder = Recorder(path, 90, counts)
+    monkeypatch.setattr(record_table, "_commit", later)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     for number in range(150):  # more than one statement adds
         recorder.add(impression(f"r{number}", items=(f"i{number}",)))
     recorder.add(impression("r7", items=("another",)))
@@ -73,40 +75,35 @@ def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypat
 
 
 def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, counts, monkeypatch):
-    free = threading.Event()
-    real_connect, real_commit, done = Recorder._connect, record._commit, []
-
-    def later(self):
-        free.wait()
-        return real_connect(self)
+    real, done = record_table._commit, []
 
     def commit(connection, statements):
-        if not done:
-            recorder.add(impression("r1"))
         done.append(statements[0][0].split()[0])
-        return real_commit(connection, statements)
+        if done.count("insert") == 1 and done[-1] == "insert":
+            recorder.add(impression("r1"))
+        return real(connection, statements)
 
-    monkeypatch.setattr(Recorder, "_connect", later)
-    monkeypatch.setattr(record, "_commit", commit)
-    recorder = Recorder(path, 90, counts)
+    monkeypatch.setattr(record_writer, "_PRUNE_SECONDS", 0.0)  # old lists are deleted between two turns
+    monkeypatch.setattr(record_table, "_commit", commit)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r0"))
-    free.set()
     wait(lambda: counts["written"] == 2, "the next turn")
     recorder.close()
-    assert done[:3] == ["insert", "delete", "insert"]  # old lists are deleted between two turns
+    turns = [name for name, _ in itertools.groupby(done)]
+    assert turns[turns.index("insert") :][:3] == ["insert", "delete", "insert"]
     assert rows(path) == [("r0",), ("r1",)]
 
 
 def test_a_list_counts_once_by_its_request(path, counts):
     for _ in range(2):
-        recorder = Recorder(path, 90, counts)
+        recorder = Recorder(lambda: WriterThread(path), counts)
         recorder.add(impression("r1"))
         recorder.close()
     assert rows(path) == [("r1",)]
 
 
 def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, monkeypatch):
-    real, failed = record._commit, []
+    real, failed = record_table._commit, []
 
     def after_the_commit(*arguments):
         changed = real(*arguments)
@@ -115,9 +112,9 @@ def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, mon
             raise sqlite3.OperationalError("database or disk is full")
         return changed
 
-    monkeypatch.setattr(record, "_commit", after_the_commit)
+    monkeypatch.setattr(record_table, "_commit", after_the_commit)
     monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
-    recorder = Recorder(path, 90, counts)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     wait(lambda: counts["written"], "the second try")
     recorder.close()
@@ -129,14 +126,14 @@ def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, mon
 
 def test_too_many_that_wait_are_dropped_and_counted(path, counts, monkeypatch):
     free = threading.Event()
-    real = record._commit
+    real = record_table._commit
 
     def slow(*arguments):
         free.wait()
         return real(*arguments)
 
-    monkeypatch.setattr(record, "_commit", slow)
-    recorder = Recorder(path, 90, counts, most_waiting=5)
+    monkeypatch.setattr(record_table, "_commit", slow)
+    recorder = Recorder(lambda: WriterThread(path), counts, most_waiting=5)
     for number in range(8):
         recorder.add(impression(f"r{number}"))
     assert counts["dropped"] == 3
@@ -150,20 +147,43 @@ def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(path, counts, m
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(record, "_commit", full)
-    recorder = Recorder(path, 90, counts)
+    monkeypatch.setattr(record_table, "_commit", full)
+    recorder = Recorder(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
     assert counts == {"dropped": 1}
     assert "disk is full" in recorder.problem
 
 
+def test_a_worker_starts_and_answers_where_the_file_cannot_be_opened_yet(path, counts, monkeypatch):
+    monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
+    path.mkdir()
+    recorder = Recorder(lambda: WriterThread(path), counts)
+    assert recorder.problem == "OperationalError: unable to open database file"
+    recorder.add(impression("r1"))
+    path.rmdir()
+    wait(lambda: counts["written"] == 1, "the file")
+    assert recorder.problem == ""
+    recorder.close()
+    assert rows(path) == [("r1",)]
+
+
+def test_what_came_in_part_is_not_written(path):
+    writer = WriterThread(path)
+    record_writer.send(writer.asked, [record._row(impression("r1"))])
+    writer.asked.write((1_000).to_bytes(8, "little") + b"half")
+    writer.asked.close()
+    assert [record_writer.receive(writer.said) for _ in range(2)] == [0, 1]
+    writer.close()
+    assert rows(path) == [("r1",)]
+
+
 def test_lists_older_than_the_retention_are_deleted(path, counts):
     now = time.time()
-    recorder = Recorder(path, 7, counts)
+    recorder = Recorder(lambda: WriterThread(path, 7), counts)
     for age in (8, 6, 20, 0):
         recorder.add(impression(f"{age} days", now - age * DAY))
     recorder.close()
-    again = Recorder(path, 7, counts)
+    again = Recorder(lambda: WriterThread(path, 7), counts)
     again.close()
     assert rows(path) == [("6 days",), ("0 days",)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.models.base.recommender import Recommender
-from recsys.serving.record import TABLE
+from recsys.serving.record_table import TABLE
 
 DAY = 86_400.0
 FEEDBACK = """create table if not exists feedback (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import requests
 
 from recsys.data.interactions import Interactions
@@ -112,6 +113,11 @@ class Server:
         assert self.process
         found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
         return [int(line) for line in found.stdout.split()]
+
+    def pids(self) -> list[int]:
+        """The workers, and the processes beside them."""
+        workers = self.worker_pids()
+        return [*workers, *(child.pid for pid in workers for child in psutil.Process(pid).children())]
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsys.experiments.assignment import CHALLENGER, arm_of
 from recsys.serving.feedback import FEEDBACK_TABLES
-from recsys.serving.record import make_table
+from recsys.serving.record_table import make_table
 
 _LIST = """insert into served
 (request, moment, user, version, arm, policy, first, items, likes, trial, seconds, failed, beside)

@@ -6,6 +6,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -70,6 +71,13 @@ ROUTES: tuple[tuple[str, str, str, Handler, str], ...] = (
     ("GET", "docs", "docs", pages.docs, ""),
     ("GET", "openapi.json", "docs", pages.openapi, ""),
 )
+
+
+@lru_cache
+def _by_whom(version: str, family: str, arm: str, policy: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that say who answered, none where no version did."""
+    named = {"version": version, "family": family, "arm": arm, "policy": policy} if version else {}
+    return tuple((f"x-recsys-{name}".encode(), value.encode()) for name, value in named.items() if value)
 
 
 class _Router:
@@ -194,15 +202,8 @@ class App:
             (b"content-length", b"%d" % len(reply.body)),
             (b"x-request-id", request.id.encode()),
             *reply.headers,
+            *_by_whom(reply.version, reply.family, reply.arm, reply.policy),
         ]
-        if reply.version:
-            headers += [
-                (b"x-recsys-version", reply.version.encode()),
-                (b"x-recsys-family", reply.family.encode()),
-                (b"x-recsys-arm", reply.arm.encode()),
-            ]
-            if reply.policy:
-                headers.append((b"x-recsys-policy", reply.policy.encode()))
         if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -77,6 +77,7 @@ class Engine:
             lists["signal"], lists["ridge"], lists["relative_ridge"], half_life=lists.get("half_life")
         )
         self._exponent = float(lists["exponent"])
+        self._history_ends = memoryview(arrays.history_ends)  # type: ignore[arg-type]  # an array is a buffer
         self._item_to_item = ItemToItem(arrays.weight_starts, arrays.neighbours, arrays.weights)
         self._popularity = arrays.popularity.astype(np.float64) / max(len(users), 1)
         self._added = POPULARITY_WEIGHT * self._popularity  # to what a history says
@@ -122,7 +123,7 @@ class Engine:
         aged = self._regression.half_life is not None
         if user < 0:
             return History(*NO_HISTORY[:2], NO_HISTORY.items if aged else None)
-        arrays, part = self.arrays, slice(*self.arrays.history_ends[user : user + 2])
+        arrays, part = self.arrays, slice(self._history_ends[user], self._history_ends[user + 1])
         newer = arrays.history_newer[part] if aged else None
         return History(arrays.history_items[part], arrays.history_values[part], newer)
 
@@ -148,19 +149,20 @@ class Engine:
             exploration: of this request, where a share of the lists is drawn.
         """
         values = self._values(history)
-        told = bool(values.any())
+        told = np.count_nonzero(values) > 0
         takes = self._carry(history, values) if told else self._popularity.copy()
         if candidates is not None:
             others = np.ones(len(takes), np.bool_)
             others[candidates] = False
             takes[others] = -np.inf
-        takes.put(exclude, -np.inf)
+        if len(exclude):
+            takes.put(exclude, -np.inf)
         if exclude_seen:
             takes.put(history.items, -np.inf)
         pool = highest(takes, max(n, POOL))
         taken = takes.take(pool)
-        if taken.min(initial=0.0) == -np.inf:
-            allowed = taken > -np.inf
+        allowed = taken > -np.inf
+        if np.count_nonzero(allowed) < len(pool):
             pool, taken = pool[allowed], taken[allowed]
         likes = self._likes(user, history, pool)
         scores = weigh(taken, likes, self._exponent)
@@ -201,7 +203,8 @@ class Engine:
 
     def _values(self, history: History) -> Array:
         """What each item of a history counts, (h,); another event than a rating counts as the highest one."""
-        ratings = np.where(np.isnan(history.ratings), self.high, history.ratings).astype(np.float32)  # 16 bits are few
+        ratings = history.ratings.astype(np.float32)  # 16 bits are few
+        ratings[np.isnan(ratings)] = self.high
         scale, threshold = (self.low, self.high), float(self.about["like_threshold"])
         return self._regression.in_history(ratings, history.newer, scale, threshold)
 

@@ -6,7 +6,6 @@ goes together into its next commit. Every list reads its user's rows anew, so th
 """
 
 import asyncio
-import fcntl
 import queue
 import sqlite3
 import threading
@@ -14,6 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from recsys.serving.locks import Locked
 
 RATING = "rating"  # the kind of feedback whose value is one
 _MOST_ROWS = 5_000  # a commit
@@ -34,6 +35,10 @@ values (?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (key) do update set
 value = excluded.value, moment = excluded.moment, received = excluded.received, origin = null"""
 _OF_USER = f"select item, case kind when '{RATING}' then value end from feedback where user = ? order by id"
+
+
+Given = tuple[str, float | None]
+"""What a list sees of an event: the item, and the rating if it is one."""
 
 
 class Event(NamedTuple):
@@ -77,7 +82,7 @@ class FeedbackStore:
         self._thread = threading.Thread(target=self._write_all, name="feedback", daemon=True)
         self._thread.start()
 
-    def of_user(self, user: str) -> list[tuple[str, float | None]]:
+    def of_user(self, user: str) -> list[Given]:
         """What a user gave, oldest first: item and rating, None for another event; nothing if it cannot be read."""
         try:
             return self._reading.execute(_OF_USER, (user,)).fetchall()
@@ -204,19 +209,6 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.executescript(FEEDBACK_TABLES)
     if "origin" not in {row[1] for row in connection.execute("pragma table_info(feedback)")}:
         connection.execute("alter table feedback add column origin text")  # made by an earlier release
-
-
-class Locked:
-    """Holds a file's lock: processes that write take turns without SQLite's waiting by sleeping."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 def _commit(connection: sqlite3.Connection, group: Sequence[_Waiting]) -> list[int | Exception]:

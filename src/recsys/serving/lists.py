@@ -12,8 +12,9 @@ from recsys.serving.engine import Engine, History, Listed
 from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump, dump_ids
+from recsys.serving.kept_lists import Key, MadeList
 from recsys.serving.record import Impression
-from recsys.serving.service import ARM, OnTrial, Served, Service
+from recsys.serving.service import ARM, OnTrial, Served, Service, told
 from recsys.serving.trial import Made, Make, beside, show
 
 _MOST_IDS = 1000
@@ -25,8 +26,11 @@ class _Asked(NamedTuple):
 
     n: int
     offset: int
-    exclude: list[str]
-    candidates: list[str]
+    exclude: tuple[str, ...]
+    candidates: tuple[str, ...]
+
+
+_PLAIN = _Asked(10, 0, (), ())
 
 
 def lister(service: Service) -> Served:
@@ -42,12 +46,10 @@ def recommend(service: Service, request: Request) -> Reply:
     lister(service)
     user = as_id(request.parts[2], "the user")
     asked = _asked(service, request)
+    exploration = _exploration(service, request)
 
     def make(served: Served) -> Made:
-        started = time.perf_counter()
-        code, history = service.history(served.engine, user)
-        service.metrics.stages("history").observe(time.perf_counter() - started)
-        return _made(service, served, code, history, asked, started, _exploration(service, request))
+        return _of_user(service, served, user, asked, exploration)
 
     trial = service.trial
     if trial is None:
@@ -65,16 +67,41 @@ def recommend(service: Service, request: Request) -> Reply:
 
 
 def _asked(service: Service, request: Request) -> _Asked:
+    if not request.scope["query_string"]:
+        return _PLAIN
     return _Asked(
-        request.number("n", 10, 1, service.settings.max_n),
+        request.number("n", _PLAIN.n, 1, service.settings.max_n),
         request.number("offset", 0, 0, service.settings.max_n),
-        request.ids("exclude", _MOST_IDS),
-        request.ids("candidates", _MOST_IDS),
+        tuple(request.ids("exclude", _MOST_IDS)),
+        tuple(request.ids("candidates", _MOST_IDS)),
     )
 
 
 def _exploration(service: Service, request: Request) -> Exploration | None:
     return Exploration(share, request.id) if (share := service.settings.explore) else None
+
+
+def _of_user(service: Service, served: Served, user: str, asked: _Asked, exploration: Exploration | None) -> Made:
+    """A user's list by one version: one that was made from the same and is kept, or else made now."""
+    started, stages = time.perf_counter(), service.metrics.stages
+    code, given = service.find_user(served.engine, user)
+    # In a trial every list is made: guards compare how often, and how fast, versions make them.
+    kept, key = served.kept if service.trial is None else None, None
+    if kept is not None and not (exploration and exploration.draws):
+        read = time.perf_counter()
+        key = Key(user, tuple(given), *asked)
+        found = kept.find(key)
+        service.metrics.kept_lists("miss" if found is None else "hit").inc()
+        if found is not None:
+            stages("history").observe(read - started)
+            stages("rank").observe(time.perf_counter() - read)
+            return Made(served, found)
+    history = served.engine.history(code, told(served.engine, given))
+    stages("history").observe(time.perf_counter() - started)
+    made = _made(service, served, code, history, asked, started, exploration)
+    if kept is not None and key is not None:
+        kept.keep(key, made.list)
+    return made
 
 
 def _made(
@@ -97,9 +124,10 @@ def _made(
         candidates=_codes(engine, asked.candidates) if asked.candidates else None,
         exploration=exploration,
     )
-    service.metrics.stages("rank").observe(time.perf_counter() - ranked)
+    done = time.perf_counter()
+    service.metrics.stages("rank").observe(done - ranked)
     items = engine.items.names(listed.items[asked.offset :])
-    return Made(served, code, history, listed, items, time.perf_counter() - started)
+    return Made(served, MadeList(code, history, listed, items, dump_ids(items), done - started))
 
 
 async def session(service: Service, request: Request) -> Reply:
@@ -149,13 +177,13 @@ def _answer(
     make: Make | None = None,
 ) -> Reply:
     """The reply, and its place in the record; with `make` the challenger is asked the same beside."""
-    served, code, history, listed, items, seconds = made
+    served, (code, history, listed, items, text, seconds) = made
     engine, offset = served.engine, asked.offset
     service.metrics.lists(listed.policy, served.version, arm).inc()
     if listed.policy == "popular":
         reason = "unknown_user" if user and code < 0 else "no_history"
         service.metrics.fallbacks(reason, served.version, arm).inc()
-    likes, text = listed.probabilities[offset:], dump_ids(items)
+    likes = listed.probabilities[offset:]
     kept = Impression(request.id, time.time(), user, served.version, arm, listed.policy, offset, text, likes)
     if listed.propensities is not None:
         kept = kept._replace(propensities=listed.propensities[offset:])

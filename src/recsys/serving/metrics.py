@@ -1,9 +1,10 @@
 """Prometheus metrics, right over several processes: each writes files in PROMETHEUS_MULTIPROC_DIR, all are summed."""
 
+import os
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -18,6 +19,8 @@ class Metrics:
 
     def __init__(self) -> None:
         own = CollectorRegistry()
+        if values.ValueClass._multiprocess:  # by itself it asks the system for its process with every figure
+            values.ValueClass = values.MultiProcessValue(partial(int, os.getpid()))  # type: ignore[no-untyped-call]
         self._requests = Counter(
             "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own
         )
@@ -39,6 +42,12 @@ class Metrics:
         self.feedback = Counter("recsys_feedback_total", "Events that are on the disk", ["outcome"], registry=own)
         self.record = Counter("recsys_record_total", "Lists of the record", ["outcome"], registry=own)
         self.refused = Counter("recsys_refused_total", "Requests refused", ["reason"], registry=own)
+        self._kept_lists = Counter(
+            "recsys_kept_lists_total",
+            "Lists that could have been kept ones, by whether they were",
+            ["outcome"],
+            registry=own,
+        )
         self.failed = Counter(
             "recsys_trial_failures_total",
             "Lists of a trial that the arm's version could not make",
@@ -67,6 +76,7 @@ class Metrics:
         self.seconds = cache(lambda *labels: self._seconds.labels(*labels))
         self.lists = cache(lambda *labels: self._lists.labels(*labels))
         self.stages = cache(lambda *labels: self._stages.labels(*labels))
+        self.kept_lists = cache(lambda *labels: self._kept_lists.labels(*labels))
         self.fallbacks = cache(lambda *labels: self._fallbacks.labels(*labels))
 
     def serve(self, version: str, family: str, before: tuple[str, str] | None) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from recsys.serving.feedback import Event, Locked, open_shared
+from recsys.serving.feedback import Event, open_shared
+from recsys.serving.locks import Locked
 
 _COLUMNS = ", ".join(Event._fields)
 # What waits stands there from the same commit on as the event, so that nothing that was acknowledged is left out.

@@ -8,7 +8,7 @@ from typing import Any
 from recsys.serving.http import ProblemError, Reply, Request, as_id, dump
 from recsys.serving.lists import named
 from recsys.serving.scores import check_model
-from recsys.serving.service import Service
+from recsys.serving.service import Service, told
 
 _HTML = b"text/html; charset=utf-8"
 # The page loads nothing from elsewhere, and nobody may frame it.
@@ -152,7 +152,7 @@ def history(service: Service, request: Request) -> Reply:
     served = service.current()
     engine = served.engine
     user = as_id(request.parts[2], "the user")
-    given = service.given(engine, user)
+    given = told(engine, service.store.of_user(user))
     learnt = engine.history(engine.users.find(user))
     before = [pair for pair in zip(learnt.items.tolist(), learnt.ratings.tolist(), strict=True) if pair[0] not in given]
     n = request.number("n", 50, 1, service.settings.max_n)

@@ -2,10 +2,11 @@
 
 import json
 import logging
+import math
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,12 +14,13 @@ from recsys.arrays import Ids
 from recsys.errors import InputError
 from recsys.experiments.assignment import CHAMPION, arm_of
 from recsys.serving.engine import Engine, History
-from recsys.serving.feedback import FeedbackStore
+from recsys.serving.feedback import FeedbackStore, Given
 from recsys.serving.form import open_form
 from recsys.serving.http import ProblemError
+from recsys.serving.kept_lists import KeptLists
 from recsys.serving.metrics import Metrics
 from recsys.serving.monitored import Monitored
-from recsys.serving.record import Recorder
+from recsys.serving.record import Recorder, WriterProcess
 from recsys.serving.settings import ServingSettings
 from recsys.serving.trial_page import JUDGED
 
@@ -50,6 +52,8 @@ class Served:
     about: Mapping[str, Any]
     scorer: "Scorer | None" = None
     """What scores pairs in place of the engine: the version itself, over a feature store, or its graph."""
+    kept: KeptLists | None = None
+    """Lists that it made; None where none are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,16 @@ def load(folder: Path) -> Served:
     return Served(engine, form.label, str(form.about["family"]), time.time(), form.about)
 
 
+def told(engine: Engine, given: Sequence[Given]) -> dict[int, float]:
+    """What feedback says of each known item, NaN where it is no rating; the newest last."""
+    found: dict[int, float] = {}
+    for name, rating in given:
+        if (item := engine.items.find(name)) >= 0:
+            found.pop(item, None)
+            found[item] = math.nan if rating is None else rating
+    return found
+
+
 class Service:
     """The state of one worker. `served` changes between two requests and never within one."""
 
@@ -96,7 +110,7 @@ class Service:
         def count(outcome: str, lists: int) -> None:
             self.metrics.record.labels(outcome).inc(lists)
 
-        return Recorder(self.folder / FEEDBACK, self.settings.retention, count)
+        return Recorder(lambda: WriterProcess(self.folder / FEEDBACK, self.settings.retention), count)
 
     def close(self) -> None:
         """Write what waits."""
@@ -147,7 +161,8 @@ class Service:
             return
         before = (self.served.version, self.served.family) if self.served else None
         about = {**found.about, "folder": str(folder)}
-        self.served = Served(found.engine, found.version, found.family, found.since, about, scorer)
+        kept = KeptLists(self.settings.kept_lists) if self.settings.kept_lists else None
+        self.served = replace(found, about=about, scorer=scorer, kept=kept)
         self.problem = ""
         self.metrics.serve(found.version, found.family, before)
 
@@ -177,20 +192,16 @@ class Service:
         return load_scorer(folder, self.settings.feature_store, self.settings.feature_database)
 
     def history(self, engine: Engine, user: str) -> tuple[int, History]:
-        """A user's code and history, with all feedback that is on the disk."""
+        """A user's code, -1 for an unknown one, and history, with all feedback that is on the disk."""
+        code, given = self.find_user(engine, user)
+        return code, engine.history(code, told(engine, given))
+
+    def find_user(self, engine: Engine, user: str) -> tuple[int, list[Given]]:
+        """A user's code, and all feedback of the user that is on the disk, in its order."""
         code = engine.users.find(user)
         if code < 0:
             self.metrics.unknown_users.inc()
-        return code, engine.history(code, self.given(engine, user))
-
-    def given(self, engine: Engine, user: str) -> dict[int, float]:
-        """What a user's feedback says of each known item, NaN where it is no rating; the newest last."""
-        found: dict[int, float] = {}
-        for name, rating in self.store.of_user(user):
-            if (item := engine.items.find(name)) >= 0:
-                found.pop(item, None)
-                found[item] = float("nan") if rating is None else rating
-        return found
+        return code, self.store.of_user(user)
 
     def report(self, error: Exception) -> None:
         """Write a fault of ours to the log, with its place and without what was asked."""

@@ -24,6 +24,12 @@ class Limits(Settings):
         "none", description="requests: a line of JSON each on standard error, without ids of persons; ids: with them"
     )
     record: bool = Field(True, description="keep a record of the lists answered, beside the feedback")
+    kept_lists: int = Field(
+        10_000,
+        ge=0,
+        description="lists that each worker keeps of a version, for requests that the same list answers: about 2 kB "
+        "each, 8 kB at most; 0: none",
+    )
     explore: float = Field(
         0.0, ge=0, le=0.5, description="share of lists drawn by Thompson sampling; propensities are recorded"
     )

@@ -6,22 +6,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from recsys.experiments.assignment import CHALLENGER, CHAMPION
-from recsys.serving.engine import History, Listed
 from recsys.serving.http import dump
+from recsys.serving.kept_lists import MadeList
 from recsys.serving.service import OnTrial, Served, Service
 
 _BUSY_SECONDS = 0.1  # requests that wait so long are answered before anything is tried beside
 
 
 class Made(NamedTuple):
-    """A list, by whom, from which history, and how long that took."""
+    """A list, and by whom."""
 
     served: Served
-    code: int  # of the user, -1 for one that the version does not know
-    history: History
-    listed: Listed
-    items: list[str]  # what is answered of it
-    seconds: float
+    list: MadeList
 
 
 Make = Callable[[Served], Made]
@@ -74,5 +70,6 @@ def _answer(service: Service, trial: OnTrial, make: Make) -> str:
         service.report(error)
         service.metrics.failed.labels(CHALLENGER).inc()
         return dump({"failed": True, "seconds": time.perf_counter() - started}).decode()
-    answer = {"failed": False, "seconds": made.seconds, "policy": made.listed.policy, "items": made.items}
+    found = made.list
+    answer = {"failed": False, "seconds": found.seconds, "policy": found.listed.policy, "items": found.items}
     return dump({**answer, "version": made.served.version}).decode()

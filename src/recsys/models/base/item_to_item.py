@@ -66,7 +66,7 @@ class Regression:
             return (ratings >= like_threshold).astype(np.float32)
         low, high = scale
         if low > 0:
-            return (ratings / high).astype(np.float32)
+            return (ratings / high).astype(np.float32, copy=False)
         width = (high - low) or 1.0
         return (0.1 + 0.9 * (ratings - low) / width).astype(np.float32)
 

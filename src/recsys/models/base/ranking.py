@@ -70,7 +70,8 @@ def _bound(scores: Floats, n: int) -> float:
 
 def weigh(takes: Floats, likes: Floats, exponent: float) -> Floats:
     """P(takes) * P(likes | takes) ^ exponent; what is not positive stays as it is, below all others. All (m,)."""
-    return np.where(takes > 0, takes * likes**exponent, takes)
+    positive, scores = takes > 0, takes * likes**exponent
+    return scores if np.count_nonzero(positive) == takes.size else np.where(positive, scores, takes)
 
 
 def best_of_rows(scores: Floats, n: int) -> Codes:

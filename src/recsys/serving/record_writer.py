@@ -1,0 +1,123 @@
+"""The program (`main`) that writes a worker's record, beside it and at lower priority: requests never wait for it.
+
+Rows come on standard input, a message at a time, and are committed some time later, many together; how many were is
+said on standard output. The end of the input is the end of the worker, however it died: what came is then written
+still.
+"""
+
+import marshal
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from recsys.serving.record_table import Row, Table, WriteError
+
+_NICE = 5  # beside busy workers it has a quarter as much of a core, which is several times what their lists take
+_COMMIT_SECONDS = 0.4  # a commit costs readers of the file what they remember of it: few, of many rows each
+_MOST_ROWS = 500  # a commit, so that feedback never waits long for its turn
+_PRUNE_SECONDS = 60.0
+_MOST_PRUNED = 5_000  # a commit
+_DAY = 86_400
+_SIZE = 8  # bytes that say how long the rest of a message is
+
+
+def send(file: IO[bytes], content: Any) -> None:
+    """Send a message through a pipe; raises OSError where nobody reads it."""
+    packed = marshal.dumps(content)
+    left = memoryview(len(packed).to_bytes(_SIZE, "little") + packed)
+    while left:
+        left = left[file.write(left) :]
+
+
+def receive(file: IO[bytes]) -> Any:
+    """The next message of a pipe; raises EOFError at its end."""
+    return marshal.loads(_exactly(file, int.from_bytes(_exactly(file, _SIZE), "little")))
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        part = file.read(size - len(found))
+        if not part:
+            raise EOFError
+        found += part
+    return found
+
+
+def is_ready(file: IO[bytes], seconds: float = 0.0) -> bool:
+    """Whether there is something to receive, or the end, before so many seconds have passed."""
+    waits = select.poll()  # not select, which has no descriptors above 1,024
+    waits.register(file, select.POLLIN)
+    return bool(waits.poll(1000 * seconds))
+
+
+def write(asked: IO[bytes], said: IO[bytes], table: Table, retention: float) -> None:
+    """Write what is asked until its end; a fault of the file is the end too.
+
+    Args:
+        asked: messages of rows.
+        said: is sent 0 once the table is there, then of each commit how many rows it wrote, in the order in which they
+            came; and, last, what is wrong.
+        retention: days after which a row is deleted.
+    """
+    writing = _Writing(said, table, retention)
+    with suppress(BrokenPipeError):
+        try:
+            writing.commit([])
+            writing.run(asked)
+        except WriteError as error:
+            send(said, str(error))
+        finally:
+            table.close()
+
+
+class _Writing:
+    def __init__(self, said: IO[bytes], table: Table, retention: float) -> None:
+        self._said, self._table, self._retention = said, table, retention
+        self._pruned = -_PRUNE_SECONDS
+
+    def run(self, asked: IO[bytes]) -> None:
+        held: list[Row] = []
+        due, ended = 0.0, False
+        while not ended:
+            if is_ready(asked, max(0.0, due - time.monotonic()) if held else _PRUNE_SECONDS):
+                due = due if held else time.monotonic() + _COMMIT_SECONDS
+                try:
+                    held += receive(asked)
+                except EOFError:
+                    ended = True
+            if held and (ended or len(held) >= _MOST_ROWS or time.monotonic() >= due):
+                for start in range(0, len(held), _MOST_ROWS):
+                    self.commit(held[start : start + _MOST_ROWS])
+                held = []
+            if not held:
+                self._prune()
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        self._table.add(rows)
+        with suppress(BrokenPipeError):  # the worker is gone: the rest is written still
+            send(self._said, len(rows))
+
+    def _prune(self) -> None:
+        """Delete what is older than the retention, some at a time."""
+        if time.monotonic() - self._pruned < _PRUNE_SECONDS:
+            return
+        if self._table.prune(time.time() - self._retention * _DAY, _MOST_PRUNED) < _MOST_PRUNED:
+            self._pruned = time.monotonic()
+
+
+def main() -> None:
+    """Write until the worker ends."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # may reach all processes of a server: the worker has rows yet
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(_NICE)
+    if hasattr(os, "SCHED_BATCH"):  # Linux: what it is sent does not make it push a worker out at once
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with os.fdopen(0, "rb", buffering=0) as asked, os.fdopen(1, "wb", buffering=0) as said:
+        write(asked, said, Table(Path(sys.argv[1])), float(sys.argv[2]))

@@ -1,0 +1,31 @@
+"""A writer of the record in a thread of this process, where a server has one in a process of its own."""
+
+import os
+import threading
+from pathlib import Path
+from typing import IO
+
+from recsys.serving import record_writer
+from recsys.serving.record_table import Table
+
+
+class WriterThread:
+    def __init__(self, path: Path, retention: float = 90.0) -> None:
+        asked, self.asked = _pipe()
+        self.said, said = _pipe()
+
+        def write() -> None:
+            with asked, said:
+                record_writer.write(asked, said, Table(path), retention)
+
+        self._thread = threading.Thread(target=write, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._thread.join()
+        self.said.close()
+
+
+def _pipe() -> tuple[IO[bytes], IO[bytes]]:
+    read, written = os.pipe()
+    return os.fdopen(read, "rb", buffering=0), os.fdopen(written, "wb", buffering=0)
