@@ -7,6 +7,7 @@ a random number drawn there is nothing that two of them could share by mistake; 
 imported. How they ended goes as JSON to the file descriptor that the line names.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -39,6 +40,7 @@ def main(family: str) -> None:
     launcher = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: ends this process without a word
     gc.disable()  # imports make a million objects that stay
+    atexit.register(gc.freeze)
     for name in (*_NEEDED, f"recsys.models.{family}"):
         importlib.import_module(name)
     line = sys.stdin.readline()
