@@ -31,7 +31,7 @@ _NEEDED = (
     "sklearn.linear_model",
     "steps.tune",
 )
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.02
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
