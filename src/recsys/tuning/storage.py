@@ -301,7 +301,7 @@ def _open(url: str, heartbeat: int, grace: int) -> RetryingStorage:
     if is_sqlite(url):
         sqlalchemy.event.listen(storage.engine, "connect", _use_wal)
         storage.engine.dispose()
-    # Once more as the process ends: the last connection that is closed brings what SQLite wrote beside the file into it.
+    # Once more as the process ends: the last connection to close brings what SQLite wrote beside the file into it.
     weakref.finalize(storage, storage.engine.dispose)
     return storage
 
