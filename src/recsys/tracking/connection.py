@@ -1,5 +1,6 @@
 """The connection to MLflow: a tracking server or a database."""
 
+import importlib
 import logging
 import socket
 from contextlib import AbstractContextManager, nullcontext
@@ -54,6 +55,12 @@ def connect(uri: str) -> None:
             f"({type(error).__name__}: {reason[:200]}); start it, correct the URI, or unset MLFLOW_TRACKING_URI to use "
             "the local mlflow.db"
         ) from None
+
+
+def get_ready(uri: str) -> None:
+    """Import what MLflow imports once it connects to a database, for a process that forks others that do."""
+    if urlsplit(uri).scheme.split("+")[0] in DATABASE_ENGINES:
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def _making(uri: str) -> AbstractContextManager[object]:

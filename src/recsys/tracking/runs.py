@@ -196,7 +196,7 @@ def _without_search() -> Iterator[None]:
 
     It asks for them only where a package that is required has no version, which it then reads from the module.
     """
-    before = requirements_utils._MODULES_TO_PACKAGES
+    before: dict[str, list[str]] | None = requirements_utils._MODULES_TO_PACKAGES
     requirements_utils._MODULES_TO_PACKAGES = before or {}
     try:
         yield
