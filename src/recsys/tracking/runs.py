@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
 _DPI = 110
+_MODULES = "_MODULES_TO_PACKAGES"  # MLflow's own, None until it has looked
 _NAME, _NOTE = "mlflow.runName", "mlflow.note.content"  # MLflow's own tags
 _MODEL = "recsys.serving.pyfunc_model"
 
@@ -196,12 +197,12 @@ def _without_search() -> Iterator[None]:
 
     It asks for them only where a package that is required has no version, which it then reads from the module.
     """
-    before: dict[str, list[str]] | None = requirements_utils._MODULES_TO_PACKAGES
-    requirements_utils._MODULES_TO_PACKAGES = before or {}
+    before = getattr(requirements_utils, _MODULES, None)
+    setattr(requirements_utils, _MODULES, before or {})
     try:
         yield
     finally:
-        requirements_utils._MODULES_TO_PACKAGES = before
+        setattr(requirements_utils, _MODULES, before)
 
 
 def write_recommender(recommender: Recommender, folder: Path, names: Mapping[str, str]) -> None:
