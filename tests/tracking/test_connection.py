@@ -1,5 +1,6 @@
 """The connection to MLflow, and the tables of a new sqlite file."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,9 +21,11 @@ def _reset():
     mlflow.set_registry_uri(before[1])
 
 
-def schema(file: Path) -> set[tuple[str, str, str]]:
+def schema(file: Path) -> dict[str, list[str]]:
+    """The words of each statement: MLflow's migrations write constraints, and what is in them, in any order."""
     with closing(sqlite3.connect(file)) as database:
-        return set(database.execute("select type, name, sql from sqlite_master"))
+        found = database.execute("select type, name, sql from sqlite_master").fetchall()
+    return {f"{kind} {name}": sorted(re.findall(r"\w+", sql or "")) for kind, name, sql in found}
 
 
 @pytest.mark.store
