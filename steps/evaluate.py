@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from registry.versions import Version
 
 
-def evaluate(parameters: Any) -> "Version":
-    """Score one version on the test set of a dataset: by default the newest, on the one it was trained from."""
+def evaluate(parameters: Any, dataset: Dataset | None = None) -> "Version":
+    """Score one version on the test set of a dataset: by default the newest, on the one it was trained from.
+
+    Args:
+        dataset: where the caller has it already, else it is found or prepared.
+    """
     from registry import versions
 
     with open_run("evaluate") as run:
         run.log_parameters(parameters)
         version = versions.find_or_raise_version(parameters.model_name, parameters.version)
         run.set_tags({"mlflow.runName": f"evaluate version {version.number}"})
-        given = {name: value for name in Preparation.model_fields if (value := getattr(parameters, name))}
-        dataset = _dataset(version, given, parameters.folder)
+        if dataset is None:
+            given = {name: value for name in Preparation.model_fields if (value := getattr(parameters, name))}
+            dataset = _dataset(version, given, parameters.folder)
         return measure(version, dataset, run)
 
 

@@ -55,9 +55,8 @@ def main(parameters: MainParameters) -> None:
             set_position(2 * number, steps)
             version = train(TrainParameters(**of(TrainParameters), family=family), dataset=dataset)
             set_position(2 * number + 1, steps)
-            evaluate(
-                EvaluateParameters(folder=parameters.folder, model_name=parameters.model_name, version=version.number)
-            )
+            asked = {"folder": parameters.folder, "model_name": parameters.model_name, "version": version.number}
+            evaluate(EvaluateParameters(**asked), dataset)
         set_position(steps, steps)
         decision = promote(PromoteParameters(**of(PromoteParameters)), dataset=dataset)
         run.describe(decision.reason)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 def prepare(parameters: PrepareParameters) -> Dataset:
     """Prepare a dataset, or find the one there is, and record it in an MLflow run."""
-    from recsys.evaluation import plots
-
     with open_run("prepare") as run:
         run.log_parameters(parameters)
         source, preparation = locate(parameters, parameters.folder)
@@ -39,6 +37,8 @@ def prepare(parameters: PrepareParameters) -> Dataset:
         run.set_tags({"data_version": dataset.digest, "reused": str(dataset.reused).lower()})
         run.log_dataset(dataset, "preparation")
         run.log_json(dataset.manifest, "manifest.json")
+        from recsys.evaluation import plots  # half a second to import: what is wrong with the ratings has been told
+
         figures = {"ratings_per_user.png": plots.ratings_per_user(dataset)}
         if not dataset.implicit:
             figures["ratings.png"] = plots.rating_histogram(dataset)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from recsys.tuning.trials import EndedTrial
     from registry.versions import Version
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 
 
 def tune(parameters: Tuning, pool: WorkerPool | None = None) -> "Version | None":
@@ -305,7 +305,7 @@ def _employ(
                 if stop.asked:
                     pool.ask_to_stop()
                 display.status(search.progress)
-                time.sleep(_POLL_SECONDS)
+                pool.wait(_POLL_SECONDS)
         display.end()
     outcome = search.outcome()
     if outcome is None and not search.others_alive():

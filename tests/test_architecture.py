@@ -67,6 +67,7 @@ ROOMS = {
         "src/recsys/monitoring/archive.py",
         "src/recsys/monitoring/trial_rows.py",
         "src/recsys/serving/sharing.py",
+        "src/recsys/tracking/connection.py",
     ],
     "model_signing": ["registry/signing.py"],
     "evidently": ["src/recsys/monitoring/evidently_page.py"],

@@ -14,3 +14,15 @@ def new_figure(title: str, width: float = 7, height: float = 4.2) -> tuple[Figur
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def lay_out(figure: Figure, dpi: float) -> None:
+    """Place what is in a figure, once and for all, as it will be drawn with so many dots per inch.
+
+    To be called before a figure is saved: matplotlib would draw it twice, the first time only to place what is in it.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(dpi)
+        engine.execute(figure)
+        figure.set_layout_engine(None)

@@ -1,6 +1,7 @@
 """What every step does around its work: read the command line, connect, fail with one message, stop when told."""
 
 import argparse
+import atexit
 import gc
 import json
 import os
@@ -48,6 +49,7 @@ def run_step(
         connected: False for a step that calls `connect` itself, or finds out itself whether MLflow can be reached.
     """
     gc.set_threshold(_OBJECTS_UNSEEN)
+    atexit.register(gc.freeze)  # Python looks through all of them once more as it ends, which takes a second
     stop = StopSignals()
     try:
         with stop:

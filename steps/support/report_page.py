@@ -194,7 +194,10 @@ def _embedded(figure: "Figure | None") -> str:
     """A figure as the address of an image that holds the image itself; empty for none."""
     if figure is None:
         return ""
+    from recsys.figures import lay_out
+
     buffer = io.BytesIO()
+    lay_out(figure, _DPI)
     figure.savefig(buffer, format="png", dpi=_DPI)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 

@@ -7,6 +7,7 @@ a random number drawn there is nothing that two of them could share by mistake; 
 imported. How they ended goes as JSON to the file descriptor that the line names.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -21,8 +22,6 @@ from steps.support.entrypoint import LAUNCHER, run_step
 
 # Those that a worker would import one by one, once it needs them.
 _NEEDED = (
-    "numba",
-    "recsys.tracking.connection",
     "recsys.tracking.studies",
     "recsys.training.trainer",
     "recsys.tuning.search",
@@ -30,7 +29,7 @@ _NEEDED = (
     "sklearn.linear_model",
     "steps.tune",
 )
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.02
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -39,8 +38,14 @@ def main(family: str) -> None:
     launcher = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: ends this process without a word
     gc.disable()  # imports make a million objects that stay
+    atexit.register(gc.freeze)
+    from recsys.runtime import compilation
+    from recsys.tracking import connection
+
     for name in (*_NEEDED, f"recsys.models.{family}"):
         importlib.import_module(name)
+    compilation.get_ready()
+    connection.get_ready(os.environ.get("MLFLOW_TRACKING_URI", ""))
     line = sys.stdin.readline()
     if not line:  # whoever was to write it is gone
         return

@@ -79,6 +79,11 @@ class WorkerPool:
         """Whether any worker is left, or is to come."""
         return self._host.poll() is None
 
+    def wait(self, seconds: float) -> None:
+        """Wait until no worker is left, for so long at most."""
+        with suppress(subprocess.TimeoutExpired):
+            self._host.wait(seconds)
+
     def ask_to_stop(self) -> None:
         """Have every worker end after its running trial; once is enough."""
         if not self._asked:
@@ -98,7 +103,7 @@ class WorkerPool:
             if time.monotonic() - asked > _AGAIN_SECONDS:  # the first is heard as a request, the second is not
                 self._signal(signal.SIGTERM)
                 asked = time.monotonic()
-            time.sleep(0.05)
+            self.wait(0.05)
         self._signal(signal.SIGKILL)
         self._host.wait()
 

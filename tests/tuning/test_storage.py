@@ -1,5 +1,8 @@
 """Optuna's own tests of a storage over ours, and what ours adds."""
 
+import subprocess
+import sys
+
 import optuna
 import pytest
 from optuna.testing.pytest_storages import StorageTestCase
@@ -43,3 +46,21 @@ def test_parameters_are_written_together_and_read_back(storage):
         assert statements == []
     assert len([text for text in statements if text.lower().startswith("insert")]) == 1
     assert storage.get_trial(id_of(trial)).params == pytest.approx(values)
+
+
+ENDS = """
+import atexit, gc, sys
+import optuna
+from recsys.tuning.storage import open_storage
+atexit.register(gc.freeze)  # as a step does
+storage = open_storage(sys.argv[1], heartbeat=1, grace=6)
+study = optuna.create_study(storage=storage)
+study.ask()
+storage.kept = [storage, study]  # what only the collector would find
+"""
+
+
+@pytest.mark.process
+def test_the_file_of_a_study_is_whole_when_a_process_has_ended(tmp_path):
+    subprocess.run([sys.executable, "-c", ENDS, f"sqlite:///{tmp_path}/studies.db"], check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"studies.db", "studies.db.lock"}

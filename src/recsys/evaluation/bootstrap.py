@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import exp, factorial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from recsys import metrics
 from recsys.arrays import Codes, Flags, Floats, Ids
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 REPLICATES = 2_000
 FEWEST_REPLICATES = 200
@@ -211,12 +214,14 @@ class _Runs:
     `likes` and `others` count each user's rows: sparse, of shape (runs, users). `tied` has shape (runs,).
     """
 
-    likes: sparse.csr_array
-    others: sparse.csr_array
+    likes: "csr_array"
+    others: "csr_array"
     tied: Flags
 
 
 def _find_runs(users: Codes, liked: Flags, score: Floats, n_users: int) -> _Runs:
+    from scipy.sparse import csr_array  # a tenth of a second to import, of which a policy needs nothing
+
     first = np.r_[True, score[1:] != score[:-1]]
     group = np.cumsum(first) - 1
     likes, sizes = np.bincount(group, liked), np.bincount(group)
@@ -225,9 +230,9 @@ def _find_runs(users: Codes, liked: Flags, score: Floats, n_users: int) -> _Runs
     begins = first & (mixed | before_mixed | (~liked & before_liked))
     run = np.cumsum(begins) - begins[0]
 
-    def count(rows: Flags) -> sparse.csr_array:
+    def count(rows: Flags) -> csr_array:
         shape = int(run[-1]) + 1, n_users
-        return sparse.csr_array((np.ones(int(rows.sum()), np.float32), (run[rows], users[rows])), shape=shape)
+        return csr_array((np.ones(int(rows.sum()), np.float32), (run[rows], users[rows])), shape=shape)
 
     tied = np.zeros(int(run[-1]) + 1, bool)
     tied[run[mixed]] = True

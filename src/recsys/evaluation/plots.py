@@ -246,7 +246,8 @@ def _matrix(axes: Axes, counts: Array, labels: Sequence[str], title: str) -> Non
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
         text = f"{count}\n{shares[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+        # Inside of the axes: what is placed around them need not look at it.
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8, in_layout=False)
     axes.set(title=title, xlabel="predicted", ylabel="actual")
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(range(len(labels)), labels)

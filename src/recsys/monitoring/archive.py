@@ -1,5 +1,6 @@
 """The database of record and feedback, as its readers see it: windows, export, and the removal of a person."""
 
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ class Archive:
             query = {"mode": "rw", "uri": "true"}
             self._url = self._url.set(database=f"file:{in_url(str(Path(file).absolute()))}", query=query)
         self._engine = sqlalchemy.create_engine(self._url, pool_pre_ping=True)
+        # As the process ends, too: of SQLite, the last connection that is closed leaves no files beside the file.
+        weakref.finalize(self, self._engine.dispose)
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Archive":

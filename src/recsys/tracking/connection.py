@@ -1,19 +1,23 @@
 """The connection to MLflow: a tracking server or a database."""
 
+import importlib
 import logging
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow
 import requests
 from filelock import FileLock
 from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.store.db.utils import create_sqlalchemy_engine
+from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
+from sqlalchemy import event
 
 from recsys.errors import InputError
+from recsys.runtime.files import write_atomically
 from recsys.runtime.interruption import uninterrupted
 
 _CONNECT_SECONDS = 5
@@ -39,6 +43,7 @@ def connect(uri: str) -> None:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         with _making(uri):
+            _make_tables(uri)
             MlflowClient()
     except Exception as error:
         # Sockets, requests, SQLAlchemy, the database's driver and MLflow each raise their own here.
@@ -52,11 +57,36 @@ def connect(uri: str) -> None:
         ) from None
 
 
+def get_ready(uri: str) -> None:
+    """Import what MLflow imports once it connects to a database, for a process that forks others that do."""
+    if urlsplit(uri).scheme.split("+")[0] in DATABASE_ENGINES:
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
 def _making(uri: str) -> AbstractContextManager[object]:
     """Lets one process at a time make the tables of a new sqlite file: two of MLflow's migrations at once fail."""
     if urlsplit(uri).scheme != "sqlite":
         return nullcontext()
     return FileLock(f"{_sqlite_file(uri)}.lock", timeout=_MAKING_SECONDS)
+
+
+def _make_tables(uri: str) -> None:
+    """Make the tables of a new sqlite file in a file beside it, which takes its place when it is whole.
+
+    MLflow makes them by all the migrations there ever were, and would wait for the disk a thousand times: seconds.
+    """
+    file = _sqlite_file(uri).resolve()
+    if urlsplit(uri).scheme != "sqlite" or "?" in uri or (file.exists() and file.stat().st_size):
+        return
+    with write_atomically(file) as new:
+        engine = create_sqlalchemy_engine(f"sqlite:///{new}")  # type: ignore[no-untyped-call]
+        event.listen(engine, "connect", _do_not_wait)
+        _safe_initialize_tables(engine)
+        engine.dispose()
+
+
+def _do_not_wait(connection: Any, _record: object) -> None:
+    connection.execute("pragma synchronous=off")
 
 
 def _sqlite_file(uri: str) -> Path:

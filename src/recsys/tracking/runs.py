@@ -19,6 +19,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils import requirements_utils
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from recsys.data.dataset import Dataset
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 1.0
 _PASSING_RETRIES = 2
+_DPI = 110
+_MODULES = "_MODULES_TO_PACKAGES"  # MLflow's own, None until it has looked
 _NAME, _NOTE = "mlflow.runName", "mlflow.note.content"  # MLflow's own tags
 _MODEL = "recsys.serving.pyfunc_model"
 
@@ -97,8 +100,11 @@ class Run:
     @uninterrupted()
     def log_figures(self, figures: "Mapping[str, Figure]", folder: str = "plots") -> None:
         """Log figures as images, by file name."""
+        from recsys.figures import lay_out  # matplotlib takes half a second to import
+
         for name, figure in figures.items():
-            mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": 110})
+            lay_out(figure, _DPI)
+            mlflow.log_figure(figure, f"{folder}/{name}", save_kwargs={"dpi": _DPI})
 
     @uninterrupted()
     def log_table(self, table: pd.DataFrame, path: str) -> None:
@@ -154,7 +160,7 @@ class Run:
         needed = find_dependencies([_MODEL, f"recsys.models.{recommender.family}"])
         ids = {"user_id": knowledge.user_ids[:2], "item_id": knowledge.item_ids[:2]}
         example = pd.DataFrame({names.get(name, name): values for name, values in ids.items()})
-        with tempfile.TemporaryDirectory() as temporary, _without_byte_code():
+        with tempfile.TemporaryDirectory() as temporary, _without_byte_code(), _without_search():
             folder = Path(temporary) / ARTIFACT
             write_recommender(recommender, folder, names)
             package = Path(temporary) / "recsys"
@@ -183,6 +189,20 @@ def _without_byte_code() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
+
+
+@contextmanager
+def _without_search() -> Iterator[None]:
+    """Have MLflow not look through the files of all installed packages for their modules.
+
+    It asks for them only where a package that is required has no version, which it then reads from the module.
+    """
+    before = getattr(requirements_utils, _MODULES, None)
+    setattr(requirements_utils, _MODULES, before or {})
+    try:
+        yield
+    finally:
+        setattr(requirements_utils, _MODULES, before)
 
 
 def write_recommender(recommender: Recommender, folder: Path, names: Mapping[str, str]) -> None:

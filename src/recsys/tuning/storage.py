@@ -10,6 +10,7 @@ one.
 import copy
 import json
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -300,6 +301,8 @@ def _open(url: str, heartbeat: int, grace: int) -> RetryingStorage:
     if is_sqlite(url):
         sqlalchemy.event.listen(storage.engine, "connect", _use_wal)
         storage.engine.dispose()
+    # Once more as the process ends: the last connection to close brings what SQLite wrote beside the file into it.
+    weakref.finalize(storage, storage.engine.dispose)
     return storage
 
 

@@ -129,7 +129,7 @@ for name, argument in (
         parse(name, [argument])
     except ValueError as error:
         print(error)
-print(*{"torch", "mlflow", "sklearn", "matplotlib", "optuna"} & set(sys.modules))
+print(*{"torch", "mlflow", "sklearn", "matplotlib", "optuna", "scipy"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     *told, imported = done.stdout.split("\n")[:-1]
