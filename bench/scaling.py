@@ -3,8 +3,8 @@
 Speed is that of the epochs after the first, without validation. The bytes are those that one process sends in one
 step, three times: by a formula, as the program counts its messages, and as the kernel counted them on the process's
 TCP sockets. Memory is the peak of a process while it trains, less what it had after a training of two ratings,
-on tables of a million rows; at the end, the first process has gathered the tables. Processes that
-share cores gain little or nothing: this shows what the exchange costs.
+on tables of a million rows; at the end, the first process has gathered the tables. Cores that all processes share
+show what the exchange costs.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from bench.measure import PROJECT, heading, table
 from recsys.data.interactions import Interactions
 
 TCP_BYTES_ACKED = 120  # where struct tcp_info has them, as 64 bits
-SHARDINGS = ("none", "row")
+WAYS = ("blocks", "row"), ("batches", "none"), ("batches", "row")  # learners of CPUs and of GPUs, and sharding
+BLOCKS = 16  # of users and of items, in the first of them
 SETTINGS = {"learning_rate": 0.05, "regularization": 0.06, "batch_size": 8192, "patience": 8}
 Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -60,6 +61,8 @@ def rank(folder: Path) -> None:
     from recsys.distributed.checkpoints import Checkpoints
     from recsys.distributed.context import Context
     from recsys.distributed.process_group import join_group
+    from recsys.models.matrix_factorization.batch_learner import BatchLearner
+    from recsys.models.matrix_factorization.block_exchange import BlockExchange
     from recsys.models.matrix_factorization.config import Config
     from recsys.models.matrix_factorization.distributed import fit_factors_distributed
     from recsys.models.matrix_factorization.training import Problem
@@ -68,19 +71,21 @@ def rank(folder: Path) -> None:
     rows = Interactions(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("users", "items", "ratings")))
     config, sizes = Config(**job["settings"]), (job["sizes"][0], job["sizes"][1])
     with join_group(os.environ, "cpu", 600) as group:
-        seen: list[tuple[int, int, int, int]] = []  # at the first step and at the latest
+        seen: list[tuple[int, int, int, int]] = []  # at the first step and at the last: to look takes long
+        of_epoch = BLOCKS if job["learner"] == "blocks" else -(-len(rows) // config.batch_size)
 
         def beat(step: int, waiting: bool) -> None:
-            if waiting:
-                seen[1:] = [(step, socket_bytes(), group.traffic.sent, peak_bytes())]
+            if waiting and step in (0, config.epochs * of_epoch - 1):
+                seen.append((step, socket_bytes(), group.traffic.sent, peak_bytes()))
 
         few = Interactions(rows.users[:2] % 100, rows.items[:2] % 100, rows.ratings[:2] % 100)
         checkpoints = Checkpoints(folder / "checkpoints", "", group, 1e9)
         context = Context(group, checkpoints, job["sharding"])
+        make: Any = {"blocks": BlockExchange, "batches": BatchLearner}[job["learner"]]
         # PyTorch imports much only when it is used.
-        fit_factors_distributed(context, Problem(few, (100, 100), config, 0))
+        fit_factors_distributed(context, Problem(few, (100, 100), config, 0), make=make)
         context, before = Context(group, checkpoints, job["sharding"], beat=beat), forget_peak()
-        _, history, _ = fit_factors_distributed(context, Problem(rows, sizes, config, 0))
+        _, history, _ = fit_factors_distributed(context, Problem(rows, sizes, config, 0), make=make)
         steps = seen[-1][0] - seen[0][0]
         answer = {
             "seconds": [epoch.seconds for epoch in history],
@@ -94,14 +99,14 @@ def rank(folder: Path) -> None:
 
 
 def trained(
-    columns: Columns, sizes: tuple[int, int], size: int, sharding: str, **settings: Any
+    columns: Columns, sizes: tuple[int, int], size: int, learner: str, sharding: str, **settings: Any
 ) -> list[dict[str, Any]]:
     """What each of `size` processes saw in a training."""
     with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
         folder = Path(name)
         for column, values in zip(("users", "items", "ratings"), columns, strict=True):
             np.save(folder / f"{column}.npy", values)
-        job = {"sizes": sizes, "sharding": sharding, "settings": SETTINGS | settings}
+        job = {"sizes": sizes, "learner": learner, "sharding": sharding, "settings": SETTINGS | settings}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         probe.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": str(size)}
@@ -121,42 +126,56 @@ def trained(
         return [json.loads((folder / f"answer-{number}.json").read_text(encoding="utf-8")) for number in range(size)]
 
 
-def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: int, sharding: str) -> float:
+def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: int, learner: str, way: str) -> float:
     """Bytes that a process sends in a step, for factors, biases and the linear layer of 4 bytes and codes of 8.
 
-    Whole tables: their gradient goes around a ring, twice. Split tables: of each row of the batch, to and from all
-    others, two codes; twice, since gloo scatters so, two looked-up rows of factors and a bias; and their gradients.
+    Blocks: those of items that move between two turns, on average, with a penalty beside the bias. Batches, whole
+    tables: their gradient goes around a ring, twice. Split tables: of each row of the batch, to and from all others,
+    two codes; twice, since gloo scatters so, two looked-up rows of factors and a bias; and their gradients.
     """
     row, others = (embedding_size + 1) * 4, size - 1
-    if sharding == "none":
+    if learner == "blocks":
+        held = BLOCKS / size  # of 16, at two places in the circle; of those of one place the other one has not
+        moved = np.mean([min(shift, BLOCKS - shift, held, BLOCKS - held) for shift in range(1, BLOCKS)])
+        width = -(-embedding_size // 16) * 16 + 2
+        return float(moved) * (-(-sizes[1] // BLOCKS) + 1) * width * 4
+    if way == "none":
         return 2 * others / size * ((sum(sizes) + 2) * row + embedding_size * 4)
     return others / size * batch * (2 * 8 + 2 * 2 * row + 2 * row)
 
 
 def speed(columns: Columns, embedding_size: int, epochs: int, counts: list[int]) -> None:
     """Print rows a second and bytes a step."""
+    from recsys.models.matrix_factorization import compiled, sgd
     from recsys.models.matrix_factorization.config import Config
-    from recsys.models.matrix_factorization.sgd import fit_factors
     from recsys.models.matrix_factorization.training import Problem
 
     sizes = int(columns[0].max()) + 1, int(columns[1].max()) + 1
     given: dict[str, Any] = {**SETTINGS, "embedding_size": embedding_size, "epochs": epochs, "device": "cpu"}
-    _, history, _ = fit_factors(Problem(Interactions(*columns), sizes, Config(**given), 0))
-    alone = len(columns[2]) / min(epoch.seconds for epoch in history[1:])
+    rows = []
+    alone: dict[str, float] = {}
+    for learner, engine in (("blocks", compiled), ("batches", sgd)):
+        _, history, _ = engine.fit_factors(
+            Problem(
+                Interactions(columns[0].astype(np.int32), columns[1].astype(np.int32), columns[2]),
+                sizes,
+                Config(**given),
+                0,
+            )
+        )
+        alone[learner] = len(columns[2]) / min(epoch.seconds for epoch in history[1:])
+        rows.append([f"{learner}, without a group", 1, f"{alone[learner]:,.0f}", "", "", "", ""])
     batch = len(columns[2]) / -(-len(columns[2]) // int(SETTINGS["batch_size"]))  # rows of a step, on average
-    rows = [["one process, without a group", "", f"{alone:,.0f}", "", "", "", "", ""]]
-    for sharding in SHARDINGS:
-        first = 0.0
+    for learner, sharding in WAYS:
         for size in counts:
-            answers = trained(columns, sizes, size, sharding, embedding_size=embedding_size, epochs=epochs)
+            answers = trained(columns, sizes, size, learner, sharding, embedding_size=embedding_size, epochs=epochs)
             rate = len(columns[2]) / min(answers[0]["seconds"][1:])
-            first = first or rate
-            told = arithmetic(sizes, embedding_size, batch, size, sharding)
+            told = arithmetic(sizes, embedding_size, batch, size, learner, sharding)
             sent = [float(np.mean([answer[kind] for answer in answers])) for kind in ("counted", "on_sockets")]
             figures = [f"{count / 1e6:.3f}" for count in (told, *sent)]
-            gain = rate / first
-            rows.append([f"sharding={sharding}", size, f"{rate:,.0f}", f"{gain:.2f}", f"{gain / size:.2f}", *figures])
-    columns_ = ["", "processes", "rows/s", "speed-up", "efficiency"]
+            name = f"{learner}, sharding={sharding}"
+            rows.append([name, size, f"{rate:,.0f}", f"{alone['blocks'] / rate:.2f}", *figures])
+    columns_ = ["", "processes", "rows/s", "time to one process of blocks"]
     print(table([*columns_, "MB sent a step: formula", "counted", "on sockets"], rows))
 
 
@@ -171,14 +190,16 @@ def memory(n_users: int, n_items: int, embedding_size: int, counts: list[int]) -
     )
     megabytes = (n_users + n_items + 2) * (embedding_size + 1) * 4 / 1e6
     rows = []
-    for sharding in SHARDINGS:
+    for learner, sharding in WAYS:
         first = 0.0
         for size in counts:
-            answers = trained(columns, (n_users, n_items), size, sharding, embedding_size=embedding_size, epochs=1)
+            answers = trained(
+                columns, (n_users, n_items), size, learner, sharding, embedding_size=embedding_size, epochs=1
+            )
             most = max(answer["memory"] for answer in answers) / 1e6
             first = first or most
             end = answers[0]["at_the_end"] / 1e6
-            rows.append([f"sharding={sharding}", size, f"{most:,.0f}", f"{most / first:.2f}", f"{end:,.0f}"])
+            rows.append([f"{learner}, sharding={sharding}", size, f"{most:,.0f}", f"{most / first:.2f}", f"{end:,.0f}"])
     print(f"Tables of {n_users + n_items:,} rows of {embedding_size} factors and a bias: {megabytes:,.0f} MB\n")
     print(table(["", "processes", "MB a process, most of any", "share of one's", "first process, at the end"], rows))
 

@@ -56,7 +56,7 @@ ROOMS = {
         "src/recsys/models/bayesian_mf/distributed.py",
         *(
             f"src/recsys/models/matrix_factorization/{name}.py"
-            for name in ("distributed", "data_parallel", "row_sharded", "sampler")
+            for name in ("distributed", "batch_learner", "block_exchange", "data_parallel", "row_sharded", "sampler")
         ),
     ],
     "sqlalchemy": [

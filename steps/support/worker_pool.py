@@ -29,7 +29,7 @@ class WorkerPool:
         self._family = family
         share = str(max(1, len(os.sched_getaffinity(0)) // workers))
         # Of PyTorch and NumPy, and of scikit-learn: each worker would take all cores otherwise.
-        self._threads = {"OMP_NUM_THREADS": share, "LOKY_MAX_CPU_COUNT": share}
+        self._threads = {"OMP_NUM_THREADS": share, "NUMBA_NUM_THREADS": share, "LOKY_MAX_CPU_COUNT": share}
         self._asked = False
 
     def __enter__(self) -> Self:

@@ -16,7 +16,9 @@ from recsys.distributed.context import Context, Sharding
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.models.matrix_factorization import network
+from recsys.models.matrix_factorization.batch_learner import BatchLearner
 from recsys.models.matrix_factorization.batches import pad_batch
+from recsys.models.matrix_factorization.block_exchange import BlockExchange
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.data_parallel import DataParallelEngine
 from recsys.models.matrix_factorization.distributed import fit_factors_distributed
@@ -37,9 +39,10 @@ SETTINGS = {
 }
 SEED = 3
 FEW = {"epochs": 2, "batch_size": 2}  # for 3 rows: some of four processes see none
-HASTY = {"learning_rate": 1.0, "patience": 1}  # the second epoch is worse than the first
+HASTY = {"patience": 1, "regularization": 0.0}  # for 60 rows: an epoch is soon worse than the one before
 N_TRAIN = 4 * 251 + 1
 SHARDINGS: tuple[Sharding, ...] = ("none", "row")
+LEARNERS = {"blocks": BlockExchange, "batches": BatchLearner}  # of CPUs, of GPUs
 
 
 def planted() -> tuple[Interactions, Interactions]:
@@ -63,6 +66,7 @@ def learn(
     group: Group,
     folder: Path,
     sharding: Sharding,
+    learner: str,
     *,
     every_seconds: float = 0,
     stop: Callable[[int], bool] = lambda step: False,
@@ -78,7 +82,7 @@ def learn(
     try:
         config, validation = Config(**SETTINGS | given), held_out if validated else None
         problem = Problem(rows or train, (N_USERS, N_ITEMS), config, SEED, validation, like_threshold=4.0)
-        factors, history, best = fit_factors_distributed(context, problem)
+        factors, history, best = fit_factors_distributed(context, problem, make=LEARNERS[learner])
     except StoppedError as error:
         return {"stopped": str(error), "steps": steps, "saved": checkpoints.saved}
     curve = [(e.train_rmse, e.validation_rmse, e.validation_auc) for e in history]
@@ -86,36 +90,38 @@ def learn(
     return {"curve": curve, "best": best, "arrays": arrays, "steps": steps, "loaded": checkpoints.loaded}
 
 
-def learn_both_ways(group: Group, folder: Path) -> dict[str, Any]:
+def learn_both_ways(group: Group, folder: Path, learner: str) -> dict[str, Any]:
     few = planted()[0][:3]
     answers = {}
     for sharding in SHARDINGS:
-        answers[sharding] = learn(group, folder / sharding, sharding)
-        answers[f"{sharding}, few"] = learn(
-            group, folder / f"{sharding}-few", sharding, rows=few, validated=False, **FEW
+        place = folder / sharding
+        answers[sharding] = learn(group, place, sharding, learner)
+        few_rows = {"rows": few, "validated": False, **FEW}
+        answers[f"{sharding}, few"] = learn(group, place / "few", sharding, learner, **few_rows)
+        answers[f"{sharding}, hasty"] = learn(
+            group, place / "hasty", sharding, learner, rows=planted()[0][:60], **HASTY
         )
-        answers[f"{sharding}, hasty"] = learn(group, folder / f"{sharding}-hasty", sharding, **HASTY)
     return answers
 
 
-def learn_and_stop(group: Group, folder: Path, seconds: float, stop_at: int) -> dict[str, Any]:
+def learn_and_stop(group: Group, folder: Path, learner: str, seconds: float, stop_at: int) -> dict[str, Any]:
     """The last rank alone is told to stop after a step in the middle of an epoch."""
 
     def stop(step: int) -> bool:
         return step == stop_at and group.rank == group.size - 1
 
-    return {way: learn(group, folder / way, way, every_seconds=seconds, stop=stop) for way in SHARDINGS}
+    return {way: learn(group, folder / way, way, learner, every_seconds=seconds, stop=stop) for way in SHARDINGS}
 
 
-def learn_on(group: Group, folder: Path) -> dict[str, Any]:
-    return {way: learn(group, folder / way, way) for way in SHARDINGS}
+def learn_on(group: Group, folder: Path, learner: str) -> dict[str, Any]:
+    return {way: learn(group, folder / way, way, learner) for way in SHARDINGS}
 
 
 class Crash(Exception):
     pass
 
 
-def crash_and_learn_on(group: Group, folder: Path, every_seconds: float, crash_at: int) -> dict[str, Any]:
+def crash_and_learn_on(group: Group, folder: Path, learner: str, every_seconds: float, crash_at: int) -> dict[str, Any]:
     """All processes end without a word after a step; what they do then starts from the last checkpoint."""
 
     def crash(step: int) -> bool:
@@ -126,9 +132,9 @@ def crash_and_learn_on(group: Group, folder: Path, every_seconds: float, crash_a
     answers = {}
     for way in SHARDINGS:
         try:
-            learn(group, folder / way, way, every_seconds=every_seconds, stop=crash)
+            learn(group, folder / way, way, learner, every_seconds=every_seconds, stop=crash)
         except Crash:
-            answers[way] = learn(group, folder / way, way, every_seconds=every_seconds)
+            answers[way] = learn(group, folder / way, way, learner, every_seconds=every_seconds)
     return answers
 
 
@@ -151,6 +157,30 @@ class Largest(TorchDispatchMode):
             ):
                 self.rows = max(self.rows, len(local))
         return made
+
+
+def hold_blocks(group: Group, folder: Path) -> dict[str, Any]:
+    """What a process holds of tables of 3,000 and 2,000 rows in blocks, and what an epoch sends."""
+    sizes, config = (3000, 2000), Config(embedding_size=5)
+    random = np.random.default_rng(1)
+    rows = Interactions(random.integers(0, 3000, 300), random.integers(0, 2000, 300), random.normal(size=300))
+    context = Context(group, Checkpoints(folder, "digest", group, 0), "row")
+    learner = BlockExchange(context, Problem(rows, sizes, config, 0))
+    learner.initialize()
+    learner.begin_epoch(1, 0.1, 0)
+    before, moved = group.traffic.sent, []
+    for step in range(learner.steps):
+        blocks = set(np.flatnonzero(learner.where >= 0).tolist())
+        learner.prepare(step)
+        learner.step(step)
+        moved.append(len(blocks - set(np.flatnonzero(learner.where >= 0).tolist())))
+    return {
+        "tables": [list(table.shape) for table in learner.tables],
+        "rows": len(learner.source.cells.ratings),
+        "of": int(np.isin(rows.users % 16, learner.own).sum()),
+        "sent": group.traffic.sent - before,
+        "moved": sum(moved),
+    }
 
 
 def hold(group: Group, folder: Path) -> dict[str, Any]:

@@ -97,6 +97,15 @@ class Group:
             self.traffic.sent += tensor.nbytes * (self.size - 1) if self.rank == source else 0
         return tensor
 
+    def exchange(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> None:
+        """Send one tensor each to some ranks, and receive one each of some, written into those given."""
+        works = [dist.isend(tensor, rank) for rank, tensor in outgoing.items()]
+        works += [dist.irecv(tensor, rank) for rank, tensor in incoming.items()]
+        for work in works:
+            if work is not None:  # of a rank that is not in the group
+                work.wait()
+        self.traffic.sent += sum(tensor.nbytes for tensor in outgoing.values())
+
     def mesh(self) -> DeviceMesh:
         """The group as one row of devices, over which DTensor splits a table."""
         return init_device_mesh(self.device.type, (self.size,))

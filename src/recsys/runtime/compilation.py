@@ -41,6 +41,11 @@ def _do_nothing() -> None:
     """What is compiled to get ready."""
 
 
+def available_threads() -> int:
+    """Threads for loops side by side: one a core that this process may use, or as NUMBA_NUM_THREADS says."""
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
 def _compile(function: Callable[..., Any], example: tuple[object, ...], *, is_cached: bool) -> Callable[..., Any]:
     before = numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES
     # This folder or none: else Numba writes beside the source. One that the user chose (NUMBA_CACHE_DIR) stays.

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import recsys
 from recsys.data.interactions import Interactions
 from recsys.models.matrix_factorization import compiled
-from recsys.models.matrix_factorization.compiled import BLOCK, FEWEST_BLOCKS, LANE, CompiledEngine, RowsInMemory
+from recsys.models.matrix_factorization.compiled import LANE, CompiledEngine
 from recsys.models.matrix_factorization.config import Config
+from recsys.models.matrix_factorization.grid import BLOCKS
 from recsys.models.matrix_factorization.training import Problem
 
 N_USERS, N_ITEMS = 30, 20
@@ -41,51 +43,51 @@ def problem(rows, **settings):
 
 
 def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other():
-    engine = CompiledEngine(problem(rated(400), embedding_size=5, regularization=0.2))
-    users, items, ratings, order, block = next(CompiledEngine(engine.problem).source.pieces(1))
+    engine = CompiledEngine(problem(rated(400), embedding_size=5, regularization=0.2)).initialize()
     p, q = (side.factors.astype(float) for side in (engine.users, engine.items))
-    (b_u, of_u), (b_i, of_i) = (side.scalars.astype(float).T for side in (engine.users, engine.items))
-    rate, squares = 0.3, 0.0
-    for row in np.arange(400).reshape(-1, block)[order].ravel():
-        u, i = users[row], items[row]
-        error = ratings[row] - (b_u[u] + b_i[i] + p[u] @ q[i])
-        squares += error**2
-        b_u[u] += rate * (error - of_u[u] * b_u[u])
-        b_i[i] += rate * (error - of_i[i] * b_i[i])
-        p[u], q[i] = p[u] + rate * (error * q[i] - of_u[u] * p[u]), q[i] + rate * (error * p[u] - of_i[i] * q[i])
+    (b_u, of_u), (b_i, of_i) = (np.moveaxis(side.scalars.astype(float), 2, 0) for side in (engine.users, engine.items))
+    rate, squares, done = 0.3, 0.0, 0
+    for shift, turn in engine.source.turns(1):
+        for block in range(BLOCKS):
+            for run in turn.order[turn.firsts[block] : turn.lasts[block]]:
+                for row in range(turn.begins[run], turn.ends[run]):
+                    u, i = (block, turn.users[row]), ((block + shift) % BLOCKS, turn.items[row])
+                    error = turn.ratings[row] - (b_u[u] + b_i[i] + p[u] @ q[i])
+                    squares, done = squares + error**2, done + 1
+                    b_u[u] += rate * (error - of_u[u] * b_u[u])
+                    b_i[i] += rate * (error - of_i[i] * b_i[i])
+                    of_p, of_q = error * q[i] - of_u[u] * p[u], error * p[u] - of_i[i] * q[i]
+                    p[u], q[i] = p[u] + rate * of_p, q[i] + rate * of_q
+    assert done == 400
     assert engine.run_epoch(rate, 1) == pytest.approx(squares / 400, rel=1e-5)
     np.testing.assert_allclose(engine.users.factors, p, atol=1e-6)
     np.testing.assert_allclose(engine.items.factors, q, atol=1e-6)
-    np.testing.assert_allclose(engine.users.scalars[:, 0], b_u, atol=1e-6)
-    np.testing.assert_allclose(engine.items.scalars[:, 0], b_i, atol=1e-6)
-    expected = p[users] * q[items]
-    engine.held_out = users, items, ratings
-    np.testing.assert_allclose(engine.predict(), b_u[users] + b_i[items] + expected.sum(1), atol=1e-5)
+    np.testing.assert_allclose(engine.users.scalars[:, :, 0], b_u, atol=1e-6)
+    np.testing.assert_allclose(engine.items.scalars[:, :, 0], b_i, atol=1e-6)
+    rows = engine.problem.validation
+    u, i = engine.grid.place(rows.users), engine.grid.place(rows.items)
+    np.testing.assert_allclose(engine.predict(), b_u[u] + b_i[i] + (p[u] * q[i]).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 20])
+def test_any_number_of_threads_learns_what_one_learns(threads):
+    one, other = (CompiledEngine(problem(rated(4000), embedding_size=5)).initialize() for _ in range(2))
+    with ThreadPoolExecutor(threads) as other.threads:
+        errors = [(one.run_epoch(0.1, epoch), other.run_epoch(0.1, epoch)) for epoch in (1, 2)]
+    assert all(alone == together for alone, together in errors)
+    for table, same in zip(one.tables, other.tables, strict=True):
+        np.testing.assert_array_equal(table, same)
 
 
 def test_what_fills_the_tables_up_stays_zero():
-    engine = CompiledEngine(problem(rated(400), embedding_size=LANE + 3))
+    engine = CompiledEngine(problem(rated(400), embedding_size=LANE + 3)).initialize()
     engine.run_epoch(0.3, 1)
     for side in (engine.users, engine.items):
-        assert side.factors.shape[1] == 2 * LANE
-        assert not side.factors[:, LANE + 3 :].any()
-        assert not side.factors[-1].any()
-        assert not side.scalars[-1, 0].any()
-        assert side.factors[:, : LANE + 3].any()
-
-
-@pytest.mark.parametrize("n", [1, 63, 64, 65, 3 * FEWEST_BLOCKS - 1, BLOCK * FEWEST_BLOCKS + 5])
-def test_an_epoch_has_every_row_once_and_each_another_order(n):
-    columns = np.zeros(n, np.int32), np.zeros(n, np.int32), np.arange(n, dtype=np.float32)
-    source = RowsInMemory(columns, (1, 1), np.random.default_rng(0))
-    orders = []
-    for epoch in (1, 2):
-        ((_, _, ratings, order, block),) = source.pieces(epoch)
-        orders.append(np.concatenate([ratings[b * block : (b + 1) * block] for b in order]))
-        assert sorted(orders[-1]) == list(range(n))
-    if n > 50:
-        assert not np.array_equal(*orders)
-        assert not np.array_equal(orders[0], np.arange(n))
+        assert side.factors.shape[2] == 2 * LANE
+        assert not side.factors[:, :, LANE + 3 :].any()
+        assert not side.factors[:, -1].any()
+        assert not side.scalars[:, -1, 0].any()
+        assert side.factors[:, :, : LANE + 3].any()
 
 
 def test_the_batch_size_makes_no_difference():

@@ -12,7 +12,7 @@ class Config(Settings):
 
     embedding_size: int = Field(48, ge=1, le=4096, description="factors per user and item")
     learning_rate: float = Field(
-        0.1, gt=0, le=1, description="step per rating in the first epoch; later epochs take smaller ones"
+        0.09, gt=0, le=1, description="step per rating in the first epoch; later epochs take smaller ones"
     )
     regularization: float = Field(0.06, ge=0, description="L2 penalty per rating on the factors and biases it uses")
     epochs: int = Field(100, ge=1, le=100_000, description="most passes over the ratings")
@@ -20,6 +20,6 @@ class Config(Settings):
     batch_size: int = Field(
         8192,
         ge=1,
-        description="ratings per gradient step on a GPU or in several processes; one process of a CPU takes one",
+        description="ratings per gradient step on a GPU; a CPU takes one",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")

@@ -1,152 +1,168 @@
-"""Matrix factorization in several processes: the training of `sgd.fit_factors`, with checkpoints."""
+"""Matrix factorization in several processes, with checkpoints: epochs by a schedule, in steps that all take together.
+
+What computes a step is a learner: block_exchange.py on CPUs, batch_learner.py on GPUs.
+"""
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.arrays import Floats
-from recsys.data.interactions import Interactions
 from recsys.distributed.context import Context
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
 from recsys.metrics import auc_by_ranks
-from recsys.models.matrix_factorization.batches import pad_batch
-from recsys.models.matrix_factorization.data_parallel import DataParallelEngine
-from recsys.models.matrix_factorization.factors import Factors
-from recsys.models.matrix_factorization.network import Rows, to_rows
-from recsys.models.matrix_factorization.row_sharded import RowShardedEngine
-from recsys.models.matrix_factorization.sampler import DistributedBatches
+from recsys.models.matrix_factorization.batch_learner import BatchLearner
+from recsys.models.matrix_factorization.block_exchange import BlockExchange
+from recsys.models.matrix_factorization.factors import Factors, Float32Array
 from recsys.models.matrix_factorization.schedule import Epoch, TrainingSchedule
-from recsys.models.matrix_factorization.sgd import PREDICTION_CHUNK, copy_tensors, reproducible_torch
+from recsys.models.matrix_factorization.sgd import reproducible_torch
 from recsys.models.matrix_factorization.training import Problem, mean_square_error
 
 NOT_MEASURED = math.inf  # in a table of numbers: no measure is infinite, but an AUC may be NaN
 
 
+class Learner(Protocol):
+    """What is learnt, split over processes. Every method but `prepare` is one collective."""
+
+    steps: int
+    """Of an epoch."""
+
+    def initialize(self) -> object:
+        """Fills the tables with initial values."""
+
+    def begin_epoch(self, number: int, learning_rate: float, step: int) -> None:
+        """Be ready for a step of an epoch, counted from 0."""
+
+    def prepare(self, step: int) -> None:
+        """What can be done of a step without others."""
+
+    def step(self, step: int) -> Tensor:
+        """Takes a step; gives square errors, (k,): the sum over processes is that of all rows, from before it."""
+
+    def predict_all(self) -> Float32Array | None:
+        """Standardised ratings of the validation rows, (n,), in rank 0."""
+
+    def keep(self) -> None:
+        """Keeps the tables as they are now: the best so far."""
+
+    def restore(self) -> None:
+        """Goes back to the tables that were kept."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, as tensors by the names of the saved format."""
+
+    def take(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state that was read into what `state` gave."""
+
+    def arrays(self) -> dict[str, Float32Array]:
+        """The arrays of `Factors` in rank 0; elsewhere they may have no rows."""
+
+
 def fit_factors_distributed(
-    context: Context, problem: Problem, on_epoch: Callable[[Epoch], None] | None = None
+    context: Context,
+    problem: Problem,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    *,
+    make: Callable[[Context, Problem], Learner] | None = None,
 ) -> tuple[Factors, list[Epoch], int]:
-    """Trains as `sgd.fit_factors` does, to the same numbers but for the order of sums.
+    """Trains as one process does, in steps that all processes take together.
 
     All processes of the context call it with the same problem. The columns of its rows may be mapped from files, of
-    which each process reads its share. Training continues from the context's newest checkpoint. Rank 0 returns the
-    factors; if tables are split, the arrays of the other ranks have no rows. `on_epoch` is called, and the problem's
+    which each process keeps its share. Training continues from the context's newest checkpoint. Rank 0 returns the
+    factors; the arrays of the other ranks may have no rows. `on_epoch` is called, and the problem's
     `like_threshold` used, in rank 0 only.
+
+    Args:
+        make: the learner; None: by the device. On CPUs the numbers are those of one process, to the last bit.
 
     Raises:
         ValueError: a code is outside its table.
         DivergedError: the loss is no longer finite.
         StoppedError: the context was told to stop, and has saved a checkpoint.
     """
-    sizes, config, seed, validation = problem.sizes, problem.config, problem.seed, problem.validation
-    assert isinstance(problem.rows, Interactions)
-    rows = replace(problem.rows, timestamps=None)  # not used: would be read from disk in vain
     group = context.group
     with torch.no_grad(), reproducible_torch(group.device):
-        mean, scale = _mean_and_deviation(group, rows.ratings)
-        engine_class = RowShardedEngine if context.sharding == "row" else DataParallelEngine
-        engine = engine_class(group, sizes, config, rows)
-        schedule = TrainingSchedule(config, scale)
-        batches = DistributedBatches(len(rows), config.batch_size, group, seed)
-        loop = TrainingLoop(context, engine, schedule, batches, keeps_best=validation is not None)
-        loop.restore_or_initialize(seed)
-        validator = None
-        if validation is not None:
-            validator = Validator(group, engine, sizes, validation, (mean, scale), problem.like_threshold)
+        make = make or (BlockExchange if group.device.type == "cpu" else BatchLearner)
+        learner, schedule = make(context, problem), TrainingSchedule(problem.config, problem.unit[1])
+        loop = TrainingLoop(context, learner, schedule, len(problem.rows))  # type: ignore[arg-type]
+        loop.restore_or_initialize()
+        validated = problem.validation is not None
         while not schedule.is_finished:
             started = time.perf_counter()
-            own = rows[batches.epoch_rows(schedule.next_epoch)]
-            train_mse = loop.run_epoch(to_rows(own, mean, scale, sizes, group.device, unknown=False))
-            context.beat(schedule.next_epoch * batches.n_batches, True)
-            validation_mse, auc = validator.measure() if validator else (None, None)
+            train_mse = loop.run_epoch()
+            context.beat(schedule.next_epoch * learner.steps, True)
+            mse, auc = _measure(group, problem, learner.predict_all()) if validated else (None, None)
             epoch = Epoch(
                 schedule.next_epoch,
                 time.perf_counter() - started,
                 schedule.rmse(train_mse),
-                None if validation_mse is None else schedule.rmse(validation_mse),
+                None if mse is None else schedule.rmse(mse),
                 auc,
             )
-            loop.end_epoch(epoch, on_epoch)
-        if loop.best_weights:
-            copy_tensors(loop.best_weights, engine.network.parameters())
-        return Factors(mean, **engine.gather_arrays(scale)), schedule.history, schedule.best_epoch
+            loop.end_epoch(epoch, on_epoch, keeps=validated)
+        if validated:
+            learner.restore()
+        return Factors(problem.unit[0], **learner.arrays()), schedule.history, schedule.best_epoch
 
 
 class TrainingLoop:
-    """The state of a training: its engine, its position in the epochs and batches, and its checkpoints."""
+    """The state of a training: its learner, its position in the epochs and steps, and its checkpoints."""
 
-    def __init__(
-        self,
-        context: Context,
-        engine: DataParallelEngine | RowShardedEngine,
-        schedule: TrainingSchedule,
-        batches: DistributedBatches,
-        *,
-        keeps_best: bool,
-    ) -> None:
-        self.context, self.engine, self.schedule, self.batches = context, engine, schedule, batches
-        self.next_batch = 0  # of the epoch
+    def __init__(self, context: Context, learner: Learner, schedule: TrainingSchedule, n_rows: int) -> None:
+        self.context, self.learner, self.schedule, self.n_rows = context, learner, schedule, n_rows
+        self.next_step = 0  # of the epoch
         self.total = 0.0  # square errors of the epoch so far
-        parameters = engine.network.parameters()
-        self.best_weights = [torch.empty_like(p.detach()) for p in parameters] if keeps_best else []
 
-    def run_epoch(self, rows: Rows) -> float:
-        """Trains on the remaining batches of an epoch; returns its mean square error.
-
-        Args:
-            rows: all rows of this process in the epoch, in its order.
+    def run_epoch(self) -> float:
+        """Takes the remaining steps of an epoch; returns its mean square error.
 
         Raises:
             StoppedError: any process was told to stop; a checkpoint is saved.
         """
-        context, batches = self.context, self.batches
-        self.engine.set_learning_rate(self.schedule.learning_rate, batches.n_rows)
-        while self.next_batch < batches.n_batches:
-            number = self.next_batch
-            step = (self.schedule.next_epoch - 1) * batches.n_batches + number
+        context, learner, number = self.context, self.learner, self.schedule.next_epoch
+        learner.begin_epoch(number, self.schedule.learning_rate, self.next_step)
+        while self.next_step < learner.steps:
+            step = (number - 1) * learner.steps + self.next_step
             context.beat(step, False)
-            part, length = batches.batch_slice(number), batches.largest_share(number)
-            batch = pad_batch(rows, part, length, batches.rows_of_batch(number), self.engine.sizes)
+            learner.prepare(self.next_step)
             context.beat(step, True)
-            squares = self.engine.step(batch)
+            squares = learner.step(self.next_step)
             # One message for both: the sum is then the same number in all processes, after a restart too.
-            told_to_stop = squares.new_tensor(context.is_told_to_stop(), dtype=torch.float64)
-            errors, stop = context.group.sum(torch.stack([squares.double(), told_to_stop])).tolist()
-            self.total += errors
-            self.next_batch += 1
+            told_to_stop = squares.new_tensor([context.is_told_to_stop()])
+            *errors, stop = context.group.sum(torch.cat([squares, told_to_stop])).tolist()
+            self.total += math.fsum(errors)
+            self.next_step += 1
             if stop:
                 self._save()
-                raise StoppedError(
-                    f"stopped in epoch {self.schedule.next_epoch} after batch {self.next_batch} of {batches.n_batches}"
-                )
+                raise StoppedError(f"stopped in epoch {number} after step {self.next_step} of {learner.steps}")
             if context.checkpoints.is_due(at_epoch_end=False):
                 self._save()
-        return self.total / batches.n_rows
+        return self.total / self.n_rows
 
-    def end_epoch(self, epoch: Epoch, on_epoch: Callable[[Epoch], None] | None) -> None:
-        """Records an epoch, keeps the best weights, calls `on_epoch` in rank 0, and saves a checkpoint if due."""
-        if self.schedule.add(epoch) and self.best_weights:
-            copy_tensors(self.engine.network.parameters(), self.best_weights)
-        self.next_batch, self.total = 0, 0.0
+    def end_epoch(self, epoch: Epoch, on_epoch: Callable[[Epoch], None] | None, *, keeps: bool) -> None:
+        """Records an epoch, keeps the best tables, calls `on_epoch` in rank 0, and saves a checkpoint if due."""
+        if self.schedule.add(epoch) and keeps:
+            self.learner.keep()
+        self.next_step, self.total = 0, 0.0
         if on_epoch and not self.context.group.rank:
             on_epoch(epoch)
         if self.context.checkpoints.is_due(at_epoch_end=True):
             self._save()
 
-    def restore_or_initialize(self, seed: int) -> None:
+    def restore_or_initialize(self) -> None:
         """Continues from the newest checkpoint, or begins if there is none."""
         state = self._state()
         if self.context.checkpoints.load(state) is None:
-            self.engine.initialize(seed)
+            self.learner.initialize()
             return
-        epochs, next_batch, self.total = state["place"].tolist()
-        self.next_batch = int(next_batch)
+        self.learner.take(state)
+        epochs, next_step, self.total = state["place"].tolist()
+        self.next_step = int(next_step)
         for number, seconds, train, *measured in state["history"][: int(epochs)].tolist():
             known = (None if value == NOT_MEASURED else value for value in measured)
             self.schedule.add(Epoch(int(number), seconds, train, *known))
@@ -154,78 +170,24 @@ class TrainingLoop:
     def _save(self) -> None:
         self.context.checkpoints.save(self._state())
 
-    def _state(self) -> dict[str, Any]:
-        """All that the next step depends on, as tensors by the names of the saved format.
-
-        The seed, and with it the order of the rows, is part of the job's digest.
-        """
-        names = [name for name, _ in self.engine.network.named_parameters()]
-        labels = [f"{use}.{name}" for use in ("network", "best")[: 1 + bool(self.best_weights)] for name in names]
-        tables: list[Tensor] = [*(p.detach() for p in self.engine.network.parameters()), *self.best_weights]
+    def _state(self) -> dict[str, Tensor]:
+        """All that the next step depends on. The seed, and with it the order of the rows, is in the job's digest."""
         history = torch.full((self.schedule.config.epochs, 5), NOT_MEASURED, dtype=torch.float64)
         for row, done in enumerate(self.schedule.history):
             values = done.number, done.seconds, done.train_rmse, done.validation_rmse, done.validation_auc
             history[row] = history.new_tensor([NOT_MEASURED if value is None else value for value in values])
-        position = torch.tensor([len(self.schedule.history), self.next_batch, self.total], dtype=torch.float64)
-        return dict(zip(labels, tables, strict=True)) | {"history": history, "place": position}
+        position = torch.tensor([len(self.schedule.history), self.next_step, self.total], dtype=torch.float64)
+        return self.learner.state() | {"history": history, "place": position}
 
 
-class Validator:
-    """Measures on the validation rows: each process predicts its share, and rank 0 measures all predictions at once.
-
-    Args:
-        group: the processes.
-        engine: predicts.
-        sizes: numbers of users and items.
-        rows: to validate on, all of them in every process.
-        unit: mean and standard deviation, by which ratings are standardised.
-        like_threshold: if given, AUC is measured too, of ratings of at least this.
-    """
-
-    def __init__(
-        self,
-        group: Group,
-        engine: DataParallelEngine | RowShardedEngine,
-        sizes: tuple[int, int],
-        rows: Interactions,
-        unit: tuple[float, float],
-        like_threshold: float | None,
-    ) -> None:
-        self.group, self.engine, self.n_rows = group, engine, len(rows)
-        self.share = -(-self.n_rows // group.size)
-        own = rows[group.rank * self.share : (group.rank + 1) * self.share]
-        standardised = to_rows(own, *unit, sizes, group.device, unknown=True)
-        self.batch = pad_batch(standardised, slice(None), self.share, self.n_rows, sizes)
-        self.ratings = rows.ratings if group.rank == 0 else None
-        self.unit, self.like_threshold = unit, like_threshold
-
-    def measure(self) -> tuple[float, float | None]:
-        """The mean square error in standardised units, and the AUC if a threshold was given."""
-        parts = range(0, self.share, PREDICTION_CHUNK)
-        pairs = [
-            (self.batch.users[s : s + PREDICTION_CHUNK], self.batch.items[s : s + PREDICTION_CHUNK]) for s in parts
-        ]
-        predicted = torch.cat([self.engine.predict(users, items) for users, items in pairs])
-        predicted = self.group.gather_even(predicted)[: self.n_rows]
-        measures = torch.full((2,), NOT_MEASURED, dtype=torch.float64, device=self.group.device)
-        if self.ratings is not None:
-            mean, scale = self.unit
-            standardised = ((self.ratings - mean) / scale).astype(np.float32)
-            on_cpu = predicted.cpu().numpy()
-            measures[0] = mean_square_error(on_cpu, standardised)
-            if self.like_threshold is not None:
-                measures[1] = auc_by_ranks(self.ratings >= self.like_threshold, on_cpu)
-        mse, auc = self.group.broadcast(measures).tolist()
-        return mse, None if auc == NOT_MEASURED else auc
-
-
-def _mean_and_deviation(group: Group, ratings: Floats) -> tuple[float, float]:
-    """Mean and standard deviation of all ratings, or 1 if all are alike; each process reads its share."""
-    ends = np.linspace(0, len(ratings), group.size + 1, dtype=np.int64)
-    share = np.asarray(ratings[ends[group.rank] : ends[group.rank + 1]], np.float64)
-
-    def mean(values: Floats) -> float:
-        return float(group.sum(torch.tensor(values.sum(), dtype=torch.float64, device=group.device))) / len(ratings)
-
-    center = mean(share)
-    return center, math.sqrt(mean((share - center) ** 2)) or 1.0
+def _measure(group: Group, problem: Problem, predicted: Float32Array | None) -> tuple[float, float | None]:
+    """The mean square error in standardised units, and the AUC if a threshold is given: rank 0's, in all processes."""
+    assert problem.validation is not None
+    measures = torch.full((2,), NOT_MEASURED, dtype=torch.float64, device=group.device)
+    if predicted is not None:
+        ratings, (mean, scale) = problem.validation.ratings, problem.unit
+        measures[0] = mean_square_error(predicted, ((ratings - mean) / scale).astype(np.float32))
+        if problem.like_threshold is not None:
+            measures[1] = auc_by_ranks(ratings >= problem.like_threshold, predicted)
+    mse, auc = group.broadcast(measures).tolist()
+    return mse, None if auc == NOT_MEASURED else auc

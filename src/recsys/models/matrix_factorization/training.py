@@ -3,6 +3,7 @@
 An engine computes the epochs: compiled.py on the CPU, sgd.py on a GPU. This module imports neither.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from recsys.metrics import auc_by_ranks
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.factors import Factors, Float32Array
 from recsys.models.matrix_factorization.schedule import Epoch, TrainingSchedule
+
+_CHUNK = 1 << 20  # ratings at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,8 @@ class Problem:
         """Mean and standard deviation of the ratings; 1 if all are alike, so that every prediction is the mean."""
         if isinstance(self.rows, BlockLoader):
             return self.rows.mean, self.rows.scale
-        ratings = self.rows.ratings
-        return float(np.mean(ratings, dtype=np.float64)), float(np.std(ratings, dtype=np.float64)) or 1.0
+        mean = _mean(self.rows.ratings, lambda ratings: ratings)
+        return mean, math.sqrt(_mean(self.rows.ratings, lambda ratings: (ratings - mean) ** 2)) or 1.0
 
 
 class Engine(Protocol):
@@ -116,6 +119,12 @@ def run(
     if truth is not None:
         engine.restore()
     return Factors(mean, **engine.arrays()), schedule.history, schedule.best_epoch
+
+
+def _mean(ratings: Floats, of: Callable[[Floats], Floats]) -> float:
+    """Of a function of the ratings, which may be mapped from a file: some at a time."""
+    starts = range(0, len(ratings), _CHUNK)
+    return math.fsum(of(ratings[at : at + _CHUNK].astype(np.float64)).sum() for at in starts) / len(ratings)
 
 
 def check_not_empty(rows: Interactions, validation: Interactions | None) -> None:

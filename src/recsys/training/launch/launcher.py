@@ -167,7 +167,7 @@ class Launcher:
         secret = ("MLFLOW_", "RECSYS_")
         kept = {name: value for name, value in self.environment.items() if not name.startswith(secret)}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        kept["OMP_NUM_THREADS"] = str(max(1, cores // self.settings.processes))
+        kept["OMP_NUM_THREADS"] = kept["NUMBA_NUM_THREADS"] = str(max(1, cores // self.settings.processes))
         kept["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), *filter(None, [kept.get("PYTHONPATH")])])
         if self._interface:
             kept.setdefault("GLOO_SOCKET_IFNAME", self._interface)
