@@ -95,8 +95,7 @@ PEERS = (
         "cornac BiVAE",
         MODELS / "cornac_bivae.py",
         _CORNAC,
-        # Published with 500 epochs, of which one fit takes more than six minutes of processor time.
-        first={"k": 50, "encoder": 100, "n_epochs": 50, "batch_size": 128, "learning_rate": 0.001},
-        space={"k": (20, 100), "encoder": (20, 200), "n_epochs": (20, 100)},
+        first={"k": 50, "encoder": 100, "n_epochs": 500, "batch_size": 128, "learning_rate": 0.001},
+        space={"k": (20, 100), "encoder": (20, 200), "n_epochs": (50, 500)},
     ),
 )
