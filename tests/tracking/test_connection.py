@@ -53,6 +53,24 @@ def test_a_file_whose_tables_could_not_be_made_is_as_before(tmp_path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
 
 
+def test_who_fills_the_file_meanwhile_keeps_what_is_there(tmp_path, monkeypatch):
+    file = tmp_path / "mlflow.db"
+
+    def fill(engine):
+        with closing(sqlite3.connect(file)) as other, other:
+            other.execute("create table theirs (a)")
+            other.execute("insert into theirs values (1)")
+        with engine.connect() as made:
+            made.exec_driver_sql("create table ours (a)")
+
+    monkeypatch.setattr(connection, "_safe_initialize_tables", fill)
+    monkeypatch.setattr(connection, "MlflowClient", lambda: None)
+    connection.connect(f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("select a from theirs").fetchall() == [(1,)]
+    assert set(schema(file)) == {"table theirs"}
+
+
 def test_only_what_makes_the_tables_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     asked = []
 

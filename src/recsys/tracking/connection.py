@@ -3,7 +3,9 @@
 import importlib
 import logging
 import socket
-from contextlib import AbstractContextManager, nullcontext
+import sqlite3
+import tempfile
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,7 +19,6 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 
 from recsys.errors import InputError
-from recsys.runtime.files import write_atomically
 from recsys.runtime.interruption import uninterrupted
 
 _CONNECT_SECONDS = 5
@@ -71,18 +72,28 @@ def _making(uri: str) -> AbstractContextManager[object]:
 
 
 def _make_tables(uri: str) -> None:
-    """Make the tables of a new sqlite file in a file beside it, which takes its place when it is whole.
+    """Give a sqlite file that is empty its tables, which are made elsewhere, in one transaction.
 
     MLflow makes them by all the migrations there ever were, and would wait for the disk a thousand times: seconds.
+    Who fills the file meanwhile without our lock, as `mlflow run` does, keeps what is there.
     """
-    file = _sqlite_file(uri).resolve()
+    file = _sqlite_file(uri)
     if urlsplit(uri).scheme != "sqlite" or "?" in uri or (file.exists() and file.stat().st_size):
         return
-    with write_atomically(file) as new:
-        engine = create_sqlalchemy_engine(f"sqlite:///{new}")  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.db"
+        engine = create_sqlalchemy_engine(f"sqlite:///{made}")  # type: ignore[no-untyped-call]
         event.listen(engine, "connect", _do_not_wait)
         _safe_initialize_tables(engine)
         engine.dispose()
+        with closing(sqlite3.connect(made)) as source:
+            statements = [line for line in source.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
+    with closing(sqlite3.connect(file, timeout=_MAKING_SECONDS, isolation_level=None)) as target:
+        target.execute("begin immediate")
+        if target.execute("select 1 from sqlite_master").fetchone() is None:
+            for statement in statements:
+                target.execute(statement)
+        target.execute("commit")
 
 
 def _do_not_wait(connection: Any, _record: object) -> None:

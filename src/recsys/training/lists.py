@@ -35,10 +35,12 @@ RELATIVE_RIDGES = (0.3, 0.0, 1.0)
 SESSION_WEIGHTS = (0.0, 0.5, 1.0)
 HALF_LIVES = (100.0, 30.0, 10.0, 3.0)
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-ERRORS_AHEAD = {"half_life": 2.0, "signal": 1.0, "session_weight": 1.0}
+HALF = EXPONENTS.index(0.5)  # which the others have to be clearly better than
+ERRORS_AHEAD = {"half_life": 2.0, "signal": 1.0, "session_weight": 1.0, "exponent": 2.0}
 """By how many standard errors of nDCG@10 something else has to be ahead."""
 TOP = 10
-MOST_USERS = 3_000  # by whose validation likes is chosen
+MOST_USERS = 3_000  # by whose validation likes a regression is chosen
+MOST_OF_EXPONENT = 10_000  # the exponent: what differs is small, and each user is asked once
 _MEMORY_A_ROW = 100  # bytes, while the rows are sorted and counted
 _CELLS_AT_A_TIME = 1 << 21  # users times items whose scores are held
 _AT_ONCE = 2  # regressions, each with one thread, where there is memory for them
@@ -127,13 +129,34 @@ def _list_model(histories: Histories, counts: CoCounts, regression: Regression, 
 
 def _learn_and_choose(recommender: Recommender, dataset: Dataset) -> ListModel:
     """Choose the regression, and then the exponent of the like probability, by nDCG of validation likes."""
-    settings, validation = recommender.list_settings(), _validation_of(recommender, dataset)
+    settings = recommender.list_settings()
     shared, key = _shared(dataset), replace(settings, exponent=None)
     if key not in shared:
-        shared[key] = _choose_regression(recommender, dataset, validation)
-    exponents = EXPONENTS if settings.exponent is None else (settings.exponent,)
-    worth = _ndcgs(recommender, shared[key], validation, exponents).sum(axis=1)
-    return replace(shared[key], exponent=exponents[int(np.argmax(worth))])
+        shared[key] = _choose_regression(recommender, dataset, _validation_of(recommender, dataset, MOST_USERS))
+    exponent = settings.exponent
+    if exponent is None:
+        validation = _validation_of(recommender, dataset, MOST_OF_EXPONENT)
+        exponent = choose_exponent(_ndcgs(recommender, shared[key], validation, EXPONENTS))
+    return replace(shared[key], exponent=exponent)
+
+
+def choose_exponent(ndcgs: Floats) -> float:
+    """The exponent by the nDCG of each user with each of EXPONENTS, shape (len(EXPONENTS), users).
+
+    A half, or none where that is as good, unless another one is clearly better: on few validation likes the best of
+    five differs from one chain to the next.
+    """
+    means = ndcgs.sum(axis=1)
+    start = HALF if means[HALF] > means[0] else 0
+    clearly = [at for at in range(len(EXPONENTS)) if _is_ahead(ndcgs[at] - ndcgs[start], "exponent")]
+    return EXPONENTS[max(clearly, key=lambda at: means[at], default=start)]
+
+
+def _is_ahead(gain: Floats, name: str) -> bool:
+    """Whether a gain of each user is so sure, on average, as a change of this setting has to be."""
+    return len(gain) > 0 and bool(
+        gain.mean() > ERRORS_AHEAD.get(name, 0.0) * gain.std() / np.sqrt(max(len(gain) - 1, 1))
+    )
 
 
 def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _Validation) -> ListModel:
@@ -176,9 +199,7 @@ def _choose_regression(recommender: Recommender, dataset: Dataset, validation: _
             before, solved = best[1].regression, best[1] if name == "half_life" else None
             others = [replace(before, **{name: value}) for value in values if value != getattr(before, name)]
             for found in pool.map(partial(attempt, solved=solved), others):
-                gain = found[0] - best[0]
-                # Another input has to be clearly better: it answers for other users, too.
-                if gain.mean() > ERRORS_AHEAD.get(name, 0.0) * gain.std() / np.sqrt(max(len(gain) - 1, 1)):
+                if _is_ahead(found[0] - best[0], name):  # another input has to be clearly better
                     best = found
     return best[1]
 
@@ -210,14 +231,14 @@ def _changes(settings: ListSettings, histories: Histories) -> dict[str, Sequence
     return found
 
 
-def _validation_of(recommender: Recommender, dataset: Dataset) -> _Validation:
+def _validation_of(recommender: Recommender, dataset: Dataset, most: int) -> _Validation:
     """All users learnt from who like something in the validation rows, or evenly spaced ones of more."""
     rows = dataset.validation
     rows = rows[np.flatnonzero(dataset.likes(rows))]
     users = recommender.knowledge.user_codes(dataset.user_ids)[rows.users]
     items = recommender.knowledge.item_codes(dataset.item_ids)[rows.items]
     rated = np.unique(users[users >= 0])
-    rated = rated[:: -(-len(rated) // MOST_USERS) or 1]
+    rated = rated[:: -(-len(rated) // most) or 1]
     row = np.searchsorted(rated, users)
     kept = (row < len(rated)) & (rated[np.minimum(row, len(rated) - 1)] == users) if len(rated) else row < 0
     return _Validation(rated, row[kept].astype(np.int32), items[kept], np.bincount(row[kept], minlength=len(rated)))
