@@ -1,6 +1,7 @@
 import itertools
 import json
 import sqlite3
+import sys
 import threading
 import time
 from collections import Counter
@@ -187,3 +188,28 @@ def test_lists_older_than_the_retention_are_deleted(path, counts):
     again = Recorder(lambda: WriterThread(path, 7), counts)
     again.close()
     assert rows(path) == [("6 days",), ("0 days",)]
+
+
+def test_lists_may_come_from_several_threads_while_others_are_handed_over(path, counts, monkeypatch):
+    monkeypatch.setattr(record, "_TURN_SECONDS", 0.0)
+    recorder = Recorder(lambda: WriterThread(path), counts)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def add(name):
+            for number in range(2000):
+                recorder.add(impression(f"{name}-{number}"))
+
+        threads = [threading.Thread(target=add, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    recorder.close()
+    found = [request for (request,) in rows(path)]
+    assert sorted(found) == sorted(f"{name}-{number}" for name in "abc" for number in range(2000))
+    assert counts == {"written": 6000}
+    assert not recorder.problem

@@ -19,7 +19,7 @@ from recsys.serving.pyfunc_model import RecommenderModel
 from recsys.testing.datasets import prepared, rated
 from recsys.training.trainer import train
 
-SMALL = {"bias": {}, "bayesian_mf": {"embedding_size": 4, "samples": 12}, "ease": {}, "neighbourhood": {}}
+SMALL = {"bias": {}, "bayesian_mf": {"embedding_size": 4}, "ease": {}, "neighbourhood": {}}
 
 
 @pytest.fixture(scope="module", params=SMALL)

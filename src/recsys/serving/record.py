@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
@@ -94,7 +93,7 @@ class Recorder:
         self._count = count
         self._most_waiting = most_waiting
         self._waiting: deque[Row] = deque()
-        self._handed = 0  # how many of those, the oldest, the writer has
+        self._handed: deque[Row] = deque()  # those that the writer has, which are older; of this object's thread alone
         self._writer: Writer | None = None
         self._ends = threading.Event()
         self.problem = ""
@@ -104,7 +103,7 @@ class Recorder:
 
     def add(self, impression: Impression) -> None:
         """Keep a list for the record. It is handed over soon, and lost if the process is killed before."""
-        if len(self._waiting) < self._most_waiting:
+        if len(self._waiting) + len(self._handed) < self._most_waiting:
             self._waiting.append(_row(impression))
         else:
             self._count("dropped", 1)
@@ -135,8 +134,9 @@ class Recorder:
         if self._writer is None:
             self._writer = self._start()
             self._confirm()
-        while rows := list(islice(self._waiting, self._handed, self._handed + _MOST_ROWS)):
-            self._handed += len(rows)
+        # One by one: requests go on adding, and a deque that grows meanwhile cannot be looped over.
+        while rows := [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_ROWS))]:
+            self._handed.extend(rows)
             send(self._writer.asked, rows)
         while is_ready(self._writer.said):
             self._confirm()
@@ -148,8 +148,7 @@ class Recorder:
         if isinstance(found, str):
             raise WriteError(found)
         for _ in range(found):
-            self._waiting.popleft()
-        self._handed -= found
+            self._handed.popleft()
         if found:
             self._count("written", found)
 
@@ -175,7 +174,9 @@ class Recorder:
             except (OSError, EOFError):
                 pass
             self._writer.close()
-        self._writer, self._handed = None, 0
+        self._writer = None
+        self._waiting.extendleft(reversed(self._handed))
+        self._handed.clear()
 
 
 def _row(one: Impression) -> Row:
