@@ -81,6 +81,7 @@ ROOMS = {
     "uvicorn": ["src/recsys/serving/worker.py"],
     "prometheus_client": ["src/recsys/serving/metrics.py", "src/recsys/serving/supervisor.py"],
     "sqlite3": [
+        "src/recsys/tracking/connection.py",
         "src/recsys/serving/feedback.py",
         "src/recsys/serving/outbox.py",
         "src/recsys/serving/record_table.py",
