@@ -19,13 +19,15 @@ def auc_by_ranks(liked: Flags, score: Array) -> float:
     """The same as `auc`, within rounding, in a quarter of the time: by rank sums (Mann and Whitney 1947)."""
     if not _both(liked):
         return float("nan")
-    order = np.argsort(score, kind="stable")
-    ordered = score[order]
-    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    sizes = np.diff(np.r_[first, len(ordered)])
-    rank = np.repeat(first + (sizes + 1) / 2, sizes)  # tied rows share their mean rank
-    p = int(liked.sum())
-    return float((rank[liked[order]].sum() - p * (p + 1) / 2) / (p * (len(liked) - p)))
+    order = np.argsort(score)  # whatever the order of tied rows
+    ordered, likes = score[order], np.flatnonzero(liked[order])
+    differ = ordered[1:] != ordered[:-1]
+    p, total = len(likes), float((likes + 1).sum())
+    if not differ.all():
+        first = np.flatnonzero(np.r_[True, differ])
+        sizes = np.diff(np.r_[first, len(ordered)])
+        total = float(np.repeat(first + (sizes + 1) / 2, sizes)[likes].sum())  # tied rows share their mean rank
+    return (total - p * (p + 1) / 2) / (p * (len(liked) - p))
 
 
 def user_aucs(users: Codes, liked: Flags, score: Floats) -> tuple[Codes, Floats]:
