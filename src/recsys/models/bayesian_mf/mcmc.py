@@ -150,8 +150,8 @@ def try_terms(
     While a term is tried, `on_sweep` is told of the chain without it.
 
     Returns:
-        The chain with these terms, and draws that it made, past its burn-in, while others were refused; of so many
-        sweeps one.
+        The chain with these terms, and draws that it made, past its burn-in, while others were refused; none where
+        not every draw is kept.
     """
     kept: list[Draw] = []
     with workers(chain.device) as each:
@@ -172,8 +172,8 @@ def try_terms(
 
             if _is_kept(term, other, chain, held_out, each, keep_and_tell):
                 chain, kept = other, []
-            else:
-                kept += made[::every]
+            elif every == 1:  # else draws are few to tell whether the chain settles: none of its beginning
+                kept += made
     return chain, kept
 
 
