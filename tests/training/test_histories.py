@@ -105,7 +105,7 @@ def test_sessions_count_where_validation_says_so_and_are_unknown_without_times(t
 def test_who_is_chosen_by_is_measured_as_lists_are_made(timed):
     """The nDCG by which training chooses is that of the lists which the same version makes."""
     chosen = fitted(timed, refit=False).chosen
-    validation = lists._validation_of(chosen, timed)
+    validation = lists._validation_of(chosen, timed, lists.MOST_USERS)
     (found,) = lists._ndcgs(chosen, chosen.lists, validation, [chosen.lists.exponent])
     made = chosen.recommend(chosen.knowledge.user_ids[validation.users], lists.TOP)
     for row, items in enumerate(made.items):
