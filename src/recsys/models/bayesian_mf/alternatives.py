@@ -84,12 +84,10 @@ def best_of(candidates: Sequence[BayesianRecommender], held_out: "HeldOut") -> B
     A relative gain in either counts alike. Draws and their means expect the same ratings, so that their squared errors
     would leave to chance which of them tells likes.
     """
-    rows, liked = held_out.rows, held_out.liked
 
     def losses(one: BayesianRecommender) -> tuple[float, float]:
-        rating, like = one.score(rows.users, rows.items)
-        square = float(np.mean((rating - rows.ratings) ** 2))
-        return square * float(log_losses(liked, like).mean()), square  # the latter where all likes are told
+        square, like = _square_error(one, held_out), _answer(one, held_out).like_probability
+        return square * float(log_losses(held_out.liked, like).mean()), square  # the latter where all likes are told
 
     return min(candidates, key=losses)
 

@@ -21,9 +21,9 @@ TABLES = "user_factors", "user_scalars", "item_factors", "item_scalars"
 
 
 class BlockExchange(CompiledEngine):
-    """This process's blocks of users, and as many blocks of items. Every method but `arrays` is one collective.
+    """This process's blocks of users, and as many blocks of items. A step is a turn (grid.py).
 
-    A step is a turn (grid.py).
+    What is not `prepare`, `learn`, `keep`, `restore` or `take` is one collective.
     """
 
     steps = BLOCKS
@@ -33,13 +33,14 @@ class BlockExchange(CompiledEngine):
         self.shares = [_share(rank, self.group.size) for rank in range(self.group.size)]
         self.owner = np.repeat(np.arange(self.group.size), [len(share) for share in self.shares])
         super().__init__(problem, self.shares[self.group.rank])
-        self.where[:] = -1
-        self.where[self.own.start : self.own.stop] = np.arange(len(self.own))
+        self._be_sorted(0)
         self.mesh = self.group.mesh() if context.sharding == "row" else None
         self.kept_shift = 0
         self.turns: list[tuple[int, Turn]] = []
         if problem.validation is not None:
             self.keep()
+            if self.group.rank == 0:  # which of the validation rows all processes' predictions are of, by rank
+                self.predicted = np.concatenate([HeldOut(problem, share, self.grid).rows for share in self.shares])
 
     def begin_epoch(self, number: int, learning_rate: float, step: int) -> None:
         """Be ready for a step of an epoch."""
@@ -98,7 +99,7 @@ class BlockExchange(CompiledEngine):
         if self.group.rank:
             return None
         found = np.empty_like(predicted)
-        found[np.concatenate([HeldOut(self.problem, share, self.grid).rows for share in self.shares])] = predicted
+        found[self.predicted] = predicted
         return found
 
     def keep(self) -> None:
@@ -115,7 +116,7 @@ class BlockExchange(CompiledEngine):
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on: of split tables this process's part, else all blocks, copied."""
         self._sort_items()
-        shifts = torch.tensor([self.shift, self.kept_shift if self.kept else 0])
+        shifts = torch.tensor([self.shift, self.kept_shift])
         return {name: self._of_all_blocks(table) for name, table in self._named()} | {"shifts": shifts}
 
     def take(self, state: Mapping[str, Tensor]) -> None:

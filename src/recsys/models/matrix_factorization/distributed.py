@@ -27,7 +27,7 @@ NOT_MEASURED = math.inf  # in a table of numbers: no measure is infinite, but an
 
 
 class Learner(Protocol):
-    """What is learnt, split over processes. Every method but `prepare` is one collective."""
+    """What is learnt, split over processes. Every method is called by all of them, and `prepare` waits for none."""
 
     steps: int
     """Of an epoch."""
