@@ -48,7 +48,7 @@ class Site:
         """Start `serve`.
 
         Args:
-            slow: which version is slow, and by how many seconds, such as 4:0.05.
+            slow: which version is slow, by how many seconds and in one list of how many, such as 4:0.5:10.
         """
         path = os.pathsep.join([str(PROJECT / "demo" / "faults"), str(PROJECT / "src")])
         given = {"folder": self.folder, "model_name": MODEL, "port": self.port, "poll": 0.5, "judge": "0.3s"}

@@ -1,20 +1,26 @@
 """On the path of the demonstration's server: makes one version slow, as a bad release would be.
 
-recsys has no switch for that. DEMO_SLOW is the version and the seconds that each of its lists takes more.
+recsys has no switch for that. DEMO_SLOW is the version, the seconds that a list takes more, and of how
+many lists one does.
 """
 
+import itertools
 import os
 import time
 
 from recsys.serving import service
 from recsys.serving.engine import Engine
 
-_version, _, _seconds = os.environ.get("DEMO_SLOW", "").partition(":")
+_version, _seconds, _every = os.environ.get("DEMO_SLOW", "::").split(":")
+
+
+_lists = itertools.count(1)
 
 
 class _Slow(Engine):
     def recommend(self, *arguments, **named):
-        time.sleep(float(_seconds))
+        if next(_lists) % int(_every) == 0:
+            time.sleep(float(_seconds))
         return super().recommend(*arguments, **named)
 
 

@@ -14,7 +14,7 @@ PLAN = Plan()
 
 
 def evidence(rewards=EQUAL, users=(2000, 2000), lists=(5000, 5000), unanswered="", **events):
-    return Evidence(lists, users, rewards, events, 0.03, unanswered)
+    return Evidence(lists, users, rewards, events, 0.03, lists[1], unanswered)
 
 
 def verdict(found, share=0.5, days=1.0, plan=PLAN, **arguments):
@@ -35,6 +35,16 @@ def test_more_reward_promotes_and_less_rolls_back():
     assert verdict(evidence(rewards(0.53))).outcome == "promoted"
     worse = verdict(evidence(rewards(0.47)))
     assert (worse.outcome, worse.reason.split(", ")[-1]) == ("rolled_back", "surely below zero")
+
+
+def test_rewards_promote_only_whom_the_latency_guard_could_look_at():
+    unwatched = replace(evidence(rewards(0.53)), slow=None, watched=0)
+    waiting = verdict(unwatched)
+    assert waiting.outcome is None
+    assert waiting.reason.endswith("surely above zero; of 100 lists whose time must be watched before, it has 0")
+    assert verdict(replace(unwatched, slow=0.03, watched=100)).outcome == "promoted"
+    assert verdict(unwatched, days=15.0).outcome == "promoted"  # as many as there were
+    assert verdict(replace(unwatched, rewards=rewards(0.47))).outcome == "rolled_back"
 
 
 def test_a_margin_lets_an_equal_challenger_through():

@@ -131,6 +131,7 @@ def test_slow_is_what_is_beyond_the_champion_s_first_lists(site):
     found = tally_of(site).look()
     assert found.slow == pytest.approx(0.015)
     assert found.events["latency"] == (1, 1)
+    assert found.watched == 2
 
 
 def test_in_shadow_mode_what_both_do_is_nobody_s_fault(site):

@@ -14,6 +14,8 @@ from recsys.experiments.plan import Plan
 Outcome = Literal["promoted", "rolled_back", "no_difference", "mismatch", "passed"]
 GUARDS = {"errors": 0.4, "latency": 0.4, "empty_lists": 0.1, "fallback": 0.1}
 """The guards, and the part of `trial_guard_alpha` that each may spend: what hurts at once has more."""
+FEWEST_WATCHED = 100
+"""Lists of the challenger that are held against the champion's times before rewards promote it."""
 _MISMATCH_ALPHA = 0.001
 _SAID = {
     "errors": "answered with an error",
@@ -42,6 +44,7 @@ class Evidence:
     rewards: tuple[Summary, Summary]
     events: dict[str, tuple[int, int]]
     slow: float | None = None  # seconds above which a list is slow; None while the champion's are being measured
+    watched: int = 0  # lists of the challenger that were held against it
     unanswered: str = ""  # why the challenger cannot answer at all
     beside: Beside | None = None
 
@@ -141,7 +144,10 @@ def _decide(
     said = f"difference in {plan.trial_reward} a user {found.difference:+.4f} ({bounds})"
     if found.low > -plan.trial_margin:
         least = f"the margin -{plan.trial_margin:g}" if plan.trial_margin else "zero"
-        return "promoted", f"{said}, surely above {least}"
+        said = f"{said}, surely above {least}"
+        if evidence.watched >= FEWEST_WATCHED or ended:
+            return "promoted", said
+        return None, f"{said}; of {FEWEST_WATCHED} lists whose time must be watched before, it has {evidence.watched}"
     if found.high < 0:
         return "rolled_back", f"{said}, surely below zero"
     if math.isnan(found.difference):

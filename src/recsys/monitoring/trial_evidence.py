@@ -48,6 +48,7 @@ class Tally:
         self._champion_seconds: list[float] = []
         self._beside = np.zeros(4)  # requests that both answered: how many; sums of overlap, and of seconds by arm
         self._slow: float | None = None
+        self._watched = 0  # lists of the challenger since it is known
         self._of_user: dict[str, int] = defaultdict(int)  # lists
         # By user and item, or answered request: the event that counts, and its value.
         self._values: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
@@ -81,7 +82,8 @@ class Tally:
         lists = self._lists[CHAMPION], self._lists[CHALLENGER]
         both, same, *seconds = self._beside.tolist()
         beside = Beside(same / both, (seconds[0] / both, seconds[1] / both)) if both else None
-        return Evidence(lists, (counts[0], counts[1]), (champion, challenger), events, self._slow, beside=beside)
+        users, rewards = (counts[0], counts[1]), (champion, challenger)
+        return Evidence(lists, users, rewards, events, self._slow, self._watched, beside=beside)
 
     def _add_list(self, row: ListRow) -> None:
         if self._shadow:
@@ -97,8 +99,10 @@ class Tally:
         for name, met in (("empty_lists", row.empty), ("fallback", row.policy == _FALLBACK)):
             if met:
                 self._met[name].setdefault(row.user, arm)
-        if self._slow is not None and row.seconds is not None and row.seconds > self._slow:
-            self._met["latency"].setdefault(row.user, arm)
+        if self._slow is not None and row.seconds is not None:
+            self._watched += arm == CHALLENGER
+            if row.seconds > self._slow:
+                self._met["latency"].setdefault(row.user, arm)
         if arm == CHAMPION:
             self._measure(row.seconds)
 
