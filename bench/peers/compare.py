@@ -1,8 +1,8 @@
-"""All contestants on all problems of a set, turn by turn."""
+"""All contestants on all problems of a set, turn by turn; then how short a fit of ours is as good as each other."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,7 @@ from bench.peers.environments import UnavailableError
 from bench.peers.search import Found, Settings
 
 REPEATED_BELOW = 20.0  # seconds of a fit
+MOST_ROUNDS = 64  # epochs, or draws, of a fit that is to be as good as another library
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class Line:
     fit: Fit | None = None
     reason: str = ""
     curve: Curve | None = None
+    as_good: Mapping[str, "AsGood"] = field(default_factory=dict)  # by the name of the other
+
+
+@dataclass(frozen=True)
+class AsGood:
+    """A fit of ours to all training rows that is as good on the test rows as another library's."""
+
+    rounds: int  # epochs, or draws: the fewest
+    fit: Fit
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ def compare(
         lines = [_fit(line, arenas, seed) if turn == 0 or _repeats(line) else line for line in lines]
     if len(arenas) == 1:
         lines = [_watch(line, arenas[0], seed) if line.contestant.ours and line.fit else line for line in lines]
+        others = {line.contestant.name: line.fit for line in lines if line.fit and not line.contestant.ours}
+        lines = [_match(line, others, arenas[0], rounds, seed) if line.curve else line for line in lines]
     truth = found[0].truth
     best = score(found[0], truth.rating, truth.like) if truth else None
     return Comparison(name, found, lines, best)
@@ -116,3 +128,43 @@ def _watch(line: Line, arena: Arena, seed: int) -> Line:
     except UnavailableError as error:
         print(f"{line.contestant.name}: no curve: {error}", file=sys.stderr)
         return line
+
+
+def _match(line: Line, others: Mapping[str, Fit], arena: Arena, turns: int, seed: int) -> Line:
+    """With the shortest fit of ours that is as good as each of the others, timed as theirs."""
+    fits: dict[int, Fit] = {}
+
+    def fit(rounds: int) -> Fit:
+        if rounds not in fits:
+            fits[rounds] = arena.fit(line.contestant, line.settings, seed, rounds)
+        return fits[rounds]
+
+    as_good = {}
+    try:
+        for name, other in others.items():
+            rounds = fewest_rounds(lambda rounds: fit(rounds).scores["rmse"], other.scores["rmse"], MOST_ROUNDS)
+            if rounds is not None:
+                as_good[name] = rounds
+        for rounds in sorted(set(as_good.values())):
+            for _ in range(turns - 1):
+                fits[rounds] = fastest(fits[rounds], arena.fit(line.contestant, line.settings, seed, rounds))
+    except UnavailableError as error:
+        print(f"{line.contestant.name}: no shortest fit: {error}", file=sys.stderr)
+        return line
+    return replace(line, as_good={name: AsGood(rounds, fits[rounds]) for name, rounds in as_good.items()})
+
+
+def fewest_rounds(rmse: Callable[[int], float], goal: float, most: int) -> int | None:
+    """The fewest rounds, up to `most`, whose RMSE is at most the goal; None if there are none.
+
+    Twice as many are tried until they are enough, then the number is bracketed: more rounds are taken to be better.
+    """
+    low, high = 0, 1
+    while rmse(high) > goal:
+        low, high = high, 2 * high
+        if high > most:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if rmse(middle) <= goal else (middle, high)
+    return high

@@ -54,10 +54,15 @@ class Arena:
         _write(folder / "train.npz", problem.train, train, ratings=True)
         _write(folder / "test.npz", problem.test, test, ratings=False)
 
-    def fit(self, contestant: Contestant, settings: Mapping[str, Any], seed: int) -> Fit:
-        """Fit, predict and score; raises UnavailableError with the reason where that fails."""
+    def fit(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, rounds: int | None = None) -> Fit:
+        """Fit, predict and score; raises UnavailableError with the reason where that fails.
+
+        Args:
+            rounds: of ours, fit so many epochs or draws to all training rows, and choose nothing.
+        """
         predictions = self.folder / "predictions.npz"
-        took = self._run(contestant, settings, seed, predictions=str(predictions))
+        asked = {} if rounds is None else {"rounds": rounds}
+        took = self._run(contestant, settings, seed, predictions=str(predictions), **asked)
         with np.load(predictions, allow_pickle=False) as said:
             rating, filled = fill(self.problem, said["rating"])
             like = said["like"] if "like" in said.files else None
@@ -74,7 +79,7 @@ class Arena:
             watched.unlink()
         return [(seconds, rmse) for seconds, rmse in took["curve"]]
 
-    def _run(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, **more: str) -> dict[str, Any]:
+    def _run(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, **more: str | int) -> dict[str, Any]:
         place, result = contestant.environment(), self.folder / "result.json"
         job = {
             "model": str(contestant.model),

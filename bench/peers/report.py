@@ -9,7 +9,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.measure import heading, table
 from bench.peers.compare import Comparison, Line
-from bench.peers.contest import Curve, Fit
+from bench.peers.contest import Fit
+from recsys.models.base.capabilities import capabilities
 
 _SCORES = {"rmse": "RMSE", "mae": "MAE", "auc": "AUC", "auc_per_user": "per-user AUC"}
 _COLUMNS = ("", "fit s", "predict s", "peak GB", "of it imports", *_SCORES.values(), "trials", "fit", "peak")
@@ -67,35 +68,28 @@ def _ratios(ours: Line | None, fit: Fit) -> list[str]:
     return [_ratio(ours.fit.fit_seconds / fit.fit_seconds), _ratio(ours.fit.peak_gb / fit.peak_gb)]
 
 
-def reached(curve: Curve, rmse: float) -> tuple[int, float] | None:
-    """The first step of a curve, from 1, that is at least as good, and its seconds; None if it never is."""
-    for number, (seconds, reached_rmse) in enumerate(curve, start=1):
-        if reached_rmse <= rmse:
-            return number, seconds
-    return None
-
-
 def _reached(done: Comparison) -> list[str]:
-    """For each of ours that was watched, when it is as good as each of the others."""
+    """For each of ours that was watched, how short a fit is as good as each of the others."""
     parts = []
     for line in done.lines:
-        if not line.curve:
-            continue
         rows = []
         for other in done.lines:
-            if other.contestant.ours or not other.fit:
+            if not line.curve or other.contestant.ours or not other.fit:
                 continue
             rmse, seconds = other.fit.scores["rmse"], other.fit.fit_seconds
-            found = reached(line.curve, rmse)
-            ours = [str(found[0]), _seconds(found[1]), _ratio(found[1] / seconds)] if found else ["never", "", ""]
-            rows.append([other.contestant.name, f"{rmse:.4f}", *ours[:2], _seconds(seconds), ours[2]])
+            found = line.as_good.get(other.contestant.name)
+            ours = ["never", "", "", ""]
+            if found:
+                took = found.fit.fit_seconds
+                ours = [str(found.rounds), f"{found.fit.scores['rmse']:.4f}", _seconds(took), _ratio(took / seconds)]
+            rows.append([other.contestant.name, f"{rmse:.4f}", _seconds(seconds), *ours])
         if rows:
-            steps = f"{len(line.curve)} steps in {_seconds(line.curve[-1][0])} s to RMSE {line.curve[-1][1]:.4f}"
+            unit = capabilities(line.contestant.fixed["family"]).rounds
             parts.append(
-                f"When {line.contestant.name} is as good, by its own report on the test rows after every step of one "
-                f"fit on all training rows ({steps}):\n"
+                f"The shortest fit of {line.contestant.name} to all training rows that is as good, timed by itself "
+                "without a look at how good it is:\n"
             )
-            parts.append(table(("as good as", "RMSE", "steps", "s", "its fit s", "ratio"), rows))
+            parts.append(table(("as good as", "RMSE", "its fit s", unit, "its RMSE", "s", "ratio"), rows))
     return parts
 
 

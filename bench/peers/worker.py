@@ -12,6 +12,8 @@ names a file that offers
                                          `like`, the probability of a like
     watch(data, settings, seed, rows)    optional: (seconds since the fit began, RMSE on `rows`) after every step of the
                                          fit, for a job that asks for it
+    load_all(rows) -> data               optional, with the next: as `load`, for a fit that chooses nothing
+    fit_rounds(data, settings, seed, n)  optional: as `fit`, for a job that asks for n rounds: epochs, say
 
 where rows have `users`, `items`, `timestamps` and `sessions` (or None), `scale`, `like_threshold` and, to learn from,
 `ratings`.
@@ -68,12 +70,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     imported = peak_gb()
     train = read_rows(job["train"], job)
     start = time.perf_counter()
-    data = model.load(train)
+    data = model.load_all(train) if job.get("rounds") else model.load(train)
     loaded = time.perf_counter()
     if job.get("watch"):
         curve = model.watch(data, job["settings"], job["seed"], read_rows(job["watch"], job))
         return {"curve": [[float(seconds), float(rmse)] for seconds, rmse in curve]}
-    predict = model.fit(data, job["settings"], job["seed"])
+    given = data, job["settings"], job["seed"]
+    predict = model.fit_rounds(*given, job["rounds"]) if job.get("rounds") else model.fit(*given)
     fitted = time.perf_counter()
     test = read_rows(job["test"], job)
     read = time.perf_counter()

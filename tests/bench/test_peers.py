@@ -11,12 +11,12 @@ import pytest
 from bench.peers import compare as comparing
 from bench.peers import environments
 from bench.peers.__main__ import named
-from bench.peers.compare import compare
+from bench.peers.compare import compare, fewest_rounds
 from bench.peers.contest import Arena, fill, run, score
 from bench.peers.contestants import PEERS, Contestant, ours
 from bench.peers.data import Problem, Rows, Truth, folds, synthetic, tenths
 from bench.peers.environments import UnavailableError
-from bench.peers.report import plot, reached, report
+from bench.peers.report import plot, report
 from bench.peers.search import Found, Settings, search
 from recsys.errors import InputError
 
@@ -247,11 +247,43 @@ def test_slow_fits_are_not_repeated(contestant, toy, tmp_path, monkeypatch):
     assert len(log.read_text().splitlines()) == 1
 
 
-def test_a_curve_is_good_enough_at_the_first_step_that_is():
-    curve = [(0.1, 1.2), (0.2, 0.9), (0.3, 0.95), (0.4, 0.8)]
-    assert reached(curve, 0.92) == (2, 0.2)
-    assert reached(curve, 0.8) == (4, 0.4)
-    assert reached(curve, 0.7) is None
+def test_the_shortest_fit_is_found_with_few_tries():
+    tried = []
+
+    def rmse(rounds):
+        tried.append(rounds)
+        return 1 / rounds
+
+    for rounds in (1, 2, 3, 13, 64):
+        assert fewest_rounds(rmse, 1 / rounds, 64) == rounds
+    assert fewest_rounds(rmse, 1 / 65, 64) is None
+    assert max(tried) == 64
+    tried.clear()
+    fewest_rounds(rmse, 1 / 13, 64)
+    assert tried == [1, 2, 4, 8, 16, 12, 14, 13]
+
+
+@pytest.mark.process
+def test_how_short_a_fit_of_ours_is_as_good_is_measured_by_itself(contestant, tmp_path, monkeypatch):
+    """Of all training rows, with nothing held back to choose by; the RMSE is the one of its own predictions."""
+    small = synthetic(n_users=60, n_items=40, drawn=1500)
+    monkeypatch.setattr(comparing, "problems", lambda name, cache: [small])
+    peers = [
+        contestant(TELLS, name, first={"says": says, "log": str(tmp_path / name)})
+        for name, says in (("poor", np.full(len(small.test), 2.0).tolist()), ("perfect", small.test.ratings.tolist()))
+    ]
+    ours_is = [ours("matrix_factorization embedding_size=2"), ours("bayesian_mf embedding_size=2")]
+    kept = Settings(tmp_path / "none.json")
+    done = compare("synthetic", [*ours_is, *peers], kept, tmp_path / "rows", tmp_path, 1, 120, 0)
+    for line in done.lines[:2]:
+        assert set(line.as_good) == {"poor"}
+        found = line.as_good["poor"]
+        assert found.rounds == 1
+        assert found.fit.scores["rmse"] <= done.lines[2].fit.scores["rmse"]
+    text = report(done)
+    assert "| as good as | RMSE | its fit s | samples | its RMSE | s | ratio |" in text
+    assert "| perfect | 0.0000 |" in text
+    assert "| never |" in text
 
 
 @pytest.mark.process

@@ -12,9 +12,11 @@ from recsys.data.dataset import Dataset
 from recsys.data.features import learn_features
 from recsys.data.interactions import Interactions
 from recsys.data.parquet_store import PARTS
-from recsys.models.base.family import family_module
+from recsys.models.base.capabilities import capabilities
+from recsys.models.base.family import FitOptions, family_module
+from recsys.models.base.recommender import Recommender
 from recsys.settings import Settings, parse_settings
-from recsys.training.trainer import train
+from recsys.training.trainer import fit_tasks, train
 
 VALIDATION_SHARE = 0.1
 
@@ -46,14 +48,34 @@ def load(rows: Any) -> Dataset:
     return Dataset(Path(), manifest, *ids, features, held=dict(zip(PARTS, parts, strict=True)))
 
 
+def load_all(rows: Any) -> Dataset:
+    """The same with all rows to learn from."""
+    data = load(rows)
+    return data.holding(train=data.train.joined(data.validation), validation=data.test)
+
+
 def fit(data: Dataset, settings: dict[str, Any], seed: int) -> Any:
     """Both fits count: the one that chooses on the validation rows and the one on all.
 
     It is asked as a server asks, without the moments of the test rows, but for `time=true`.
     """
     family, config = _family(settings)
-    model = train(family, data, config, seed=seed, lists=False).final  # the others learn no lists either
+    # The others learn no lists either.
+    return _predictor(train(family, data, config, seed=seed, lists=False).final, settings)
 
+
+def fit_rounds(data: Dataset, settings: dict[str, Any], seed: int, rounds: int) -> Any:
+    """One fit of so many epochs, or draws, with all else that a recommender knows; nothing is measured or chosen.
+
+    Terms that the settings leave to validation rows are left out.
+    """
+    family, config = _family(settings)
+    config = config.model_copy(update={capabilities(family).rounds: rounds})
+    (task,) = fit_tasks(data, refit=False)
+    return _predictor(family_module(family).fit(task.knowledge, task.rows, config, FitOptions(seed)), settings)
+
+
+def _predictor(model: Recommender, settings: dict[str, Any]) -> Any:
     def predict(rows: Any) -> Any:
         times = rows.timestamps if settings.get("time") == "true" else None
         rating, like = model.predict(_text(rows.users), _text(rows.items), times)
