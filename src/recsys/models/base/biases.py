@@ -3,15 +3,19 @@
 Every recommender uses them for users and items that it does not know, and evaluation uses them as a baseline.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.arrays import Codes, Floats
 
 DAMPING = 5.0
 _SWEEPS = 10
+_PIECE = 1 << 14  # rows
+
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +57,19 @@ def learn_biases_from(
     user, item = np.zeros(n_users), np.zeros(n_items)
     for _ in range(_SWEEPS):
         sums = np.zeros(n_items)
-        for users, items, ratings in blocks():
-            np.add.at(sums, items.astype(np.intp), ratings - mean - user[users])
+        for users, items, ratings in _pieces(blocks()):
+            np.add.at(sums, items, ratings - mean - user.take(users))
         item = sums / item_count
         sums = np.zeros(n_users)
-        for users, items, ratings in blocks():
-            np.add.at(sums, users.astype(np.intp), ratings - mean - item[items])
+        for users, items, ratings in _pieces(blocks()):
+            np.add.at(sums, users, ratings - mean - item.take(items))
         user = sums / user_count
     return Biases(mean, user, item)
+
+
+def _pieces(blocks: Iterable[tuple[Codes, Codes, Floats]]) -> Iterator[tuple[Indices, Indices, Floats]]:
+    """The same rows in the same order, as many at a time as stay in the processor's cache."""
+    for users, items, ratings in blocks:
+        for start in range(0, len(ratings), _PIECE):
+            part = slice(start, start + _PIECE)
+            yield users[part].astype(np.intp), items[part].astype(np.intp), ratings[part]

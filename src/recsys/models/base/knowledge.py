@@ -11,6 +11,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
+from recsys.models.base.padding import stable_argsort
 
 _SEEN_ROWS = 1 << 20
 
@@ -78,5 +79,6 @@ class Knowledge:
 
 def sorted_pairs(rows: Interactions) -> Codes:
     """The (user, item) codes of rows, sorted by user, shape (n, 2): what `Knowledge.seen` holds."""
-    order = np.argsort(rows.users, kind="stable")
-    return np.stack([rows.users[order], rows.items[order]], axis=1).astype(np.int32)
+    order, pairs = stable_argsort(rows.users), np.empty((len(rows.users), 2), np.int32)
+    pairs[:, 0], pairs[:, 1] = rows.users[order], rows.items[order]
+    return pairs

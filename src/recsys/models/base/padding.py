@@ -63,7 +63,9 @@ def make_chunks(
 
 
 def stable_argsort(codes: NDArray[np.integer]) -> Ints:
-    """A stable argsort of codes of at least 0. In passes of 16 bits, for which NumPy has a radix sort."""
+    """A stable argsort of codes of at least 0. In passes of 8 or 16 bits, for which NumPy has a radix sort."""
+    if len(codes) and codes.max() <= 0xFF:
+        return np.argsort(codes.astype(np.uint8), kind="stable")
     order = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
     if len(codes) and codes.max() > 0xFFFF:
         order = order[np.argsort((codes[order] >> 16).astype(np.uint16), kind="stable")]

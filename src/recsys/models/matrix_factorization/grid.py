@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.models.base.padding import stable_argsort
 from recsys.models.matrix_factorization.factors import Float32Array, Int32Array
 
 BLOCKS = 16  # of users, and of items
@@ -36,7 +37,9 @@ class Grid:
 
     def place(self, codes: npt.NDArray[np.integer]) -> tuple[Int32Array, Int32Array]:
         """The block of each code, and its row there."""
-        return (codes % self.blocks).astype(np.int32), (codes // self.blocks).astype(np.int32)
+        codes = codes.astype(np.int32, copy=False)
+        rows = codes // np.int32(self.blocks)
+        return codes - rows * np.int32(self.blocks), rows
 
     def rows(self, size: int) -> int:
         """Rows of a block of a table of so many. No code has the last one, which stands for what is unknown."""
@@ -77,13 +80,13 @@ class Cells:
         self.own, self.grid, self.seed = own, grid, seed
         (of_user, users), (of_item, items), ratings = grid.place(rows[0]), grid.place(rows[1]), rows[2]
         of_user -= own.start
-        by_user = np.argsort(of_user, kind="stable")
+        by_user = stable_argsort(of_user)
         edges = np.append(0, np.cumsum(np.bincount(of_user, minlength=len(own))))
         order = np.empty_like(by_user)
         for block, first, last in zip(own, edges[:-1], edges[1:], strict=True):
             order[first:last] = by_user[first + generator(seed, ROWS, block).permutation(last - first)]
-        cells = of_user * grid.blocks + of_item
-        order = order[np.argsort(cells[order], kind="stable")]
+        cells = (of_user * grid.blocks + of_item).astype(np.uint16)
+        order = order[stable_argsort(cells[order])]
         self.users, self.items, self.ratings = users[order], items[order], ratings[order]
         counts = np.bincount(cells, minlength=len(own) * grid.blocks)
         length = max(1, min(RUN, n_rows // FEWEST_RUNS))
