@@ -173,6 +173,7 @@ def hold_blocks(group: Group, folder: Path) -> dict[str, Any]:
         blocks = set(np.flatnonzero(learner.where >= 0).tolist())
         learner.prepare(step)
         learner.step(step)
+        learner.exchange(step)
         moved.append(len(blocks - set(np.flatnonzero(learner.where >= 0).tolist())))
     return {
         "tables": [list(table.shape) for table in learner.tables],

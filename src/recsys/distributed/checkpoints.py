@@ -57,7 +57,11 @@ class Checkpoints:
         """Whether to save now: the same answer in every process, by the clock of rank 0."""
         if not self.every_seconds:
             return at_epoch_end
-        return self.group.agree(self._leads and time.monotonic() - self._last >= self.every_seconds)
+        return self.group.agree(self.is_wanted())
+
+    def is_wanted(self) -> bool:
+        """Whether it is time for one within an epoch, by this process: only rank 0 ever says so. No collective."""
+        return bool(self.every_seconds) and self._leads and time.monotonic() - self._last >= self.every_seconds
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes tensors and DTensors by their names. A disk that is full, or fails, is told and nothing more."""

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -49,6 +49,20 @@ class Group:
             dist.all_reduce(tensor)
             self.count_reduced(tensor)
         return tensor
+
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """The same, in the background: what is returned waits for the sum and gives it."""
+        if self.size == 1:
+            return lambda: tensor
+        work = dist.all_reduce(tensor, async_op=True)
+        self.count_reduced(tensor)
+
+        def wait() -> Tensor:
+            if work is not None:  # of a rank that is not in the group
+                work.wait()
+            return tensor
+
+        return wait
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The (n_r, ...) of every rank, concatenated by rank; n_r may differ and may be 0."""
@@ -99,8 +113,8 @@ class Group:
 
     def exchange(self, outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor]) -> None:
         """Send one tensor each to some ranks, and receive one each of some, written into those given."""
-        works = [dist.isend(tensor, rank) for rank, tensor in outgoing.items()]
-        works += [dist.irecv(tensor, rank) for rank, tensor in incoming.items()]
+        works = [dist.irecv(tensor, rank) for rank, tensor in incoming.items()]
+        works += [dist.isend(tensor, rank) for rank, tensor in outgoing.items()]
         for work in works:
             if work is not None:  # of a rank that is not in the group
                 work.wait()

@@ -57,12 +57,12 @@ def learn_biases_from(
     user, item = np.zeros(n_users), np.zeros(n_items)
     for _ in range(_SWEEPS):
         sums = np.zeros(n_items)
-        for users, items, ratings in _pieces(blocks()):
-            np.add.at(sums, items, ratings - mean - user.take(users))
+        for of_user, of_item, ratings in _pieces(blocks()):
+            np.add.at(sums, of_item, ratings - mean - user.take(of_user))
         item = sums / item_count
         sums = np.zeros(n_users)
-        for users, items, ratings in _pieces(blocks()):
-            np.add.at(sums, users, ratings - mean - item.take(items))
+        for of_user, of_item, ratings in _pieces(blocks()):
+            np.add.at(sums, of_user, ratings - mean - item.take(of_item))
         user = sums / user_count
     return Biases(mean, user, item)
 

@@ -60,6 +60,9 @@ class BatchLearner:
         """Takes one step; gives the sum of square errors of this process's rows, (1,), from before it."""
         return self.engine.step(self.batch).double().reshape(1)
 
+    def exchange(self, step: int) -> None:
+        """Nothing: a step has sent what the next one needs."""
+
     def predict_all(self) -> Float32Array | None:
         """Standardised ratings of the validation rows, (n,), in rank 0."""
         users, items = self.held_out.users, self.held_out.items

@@ -23,7 +23,7 @@ TABLES = "user_factors", "user_scalars", "item_factors", "item_scalars"
 class BlockExchange(CompiledEngine):
     """This process's blocks of users, and as many blocks of items. A step is a turn (grid.py).
 
-    What is not `prepare`, `learn`, `keep`, `restore` or `take` is one collective.
+    What is not `prepare`, `learn`, `step`, `keep`, `restore` or `take` is one collective.
     """
 
     steps = BLOCKS
@@ -52,12 +52,15 @@ class BlockExchange(CompiledEngine):
         self.totals = self.learn(self.turns[step][1], self.learning_rate)
 
     def step(self, step: int) -> Tensor:
-        """Exchange what the next turn needs; the square errors of each block of users, (BLOCKS,), 0 of others'."""
-        if step + 1 < self.steps:
-            self.bring(self.turns[step + 1][0])
+        """The square errors of each block of users, (BLOCKS,), 0 of others'."""
         squares = torch.zeros(BLOCKS, dtype=torch.float64)
         squares[self.own.start : self.own.stop] = torch.from_numpy(self.totals)
         return squares
+
+    def exchange(self, step: int) -> None:
+        """Have the blocks of items that the next turn needs."""
+        if step + 1 < self.steps:
+            self.bring(self.turns[step + 1][0])
 
     def bring(self, shift: int) -> None:
         """Send the blocks of items that others are to meet, and receive those that are to be met here."""

@@ -44,6 +44,9 @@ class Learner(Protocol):
     def step(self, step: int) -> Tensor:
         """Takes a step; gives square errors, (k,): the sum over processes is that of all rows, from before it."""
 
+    def exchange(self, step: int) -> None:
+        """Sends and receives what the step after this one needs."""
+
     def predict_all(self) -> Float32Array | None:
         """Standardised ratings of the validation rows, (n,), in rank 0."""
 
@@ -132,15 +135,17 @@ class TrainingLoop:
             learner.prepare(self.next_step)
             context.beat(step, True)
             squares = learner.step(self.next_step)
-            # One message for both: the sum is then the same number in all processes, after a restart too.
-            told_to_stop = squares.new_tensor([context.is_told_to_stop()])
-            *errors, stop = context.group.sum(torch.cat([squares, told_to_stop])).tolist()
+            # One message for all: the sum is then the same number in all processes, after a restart too.
+            wishes = squares.new_tensor([context.is_told_to_stop(), context.checkpoints.is_wanted()])
+            told = context.group.begin_sum(torch.cat([squares, wishes]))
+            learner.exchange(self.next_step)
+            *errors, stop, save = told().tolist()
             self.total += math.fsum(errors)
             self.next_step += 1
             if stop:
                 self._save()
                 raise StoppedError(f"stopped in epoch {number} after step {self.next_step} of {learner.steps}")
-            if context.checkpoints.is_due(at_epoch_end=False):
+            if save:
                 self._save()
         return self.total / self.n_rows
 
