@@ -25,7 +25,7 @@ from recsys.data.movielens import obtain
 from recsys.data.ratings import read_ratings
 from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.sessions import cut_sessions
 from recsys.runtime.threads import workers
 from recsys.training.trainer import train
@@ -100,7 +100,7 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
     for dimension in dimensions:
         with workers(CPU) as each:
             chain = data.chain(dimension)
-            for _ in range(START_SWEEPS + 2):
+            for _ in range(chain.warm_up.start + 2):
                 chain.sweep(each)
             milliseconds = 1e3 * least(lambda: chain.sweep(each), 8)  # noqa: B023  # called at once
             (draws, gram), sgemm = kernel_rate(chain), sgemm_rate()
@@ -112,7 +112,7 @@ def sweeps(data: Split, dimensions: list[int]) -> None:
 
 def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> None:
     """Seconds from nothing to a test RMSE; RMSE and AUC of the mean of so many kept draws, asked without times."""
-    from recsys.models.bayesian_mf.mcmc import BURN_IN, HeldOut, HeldOutPredictions
+    from recsys.models.bayesian_mf.mcmc import HeldOut, HeldOutPredictions
 
     users, items, ratings, timestamps = data.test
     started = time.perf_counter()
@@ -131,7 +131,7 @@ def accuracy(data: Split, dimension: int, target: float, samples: list[int]) -> 
             started = time.perf_counter()
             chain.sweep(each)
             spent += time.perf_counter() - started
-            _, rmse, auc = predictions.add_sweep(keep=chain.sweeps > START_SWEEPS + BURN_IN)
+            _, rmse, auc = predictions.add_sweep(keep=chain.sweeps > chain.warm_up.start + chain.warm_up.burn_in)
             if reached == "not reached" and rmse <= target:
                 reached = f"{spent:.2f} s, sweep {chain.sweeps}"
             if auc is not None and predictions.kept in samples:

@@ -12,7 +12,7 @@ import torch
 from bench.measure import heading, table
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.runtime.device import has_gpu
 from recsys.runtime.threads import workers
 
@@ -66,7 +66,7 @@ def measure(name: str, ratings: tuple[np.ndarray, np.ndarray, np.ndarray, int, i
     settle(device)
     setup = time.perf_counter() - started
     with workers(device) as each:
-        for _ in range(START_SWEEPS + 1):
+        for _ in range(chain.warm_up.start + 1):
             chain.sweep(each)
         settle(device)
         started = time.perf_counter()

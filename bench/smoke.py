@@ -22,7 +22,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.preparation import Preparation
 from recsys.models.base.item_to_item import Regression, count_together, learn_item_to_item
 from recsys.models.bayesian_mf.config import Config as BayesianConfig
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.matrix_factorization.compiled import CompiledEngine
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.training import Problem
@@ -77,7 +77,7 @@ def make_works(folder: Path) -> dict[str, Work]:
         with one_thread(chain.device):
             chain.sweep(lambda work, chunks: [work(chunk) for chunk in chunks] and None)
 
-    for _ in range(START_SWEEPS):
+    for _ in range(chain.warm_up.start):
         sweep()
     return {
         _REFERENCE: lambda: _descend(users, items, rows.ratings, *tables),

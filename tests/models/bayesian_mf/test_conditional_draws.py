@@ -6,7 +6,7 @@ import torch
 
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.runtime.threads import workers
 
 
@@ -17,7 +17,7 @@ def small_chain(n_users: int, ratings_each: int) -> Chain:
     ratings = np.random.default_rng(0).normal(size=len(users))
     rows = Interactions(users, items, ratings)
     chain = Chain(rows, (n_users, ratings_each), Config(embedding_size=2, device="cpu"), 0)
-    chain.sweeps = START_SWEEPS
+    chain.sweeps = chain.warm_up.start
     return chain
 
 
@@ -81,7 +81,7 @@ def test_the_spread_of_biases_settles_in_a_few_sweeps_where_users_have_two_ratin
     chain.weighted = False
     spreads = []
     with workers(chain.device) as each:
-        for _ in range(START_SWEEPS + 14):
+        for _ in range(chain.warm_up.start + 14):
             chain.sweep(each)
             spreads.append(chain.scale / float(chain.users.inverse[-1, -1]) ** 0.5)
     assert np.mean(spreads[-10:]) == pytest.approx(0.5, rel=0.15)

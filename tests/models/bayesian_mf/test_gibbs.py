@@ -5,7 +5,7 @@ import torch
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.priors import draw_normal_wishart, draw_spread, draw_stretch
 from recsys.models.bayesian_mf.warm_start import fork
 from recsys.runtime.threads import workers
@@ -22,7 +22,7 @@ def chain_of(users, items, ratings, n_users, n_items, *, size=1, seed=0, implici
     if implicit:
         chain.add_implicit()
     chain.ratings = chain.target = torch.from_numpy(np.append(rows.ratings, 0).astype(np.float32))
-    chain.sweeps = START_SWEEPS
+    chain.sweeps = chain.warm_up.start
     return chain
 
 

@@ -5,9 +5,8 @@ import pytest
 
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf.config import Config
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.mcmc import (
-    BURN_IN,
     TRIAL_AFTER,
     TRIAL_LOOKS,
     HeldOut,
@@ -37,15 +36,15 @@ def test_draws_that_a_chain_makes_while_a_term_is_refused_are_kept(held_out_and_
     nothing = ModelTerm(lambda chain, each: None, 1.0)
     same, begun = try_terms(chain, [nothing], held_out, ignore, 1)
     assert same is chain
-    made = TRIAL_AFTER + TRIAL_LOOKS[-1] - BURN_IN
-    assert chain.sweeps == START_SWEEPS + BURN_IN + made
+    made = TRIAL_AFTER + TRIAL_LOOKS[-1] - chain.warm_up.burn_in
+    assert chain.sweeps == chain.warm_up.start + chain.warm_up.burn_in + made
     assert len(begun) == made
     assert (begun[-1].item_factors == chain.draw().item_factors).all()
     told = []
     kept = run_chain(chain, 10, every=1, stop_early=False, held_out=held_out, on_sweep=told.append, begun=begun)
     assert kept[:5] == begun[-5:]
     assert sorted({progress.draws_kept for progress in told}) == [6, 7, 8, 9, 10]
-    assert chain.sweeps == START_SWEEPS + BURN_IN + made + 5
+    assert chain.sweeps == chain.warm_up.start + chain.warm_up.burn_in + made + 5
 
 
 def test_where_not_every_draw_is_kept_none_of_a_trial_is(held_out_and_chain):

@@ -27,7 +27,7 @@ class Chunk:
     """
 
     rows: Ints
-    blocks: tuple[Ints, ...]
+    blocks: tuple[NDArray[np.int32], ...]
 
 
 def make_chunks(
@@ -43,7 +43,7 @@ def make_chunks(
         most: the largest number of rows in a chunk.
     """
     counts = np.bincount(codes, minlength=n_rows)
-    by_row = stable_argsort(codes)
+    by_row = stable_argsort(codes).astype(np.int32)
     first = np.cumsum(counts) - counts
     rows = np.argsort(-counts, kind="stable")
     lengths = counts[rows]
@@ -57,8 +57,9 @@ def make_chunks(
         else:
             steps = np.arange(length)
             positions = first[part][:, None] + steps
-            inside = steps < counts[part][:, None]
-            chunks.append(Chunk(part, (np.where(inside, by_row[np.where(inside, positions, 0)], -1),)))
+            block = by_row.take(positions, mode="clip")
+            block[steps >= counts[part][:, None]] = -1
+            chunks.append(Chunk(part, (block,)))
     return chunks, rows[rated:]
 
 

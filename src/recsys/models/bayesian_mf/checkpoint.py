@@ -20,7 +20,7 @@ from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
 from recsys.runtime.files import write_atomically
 
-FORMAT = 3
+FORMAT = 4
 SECONDS = 30.0  # between two saves, so that they cost little time compared with the sweeps
 COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
 """The names under which the parts of a draw are saved."""

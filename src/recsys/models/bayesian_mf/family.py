@@ -63,13 +63,13 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     Raises:
         InputError: if a GPU is asked for and there is none; StoppedError if a process was told to stop.
     """
-    from recsys.models.bayesian_mf.mcmc import BURN_IN, run_chain, thinning  # PyTorch takes seconds to import
+    from recsys.models.bayesian_mf.mcmc import run_chain, thinning  # PyTorch takes seconds to import
 
     validation = options.validation
     first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None
     _check(config, options, _has_times(rows, validation))
     rows = rows[stable_argsort(rows.users)]  # the ratings of a user are then read one after the other
-    is_timed = first.time if first else config.time != "false"
+    is_timed = first.time if first else config.time == "true" or (config.time == "auto" and validation is not None)
     sessions, of_rating = _cut_sessions(rows, validation) if is_timed else (NO_SESSIONS, None)
     held_out = None if validation is None else _held_out(knowledge, validation, options.report is not None)
     collective = _collective(options)
@@ -97,7 +97,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         held_out=held_out,
         on_sweep=on_sweep,
         checkpointer=_checkpointer(chain, config, options.seed, parts, collective, most),
-        burn_in=_WARM_START_BURN_IN if first else BURN_IN,
+        burn_in=_WARM_START_BURN_IN if first else None,
         begun=begun,
     )
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)

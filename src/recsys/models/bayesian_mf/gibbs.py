@@ -46,15 +46,15 @@ from recsys.models.bayesian_mf.priors import (
     spread_weights,
 )
 from recsys.models.bayesian_mf.session_bias import SessionBias, start_session_bias
+from recsys.models.bayesian_mf.warm_up import warm_up
 from recsys.runtime.device import find_device
-from recsys.runtime.threads import Each, workers
+from recsys.runtime.threads import Each, one_thread, workers
 
-# The chain starts from alternating ridge regressions with this penalty (for standardised ratings). A weaker penalty
-# over-fits, and the chain needs tens of sweeps to recover. A stronger one shrinks weak factors to 0, and each later
-# sweep can make them only a little larger.
+# The chain starts (warm_up.py) from alternating ridge regressions with this penalty (for standardised ratings). A
+# weaker penalty over-fits, and the chain needs tens of sweeps to recover. A stronger one shrinks weak factors to 0, and
+# each later sweep can make them only a little larger.
 START_PRECISION = 12.0
 START_LINK_PRECISION = 1.5
-START_SWEEPS = 6
 # Overrelaxation of the draws of factors (gram.overrelax). It begins once the chain has found how large factors and
 # noise are, for which it would need more sweeps.
 OVERRELAXATION, OVERRELAX_AFTER = 0.8, 8
@@ -72,7 +72,7 @@ def _is_compiled(device: torch.device) -> bool:
 class Chain:
     """A Markov chain over all unknowns of the model.
 
-    The first START_SWEEPS sweeps set the factors to their conditional means under a fixed prior (alternating least
+    The first `warm_up.start` sweeps set the factors to their conditional means under a fixed prior (alternating least
     squares). Each later sweep draws every unknown once. The same seed gives the same chain, for any number of threads
     and for any number of processes that compute it together.
     """
@@ -111,11 +111,12 @@ class Chain:
         self.weighted = (
             True  # whether a rating counts by its user's precision; if not, that says how sure a prediction is
         )
-        self.sweeps = 0
+        self.sweeps, self.warm_up = 0, warm_up(self.n, sum(sizes), self.size)
         self.residual = math.nan  # root mean square error of the last draw on the ratings
         self.users = self._make_entity(rows.users, rows.items, *sizes)
         self.items = self._make_entity(rows.items, rows.users, *sizes[::-1])
-        self._spread_weights = spread_weights(self.users.counts)
+        with one_thread(self.device):
+            self._spread_weights = spread_weights(self.users.counts)
         self.sessions: SessionBias | None = None
         # With the time term: each rating less everything but its session's bias; the last one stands for padding.
         self.rest = self.target
@@ -165,7 +166,7 @@ class Chain:
             chunks=[
                 DeviceChunk(
                     moved(chunk.rows),
-                    tuple(moved(np.where(block < 0, self.n, block).astype(np.int32)) for block in chunk.blocks),
+                    tuple(moved(np.where(block < 0, np.int32(self.n), block)) for block in chunk.blocks),
                     tuple(moved(padded[block]) for block in chunk.blocks),
                 )
                 for chunk in partition.chunks
@@ -186,7 +187,7 @@ class Chain:
 
     def sweep(self, each: Each) -> None:
         """Draw every unknown once; `each` applies a function to all chunks, possibly in several threads."""
-        starting = self.sweeps < START_SWEEPS
+        starting = self.sweeps < self.warm_up.start
         for entity, other in ((self.items, self.users), (self.users, self.items)):
             self._draw_prior(entity, starting, each)
             sums = self._draw_factors(entity, other, starting, each)
@@ -304,7 +305,7 @@ class Chain:
             pull,
             noise,
             entity.factors.contiguous(),
-            OVERRELAXATION if self.sweeps >= START_SWEEPS + OVERRELAX_AFTER else 0.0,
+            OVERRELAXATION if self.sweeps >= self.warm_up.start + OVERRELAX_AFTER else 0.0,
             results,
             self.rest if entity is self.users and self.sessions else None,
         )

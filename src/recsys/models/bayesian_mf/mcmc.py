@@ -14,12 +14,11 @@ from recsys.arrays import Flags, Floats
 from recsys.data.interactions import Interactions
 from recsys.models.base.recommender import Predictions
 from recsys.models.bayesian_mf.evidence import rank_auc, standard_errors
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import Draw
 from recsys.models.bayesian_mf.warm_start import fork
 from recsys.runtime.threads import Each, workers
 
-BURN_IN = 10  # sweeps after the start that are not kept
 # A model term is tried on a chain TRIAL_AFTER sweeps after its start. The first TRIAL_BURN_IN sweeps with the term do
 # not count. Then the predictions with and without it are compared after 8, 16 and 32 sweeps only, because each further
 # look is another chance to be wrong. Before the last look the gain has to be larger, as in O'Brien and Fleming (1979).
@@ -100,7 +99,7 @@ def run_chain(
     held_out: HeldOut | None,
     on_sweep: Callable[[SweepProgress], None],
     checkpointer: Checkpointer | None = None,
-    burn_in: int = BURN_IN,
+    burn_in: int | None = None,
     begun: Sequence[Draw] = (),
 ) -> list[Draw]:
     """Start, burn in, and keep draws; a chain that has made sweeps continues.
@@ -111,10 +110,10 @@ def run_chain(
         stop_early: end when further draws no longer help on the held-out rows.
         on_sweep: called after every sweep; an exception ends the chain and is passed on.
         checkpointer: saves the chain's state from time to time and at the end; a saved chain continues from there.
-        burn_in: sweeps after the start that are not kept.
+        burn_in: sweeps after the start that are not kept; None: those of the chain's warm-up.
         begun: draws that this chain has made; half of those to keep may be of them.
     """
-    first = max(chain.sweeps, START_SWEEPS + burn_in)
+    first = max(chain.sweeps, chain.warm_up.start + (chain.warm_up.burn_in if burn_in is None else burn_in))
     loaded, means = checkpointer.load(chain) if checkpointer else ([], [])
     kept = loaded or list(begun[max(len(begun) - most // 2, 0) :])
     with workers(chain.device) as each:
@@ -156,7 +155,7 @@ def try_terms(
     kept: list[Draw] = []
     with workers(chain.device) as each:
         predictions = HeldOutPredictions(chain, held_out, each)
-        while terms and chain.sweeps < START_SWEEPS + TRIAL_AFTER:
+        while terms and chain.sweeps < chain.warm_up.start + TRIAL_AFTER:
             started = time.perf_counter()
             chain.sweep(each)
             on_sweep(_progress(chain, predictions, False, started))
@@ -167,7 +166,7 @@ def try_terms(
 
             def keep_and_tell(progress: SweepProgress, chain: Chain = chain, made: list[Draw] = made) -> None:
                 on_sweep(progress)
-                if chain.sweeps > START_SWEEPS + BURN_IN:
+                if chain.sweeps > chain.warm_up.start + chain.warm_up.burn_in:
                     made.append(chain.draw())
 
             if _is_kept(term, other, chain, held_out, each, keep_and_tell):

@@ -15,10 +15,10 @@ _STEP = 10  # candidates of the threshold from one to the next that is tried fir
 
 def adjacent_levels(ratings: Floats, like_threshold: float) -> tuple[float, float]:
     """The highest rating below `like_threshold` and the lowest that is not; `like_threshold` if there is none."""
-    below, above = ratings[ratings < like_threshold], ratings[ratings >= like_threshold]
-    return (float(below.max()) if len(below) else like_threshold), (
-        float(above.min()) if len(above) else like_threshold
-    )
+    is_below = ratings < like_threshold
+    low = float(np.where(is_below, ratings, -np.inf).max(initial=-np.inf))
+    high = float(np.where(is_below, np.inf, ratings).min(initial=np.inf))
+    return (low if np.isfinite(low) else like_threshold), (high if np.isfinite(high) else like_threshold)
 
 
 def learn_threshold(rating: Floats, spread: Floats, liked: Flags, low: float, high: float) -> float:

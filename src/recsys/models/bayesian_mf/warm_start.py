@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recsys.arrays import Array, Codes
-from recsys.models.bayesian_mf.gibbs import START_SWEEPS, Chain
+from recsys.models.bayesian_mf.gibbs import Chain
 
 
 def fork(chain: Chain) -> Chain:
@@ -36,4 +36,4 @@ def continue_from(chain: Chain, users: tuple[Codes, Array], items: tuple[Codes, 
         whole = np.tile(factors.mean(0), (len(entity.counts), 1)).astype(np.float32)
         whole[codes] = factors
         entity.factors = torch.from_numpy(whole).to(chain.device)
-    chain.sweeps = START_SWEEPS
+    chain.sweeps = chain.warm_up.start
