@@ -164,7 +164,7 @@ def sample_apart(
     factors = 0 if limit is None else config.embedding_size
     chain = Chain(rows, sizes, config.model_copy(update={"embedding_size": factors}), seed, collective)
     if held_out is not None:
-        held_out = replace(held_out, with_auc=False)
+        held_out = replace(held_out, is_told=False)
     chain.weighted, chain.noise_limit = False, math.inf if limit is None else limit
     every = thinning(len(rows), sum(sizes), config.embedding_size)
     kept = run_chain(chain, config.samples, every=every, stop_early=True, held_out=held_out, on_sweep=on_sweep)

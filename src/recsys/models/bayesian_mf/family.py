@@ -281,7 +281,7 @@ def suggest(trial: Any) -> Config:
     )
 
 
-def _held_out(knowledge: Knowledge, validation: Interactions, with_auc: bool) -> "HeldOut":
+def _held_out(knowledge: Knowledge, validation: Interactions, is_told: bool) -> "HeldOut":
     from recsys.models.bayesian_mf.mcmc import HeldOut
 
     return HeldOut(
@@ -290,7 +290,7 @@ def _held_out(knowledge: Knowledge, validation: Interactions, with_auc: bool) ->
         knowledge.biases.rating(validation.users, validation.items),
         validation.ratings >= knowledge.like_threshold,
         knowledge.scale,
-        with_auc,
+        is_told,
     )
 
 

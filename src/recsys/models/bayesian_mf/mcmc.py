@@ -41,7 +41,7 @@ class HeldOut:
     fallback: Floats  # (n,) ratings; those of known pairs are replaced
     liked: Flags  # (n,)
     scale: tuple[float, float]
-    with_auc: bool = True  # whether someone is told it after every sweep
+    is_told: bool = True  # whether someone is told RMSE and AUC after every sweep
     answers: dict[int, tuple[object, Predictions]] = field(default_factory=dict)
     """What recommenders, each by its identity, predict for the rows."""
 
@@ -186,12 +186,13 @@ def _is_kept(
 ) -> bool:
     """Whether a term stays, by the mean predictions of the held-out rows of the other chain, which has it."""
     predictions = HeldOutPredictions(chain, held_out, each)
-    others = HeldOutPredictions(other, replace(held_out, with_auc=False), each)
+    others = HeldOutPredictions(other, replace(held_out, is_told=False), each)
     found = 0.0
     for sweep in range(1, (TRIAL_LOOKS[-1] if term.costs else TRIAL_LAST) + 1):
         started, keep = time.perf_counter(), sweep > TRIAL_BURN_IN
         other.sweep(each)
-        others.add_sweep(keep)
+        if keep:
+            others.add_sweep(True)
         chain.sweep(each)
         on_sweep(_progress(chain, predictions, keep, started))
         if sweep in (*TRIAL_LOOKS, TRIAL_LAST):
@@ -222,7 +223,9 @@ def decide(found: float, sweep: int, term: ModelTerm) -> bool | None:
 def _progress(
     chain: Chain, predictions: "HeldOutPredictions | None", keep: bool, started: float, kept: int = 0
 ) -> SweepProgress:
-    present, mean, auc = predictions.add_sweep(keep) if predictions else (None, None, None)
+    present, mean, auc = None, None, None
+    if predictions and (keep or predictions.held_out.is_told):
+        present, mean, auc = predictions.add_sweep(keep)
     seconds = time.perf_counter() - started
     return SweepProgress(chain.sweeps, seconds, chain.residual * chain.scale, present, mean, auc, kept)
 
@@ -274,7 +277,7 @@ class HeldOutPredictions:
         if self.kept:
             rating = self.total / self.kept
         mean = self._rmse(rating)
-        self._shown = mean, rank_auc(self.held_out.liked[self.known], rating) if self.held_out.with_auc else None
+        self._shown = mean, rank_auc(self.held_out.liked[self.known], rating) if self.held_out.is_told else None
         if keep:
             self.means.append(mean)
         return present, *self._shown
