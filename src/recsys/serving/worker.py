@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving.app import App
-from recsys.serving.connections import Acceptor, Counts
+from recsys.serving.connections import Acceptor, Counts, wait_for_others
 from recsys.serving.replies import Replies
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
@@ -84,6 +84,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
         assert sockets
+        self._counts.reset(self._worker)
+        await wait_for_others(self._counts, lambda: self.should_exit)
         _Protocol.acceptor = Acceptor(sockets[0], self._counts, self._worker, self._protocol)
 
     def _protocol(self) -> asyncio.Protocol:
