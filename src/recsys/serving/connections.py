@@ -23,7 +23,7 @@ _LOOK_SECONDS = 0.01
 
 
 def open_counts(workers: int) -> int:
-    """A file without a name for the counts of so many workers, which are to start: its descriptor, for them to inherit."""
+    """A file without a name for the counts of so many workers, all to start: its descriptor, for them to inherit."""
     with TemporaryFile() as file:
         file.write(_STARTING.to_bytes(_BYTES, sys.byteorder, signed=True) * workers)
         file.flush()
