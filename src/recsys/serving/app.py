@@ -13,6 +13,7 @@ from typing import Any
 from recsys.serving import events, lists, pages, scores
 from recsys.serving.http import ProblemError, Receive, Reply, Request, Scope, Send, dump, path_parts
 from recsys.serving.metrics import exposition
+from recsys.serving.record import TURN_SECONDS
 from recsys.serving.request_log import RequestLog
 from recsys.serving.service import Service
 from recsys.serving.trial_page import trial_samples
@@ -214,7 +215,7 @@ class App:
             message: dict[str, Any] = await receive()
             if message["type"] == "lifespan.startup":
                 self.service.follow()
-                self._tasks = [asyncio.create_task(task()) for task in (self._follow, self._watch_lag)]
+                self._tasks = [asyncio.create_task(task()) for task in (self._follow, self._watch_lag, self._record)]
                 await send({"type": "lifespan.startup.complete"})
             else:
                 for task in self._tasks:
@@ -235,3 +236,10 @@ class App:
             before = time.perf_counter()
             await asyncio.sleep(_LAG_SECONDS)
             self.service.lag = max(0.0, time.perf_counter() - before - _LAG_SECONDS)
+
+    async def _record(self) -> None:
+        """Hand what was served to the record, between two requests."""
+        recorder = self.service.recorder
+        while recorder is not None:
+            await asyncio.sleep(TURN_SECONDS)
+            recorder.turn()
