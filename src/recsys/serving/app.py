@@ -21,6 +21,9 @@ from recsys.serving.trial_page import trial_samples
 Handler = Callable[[Service, Request], Reply | Awaitable[Reply]]
 _FOLLOW_SECONDS = 0.1
 _LAG_SECONDS = 0.05
+WHOLE = "recsys.reply"
+"""In a request's scope, where the server has it: sends a reply of status 200, whose headers are lines, at once. Takes
+the lines and the body, and returns whether it was sent."""
 _PROBLEM = b"application/problem+json"
 
 
@@ -79,6 +82,12 @@ def _by_whom(version: str, family: str, arm: str, policy: str) -> tuple[tuple[by
     """The headers that say who answered, none where no version did."""
     named = {"version": version, "family": family, "arm": arm, "policy": policy} if version else {}
     return tuple((f"x-recsys-{name}".encode(), value.encode()) for name, value in named.items() if value)
+
+
+@lru_cache
+def _lines(version: str, family: str, arm: str, policy: str) -> bytes:
+    """The same as lines."""
+    return b"".join(b"%b: %b\r\n" % header for header in _by_whom(version, family, arm, policy))
 
 
 class _Router:
@@ -198,12 +207,18 @@ class App:
         return Reply(dump(content), _PROBLEM, error.status, headers=retry)
 
     async def _send(self, send: Send, request: Request, reply: Reply) -> None:
+        who = reply.version, reply.family, reply.arm, reply.policy
+        whole = request.scope.get(WHOLE)
+        if whole is not None and reply.status == HTTPStatus.OK and not reply.headers:
+            given = reply.kind, len(reply.body), request.id.encode(), _lines(*who)
+            if whole(b"content-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b" % given, reply.body):
+                return
         headers: list[tuple[bytes, bytes]] = [
             (b"content-type", reply.kind),
             (b"content-length", b"%d" % len(reply.body)),
             (b"x-request-id", request.id.encode()),
             *reply.headers,
-            *_by_whom(reply.version, reply.family, reply.arm, reply.policy),
+            *_by_whom(*who),
         ]
         if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
