@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from uvicorn.server import ServerState
 
 from recsys.serving import app
 from recsys.serving.app import App
-from recsys.serving.service import Service
+from recsys.serving.service import OnTrial, Service
 from recsys.serving.settings import ServingSettings
 from recsys.serving.worker import _Protocol
 from tests.support.serving_site import form
@@ -54,17 +55,26 @@ def service(tmp_path):
     found.close()
 
 
+def connect(service, connections):
+    """Protocols of one server, with their transports."""
+    config = uvicorn.Config(App(service), http=_Protocol, lifespan="off", log_config=None, proxy_headers=False)
+    config.load()
+    state = ServerState()
+    state.default_headers = [(b"date", b"Mon, 30 Nov 2026 08:00:00 GMT")]
+    made = []
+    for _ in range(connections):
+        protocol, transport = _Protocol(config=config, server_state=state, app_state={}), Transport()
+        protocol.acceptor = SimpleNamespace(gone=lambda: None)
+        protocol.connection_made(transport)
+        made.append((protocol, transport))
+    return made
+
+
 def replies(service, *received, paused=False):
     """What is sent for what is received, a write each, without what differs between two applications."""
 
     async def serve():
-        config = uvicorn.Config(App(service), http=_Protocol, lifespan="off", log_config=None, proxy_headers=False)
-        config.load()
-        state = ServerState()
-        state.default_headers = [(b"date", b"Mon, 30 Nov 2026 08:00:00 GMT")]
-        protocol, transport = _Protocol(config=config, server_state=state, app_state={}), Transport()
-        protocol.acceptor = SimpleNamespace(gone=lambda: None)
-        protocol.connection_made(transport)
+        ((protocol, transport),) = connect(service, 1)
         if paused:
             protocol.pause_writing()
         for data in received:
@@ -110,3 +120,32 @@ def test_whole_replies_do_not_go_through_uvicorn(service, monkeypatch):
     (sent,), closed = replies(service, *REQUESTS["a list"])
     assert b"x-recsys-policy: personal" in sent
     assert not closed
+
+
+@pytest.mark.parametrize("connections", [1, 2, 8, 9])
+@pytest.mark.parametrize("trial", [False, True])
+def test_a_few_that_wait_are_computed_and_then_answered(service, monkeypatch, connections, trial):
+    happened, find = [], service.find_user
+    monkeypatch.setattr(service, "find_user", lambda *asked: happened.append("computed") or find(*asked))
+    monkeypatch.setattr(Transport, "write", lambda self, data: happened.append("answered"))
+    if trial:  # in which the challenger answers beside, after the reply
+        served = replace(service.served, version="2")
+        service.trial = OnTrial("t", None, served)
+        service.recorder = SimpleNamespace(add=lambda one: None, close=lambda: None)
+
+    async def serve():
+        made = connect(service, connections)
+        for protocol, _ in made:
+            protocol.data_received(REQUESTS["a list"][0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for protocol, _ in made:
+            protocol.connection_lost(None)
+
+    asyncio.run(serve())
+    if trial:
+        assert happened == ["computed", "answered"] * connections + ["computed"] * connections
+    elif connections in (2, 8):
+        assert happened == ["computed"] * connections + ["answered"] * connections
+    else:  # nobody waits, or too many: the first one is answered before the last is computed
+        assert happened[:2] == ["computed", "answered"]

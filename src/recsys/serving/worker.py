@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from recsys.serving.app import WHOLE, App
+from recsys.serving.app import UNDER_WAY, WHOLE, App
 from recsys.serving.connections import Acceptor, Counts, wait_for_others
 from recsys.serving.replies import Replies
 from recsys.serving.service import Service
@@ -59,6 +59,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:  # the connection is not made another protocol's
             self.scope[WHOLE] = partial(self._reply, self.cycle)  # type: ignore[literal-required]
+            self.scope[UNDER_WAY] = self.tasks  # type: ignore[literal-required]
 
     def _reply(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
         """Send a whole reply, byte for byte as uvicorn does, which goes through its headers one by one.
