@@ -221,7 +221,6 @@ def _catalogue(name: str, form: Path, folder: Path, options: Options) -> list[tu
         begun = time.monotonic()
         server.start()
         started = time.monotonic() - begun
-        time.sleep(_ALL_UP_SECONDS)
 
         def row(what: str, script: str, connections: int, **values: object) -> tuple[object, ...]:
             filled = _filled(script, values)
@@ -255,7 +254,6 @@ def _with_kept_lists(name: str, form: Path, folder: Path, options: Options) -> l
             server.point_at(form)
             try:
                 server.start()
-                time.sleep(_ALL_UP_SECONDS)
                 filled = _filled(script, {"users": n_users})
                 done = load(server.address, server.pids(), filled, connections, options.seconds)
                 share = f"{100 * hits(server):.0f}% of them kept ones"
@@ -271,7 +269,6 @@ def hits(server: Server) -> float:
     return float(found.get("hit", 0)) / sum(map(float, found.values()))
 
 
-_ALL_UP_SECONDS = 3.0  # a server answers when one worker does, which would have all connections
 _RATED, _LISTS = 50, 3  # lists after each rating, of each worker
 
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from recsys.serving import connections
-from recsys.serving.connections import Acceptor, Counts, open_counts
+from recsys.serving.connections import Acceptor, Counts, open_counts, wait_for_others
 
 
 class Protocol(asyncio.Protocol):
@@ -26,7 +26,10 @@ class Protocol(asyncio.Protocol):
 @pytest.fixture
 def counts():
     descriptor = open_counts(2)
-    yield Counts(descriptor)
+    found = Counts(descriptor)
+    for worker in (0, 1):
+        found.reset(worker)
+    yield found
     os.close(descriptor)
 
 
@@ -52,6 +55,8 @@ def of(counts):
 def test_counts_are_those_of_all_who_hold_the_file():
     descriptor = open_counts(3)
     one, other = Counts(descriptor), Counts(descriptor)
+    for worker in range(3):
+        one.reset(worker)
     one.add(1, 5)
     other.add(1, -2)
     assert [one.of(worker) for worker in range(3)] == [0, 3, 0]
@@ -59,6 +64,39 @@ def test_counts_are_those_of_all_who_hold_the_file():
     assert not other.has_more(0)
     one.reset(1)
     assert not other.has_more(1)
+    os.close(descriptor)
+
+
+def test_who_is_up_waits_for_those_that_began_with_it_and_have_not_died():
+    descriptor = open_counts(3)
+    counts = Counts(descriptor)
+
+    async def start():
+        counts.reset(0)
+        waiting = asyncio.create_task(wait_for_others(counts, lambda: False))
+        await asyncio.sleep(0.05)
+        counts.reset(1)  # up
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        counts.reset(2)  # it died
+        await waiting
+        await wait_for_others(counts, lambda: False)  # started in place of that one
+
+    asyncio.run(start())
+    os.close(descriptor)
+
+
+def test_one_that_hangs_or_the_end_lets_the_others_go_on(monkeypatch):
+    descriptor = open_counts(2)
+    counts = Counts(descriptor)
+    counts.reset(0)
+    asyncio.run(wait_for_others(counts, lambda: True))
+    monkeypatch.setattr(connections, "_UP_SECONDS", 0.01)
+    asyncio.run(wait_for_others(counts, lambda: False))
+    assert counts.are_starting()
+    counts.add(0, 1)
+    assert of(counts) == [1, 0]
+    assert counts.has_more(0)  # what comes is left to the other for a moment
     os.close(descriptor)
 
 

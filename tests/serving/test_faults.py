@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from recsys.serving.settings import ServingSettings
 from recsys.serving.supervisor import open_socket
 from tests.support.killing import kill_under_load
 from tests.support.serving_site import Server, form
-from tests.support.waiting import wait
+from tests.support.waiting import HANG_SECONDS, Background, wait
 
 pytestmark = pytest.mark.process
 SWAPS = 100
@@ -88,6 +89,46 @@ def test_a_killed_worker_is_replaced(server):
     assert server.get("api/recommend/u1").status_code == 200
 
 
+HOLD = """
+import os, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+if "recsys.serving.worker" in sys.orig_argv:
+    try:
+        (here / "held").touch(exist_ok=False)
+    except FileExistsError:
+        pass
+    else:
+        (here / "held").write_text(f"{os.getpid()}\\n")
+        while True:
+            time.sleep(3600)
+"""
+
+
+def test_no_worker_answers_before_all_are_up_or_have_died(tmp_path):
+    (site := tmp_path / "site").mkdir()
+    (site / "sitecustomize.py").write_text(HOLD)  # the first worker of all never gets to its work
+    server = Server(tmp_path / "serving", paths=[site])
+    server.point_at(form(tmp_path / "one"))
+    starting = Background(server.start)
+    try:
+        wait(lambda: server.process and (site / "held").exists() and (site / "held").read_text()[-1:], "the first one")
+        held = int((site / "held").read_text())
+        # The process that writes the record is there: the second worker would answer within milliseconds.
+        wait(lambda: len(server.pids()) == 3, "the second one")
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.settimeout(2)
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: here\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            client.settimeout(HANG_SECONDS)
+            os.kill(held, signal.SIGKILL)
+            assert client.recv(12) == b"HTTP/1.1 200"
+        starting.join()
+        wait(lambda: len(server.pids()) == 4, "another one in its place")
+    finally:
+        server.stop()
+
+
 def test_workers_end_with_a_supervisor_that_was_killed(server):
     pids = server.worker_pids()
     server.stop(signal.SIGKILL)
@@ -100,7 +141,7 @@ def test_a_form_that_is_damaged_leaves_the_old_one_in_its_place(tmp_path):
     damaged = form(tmp_path / "two", "2")
     with (damaged / "item_factors.npy").open("ab") as file:
         file.write(b"more")
-    with started(tmp_path, workers=1) as server:  # a second one might not have loaded the first form yet
+    with started(tmp_path, workers=1) as server:  # a second one may not have looked at it yet
         server.point_at(damaged)
         wait(lambda: server.get("api/health/ready").json()["problem"], "the refusal")
         assert "item_factors.npy" in server.get("api/health/ready").json()["problem"]

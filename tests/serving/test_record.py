@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recsys.serving import record, record_table, record_writer
-from recsys.serving.record import Impression, Recorder
-from tests.support.record_writers import WriterThread
+from recsys.serving.record import Impression
+from tests.support.record_writers import Recording, WriterThread
 from tests.support.waiting import wait
 
 DAY = 86_400.0
@@ -47,7 +47,7 @@ def rows(path, columns="request"):
 
 
 def test_a_list_is_written_as_it_was_answered(path, counts):
-    recorder = Recorder(lambda: WriterThread(path), counts)
+    recorder = Recording(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
     request, items, likes = rows(path, "request, items, likes")[0]
@@ -65,7 +65,7 @@ def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypat
         return real(*arguments)
 
     monkeypatch.setattr(record_table, "_commit", later)
-    recorder = Recorder(lambda: WriterThread(path), counts)
+    recorder = Recording(lambda: WriterThread(path), counts)
     for number in range(150):  # more than one statement adds
         recorder.add(impression(f"r{number}", items=(f"i{number}",)))
     recorder.add(impression("r7", items=("another",)))
@@ -86,7 +86,7 @@ def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, c
 
     monkeypatch.setattr(record_writer, "_PRUNE_SECONDS", 0.0)  # old lists are deleted between two turns
     monkeypatch.setattr(record_table, "_commit", commit)
-    recorder = Recorder(lambda: WriterThread(path), counts)
+    recorder = Recording(lambda: WriterThread(path), counts)
     recorder.add(impression("r0"))
     wait(lambda: counts["written"] == 2, "the next turn")
     recorder.close()
@@ -97,7 +97,7 @@ def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, c
 
 def test_a_list_counts_once_by_its_request(path, counts):
     for _ in range(2):
-        recorder = Recorder(lambda: WriterThread(path), counts)
+        recorder = Recording(lambda: WriterThread(path), counts)
         recorder.add(impression("r1"))
         recorder.close()
     assert rows(path) == [("r1",)]
@@ -115,7 +115,7 @@ def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, mon
 
     monkeypatch.setattr(record_table, "_commit", after_the_commit)
     monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
-    recorder = Recorder(lambda: WriterThread(path), counts)
+    recorder = Recording(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     wait(lambda: counts["written"], "the second try")
     recorder.close()
@@ -134,7 +134,7 @@ def test_too_many_that_wait_are_dropped_and_counted(path, counts, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(record_table, "_commit", slow)
-    recorder = Recorder(lambda: WriterThread(path), counts, most_waiting=5)
+    recorder = Recording(lambda: WriterThread(path), counts, most_waiting=5)
     for number in range(8):
         recorder.add(impression(f"r{number}"))
     assert counts["dropped"] == 3
@@ -149,7 +149,7 @@ def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(path, counts, m
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(record_table, "_commit", full)
-    recorder = Recorder(lambda: WriterThread(path), counts)
+    recorder = Recording(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
     assert counts == {"dropped": 1}
@@ -159,7 +159,7 @@ def test_what_cannot_be_written_at_the_end_is_counted_as_dropped(path, counts, m
 def test_a_worker_starts_and_answers_where_the_file_cannot_be_opened_yet(path, counts, monkeypatch):
     monkeypatch.setattr(record, "_RETRY_SECONDS", 0.01)
     path.mkdir()
-    recorder = Recorder(lambda: WriterThread(path), counts)
+    recorder = Recording(lambda: WriterThread(path), counts)
     assert recorder.problem == "OperationalError: unable to open database file"
     recorder.add(impression("r1"))
     path.rmdir()
@@ -181,18 +181,17 @@ def test_what_came_in_part_is_not_written(path):
 
 def test_lists_older_than_the_retention_are_deleted(path, counts):
     now = time.time()
-    recorder = Recorder(lambda: WriterThread(path, 7), counts)
+    recorder = Recording(lambda: WriterThread(path, 7), counts)
     for age in (8, 6, 20, 0):
         recorder.add(impression(f"{age} days", now - age * DAY))
     recorder.close()
-    again = Recorder(lambda: WriterThread(path, 7), counts)
+    again = Recording(lambda: WriterThread(path, 7), counts)
     again.close()
     assert rows(path) == [("6 days",), ("0 days",)]
 
 
-def test_lists_may_come_from_several_threads_while_others_are_handed_over(path, counts, monkeypatch):
-    monkeypatch.setattr(record, "_TURN_SECONDS", 0.0)
-    recorder = Recorder(lambda: WriterThread(path), counts)
+def test_lists_may_come_from_several_threads_while_others_are_handed_over(path, counts):
+    recorder = Recording(lambda: WriterThread(path), counts)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

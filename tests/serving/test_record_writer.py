@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from recsys.serving import record
-from recsys.serving.record import Impression, Recorder, WriterProcess
+from recsys.serving.record import Impression, WriterProcess
+from tests.support.record_writers import Recording
 from tests.support.serving_site import Server, form
 from tests.support.waiting import wait
 
@@ -39,7 +40,6 @@ class Counted(Counter):
 def recorders(tmp_path, monkeypatch):
     """Makes recorders of one file, and says the processes that each has started."""
     monkeypatch.setattr(record, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(record, "_TURN_SECONDS", 0.001)
     made = []
 
     def recorder():
@@ -49,7 +49,7 @@ def recorders(tmp_path, monkeypatch):
             started.append(WriterProcess(tmp_path / "feedback.db", 90.0))
             return started[-1]
 
-        made.append(Recorder(start, counts))
+        made.append(Recording(start, counts))
         return made[-1], counts, started
 
     yield recorder

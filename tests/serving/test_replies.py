@@ -57,3 +57,10 @@ def test_a_head_without_a_body_is_sent_when_the_reply_is_complete_or_the_connect
     replies.close()
     assert transport.done == [HEAD, HEAD, "closed"]
     assert replies.is_closing()
+
+
+def test_a_reply_that_is_whole_goes_behind_what_is_kept(replies, transport):
+    replies.write_whole(HEAD + b"[]")
+    replies.write(HEAD)
+    replies.write_whole(HEAD + b"[]")
+    assert transport.done == [HEAD + b"[]", HEAD + HEAD + b"[]"]

@@ -13,6 +13,7 @@ from typing import Any
 from recsys.serving import events, lists, pages, scores
 from recsys.serving.http import ProblemError, Receive, Reply, Request, Scope, Send, dump, path_parts
 from recsys.serving.metrics import exposition
+from recsys.serving.record import TURN_SECONDS
 from recsys.serving.request_log import RequestLog
 from recsys.serving.service import Service
 from recsys.serving.trial_page import trial_samples
@@ -20,6 +21,12 @@ from recsys.serving.trial_page import trial_samples
 Handler = Callable[[Service, Request], Reply | Awaitable[Reply]]
 _FOLLOW_SECONDS = 0.1
 _LAG_SECONDS = 0.05
+WHOLE = "recsys.reply"
+"""In a request's scope, where the server has it: sends a reply of status 200, whose headers are lines, at once. Takes
+the lines and the body, and returns whether it was sent."""
+UNDER_WAY = "recsys.under_way"
+"""There too: the requests that the server has begun with and not answered, this one among them."""
+_FEW = 8  # of those: with more, the first one would wait long for the last
 _PROBLEM = b"application/problem+json"
 
 
@@ -80,6 +87,12 @@ def _by_whom(version: str, family: str, arm: str, policy: str) -> tuple[tuple[by
     return tuple((f"x-recsys-{name}".encode(), value.encode()) for name, value in named.items() if value)
 
 
+@lru_cache
+def _lines(version: str, family: str, arm: str, policy: str) -> bytes:
+    """The same as lines."""
+    return b"".join(b"%b: %b\r\n" % header for header in _by_whom(version, family, arm, policy))
+
+
 class _Router:
     """Finds a route by the number of the path's parts, then part by part."""
 
@@ -138,6 +151,10 @@ class App:
                 request.body = await asyncio.wait_for(self._body(request, receive), self.service.settings.body_seconds)
             answer = handler(self.service, request)
             reply = answer if isinstance(answer, Reply) else await answer
+            if 1 < len(scope.get(UNDER_WAY, ())) <= _FEW and self.service.trial is None:
+                # Those that wait are computed one after the other, and then answered: a list drives all else out of the
+                # processor's cache. In a trial the challenger may be next, which comes after the reply.
+                await asyncio.sleep(0)
         except Exception as error:
             reply = self._refusal(error)
         await self._send(send, request, reply)
@@ -197,12 +214,18 @@ class App:
         return Reply(dump(content), _PROBLEM, error.status, headers=retry)
 
     async def _send(self, send: Send, request: Request, reply: Reply) -> None:
+        who = reply.version, reply.family, reply.arm, reply.policy
+        whole = request.scope.get(WHOLE)
+        if whole is not None and reply.status == HTTPStatus.OK and not reply.headers:
+            given = reply.kind, len(reply.body), request.id.encode(), _lines(*who)
+            if whole(b"content-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b" % given, reply.body):
+                return
         headers: list[tuple[bytes, bytes]] = [
             (b"content-type", reply.kind),
             (b"content-length", b"%d" % len(reply.body)),
             (b"x-request-id", request.id.encode()),
             *reply.headers,
-            *_by_whom(reply.version, reply.family, reply.arm, reply.policy),
+            *_by_whom(*who),
         ]
         if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             headers.append((b"connection", b"close"))  # the rest of the body is not read
@@ -214,7 +237,7 @@ class App:
             message: dict[str, Any] = await receive()
             if message["type"] == "lifespan.startup":
                 self.service.follow()
-                self._tasks = [asyncio.create_task(task()) for task in (self._follow, self._watch_lag)]
+                self._tasks = [asyncio.create_task(task()) for task in (self._follow, self._watch_lag, self._record)]
                 await send({"type": "lifespan.startup.complete"})
             else:
                 for task in self._tasks:
@@ -235,3 +258,10 @@ class App:
             before = time.perf_counter()
             await asyncio.sleep(_LAG_SECONDS)
             self.service.lag = max(0.0, time.perf_counter() - before - _LAG_SECONDS)
+
+    async def _record(self) -> None:
+        """Hand what was served to the record, between two requests."""
+        recorder = self.service.recorder
+        while recorder is not None:
+            await asyncio.sleep(TURN_SECONDS)
+            recorder.turn()

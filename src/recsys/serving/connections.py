@@ -1,13 +1,15 @@
 """Who takes a new connection: the worker that has the fewest, which the system by itself does not see to.
 
 A worker of uvloop takes all connections that wait. A client's eight, opened at once, then belong to one worker, and the
-others have nothing to do.
+others have nothing to do. For the same reason no worker takes any before all that began with it are up.
 """
 
 import asyncio
 import mmap
 import os
 import socket
+import sys
+import time
 from collections.abc import Callable
 from tempfile import TemporaryFile
 
@@ -15,12 +17,16 @@ _BYTES = 8  # of a count
 _LEAVE_SECONDS = 0.005  # that a connection waits for a worker with fewer, which may be at a request
 _ALIKE = 8  # counts that differ by less than one in so many are alike
 _PAUSE_SECONDS = 1.0  # after a failure, such as no descriptor left
+_STARTING = -1  # the count of a worker that begins with the server, and is not up yet
+_UP_SECONDS = 60.0  # that a worker waits for those that begin with it: one may hang
+_LOOK_SECONDS = 0.01
 
 
 def open_counts(workers: int) -> int:
-    """A file without a name for the counts of so many workers, all 0: its descriptor, which workers inherit."""
+    """A file without a name for the counts of so many workers, all to start: its descriptor, for them to inherit."""
     with TemporaryFile() as file:
-        file.truncate(_BYTES * workers)
+        file.write(_STARTING.to_bytes(_BYTES, sys.byteorder, signed=True) * workers)
+        file.flush()
         return os.dup(file.fileno())
 
 
@@ -35,17 +41,28 @@ class Counts:
         self._counts[worker] += more
 
     def reset(self, worker: int) -> None:
-        """Forget those of a worker that died."""
+        """Begin at none: a worker is up, or has died."""
         self._counts[worker] = 0
+
+    def are_starting(self) -> bool:
+        """Whether a worker that began with the server is not up, and has not died."""
+        return _STARTING in self._counts
 
     def of(self, worker: int) -> int:
         """How many a worker has."""
-        return int(self._counts[worker])
+        return max(0, self._counts[worker])
 
     def has_more(self, worker: int) -> bool:
         """Whether another worker has clearly fewer than this one."""
-        fewest = min(self._counts)
+        fewest = max(0, min(self._counts))
         return self._counts[worker] > fewest + fewest // _ALIKE
+
+
+async def wait_for_others(counts: Counts, ends: Callable[[], bool]) -> None:
+    """Wait until no worker is starting any more, this one is to end, or one of the others has to be thought to hang."""
+    limit = time.monotonic() + _UP_SECONDS
+    while counts.are_starting() and not ends() and time.monotonic() < limit:
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 class Acceptor:

@@ -1,8 +1,11 @@
 """Prometheus metrics, right over several processes: each writes files in PROMETHEUS_MULTIPROC_DIR, all are summed."""
 
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from threading import Lock
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -14,13 +17,32 @@ from recsys.serving.monitored import Sample
 _BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
+def _counting(base: Any) -> Any:
+    """A class of figures in the files, of a process that does not fork, which counts in a quarter of the time."""
+    one_at_a_time = Lock()
+    pack = struct.Struct("dd").pack  # the figure, and when it was, which only gauges say
+
+    class Value(base):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            start = self._file._positions[self._key]
+            self._place = slice(start, start + 16)
+
+        def inc(self, amount: float) -> None:
+            with one_at_a_time:
+                self._value += amount
+                self._file._m[self._place] = pack(self._value, 0.0)  # whole, as another process may read it now
+
+    return Value
+
+
 class Metrics:
     """What a worker counts. Labels are routes, statuses, versions, arms and policies: never ids."""
 
     def __init__(self) -> None:
         own = CollectorRegistry()
         if values.ValueClass._multiprocess:  # by itself it asks the system for its process with every figure
-            values.ValueClass = values.MultiProcessValue(partial(int, os.getpid()))  # type: ignore[no-untyped-call]
+            values.ValueClass = _counting(values.MultiProcessValue(partial(int, os.getpid())))  # type: ignore[no-untyped-call]
         self._requests = Counter(
             "recsys_requests_total", "Requests", ["route", "status", "version", "arm"], registry=own
         )

@@ -1,13 +1,15 @@
 """The record of what was served: one row a list, in the file of the feedback, written beside answering.
 
-Nothing waits for it. A thread hands what has gathered to another process (recsys.serving.record_writer), and lets go of
-it once that process says that it is written. What was handed to a process that ended is handed to the next, and counts
-once by its request. Where too much waits, further lists are dropped and counted.
+Nothing waits for it. What has gathered is handed to another process (recsys.serving.record_writer) between requests,
+and let go of once that process says that it is written. What was handed to a process that ended is handed to the next,
+and counts once by its request. Where too much waits, further lists are dropped and counted.
 """
 
+import fcntl
+import os
 import subprocess
 import sys
-import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,11 +20,12 @@ import numpy as np
 
 from recsys.arrays import Floats
 from recsys.serving.record_table import Row, WriteError
-from recsys.serving.record_writer import is_ready, receive, send
+from recsys.serving.record_writer import is_ready, packed, receive
 
 _MOST_WAITING = 50_000  # lists
-_MOST_ROWS = 2_000  # a message
-_TURN_SECONDS = 0.05  # so little is lost with a worker that is killed
+TURN_SECONDS = 0.05  # so little is lost with a worker that is killed
+_MOST_ROWS = 1_000  # a message, one a turn: half a millisecond
+_PIPE_BYTES = 1 << 20  # what 20 turns of a busy worker hand over
 _RETRY_SECONDS = 1.0
 _LAST_TRIES = 2  # at the end
 _FOUR_BYTES = np.dtype("<f4")
@@ -69,6 +72,8 @@ class WriterProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin
         assert self._process.stdout
+        with suppress(OSError, AttributeError):  # the user has many large ones already; another system
+            fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.pid, self.asked, self.said = self._process.pid, self._process.stdin, self._process.stdout
 
     def close(self) -> None:
@@ -78,7 +83,11 @@ class WriterProcess:
 
 
 class Recorder:
-    """What one process keeps for the record until it is written."""
+    """What one process keeps for the record until it is written.
+
+    There is no thread: it would take turns with requests for Python's lock, and each turn stops them until the system
+    has run it, which is long where all processors are busy.
+    """
 
     def __init__(
         self, start: Callable[[], Writer], count: Callable[[str, int], None], most_waiting: int = _MOST_WAITING
@@ -93,90 +102,111 @@ class Recorder:
         self._count = count
         self._most_waiting = most_waiting
         self._waiting: deque[Row] = deque()
-        self._handed: deque[Row] = deque()  # those that the writer has, which are older; of this object's thread alone
+        self._handed: deque[Row] = deque()  # those that the writer has, or begins to have, which are older
+        self._left = memoryview(b"")  # of the message that is being sent
         self._writer: Writer | None = None
-        self._ends = threading.Event()
+        self._again = 0.0  # when the next writer is started
         self.problem = ""
-        self._turn(self._hand_over)
-        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
-        self._thread.start()
+        self._try(self._begin)
 
     def add(self, impression: Impression) -> None:
-        """Keep a list for the record. It is handed over soon, and lost if the process is killed before."""
+        """Keep a list for the record. It is handed over by the next turn, and lost if the process is killed before."""
         if len(self._waiting) + len(self._handed) < self._most_waiting:
             self._waiting.append(_row(impression))
         else:
             self._count("dropped", 1)
 
-    def close(self) -> None:
-        """Wait until what is there is written, and end the thread."""
-        self._ends.set()
-        self._thread.join()
+    def turn(self) -> None:
+        """Hand over what has gathered, and let go of what is written. Waits for nothing; one thread calls it, often."""
+        if self._writer is not None or time.monotonic() >= self._again:
+            self._try(self._hand_over)
 
-    def _run(self) -> None:
-        while not self._ends.wait(_RETRY_SECONDS if self.problem else _TURN_SECONDS):
-            self._turn(self._hand_over)
+    def close(self) -> None:
+        """Wait until what is there is written; nothing may be added or handed over meanwhile."""
         for _ in range(_LAST_TRIES):
             if self._waiting or self._writer is not None:
-                self._turn(self._finish)
+                self._try(self._finish)
         if self._waiting:
             self._count("dropped", len(self._waiting))
 
-    def _turn(self, act: Callable[[], None]) -> None:
+    def _try(self, act: Callable[[], None]) -> None:
         try:
             act()
-            self.problem = ""
         except (OSError, EOFError, WriteError) as error:  # a full disk, a file that is held or gone, a killed writer
-            self.problem = str(error) or "the process that writes the record has ended"
-            self._let_end()
+            self.problem = self._let_end() or str(error) or "the process that writes the record has ended"
+            self._again = time.monotonic() + _RETRY_SECONDS
 
-    def _hand_over(self) -> None:
+    def _begin(self) -> None:
+        self._confirm(self._writing())
+
+    def _writing(self) -> Writer:
+        """The writer, which is started where there is none."""
         if self._writer is None:
             self._writer = self._start()
-            self._confirm()
-        # One by one: requests go on adding, and a deque that grows meanwhile cannot be looped over.
-        while rows := [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_ROWS))]:
-            self._handed.extend(rows)
-            send(self._writer.asked, rows)
-        while is_ready(self._writer.said):
-            self._confirm()
+            os.set_blocking(self._writer.asked.fileno(), False)
+        return self._writer
 
-    def _confirm(self) -> None:
+    def _hand_over(self) -> None:
+        writer = self._writing()
+        while is_ready(writer.said):
+            self._confirm(writer)
+        self._send(writer)
+
+    def _send(self, writer: Writer) -> bool:
+        """Send as much of a message as there is room for; whether there was one."""
+        if not self._left:
+            # One by one: others go on adding, and a deque that grows meanwhile cannot be looped over.
+            rows = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_ROWS))]
+            if not rows:
+                return False
+            self._handed.extend(rows)
+            self._left = memoryview(packed(rows))
+        self._left = self._left[writer.asked.write(self._left) or 0 :]
+        return True
+
+    def _confirm(self, writer: Writer) -> None:
         """Let go of what the writer says is written, next."""
-        assert self._writer
-        found = receive(self._writer.said)
+        found = receive(writer.said)
         if isinstance(found, str):
             raise WriteError(found)
         for _ in range(found):
             self._handed.popleft()
         if found:
             self._count("written", found)
+        self.problem = ""
 
     def _finish(self) -> None:
         """Hand over the rest, and wait until it is written."""
-        self._hand_over()
-        assert self._writer
-        self._writer.asked.close()
+        writer = self._writing()
+        os.set_blocking(writer.asked.fileno(), True)
+        while self._send(writer):
+            pass
+        writer.asked.close()
         while self._handed:
-            self._confirm()
+            self._confirm(writer)
         self._let_end()
 
-    def _let_end(self) -> None:
-        """Close what is left of a writer; what it has written and not confirmed will be handed over again."""
+    def _let_end(self) -> str:
+        """Close what is left of a writer, which ends, and say what is wrong with it.
+
+        What it has written and not confirmed will be handed over again.
+        """
+        problem = ""
         if self._writer is not None:
             with suppress(OSError):
                 self._writer.asked.close()
             try:
                 while True:
-                    self._confirm()
+                    self._confirm(self._writer)
             except WriteError as error:
-                self.problem = str(error)
+                problem = str(error)
             except (OSError, EOFError):
                 pass
             self._writer.close()
-        self._writer = None
+        self._writer, self._left = None, memoryview(b"")
         self._waiting.extendleft(reversed(self._handed))
         self._handed.clear()
+        return problem
 
 
 def _row(one: Impression) -> Row:

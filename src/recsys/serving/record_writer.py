@@ -20,6 +20,7 @@ from recsys.serving.record_table import Row, Table, WriteError
 
 _NICE = 5  # beside busy workers it has a quarter as much of a core, which is several times what their lists take
 _COMMIT_SECONDS = 0.4  # a commit costs readers of the file what they remember of it: few, of many rows each
+_LOOK_SECONDS = 0.1  # so long what comes waits in the pipe, in which it has room
 _MOST_ROWS = 500  # a commit, so that feedback never waits long for its turn
 _PRUNE_SECONDS = 60.0
 _MOST_PRUNED = 5_000  # a commit
@@ -27,10 +28,15 @@ _DAY = 86_400
 _SIZE = 8  # bytes that say how long the rest of a message is
 
 
+def packed(content: Any) -> bytes:
+    """A message."""
+    found = marshal.dumps(content)
+    return len(found).to_bytes(_SIZE, "little") + found
+
+
 def send(file: IO[bytes], content: Any) -> None:
-    """Send a message through a pipe; raises OSError where nobody reads it."""
-    packed = marshal.dumps(content)
-    left = memoryview(len(packed).to_bytes(_SIZE, "little") + packed)
+    """Send a message through a pipe, and wait for room there; raises OSError where nobody reads it."""
+    left = memoryview(packed(content))
     while left:
         left = left[file.write(left) :]
 
@@ -55,6 +61,13 @@ def is_ready(file: IO[bytes], seconds: float = 0.0) -> bool:
     """Whether there is something to receive, or the end, before so many seconds have passed."""
     waits = select.poll()  # not select, which has no descriptors above 1,024
     waits.register(file, select.POLLIN)
+    return bool(waits.poll(1000 * seconds))
+
+
+def ends(file: IO[bytes], seconds: float) -> bool:
+    """Whether a pipe's other end is closed before so many seconds have passed; what can be received wakes nobody."""
+    waits = select.poll()
+    waits.register(file, 0)
     return bool(waits.poll(1000 * seconds))
 
 
@@ -84,21 +97,26 @@ class _Writing:
         self._pruned = -_PRUNE_SECONDS
 
     def run(self, asked: IO[bytes]) -> None:
-        held: list[Row] = []
-        due, ended = 0.0, False
+        ended = False
         while not ended:
-            if is_ready(asked, max(0.0, due - time.monotonic()) if held else _PRUNE_SECONDS):
-                due = due if held else time.monotonic() + _COMMIT_SECONDS
-                try:
-                    held += receive(asked)
-                except EOFError:
-                    ended = True
-            if held and (ended or len(held) >= _MOST_ROWS or time.monotonic() >= due):
-                for start in range(0, len(held), _MOST_ROWS):
-                    self.commit(held[start : start + _MOST_ROWS])
-                held = []
-            if not held:
-                self._prune()
+            held: list[Row] = []
+            if is_ready(asked, _PRUNE_SECONDS):
+                due = time.monotonic() + _COMMIT_SECONDS
+                while not ended and len(held) < _MOST_ROWS and (left := due - time.monotonic()) > 0:
+                    ends(asked, min(left, _LOOK_SECONDS))  # each message by itself would push a worker out
+                    ended = self._receive(asked, held)
+            for start in range(0, len(held), _MOST_ROWS):
+                self.commit(held[start : start + _MOST_ROWS])
+            self._prune()
+
+    def _receive(self, asked: IO[bytes], held: list[Row]) -> bool:
+        """Take what has come; whether that is all there will be."""
+        try:
+            while is_ready(asked):
+                held += receive(asked)
+        except EOFError:
+            return True
+        return False
 
     def commit(self, rows: Sequence[Row]) -> None:
         self._table.add(rows)
@@ -122,3 +140,4 @@ def main() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with os.fdopen(0, "rb", buffering=0) as asked, os.fdopen(1, "wb", buffering=0) as said:
         write(asked, said, Table(Path(sys.argv[1])), float(sys.argv[2]))
+    os._exit(0)  # its worker may wait for its end

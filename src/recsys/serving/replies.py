@@ -25,6 +25,11 @@ class Replies:
             self._transport.write(self._head + data)
             self._head = b""
 
+    def write_whole(self, data: bytes) -> None:
+        """Send a head and its body that are one already."""
+        self._transport.write(self._head + data)
+        self._head = b""
+
     def is_closing(self) -> bool:
         """Whether the connection is closed, or about to be."""
         return self._transport.is_closing()

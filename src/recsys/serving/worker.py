@@ -11,13 +11,14 @@ import resource
 import socket
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from recsys.serving.app import App
-from recsys.serving.connections import Acceptor, Counts
+from recsys.serving.app import UNDER_WAY, WHOLE, App
+from recsys.serving.connections import Acceptor, Counts, wait_for_others
 from recsys.serving.replies import Replies
 from recsys.serving.service import Service
 from recsys.serving.settings import ServingSettings
@@ -56,6 +57,24 @@ class _Protocol(HttpToolsProtocol):
         self._begun = False
         self._allow(None)
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:  # the connection is not made another protocol's
+            self.scope[WHOLE] = partial(self._reply, self.cycle)  # type: ignore[literal-required]
+            self.scope[UNDER_WAY] = self.tasks  # type: ignore[literal-required]
+
+    def _reply(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
+        """Send a whole reply, byte for byte as uvicorn does, which goes through its headers one by one.
+
+        Returns False where that is left to uvicorn: the connection is to be closed, or its client does not read.
+        """
+        if not cycle.keep_alive or cycle.disconnected or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
+            return False
+        first = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
+        self._replies.write_whole(b"HTTP/1.1 200 OK\r\n%b%b\r\n%b" % (first, head, body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def on_response_complete(self) -> None:
         self._replies.flush()
@@ -84,6 +103,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
         assert sockets
+        self._counts.reset(self._worker)
+        await wait_for_others(self._counts, lambda: self.should_exit)
         _Protocol.acceptor = Acceptor(sockets[0], self._counts, self._worker, self._protocol)
 
     def _protocol(self) -> asyncio.Protocol:

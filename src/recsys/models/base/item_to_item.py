@@ -88,6 +88,7 @@ class ItemToItem:
         if self._table is not None:
             values, total = values.astype(np.float32, copy=False), np.zeros(self._table.shape[1], np.float32)
             rows = np.empty((min(_ROWS, len(items)), len(total)), np.float32)
+            items = items.astype(np.intp)  # as NumPy takes them, once
             for start in range(0, len(items), _ROWS):
                 some = items[start : start + _ROWS]
                 found = self._table.take(some, 0, rows[: len(some)], "clip")  # "raise" would copy once more

@@ -29,7 +29,7 @@ def best_items(scores: Floats, n: int, allowed: Flags | None = None) -> Codes:
         scores = np.where(allowed, scores, -np.inf)
         n = min(n, int(np.count_nonzero(allowed)))
     chosen = highest(scores, n)
-    return chosen[np.argsort(-scores[chosen], kind="stable")]
+    return chosen[(-scores[chosen]).argsort(kind="stable")]
 
 
 def highest(scores: Floats, n: int) -> Codes:
