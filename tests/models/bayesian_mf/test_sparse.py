@@ -1,6 +1,7 @@
 """On few ratings a user, many of them at the top, it is no worse than biases."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,7 +137,8 @@ def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_an
     data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
     task = next(fit_tasks(data, refit=False))
     sampled = sample_apart(task.knowledge, task.rows, Config(samples=3), 0, None, None, 3.5)
-    averaged = average(sampled, LikeCalibration(2.0, -7.0))
+    sampled.knowledge = replace(sampled.knowledge, calibration=LikeCalibration(2.0, -7.0))
+    averaged = average(sampled)
     pairs = task.rows.users, task.rows.items
     rating, like = averaged.score(*pairs)
     assert rating == pytest.approx(sampled.score(*pairs).rating, abs=1e-3)
@@ -147,6 +149,25 @@ def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_an
     assert loaded.averaged
     assert loaded.score(*pairs).like_probability == pytest.approx(like, abs=1e-6)
     assert not sampled.averaged
+
+
+@pytest.mark.parametrize("factors", [0, 3])
+def test_an_unknown_item_is_rated_as_the_known_ones_are_on_average_and_so_is_an_unknown_user_s(factors, tmp_path):
+    """In the first fit and in the second: where biases begin, and where factors do, is not told by ratings."""
+    data = prepared(tmp_path, sparse_ratings(300, 40, median=3, levels=range(-10, 11)), like_threshold=5.0)
+    first, second = fit_tasks(data, refit=True)
+    config = Config(embedding_size=max(factors, 1), samples=4)
+    sampled = sample_apart(first.knowledge, first.rows, config, 0, None, None, 3.5, limit=9.0 if factors else None)
+    again = family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=sampled))
+    for one in (sampled, again):
+        n_users, n_items = len(one.knowledge.user_ids), len(one.knowledge.item_ids)
+        users, items = (codes.ravel() for codes in np.indices((n_users, n_items), np.int32))
+        known = (one.centre + one.unit * one.draws.predict(users, items)[0]).reshape(n_users, n_items)
+        of_user = one.score(np.arange(n_users, dtype=np.int32), np.full(n_users, -1, np.int32))
+        of_item = one.score(np.full(n_items, -1, np.int32), np.arange(n_items, dtype=np.int32))
+        assert of_user.rating == pytest.approx(np.clip(known.mean(1), -10, 10), abs=1e-4)
+        assert of_item.rating == pytest.approx(np.clip(known.mean(0), -10, 10), abs=1e-4)
+        assert one.score(*np.full((2, 1), -1, np.int32)).rating == pytest.approx(known.mean(), abs=1e-4)
 
 
 def test_damped_biases_and_a_limit_of_the_noise_are_saved_and_kept_by_the_second_fit(tmp_path):

@@ -58,12 +58,12 @@ def simplest_that_does(
 
     def sample(limit: float | None = None) -> BayesianRecommender:
         found = sample_apart(knowledge, rows, config, seed, held_out, collective, sum(levels) / 2, limit)
-        set_threshold(found, held_out, *levels)
+        learn_likes(found, held_out, *levels)
         return found
 
     biases = sample()
     plain = copy.copy(biases)
-    plain.is_plain = True
+    plain.knowledge, plain.is_plain = knowledge, True
 
     def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
         return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
@@ -96,22 +96,18 @@ def _other_biases(
     biases: BayesianRecommender, rows: Interactions, held_out: "HeldOut"
 ) -> Iterator[BayesianRecommender]:
     """The means of sampled biases, and biases that are damped less; each with a curve of likes of its own."""
-    yield average(biases, _calibrated(average(biases, biases.knowledge.calibration), held_out))
+    yield average(biases)
     for damping in _DAMPINGS:
         made = damp(biases, rows, damping, biases.knowledge.calibration)
         yield damp(biases, rows, damping, _calibrated(made, held_out))
 
 
-def average(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
+def average(sampled: BayesianRecommender) -> BayesianRecommender:
     """Sampled biases, whose mean over the draws predicts as damped biases do: a like has one curve for all users.
 
     Where many users give one rating only, the noise of each user's own says too much of what they like.
     """
-    draws = sampled.draws
-    user, item = draws.users[:, :, 0].mean(1, dtype=np.float64), draws.items[:, :, 1].mean(1, dtype=np.float64)
     averaged = copy.copy(sampled)
-    biases = Biases(sampled.centre, sampled.unit * user, sampled.unit * item)
-    averaged.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
     averaged.is_plain = averaged.averaged = True
     return averaged
 
@@ -199,11 +195,21 @@ def pack(
         draws = pack_draws(kept, projection, sessions, chain.sessions.counts.cpu().numpy())
     else:
         draws = pack_draws(kept, projection, NO_SESSIONS, np.zeros(0))
-    return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold, chain.weighted)
+    centre, unit = chain.centre, chain.scale
+    mean, user, item = draws.of_the_unknown()
+    biases = Biases(centre + unit * mean, unit * (user - mean), unit * (item - mean))
+    knowledge = replace(knowledge, biases=biases)
+    return BayesianRecommender(knowledge, config, draws, centre, unit, threshold, chain.weighted)
 
 
-def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
-    """Set the threshold between two levels of ratings by the validation rows, asked without their moment."""
+def learn_likes(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
+    """Learn what is a like from the validation rows, asked without their moment.
+
+    Of known users and items that is the threshold between two levels of ratings, of others the curve over the biases.
+    """
+    knowledge, rows = recommender.knowledge, held_out.rows
+    calibration = calibrate(knowledge.biases.rating(rows.users, rows.items), held_out.liked)
+    recommender.knowledge = replace(knowledge, calibration=calibration)
     known = held_out.known
     mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
     rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)

@@ -30,7 +30,7 @@ class BayesianRecommender(Recommender):
     family = "bayesian_mf"
     config: Config
     averaged = False
-    """Whether the biases of its knowledge are the means of the draws."""
+    """Whether it predicts by the biases of its knowledge, which are the means of the draws, instead of the draws."""
     damping = 0.0
     """That of the biases by which it predicts, where it is not the baseline's; else 0."""
     noise_limit = math.inf
