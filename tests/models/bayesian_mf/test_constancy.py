@@ -45,7 +45,7 @@ def fitted(tmp_path_factory):
     factors = sample_apart(knowledge, ratings, config, 0, None, None, 3.5, limit=1.0)
     biases = sample_apart(knowledge, ratings, config, 0, None, None, 3.5)
     curve = knowledge.calibration
-    found = {"factors": factors, "biases": biases, "means": average(biases)}
+    found = {"factors": factors, "biases": biases, "means": average(biases, curve)}
     found["damped"] = damp(biases, ratings, 2.0, curve)
     return {name: with_constancy(one, ratings, 0.75) for name, one in found.items()}, ratings
 

@@ -1,7 +1,6 @@
 """On few ratings a user, many of them at the top, it is no worse than biases."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions
 from recsys.models.base.storage import DESCRIPTION
 from recsys.models.bayesian_mf import family
-from recsys.models.bayesian_mf.alternatives import average, damp, sample_apart
+from recsys.models.bayesian_mf.alternatives import average, damp, sample_apart, with_own_fallback
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, has_settled, standard_errors
 from recsys.testing.datasets import prepared, sparse_ratings
@@ -137,8 +136,7 @@ def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_an
     data = prepared(tmp_path, sparse_ratings(400, 60, median=2), like_threshold=4.0)
     task = next(fit_tasks(data, refit=False))
     sampled = sample_apart(task.knowledge, task.rows, Config(samples=3), 0, None, None, 3.5)
-    sampled.knowledge = replace(sampled.knowledge, calibration=LikeCalibration(2.0, -7.0))
-    averaged = average(sampled)
+    averaged = average(sampled, LikeCalibration(2.0, -7.0))
     pairs = task.rows.users, task.rows.items
     rating, like = averaged.score(*pairs)
     assert rating == pytest.approx(sampled.score(*pairs).rating, abs=1e-3)
@@ -152,22 +150,38 @@ def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_an
 
 
 @pytest.mark.parametrize("factors", [0, 3])
-def test_an_unknown_item_is_rated_as_the_known_ones_are_on_average_and_so_is_an_unknown_user_s(factors, tmp_path):
-    """In the first fit and in the second: where biases begin, and where factors do, is not told by ratings."""
-    data = prepared(tmp_path, sparse_ratings(300, 40, median=3, levels=range(-10, 11)), like_threshold=5.0)
+def test_a_user_is_expected_to_rate_an_unknown_item_as_the_known_ones_are_on_average(factors, tmp_path):
+    """In the first fit and in the second: the draws share a rating's mean between users and items as chance has it."""
+    levels = range(-10, 11)
+    data = prepared(tmp_path, sparse_ratings(300, 40, median=3, levels=levels), like_threshold=5.0)
     first, second = fit_tasks(data, refit=True)
     config = Config(embedding_size=max(factors, 1), samples=4)
     sampled = sample_apart(first.knowledge, first.rows, config, 0, None, None, 3.5, limit=9.0 if factors else None)
-    again = family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=sampled))
-    for one in (sampled, again):
+    curve = LikeCalibration(2.0, -7.0)
+    again = {
+        made: family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=made(sampled, curve)))
+        for made in (with_own_fallback, average)[: 1 if factors else 2]
+    }
+    for made, one in [(with_own_fallback, with_own_fallback(sampled, curve)), *again.items()]:
         n_users, n_items = len(one.knowledge.user_ids), len(one.knowledge.item_ids)
         users, items = (codes.ravel() for codes in np.indices((n_users, n_items), np.int32))
         known = (one.centre + one.unit * one.draws.predict(users, items)[0]).reshape(n_users, n_items)
-        of_user = one.score(np.arange(n_users, dtype=np.int32), np.full(n_users, -1, np.int32))
-        of_item = one.score(np.full(n_items, -1, np.int32), np.arange(n_items, dtype=np.int32))
-        assert of_user.rating == pytest.approx(np.clip(known.mean(1), -10, 10), abs=1e-4)
-        assert of_item.rating == pytest.approx(np.clip(known.mean(0), -10, 10), abs=1e-4)
-        assert one.score(*np.full((2, 1), -1, np.int32)).rating == pytest.approx(known.mean(), abs=1e-4)
+        of_user, nobody = np.arange(n_users, dtype=np.int32), np.full(n_items, -1, np.int32)
+        rating, like = one.score(of_user, np.full(n_users, -1, np.int32))
+        assert rating == pytest.approx(np.clip(known.mean(1), -10, 10), abs=1e-4)
+        assert like == pytest.approx(curve.probability(known.mean(1)), abs=1e-4)
+        of_item = one.score(nobody, np.arange(n_items, dtype=np.int32)).rating
+        task = first if len(one.knowledge.seen) == len(first.rows) else second
+        damped = task.knowledge.biases.mean + task.knowledge.biases.item
+        expected = known.mean(0) if made is average else damped
+        assert of_item == pytest.approx(np.clip(expected, -10, 10), abs=1e-4)
+    saved = again[with_own_fallback]
+    saved.save(tmp_path / "saved")
+    loaded = load_recommender(tmp_path / "saved")
+    assert loaded.own_fallback
+    assert loaded.score(users, nobody[:1].repeat(len(users))).rating.tolist() == pytest.approx(
+        saved.score(users, nobody[:1].repeat(len(users))).rating.tolist()
+    )
 
 
 def test_damped_biases_and_a_limit_of_the_noise_are_saved_and_kept_by_the_second_fit(tmp_path):

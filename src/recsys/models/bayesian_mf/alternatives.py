@@ -58,12 +58,12 @@ def simplest_that_does(
 
     def sample(limit: float | None = None) -> BayesianRecommender:
         found = sample_apart(knowledge, rows, config, seed, held_out, collective, sum(levels) / 2, limit)
-        learn_likes(found, held_out, *levels)
-        return found
+        set_threshold(found, held_out, *levels)
+        return choose_fallback(found, held_out)
 
     biases = sample()
     plain = copy.copy(biases)
-    plain.knowledge, plain.is_plain = knowledge, True
+    plain.knowledge, plain.is_plain, plain.own_fallback = knowledge, True, False
 
     def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
         return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
@@ -96,19 +96,22 @@ def _other_biases(
     biases: BayesianRecommender, rows: Interactions, held_out: "HeldOut"
 ) -> Iterator[BayesianRecommender]:
     """The means of sampled biases, and biases that are damped less; each with a curve of likes of its own."""
-    yield average(biases)
+    yield average(biases, _calibrated(average(biases, biases.knowledge.calibration), held_out))
     for damping in _DAMPINGS:
         made = damp(biases, rows, damping, biases.knowledge.calibration)
         yield damp(biases, rows, damping, _calibrated(made, held_out))
 
 
-def average(sampled: BayesianRecommender) -> BayesianRecommender:
+def average(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
     """Sampled biases, whose mean over the draws predicts as damped biases do: a like has one curve for all users.
 
     Where many users give one rating only, the noise of each user's own says too much of what they like.
     """
+    mean, user, item = sampled.draws.of_the_unknown()
     averaged = copy.copy(sampled)
-    averaged.is_plain = averaged.averaged = True
+    biases = Biases(sampled.centre + sampled.unit * mean, sampled.unit * (user - mean), sampled.unit * (item - mean))
+    averaged.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
+    averaged.is_plain, averaged.averaged, averaged.own_fallback = True, True, False
     return averaged
 
 
@@ -120,7 +123,7 @@ def damp(
     sizes = len(sampled.knowledge.user_ids), len(sampled.knowledge.item_ids)
     biases = learn_biases(rows.users, rows.items, rows.ratings, *sizes, damping)
     damped.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
-    damped.is_plain, damped.damping = True, damping
+    damped.is_plain, damped.damping, damped.own_fallback = True, damping, False
     return damped
 
 
@@ -195,25 +198,38 @@ def pack(
         draws = pack_draws(kept, projection, sessions, chain.sessions.counts.cpu().numpy())
     else:
         draws = pack_draws(kept, projection, NO_SESSIONS, np.zeros(0))
-    centre, unit = chain.centre, chain.scale
-    mean, user, item = draws.of_the_unknown()
-    biases = Biases(centre + unit * mean, unit * (user - mean), unit * (item - mean))
-    knowledge = replace(knowledge, biases=biases)
-    return BayesianRecommender(knowledge, config, draws, centre, unit, threshold, chain.weighted)
+    return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold, chain.weighted)
 
 
-def learn_likes(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
-    """Learn what is a like from the validation rows, asked without their moment.
-
-    Of known users and items that is the threshold between two levels of ratings, of others the curve over the biases.
-    """
-    knowledge, rows = recommender.knowledge, held_out.rows
-    calibration = calibrate(knowledge.biases.rating(rows.users, rows.items), held_out.liked)
-    recommender.knowledge = replace(knowledge, calibration=calibration)
+def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
+    """Set the threshold between two levels of ratings by the validation rows, asked without their moment."""
     known = held_out.known
     mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
     rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
     recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+
+
+def choose_fallback(sampled: BayesianRecommender, held_out: "HeldOut") -> BayesianRecommender:
+    """`sampled`, or the same with a user's rating of an unknown item from the draws, where that is clearly better."""
+    other = with_own_fallback(sampled, sampled.knowledge.calibration)
+    predicted = other.knowledge.biases.rating(held_out.rows.users, held_out.rows.items)
+    other = with_own_fallback(sampled, calibrate(predicted, held_out.liked))
+    return other if _is_clearly_better(other, sampled, held_out) else sampled
+
+
+def with_own_fallback(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
+    """The same, but that a user is expected to rate an unknown item as the known ones on average, by the draws.
+
+    Damped biases say so with a damping that is the same for all sets. What they say of an unknown user's rating stays:
+    there it is how items are ordered.
+    """
+    other = copy.copy(sampled)
+    damped = sampled.knowledge.biases
+    of_user = sampled.centre + sampled.unit * sampled.draws.of_the_unknown()[1]
+    biases = replace(damped, user=of_user - damped.mean)
+    other.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
+    other.own_fallback = True
+    return other
 
 
 def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:

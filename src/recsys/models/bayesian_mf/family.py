@@ -7,7 +7,6 @@ the posterior predictive distribution; from it come the probability of a like an
 A session is cut in sessions.py. The like threshold is learnt in threshold.py.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +20,15 @@ from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.padding import stable_argsort
 from recsys.models.bayesian_mf.alternatives import (
     average,
+    choose_fallback,
     damp,
     draw_to_levels,
-    learn_likes,
     pack,
     sample_apart,
+    set_threshold,
     simplest_that_does,
     with_constancy,
+    with_own_fallback,
 )
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import REFIT_GROWTH, has_settled
@@ -105,32 +106,31 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     middle = first.threshold if first else (low + high) / 2
     sampled = pack(knowledge, config, chain, kept, sessions, middle)
     sampled.noise_limit = chain.noise_limit
-    if held_out is not None:
-        learn_likes(sampled, held_out, low, high)
-    elif first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first, len(rows)):
-        sampled = sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+    if held_out is None:
+        if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first, len(rows)):
+            sampled = sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
+        return _answering_as(first, sampled, rows) if first else sampled
+    set_threshold(sampled, held_out, low, high)
     if first:
-        return _answering_as(first, sampled, knowledge, rows)
-    if held_out is None or _has_set_terms(config):
+        return _answering_as(first, sampled, rows)
+    sampled = choose_fallback(sampled, held_out)
+    if _has_set_terms(config):
         return sampled
     levels = low, high
     chosen = simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, levels)
     return draw_to_levels(chosen, rows, held_out)
 
 
-def _answering_as(
-    first: BayesianRecommender, sampled: BayesianRecommender, knowledge: Knowledge, rows: Interactions
-) -> BayesianRecommender:
+def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
     """The second fit, which predicts by what the first one chose: the draws, their means, or damped biases."""
-    calibration = first.knowledge.calibration
     if first.constancy is not None:
         sampled = with_constancy(sampled, rows, first.constancy.strength)
-    if first.damping:
-        return damp(sampled, rows, first.damping, calibration)
-    by_damped = first.is_plain and not first.averaged
-    sampled.knowledge = replace(knowledge if by_damped else sampled.knowledge, calibration=calibration)
     if first.averaged:
-        return average(sampled)
+        return average(sampled, first.knowledge.calibration)
+    if first.damping:
+        return damp(sampled, rows, first.damping, first.knowledge.calibration)
+    if first.own_fallback:
+        return with_own_fallback(sampled, first.knowledge.calibration)
     sampled.is_plain = first.is_plain
     return sampled
 
