@@ -102,6 +102,9 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         burn_in=_WARM_START_BURN_IN if first else BURN_IN,
         begun=begun,
     )
+    is_chosen_from = first is None and held_out is not None and not _has_set_terms(config)
+    if is_chosen_from and not has_settled([draw.noise for draw in kept]):
+        kept = _go_on(chain, most, every, held_out, on_sweep, collective)
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
     sampled = pack(knowledge, config, chain, kept, sessions, middle)
@@ -119,6 +122,25 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     levels = low, high
     chosen = simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, levels)
     return draw_to_levels(chosen, rows, held_out)
+
+
+def _go_on(
+    chain: "Chain",
+    most: int,
+    every: int,
+    held_out: "HeldOut",
+    on_sweep: "Callable[[SweepProgress], None]",
+    collective: "ContextCollective | None",
+) -> "list[Draw]":
+    """The draws that follow, of a chain that has not settled: it may still do so, or its noise has only wandered."""
+    from recsys.models.bayesian_mf.mcmc import run_chain
+
+    def on_later_sweep(progress: "SweepProgress") -> None:
+        on_sweep(progress)
+        if collective is not None:
+            collective.raise_if_stopped()
+
+    return run_chain(chain, most, every=every, stop_early=True, held_out=held_out, on_sweep=on_later_sweep, burn_in=0)
 
 
 def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
