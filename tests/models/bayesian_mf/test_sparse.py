@@ -157,12 +157,13 @@ def test_a_user_is_expected_to_rate_an_unknown_item_as_the_known_ones_are_on_ave
     first, second = fit_tasks(data, refit=True)
     config = Config(embedding_size=max(factors, 1), samples=4)
     sampled = sample_apart(first.knowledge, first.rows, config, 0, None, None, 3.5, limit=9.0 if factors else None)
-    curve = LikeCalibration(2.0, -7.0)
+    curve = first.knowledge.calibration
+    asked = {with_own_fallback: with_own_fallback(sampled)} | ({} if factors else {average: average(sampled, curve)})
     again = {
-        made: family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=made(sampled, curve)))
-        for made in (with_own_fallback, average)[: 1 if factors else 2]
+        made: family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=one))
+        for made, one in asked.items()
     }
-    for made, one in [(with_own_fallback, with_own_fallback(sampled, curve)), *again.items()]:
+    for made, one in [*asked.items(), *again.items()]:
         n_users, n_items = len(one.knowledge.user_ids), len(one.knowledge.item_ids)
         users, items = (codes.ravel() for codes in np.indices((n_users, n_items), np.int32))
         known = (one.centre + one.unit * one.draws.predict(users, items)[0]).reshape(n_users, n_items)

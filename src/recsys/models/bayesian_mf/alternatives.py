@@ -211,13 +211,11 @@ def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: fl
 
 def choose_fallback(sampled: BayesianRecommender, held_out: "HeldOut") -> BayesianRecommender:
     """`sampled`, or the same with a user's rating of an unknown item from the draws, where that is clearly better."""
-    other = with_own_fallback(sampled, sampled.knowledge.calibration)
-    predicted = other.knowledge.biases.rating(held_out.rows.users, held_out.rows.items)
-    other = with_own_fallback(sampled, calibrate(predicted, held_out.liked))
+    other = with_own_fallback(sampled)
     return other if _is_clearly_better(other, sampled, held_out) else sampled
 
 
-def with_own_fallback(sampled: BayesianRecommender, calibration: LikeCalibration) -> BayesianRecommender:
+def with_own_fallback(sampled: BayesianRecommender) -> BayesianRecommender:
     """The same, but that a user is expected to rate an unknown item as the known ones on average, by the draws.
 
     Damped biases say so with a damping that is the same for all sets. What they say of an unknown user's rating stays:
@@ -227,7 +225,7 @@ def with_own_fallback(sampled: BayesianRecommender, calibration: LikeCalibration
     damped = sampled.knowledge.biases
     of_user = sampled.centre + sampled.unit * sampled.draws.of_the_unknown()[1]
     biases = replace(damped, user=of_user - damped.mean)
-    other.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
+    other.knowledge = replace(sampled.knowledge, biases=biases)
     other.own_fallback = True
     return other
 

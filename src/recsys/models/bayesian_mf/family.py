@@ -152,7 +152,7 @@ def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows
     if first.damping:
         return damp(sampled, rows, first.damping, first.knowledge.calibration)
     if first.own_fallback:
-        return with_own_fallback(sampled, first.knowledge.calibration)
+        return with_own_fallback(sampled)
     sampled.is_plain = first.is_plain
     return sampled
 
