@@ -102,8 +102,8 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         burn_in=_WARM_START_BURN_IN if first else BURN_IN,
         begun=begun,
     )
-    is_chosen_from = first is None and held_out is not None and not _has_set_terms(config)
-    if is_chosen_from and not has_settled([draw.noise for draw in kept]):
+    is_left_open = first is None and not _has_set_terms(config)
+    if held_out is not None and is_left_open and not has_settled([draw.noise for draw in kept]):
         kept = _go_on(chain, most, every, held_out, on_sweep, collective)
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
