@@ -1,10 +1,15 @@
+import random
+
 import pytest
 
-from recsys.data.builder import prepare
+from recsys.data.builder import column_names, prepare
+from recsys.data.checks import notes as notes_of
 from recsys.data.preparation import Preparation
+from recsys.data.ratings import read_ratings
 from recsys.errors import InputError
 from recsys.testing.datasets import write_rows
 
+FEW = " of 100 ratings are likes with like_threshold=4, so that AUC says little"
 SQUARE = [(u, i, 1 + (3 * u + i) % 5) for u in range(6) for i in range(6)]
 
 
@@ -82,6 +87,40 @@ def test_what_cannot_be_prepared_is_refused_and_leaves_nothing(tmp_path, rows, p
         prepare(source, Preparation(**parameters), tmp_path / "prepared")
     assert str(caught.value).startswith(message)
     assert list(tmp_path.rglob("*")) == [source]
+
+
+@pytest.mark.parametrize(
+    ("ratings", "threshold", "notes"),
+    [
+        pytest.param(
+            range(100),
+            4.0,
+            ["96" + FEW + "; if a like is something else on your scale, pass for instance -P like_threshold=60"],
+            id="a scale to 100",
+        ),
+        pytest.param(range(100), 60.0, [], id="two fifths are likes"),
+        pytest.param(
+            [*[3] * 97, 4, 5, 2],
+            4.0,
+            ["2" + FEW + "; if a like is something else on your scale, pass for instance -P like_threshold=3"],
+            id="few likes",
+        ),
+        pytest.param(
+            [*[1] * 98, 5, 5],
+            4.0,
+            ["2" + FEW],
+            id="nothing better to propose",
+        ),
+        pytest.param([*[1] * 5, *[5] * 95], 4.0, [], id="a twentieth is enough"),
+    ],
+)
+def test_few_likes_or_few_others_are_told(tmp_path, ratings, threshold, notes):
+    rows = [(n // 10, n % 10, rating) for n, rating in enumerate(ratings)]
+    random.Random(0).shuffle(rows)
+    source = write_rows(tmp_path / "ratings.csv", rows)
+    preparation = Preparation(like_threshold=threshold, min_rating=0)
+    with read_ratings(source, column_names(preparation), min_rating=0) as found:
+        assert notes_of(found, "explicit", preparation) == notes
 
 
 def test_the_threshold_that_is_proposed_can_be_prepared(tmp_path):

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.arrays import Floats
-from recsys.data import splits
+from recsys.data import checks, splits
 from recsys.data.buckets import Buckets, bits_for
 from recsys.data.cleaning import TAKEN, Block
 from recsys.data.dataset import Dataset, digest_source, find_prepared, open_prepared
@@ -55,7 +55,7 @@ def build(
     Raises:
         InputError: if these ratings and parameters make no dataset.
     """
-    implicit = _check(ratings, preparation, source)
+    implicit = checks.check(ratings, preparation, source)
     usual = _usual(ratings) if preparation.weighted else 1.0
     assign = _assign(ratings, preparation)
     hashes = splits.PairHashes(ratings.users.ids, ratings.items.ids)
@@ -88,9 +88,9 @@ def build(
                 if part == splits.TRAIN:
                     learner.add(some.users, some.items, some.ratings)
         sizes = {name: writer.rows for name, writer in zip(PARTS, writers, strict=True)}
-        _check_parts(sizes, preparation, source)
+        checks.check_parts(sizes, preparation, source)
         if low == high and not implicit:
-            raise _alike(low, preparation, source)
+            raise checks.alike(low, preparation, source)
         for writer in writers:
             writer.finish()
         test_digest = splits.digest_ascending(
@@ -120,94 +120,6 @@ def _usual(ratings: Ratings) -> float:
 def _weights(values: Floats, usual: float) -> Floats:
     """What a pair counts, (n,): 1 up to what is usual, and more by the logarithm of how much more it is."""
     return np.asarray(TAKEN + np.log(np.maximum(values / usual, 1.0)), np.float64)
-
-
-def _check_parts(sizes: dict[str, int], preparation: Preparation, source: Path) -> None:
-    """Refuse a part without ratings."""
-    for name, size in sizes.items():
-        if size == 0:
-            raise InputError(
-                f"{source.name}: at least one {name} rating is needed, but {_leaves(preparation)} none of "
-                f"{sum(sizes.values())}; pass more ratings or other sizes"
-            )
-
-
-def _alike(rating: float, preparation: Preparation, source: Path) -> InputError:
-    return InputError(
-        f"{source.name}: column {preparation.rating_column!r}: ratings that differ are needed to learn from, but "
-        f"{_leaves(preparation)} only ratings of {rating:g} for train and validation; pass more ratings or other sizes"
-    )
-
-
-def _leaves(preparation: Preparation) -> str:
-    return (
-        f"split={preparation.split} with test_size={preparation.test_size:g} and "
-        f"validation_size={preparation.validation_size:g} leaves"
-    )
-
-
-def _check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
-    """Refuse ratings of which no dataset can be made; returns whether they say only who took what."""
-    _check_weight(ratings, preparation, source)
-    if preparation.feedback == "explicit" and not ratings.rated:
-        raise InputError(
-            f"{source.name}: column {preparation.rating_column!r} is needed for feedback=explicit; name yours with "
-            "-P rating_column=<column>, or pass feedback=auto to learn from who took what"
-        )
-    place = source.name
-    low, high = np.inf, -np.inf
-    for block in ratings.blocks():
-        low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
-    for ids, column, kind in (
-        (ratings.users.ids, preparation.user_column, "users"),
-        (ratings.items.ids, preparation.item_column, "items"),
-    ):
-        if len(ids) < 2:
-            raise InputError(
-                f"{place}: column {column!r}: at least 2 {kind} are needed to compare, got only {ids[0]!r} in "
-                f"{len(ratings)} ratings; pass a file with more {kind}, or name another column"
-            )
-    implicit = preparation.feedback != "explicit" and (low == high or not ratings.rated or preparation.weighted)
-    if low == high and not implicit:
-        raise InputError(
-            f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
-            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; pass other ratings"
-        )
-    if not implicit and not low < preparation.like_threshold <= high:
-        kind = "every rating is" if preparation.like_threshold <= low else "no rating is"
-        (proposed,) = splits.find_ranked(
-            lambda: (block.values for block in ratings.blocks()), [int(0.6 * len(ratings))]
-        )
-        raise InputError(
-            f"parameter 'like_threshold': above the lowest rating of {place} ({low:g}) and at most the highest "
-            f"({high:g}), got {preparation.like_threshold:g}, with which {kind} a like and AUC is undefined; pass "
-            f"for instance -P like_threshold={proposed:g}"
-            if proposed > low
-            else f"parameter 'like_threshold': with {preparation.like_threshold:g} {kind} a like and AUC is "
-            f"undefined; pass -P like_threshold={high:g}"
-        )
-    if preparation.split == "time" and not ratings.timed:
-        raise InputError(
-            f"parameter 'split': time needs timestamps, and {place} has no column "
-            f"{preparation.timestamp_column!r}; name it by -P timestamp_column=…, or pass split=hash or split=random"
-        )
-    return implicit
-
-
-def _check_weight(ratings: Ratings, preparation: Preparation, source: Path) -> None:
-    """Refuse a weight that ratings exclude, or that is not there."""
-    if not preparation.weighted:
-        return
-    if preparation.feedback == "explicit":
-        raise InputError(
-            f"parameter 'weight': it is for data without ratings, got {preparation.weight!r} with feedback=explicit; "
-            "leave one of them out"
-        )
-    if preparation.weight != "repeats" and not ratings.rated:
-        raise InputError(
-            f"{source.name}: parameter 'weight': a column of numbers is needed, but {preparation.weight!r} is not "
-            "there; name yours with -P weight=<column>, or pass weight=repeats"
-        )
 
 
 def _assign(ratings: Ratings, preparation: Preparation) -> Callable[[Block, splits.Hashes], splits.Parts]:
@@ -303,6 +215,7 @@ def prepare(
             summed=preparation.weighted,
         ) as ratings:
             content = build(ratings, preparation, partial, source, scratch)
+            notes = [*ratings.notes, *checks.notes(ratings, content["feedback"], preparation)]
         if digest_source(find_files(source), preparation) != digest:
             raise InputError(f"{source}: changed while it was read; run prepare again when nothing writes to it")
         manifest: dict[str, Any] = {
@@ -313,7 +226,7 @@ def prepare(
             "preparation": preparation.recorded(),
             "rows_read": ratings.rows_read,
             "dropped": ratings.dropped,
-            "notes": [*ratings.notes, *_notes(ratings, content, preparation)],
+            "notes": notes,
             **content,
         }
         if check is not None:
@@ -330,17 +243,6 @@ def column_names(preparation: Preparation) -> ColumnNames:
             return WeightedNames(users, items, preparation.weight, moments)
         return ColumnNames(users, items, None, moments)
     return ColumnNames(users, items, None if preparation.feedback == "implicit" else preparation.rating_column, moments)
-
-
-def _notes(ratings: Ratings, content: dict[str, Any], preparation: Preparation) -> list[str]:
-    """What a user has to know who did not ask for implicit feedback."""
-    if content["feedback"] == "explicit" or preparation.feedback == "implicit" or preparation.weighted:
-        return []
-    why = "has only one value" if ratings.rated else "is not there: if yours has another name, pass -P rating_column"
-    return [
-        f"implicit feedback: column {preparation.rating_column!r} {why}; a row counts as 'the user took the item', and "
-        "AUC as the probability that an item held out is ranked above one never taken"
-    ]
 
 
 @contextmanager
