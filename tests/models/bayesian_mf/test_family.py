@@ -245,6 +245,7 @@ def test_a_finished_chain_can_be_made_longer_and_another_one_is_not_touched(data
 def test_a_chain_that_has_not_settled_goes_on_as_long_again_and_keeps_the_draws_that_follow(dataset, monkeypatch):
     def fit(samples, is_settled):
         monkeypatch.setattr(family, "has_settled", lambda precisions: is_settled)
+        monkeypatch.setattr(family, "REFIT_GROWTH", 100.0)
         config, heard = Config(samples=samples, **NO_TRIALS), []
         fitted = train("bayesian_mf", dataset, config, seed=3, refit=False, report=lambda *sweep: heard.append(sweep))
         return fitted.final, [sweep for sweep, _ in heard]

@@ -104,7 +104,10 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     )
     is_left_open = first is None and not _has_set_terms(config)
     if held_out is not None and is_left_open and not has_settled([draw.noise for draw in kept]):
-        kept = _go_on(chain, most, every, held_out, on_sweep, collective)
+        later = _go_on(chain, most, every, held_out, on_sweep, collective)
+        begin = [draw.noise for draw in kept[: max(len(kept) // 3, 1)]]
+        if np.mean([draw.noise for draw in later]) < REFIT_GROWTH * np.mean(begin):
+            kept = later
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
     sampled = pack(knowledge, config, chain, kept, sessions, middle)
