@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from recsys.errors import InputError
 from recsys.models.base.family import family_module
 from recsys.models.base.storage import load_arrays, save_arrays
-from recsys.models.bayesian_mf import checkpoint
+from recsys.models.bayesian_mf import checkpoint, family
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, is_clearly_better, rank_auc, standard_errors
 from recsys.models.bayesian_mf.threshold import adjacent_levels
@@ -240,6 +240,23 @@ def test_a_finished_chain_can_be_made_longer_and_another_one_is_not_touched(data
     assert fit(5)[0] > 10
     assert fit(3, seed=4)[0] == 1
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_chain_that_has_not_settled_goes_on_as_long_again_and_keeps_the_draws_that_follow(dataset, monkeypatch):
+    def fit(samples, is_settled):
+        monkeypatch.setattr(family, "has_settled", lambda precisions: is_settled)
+        monkeypatch.setattr(family, "REFIT_GROWTH", 100.0)
+        config, heard = Config(samples=samples, **NO_TRIALS), []
+        fitted = train("bayesian_mf", dataset, config, seed=3, refit=False, report=lambda *sweep: heard.append(sweep))
+        return fitted.final, [sweep for sweep, _ in heard]
+
+    once, sweeps = fit(4, True)
+    again, more = fit(4, False)
+    longer, all_sweeps = fit(8, True)
+    assert more[: len(sweeps)] == sweeps
+    assert more == all_sweeps
+    assert len(again.draws) == len(once.draws) == 4
+    assert again.draws.precision.tolist() == longer.draws.precision[4:].tolist()
 
 
 def test_a_damaged_state_is_refused(dataset, tmp_path):

@@ -13,7 +13,7 @@ from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions
 from recsys.models.base.storage import DESCRIPTION
 from recsys.models.bayesian_mf import family
-from recsys.models.bayesian_mf.alternatives import average, damp, sample_apart
+from recsys.models.bayesian_mf.alternatives import average, damp, sample_apart, with_own_fallback
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, has_settled, standard_errors
 from recsys.testing.datasets import prepared, sparse_ratings
@@ -147,6 +147,42 @@ def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_an
     assert loaded.averaged
     assert loaded.score(*pairs).like_probability == pytest.approx(like, abs=1e-6)
     assert not sampled.averaged
+
+
+@pytest.mark.parametrize("factors", [0, 3])
+def test_a_user_is_expected_to_rate_an_unknown_item_as_the_known_ones_are_on_average(factors, tmp_path):
+    """In the first fit and in the second: the draws share a rating's mean between users and items as chance has it."""
+    levels = range(-10, 11)
+    data = prepared(tmp_path, sparse_ratings(300, 40, median=3, levels=levels), like_threshold=5.0)
+    first, second = fit_tasks(data, refit=True)
+    config = Config(embedding_size=max(factors, 1), samples=4)
+    sampled = sample_apart(first.knowledge, first.rows, config, 0, None, None, 3.5, limit=9.0 if factors else None)
+    curve = first.knowledge.calibration
+    asked = {with_own_fallback: with_own_fallback(sampled)} | ({} if factors else {average: average(sampled, curve)})
+    again = {
+        made: family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=one))
+        for made, one in asked.items()
+    }
+    for made, one in [*asked.items(), *again.items()]:
+        n_users, n_items = len(one.knowledge.user_ids), len(one.knowledge.item_ids)
+        users, items = (codes.ravel() for codes in np.indices((n_users, n_items), np.int32))
+        known = (one.centre + one.unit * one.draws.predict(users, items)[0]).reshape(n_users, n_items)
+        of_user, nobody = np.arange(n_users, dtype=np.int32), np.full(n_items, -1, np.int32)
+        rating, like = one.score(of_user, np.full(n_users, -1, np.int32))
+        assert rating == pytest.approx(np.clip(known.mean(1), -10, 10), abs=1e-4)
+        assert like == pytest.approx(curve.probability(known.mean(1)), abs=1e-4)
+        of_item = one.score(nobody, np.arange(n_items, dtype=np.int32)).rating
+        task = first if len(one.knowledge.seen) == len(first.rows) else second
+        damped = task.knowledge.biases.mean + task.knowledge.biases.item
+        expected = known.mean(0) if made is average else damped
+        assert of_item == pytest.approx(np.clip(expected, -10, 10), abs=1e-4)
+    saved = again[with_own_fallback]
+    saved.save(tmp_path / "saved")
+    loaded = load_recommender(tmp_path / "saved")
+    assert loaded.own_fallback
+    assert loaded.score(users, nobody[:1].repeat(len(users))).rating.tolist() == pytest.approx(
+        saved.score(users, nobody[:1].repeat(len(users))).rating.tolist()
+    )
 
 
 def test_damped_biases_and_a_limit_of_the_noise_are_saved_and_kept_by_the_second_fit(tmp_path):

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from recsys.errors import DivergedError, InputError
+from recsys.models import bias
+from recsys.models.base.family import FitOptions
 from recsys.testing.datasets import prepared
 from recsys.training import trainer
 from recsys.training.launch import rendezvous
 from recsys.training.launch.heartbeat import EventReader, Heartbeat, RankStatus, append_event, find_hung, read_statuses
-from recsys.training.launch.job import JobSpec, read_job, read_task, write_job
+from recsys.training.launch.job import JobSpec, read_fitted, read_job, read_task, write_fitted, write_job
 from recsys.training.launch.settings import Processes, split_address
 from recsys.training.launch.workspace import open_workspace
 
@@ -208,6 +210,22 @@ def test_a_job_tells_the_ranks_what_to_learn(tmp_path):
         np.testing.assert_array_equal(
             last.item_codes(found.knowledge.item_ids), knowledges[1].item_codes(knowledge.item_ids)
         )
+
+
+def test_what_a_rank_has_fitted_is_read_with_the_biases_that_it_answers_by(tmp_path):
+    dataset = prepared(tmp_path, [(f"u{u}", f"i{i}", 1 + (3 * u + i) % 5) for u in range(12) for i in range(12)])
+    plan = JobSpec("bias", {"damping": 40.0}, 7, dataset.digest, False, "none")
+    (knowledge,) = write_job(tmp_path / "job", plan, trainer.fit_tasks(dataset, False), Processes(), "r1")
+    job = read_job(tmp_path / "job")
+    task = read_task(job, 0)
+    fitted = bias.fit(task.knowledge, task.rows, job.config, FitOptions(7, task.validation))
+    write_fitted(job, 0, fitted)
+    found = read_fitted(job.task_folder(0) / "fitted", "bias", knowledge)
+    pairs = task.rows.users, task.rows.items
+    assert found.score(*pairs).rating.tolist() == fitted.score(*pairs).rating.tolist()
+    assert found.score(*pairs).like_probability.tolist() == fitted.score(*pairs).like_probability.tolist()
+    assert np.abs(found.knowledge.biases.item).max() < np.abs(knowledge.biases.item).max()
+    np.testing.assert_array_equal(found.knowledge.user_ids, dataset.user_ids)
 
 
 def test_a_plan_s_digest_names_all_that_decides_the_result_and_not_the_processes(tmp_path):

@@ -59,11 +59,11 @@ def simplest_that_does(
     def sample(limit: float | None = None) -> BayesianRecommender:
         found = sample_apart(knowledge, rows, config, seed, held_out, collective, sum(levels) / 2, limit)
         set_threshold(found, held_out, *levels)
-        return found
+        return choose_fallback(found, held_out)
 
     biases = sample()
     plain = copy.copy(biases)
-    plain.is_plain = True
+    plain.knowledge, plain.is_plain, plain.own_fallback = knowledge, True, False
 
     def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
         return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
@@ -107,12 +107,11 @@ def average(sampled: BayesianRecommender, calibration: LikeCalibration) -> Bayes
 
     Where many users give one rating only, the noise of each user's own says too much of what they like.
     """
-    draws = sampled.draws
-    user, item = draws.users[:, :, 0].mean(1, dtype=np.float64), draws.items[:, :, 1].mean(1, dtype=np.float64)
+    mean, user, item = sampled.draws.of_the_unknown()
     averaged = copy.copy(sampled)
-    biases = Biases(sampled.centre, sampled.unit * user, sampled.unit * item)
+    biases = Biases(sampled.centre + sampled.unit * mean, sampled.unit * (user - mean), sampled.unit * (item - mean))
     averaged.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
-    averaged.is_plain = averaged.averaged = True
+    averaged.is_plain, averaged.averaged, averaged.own_fallback = True, True, False
     return averaged
 
 
@@ -124,7 +123,7 @@ def damp(
     sizes = len(sampled.knowledge.user_ids), len(sampled.knowledge.item_ids)
     biases = learn_biases(rows.users, rows.items, rows.ratings, *sizes, damping)
     damped.knowledge = replace(sampled.knowledge, biases=biases, calibration=calibration)
-    damped.is_plain, damped.damping = True, damping
+    damped.is_plain, damped.damping, damped.own_fallback = True, damping, False
     return damped
 
 
@@ -208,6 +207,27 @@ def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: fl
     mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
     rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
     recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+
+
+def choose_fallback(sampled: BayesianRecommender, held_out: "HeldOut") -> BayesianRecommender:
+    """`sampled`, or the same with a user's rating of an unknown item from the draws, where that is clearly better."""
+    other = with_own_fallback(sampled)
+    return other if _is_clearly_better(other, sampled, held_out) else sampled
+
+
+def with_own_fallback(sampled: BayesianRecommender) -> BayesianRecommender:
+    """The same, but that a user is expected to rate an unknown item as the known ones on average, by the draws.
+
+    Damped biases say so with a damping that is the same for all sets. What they say of an unknown user's rating stays:
+    there it is how items are ordered.
+    """
+    other = copy.copy(sampled)
+    damped = sampled.knowledge.biases
+    of_user = sampled.centre + sampled.unit * sampled.draws.of_the_unknown()[1]
+    biases = replace(damped, user=of_user - damped.mean)
+    other.knowledge = replace(sampled.knowledge, biases=biases)
+    other.own_fallback = True
+    return other
 
 
 def _square_error(one: BayesianRecommender, held_out: "HeldOut") -> float:

@@ -20,6 +20,7 @@ from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.padding import stable_argsort
 from recsys.models.bayesian_mf.alternatives import (
     average,
+    choose_fallback,
     damp,
     draw_to_levels,
     pack,
@@ -27,6 +28,7 @@ from recsys.models.bayesian_mf.alternatives import (
     set_threshold,
     simplest_that_does,
     with_constancy,
+    with_own_fallback,
 )
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import REFIT_GROWTH, has_settled
@@ -100,6 +102,12 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
         burn_in=_WARM_START_BURN_IN if first else None,
         begun=begun,
     )
+    is_left_open = first is None and not _has_set_terms(config)
+    if held_out is not None and is_left_open and not has_settled([draw.noise for draw in kept]):
+        later = _go_on(chain, most, every, held_out, on_sweep, collective)
+        begin = [draw.noise for draw in kept[: max(len(kept) // 3, 1)]]
+        if np.mean([draw.noise for draw in later]) < REFIT_GROWTH * np.mean(begin):
+            kept = later
     low, high = adjacent_levels(rows.ratings, knowledge.like_threshold)
     middle = first.threshold if first else (low + high) / 2
     sampled = pack(knowledge, config, chain, kept, sessions, middle)
@@ -107,16 +115,35 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     if held_out is None:
         if first and sampled.factors and not _has_set_terms(config) and not _is_as_before(sampled, first, len(rows)):
             sampled = sample_apart(knowledge, rows, config, options.seed, None, collective, first.threshold)
-            return with_constancy(sampled, rows, first.constancy.strength if first.constancy else 0.0)
         return _answering_as(first, sampled, rows) if first else sampled
     set_threshold(sampled, held_out, low, high)
     if first:
         return _answering_as(first, sampled, rows)
+    sampled = choose_fallback(sampled, held_out)
     if _has_set_terms(config):
         return sampled
     levels = low, high
     chosen = simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, levels)
     return draw_to_levels(chosen, rows, held_out)
+
+
+def _go_on(
+    chain: "Chain",
+    most: int,
+    every: int,
+    held_out: "HeldOut",
+    on_sweep: "Callable[[SweepProgress], None]",
+    collective: "ContextCollective | None",
+) -> "list[Draw]":
+    """The draws that follow, of a chain that has not settled: it may still do so, or its noise has only wandered."""
+    from recsys.models.bayesian_mf.mcmc import run_chain
+
+    def on_later_sweep(progress: "SweepProgress") -> None:
+        on_sweep(progress)
+        if collective is not None:
+            collective.raise_if_stopped()
+
+    return run_chain(chain, most, every=every, stop_early=True, held_out=held_out, on_sweep=on_later_sweep, burn_in=0)
 
 
 def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
@@ -127,6 +154,8 @@ def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows
         return average(sampled, first.knowledge.calibration)
     if first.damping:
         return damp(sampled, rows, first.damping, first.knowledge.calibration)
+    if first.own_fallback:
+        return with_own_fallback(sampled)
     sampled.is_plain = first.is_plain
     return sampled
 

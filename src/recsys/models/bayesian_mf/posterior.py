@@ -92,6 +92,15 @@ class PosteriorDraws:
         variance = between + self.session_variance[session] + self.variance[users] + self.noise[users]
         return mean + self.session_bias[session], variance
 
+    def of_the_unknown(self) -> tuple[float, Floats, Floats]:
+        """Ratings expected where only one of the two is known, or none: of nobody and nothing, (n_users,), (n_items,).
+
+        Of an unknown item nothing is known but that it is one of the items, whose mean each draw has; a user likewise.
+        """
+        item, user = (table.mean(0, dtype=np.float64) / len(self) for table in (self.items, self.users))
+        by_user = np.einsum("nsk,sk->n", self.users, item)
+        return float(by_user.mean()), by_user, np.einsum("nsk,sk->n", self.items, user)
+
     def spread_parts(self) -> tuple[Floats, Floats]:
         """The variance between the draws of a rating, about, as a part of the user (n_users,) and one of the item."""
         n_users, n_items = len(self.users), len(self.items)

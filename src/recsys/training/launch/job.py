@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from recsys.models.base.biases import Biases
 from recsys.models.base.calibration import LikeCalibration
 from recsys.models.base.knowledge import Knowledge
 from recsys.models.base.recommender import Recommender
+from recsys.models.base.storage import load_arrays, save_arrays
 from recsys.runtime.files import write_atomically
 from recsys.settings import Settings
 from recsys.training.fit_task import FitTask
@@ -164,15 +165,24 @@ def write_fitted(job: Job, number: int, fitted: Recommender) -> None:
     """Write a task's result beside its task_folder, then put it there: it is there whole or not at all."""
     with write_atomically(job.task_folder(number) / "fitted") as partial:
         partial.mkdir()
-        description = {"config": fitted.config.model_dump(), "weights": fitted._save_weights(partial)}
+        biases, calibration = fitted.knowledge.biases, fitted.knowledge.calibration
+        save_arrays(partial / "biases.npz", user=biases.user, item=biases.item)
+        description = {
+            "config": fitted.config.model_dump(),
+            "weights": fitted._save_weights(partial),
+            "mean": biases.mean,
+            "calibration": [calibration.slope, calibration.intercept],
+        }
         (partial / "description.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def read_fitted(folder: Path, family: str, knowledge: Knowledge) -> Recommender:
-    """What `write_fitted` wrote into `folder`, with the knowledge it belongs to."""
+    """What `write_fitted` wrote into `folder`, with the knowledge it belongs to; the biases are those of the fit."""
     from recsys.models.base.family import family_module
 
     description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
+    biases = Biases(description["mean"], **load_arrays(folder / "biases.npz"))
+    knowledge = replace(knowledge, biases=biases, calibration=LikeCalibration(*description["calibration"]))
     return family_module(family).load(folder, knowledge, description)
 
 
