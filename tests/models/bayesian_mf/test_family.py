@@ -228,7 +228,9 @@ def test_a_stopped_training_goes_on_to_the_same_end(dataset, tmp_path, monkeypat
 NO_TRIALS = {"embedding_size": 2, "implicit": "false", "time": "false", "user_noise": "true"}
 
 
-def test_a_finished_chain_can_be_made_longer_and_another_one_is_not_touched(dataset, tmp_path):
+def test_a_finished_chain_can_be_made_longer_and_another_one_is_not_touched(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(family, "has_settled", lambda precisions: True)
+
     def fit(samples, seed=3):
         config = Config(samples=samples, chain=str(tmp_path), **NO_TRIALS)
         heard = []
@@ -246,6 +248,7 @@ def test_a_chain_that_has_not_settled_goes_on_as_long_again_and_keeps_the_draws_
     def fit(samples, is_settled):
         monkeypatch.setattr(family, "has_settled", lambda precisions: is_settled)
         monkeypatch.setattr(family, "REFIT_GROWTH", 100.0)
+        monkeypatch.setattr(family, "simplest_that_does", lambda sampled, *_: sampled)
         config, heard = Config(samples=samples, **NO_TRIALS), []
         fitted = train("bayesian_mf", dataset, config, seed=3, refit=False, report=lambda *sweep: heard.append(sweep))
         return fitted.final, [sweep for sweep, _ in heard]
