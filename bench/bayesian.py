@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.model_selection import train_test_split
 
 from bench.measure import heading, table
@@ -31,7 +30,7 @@ from recsys.runtime.threads import workers
 from recsys.training.trainer import train
 from steps.support.entrypoint import data_folder
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def least(work: Callable[[], object], rounds: int = 5) -> float:
 
 def sgemm_rate() -> float:
     """GFLOP/s of one large single-precision product on one thread."""
-    square = torch.randn(2048, 2048)
+    square = np.random.default_rng(0).standard_normal((2048, 2048), np.float32)
     return 2 * 2048**3 / least(lambda: square @ square) / 1e9
 
 
@@ -184,6 +183,6 @@ if __name__ == "__main__":
         starts(given.starts or ["movielens-100k", "synthetic", "synthetic, small"], given.penalties, given.seeds)
         sys.exit()
     data = split(given.ratings)
-    print(heading(f"Gibbs sampling on {given.ratings}", ["torch", "numpy"]))
+    print(heading(f"Gibbs sampling on {given.ratings}", ["numpy", "numba"]))
     sweeps(data, given.dimensions)
     accuracy(data, given.factors, given.target, given.samples)

@@ -65,7 +65,7 @@ def measure(name: str, ratings: tuple[np.ndarray, np.ndarray, np.ndarray, int, i
     chain = Chain(Interactions(*columns), (n_users, n_items), Config(embedding_size=factors, device=name), seed=0)
     settle(device)
     setup = time.perf_counter() - started
-    with workers(device) as each:
+    with workers(name) as each:
         for _ in range(chain.warm_up.start + 1):
             chain.sweep(each)
         settle(device)

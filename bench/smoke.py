@@ -26,7 +26,7 @@ from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.matrix_factorization.compiled import CompiledEngine
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.training import Problem
-from recsys.runtime.threads import one_thread
+from recsys.runtime.blas import one_thread
 from recsys.testing.datasets import write_rows
 from recsys.training.trainer import train
 
@@ -74,7 +74,7 @@ def make_works(folder: Path) -> dict[str, Work]:
     chain = Chain(rows, (_USERS, _ITEMS), BayesianConfig(embedding_size=30, device="cpu"), seed=0)
 
     def sweep() -> None:
-        with one_thread(chain.device):
+        with one_thread():
             chain.sweep(lambda work, chunks: [work(chunk) for chunk in chunks] and None)
 
     for _ in range(chain.warm_up.start):

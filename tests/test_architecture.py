@@ -42,10 +42,9 @@ ROOMS = {
     "optuna": ["src/recsys/tuning", "src/recsys/testing", "src/recsys/diagnostics/probes.py"],
     "torch": [
         "src/recsys/distributed",
-        "src/recsys/models/bayesian_mf",
+        *(f"src/recsys/models/bayesian_mf/{name}.py" for name in ("distributed", "gram", "torch_backend")),
         "src/recsys/models/matrix_factorization",
         "src/recsys/runtime/device.py",
-        "src/recsys/runtime/threads.py",
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],

@@ -37,9 +37,14 @@ TRAINING = {"torch", "sklearn.ensemble", "matplotlib.pyplot", "optuna", "skops",
 
 
 @pytest.mark.e2e
-def test_a_training_of_numpy_imports_no_library_of_others(store):
+@pytest.mark.parametrize(
+    "settings",
+    [{"family": "matrix_factorization", "epochs": 2}, {"family": "bayesian_mf", "samples": 2}],
+    ids=lambda settings: settings["family"],
+)
+def test_a_training_of_numpy_imports_no_library_of_others(settings, store):
     write_sample(store.home / "my.csv")
-    given = options(family="matrix_factorization", epochs=2, ratings="my.csv", folder=store.home, **COLUMNS)
+    given = options(**settings, ratings="my.csv", folder=store.home, **COLUMNS)
     done = subprocess.run(
         [sys.executable, "-c", TRAINS, *given],
         cwd=PROJECT,

@@ -32,7 +32,7 @@ def import_for(settings: dict[str, Any]) -> None:
     elif settings["family"] == "bayesian_mf":
         from recsys.models.bayesian_mf import compiled, mcmc  # noqa: F401
 
-        compiled.kernel()
+        compiled.kernel(), compiled.line_summer(), compiled.pair_rater()
 
 
 def load(rows: Any) -> Dataset:

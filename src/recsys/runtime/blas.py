@@ -11,8 +11,11 @@ def threads_for(rows: int) -> AbstractContextManager[object]:
     Where other programs use the cores too, threads that share a small product spend ten times its cost waiting for each
     other.
     """
-    if rows >= _SHARED_FROM:
-        return nullcontext()
+    return nullcontext() if rows >= _SHARED_FROM else one_thread()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """One thread within the block: sums then come out alike, however many cores there are."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")  # type: ignore[no-any-return]

@@ -1,16 +1,18 @@
 import numpy as np
 import pytest
-import torch
 
 from recsys.data.interactions import Interactions
 from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
-from recsys.models.bayesian_mf.priors import draw_normal_wishart, draw_spread, draw_stretch
+from recsys.models.bayesian_mf.numpy_backend import NumpyBackend
+from recsys.models.bayesian_mf.priors import draw_normal_wishart, draw_spread, draw_stretch, spread_weights
+from recsys.models.bayesian_mf.torch_backend import TorchBackend
 from recsys.models.bayesian_mf.warm_start import fork
+from recsys.runtime import threads
 from recsys.runtime.threads import workers
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 def chain_of(users, items, ratings, n_users, n_items, *, size=1, seed=0, implicit=False, sessions=None) -> Chain:
@@ -21,7 +23,7 @@ def chain_of(users, items, ratings, n_users, n_items, *, size=1, seed=0, implici
         chain.add_sessions(*sessions)
     if implicit:
         chain.add_implicit()
-    chain.ratings = chain.target = torch.from_numpy(np.append(rows.ratings, 0).astype(np.float32))
+    chain.ratings = chain.target = chain.backend.table(np.append(rows.ratings, 0).astype(np.float32))
     chain.sweeps = chain.warm_up.start
     return chain
 
@@ -33,7 +35,7 @@ def random_ratings(n_users=30, n_items=20, share=0.4, seed=0):
 
 
 def set_prior(entity, mean, inverse):
-    entity.mean, entity.inverse = torch.tensor(mean), torch.tensor(inverse)
+    entity.mean, entity.inverse = np.array(mean), np.array(inverse)
 
 
 def sweep(chain, times=1):
@@ -47,31 +49,28 @@ def draw_users(chain, starting):
         return chain._draw_factors(chain.users, chain.items, starting, each)
 
 
-ENGINES = pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "in batches"])
-
-
-@ENGINES
-def test_draws_have_the_mean_and_variance_of_the_closed_form(is_compiled, monkeypatch):
+@pytest.mark.parametrize("backend", [NumpyBackend(), TorchBackend("cpu")], ids=["NumPy", "PyTorch"])
+def test_draws_have_the_mean_and_variance_of_the_closed_form(backend, monkeypatch):
     """20,000 users who gave the same three ratings: what one draw gives each of them is a sample of one posterior.
 
     So is the next draw, though overrelaxation puts it on the other side of the mean.
     """
-    monkeypatch.setattr(gibbs, "_is_compiled", lambda device: is_compiled)
+    monkeypatch.setattr(gibbs, "find_backend", lambda device: backend)
     n, rated = 20_000, np.array([2.0, -1, 0.5])
     users, items = np.repeat(np.arange(n), 3), np.tile(np.arange(3), n)
     chain = chain_of(users, items, np.tile(rated, n), n, 3)
     set_prior(chain.users, [0.3, -0.2], [[2.0, 0.5], [0.5, 1.5]])
     chain.noise = 1.7
-    chain.items.factors = torch.tensor([[1.0, 0.1], [-0.5, 0.2], [2.0, -0.3]])
+    chain.items.factors = backend.table(np.array([[1.0, 0.1], [-0.5, 0.2], [2.0, -0.3]], np.float32))
     draw_users(chain, starting=False)
-    first = chain.users.factors.double().numpy()
+    first = backend.array(chain.users.factors).astype(float)
     regressors = np.array([[1.0, 1], [-0.5, 1], [2.0, 1]])
     prior = np.array([[2.0, 0.5], [0.5, 1.5]])
     precision = prior + 1.7 * regressors.T @ regressors
     mean = np.linalg.solve(precision, prior @ [0.3, -0.2] + 1.7 * regressors.T @ (rated - [0.1, 0.2, -0.3]))
     chain.sweeps += gibbs.OVERRELAX_AFTER
     draw_users(chain, starting=False)
-    second = chain.users.factors.double().numpy()
+    second = backend.array(chain.users.factors).astype(float)
     for drawn in (first, second):
         assert drawn.mean(0) == pytest.approx(mean, abs=5 * 0.6 / n**0.5)
         assert np.cov(drawn.T) == pytest.approx(np.linalg.inv(precision), abs=0.01)
@@ -81,17 +80,18 @@ def test_draws_have_the_mean_and_variance_of_the_closed_form(is_compiled, monkey
 
 @pytest.mark.parametrize("cells", [None, 16, 1 << 15], ids=["compiled", "rows in segments", "one block a row"])
 def test_a_sweep_is_a_loop_of_solves(cells, monkeypatch):
-    monkeypatch.setattr(gibbs, "_is_compiled", lambda device: cells is None)
-    monkeypatch.setattr(gibbs, "_GPU_CELLS", cells)
+    backend = TorchBackend("cpu") if cells else NumpyBackend()
+    backend.most_cells = cells or backend.most_cells
+    monkeypatch.setattr(gibbs, "find_backend", lambda device: backend)
     users, items, ratings = random_ratings(30, 41, 0.6)
     items = np.where(items == 40, 0, items)  # nobody rated item 40
     chain = chain_of(users, items, ratings, 30, 41, size=5)
     assert (max(len(chunk.positions) for chunk in chain.users.chunks) > 1) == (cells == 16)
-    chain.users.precision = torch.rand(30) + 0.5
-    set_prior(chain.users, np.arange(6, dtype=np.float32).tolist(), (np.eye(6, dtype=np.float32) * 3).tolist())
+    chain.users.precision = backend.table(np.random.default_rng(1).random(30, np.float32) + np.float32(0.5))
+    set_prior(chain.users, np.arange(6.0), np.eye(6) * 3)
     chain.users.expected = None
-    sums = draw_users(chain, starting=True).numpy()
-    q = chain.items.factors.double().numpy()
+    sums = backend.array(draw_users(chain, starting=True))
+    q = backend.array(chain.items.factors).astype(float)
     for user in range(30):
         rows = np.flatnonzero(users == user)
         regressors = np.column_stack((q[items[rows], :-1], np.ones(len(rows))))
@@ -99,8 +99,8 @@ def test_a_sweep_is_a_loop_of_solves(cells, monkeypatch):
         weight = float(chain.users.precision[user]) * chain.noise
         system = 3 * np.eye(6) + weight * regressors.T @ regressors
         expected = np.linalg.solve(system, 3 * np.arange(6) + weight * regressors.T @ target)
-        assert chain.users.factors[user].numpy() == pytest.approx(expected, abs=1e-4)
-        assert chain.users.expected[user].numpy() == pytest.approx(expected, abs=1e-4)
+        assert backend.array(chain.users.factors)[user] == pytest.approx(expected, abs=1e-4)
+        assert backend.array(chain.users.expected)[user] == pytest.approx(expected, abs=1e-4)
         product, rest = regressors[:, :-1] @ expected[:-1], target - expected[-1]
         bias = expected[-1]
         found = (
@@ -122,7 +122,7 @@ def test_padding_does_not_leak():
     alone.noise = both.noise
     draw_users(both, starting=True)
     draw_users(alone, starting=True)
-    assert both.users.factors[1].numpy() == pytest.approx(alone.users.factors[1].numpy(), abs=1e-6)
+    assert both.users.factors[1] == pytest.approx(alone.users.factors[1], abs=1e-6)
 
 
 def test_an_item_nobody_rated_is_drawn_from_the_prior():
@@ -131,7 +131,7 @@ def test_an_item_nobody_rated_is_drawn_from_the_prior():
     set_prior(chain.items, [1.0, -1.0], [[4.0, 0.0], [0.0, 25.0]])
     with workers(CPU) as each:
         chain._draw_factors(chain.items, chain.users, False, each)
-    drawn = chain.items.factors[5:].numpy()
+    drawn = chain.items.factors[5:]
     assert drawn.mean(0) == pytest.approx([1, -1], abs=0.05)
     assert drawn.std(0) == pytest.approx([0.5, 0.2], rel=0.06)
 
@@ -169,8 +169,8 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     ratings = mean + random.normal(size=len(mean)) / np.sqrt(2 * precision[users])
     chain = chain_of(users, items, ratings, len(p), len(q))
     for entity, start in ((chain.users, p), (chain.items, q)):
-        set_prior(entity, [0.0, 0.0], np.diag(1 / spread**2).astype(np.float32).tolist())
-        entity.factors = torch.from_numpy(random.normal(size=start.shape) * spread).float()
+        set_prior(entity, [0.0, 0.0], np.diag(1 / spread**2))
+        entity.factors = (random.normal(size=start.shape) * spread).astype(np.float32)
     first = np.arange(sets) * n_users, np.arange(sets) * n_items
 
     def statistics(p, q, precision):
@@ -182,7 +182,7 @@ def test_true_values_have_uniform_ranks_among_the_draws(monkeypatch):
     for _ in range(draws):
         sweep(chain, 8)
         drawn = chain.users.factors, chain.items.factors, chain.users.precision
-        ranks = ranks + (statistics(*(values.numpy() for values in drawn)) < truth)
+        ranks = ranks + (statistics(*drawn) < truth)
     for row in ranks:
         counts = np.bincount(row, minlength=draws + 1)
         expected = sets / (draws + 1)
@@ -195,16 +195,16 @@ def test_the_biases_of_sessions_are_those_of_the_closed_form():
     chain = chain_of(users, items, ratings, 6, 30, sessions=(session_users, session_of))
     assert len(chain.sessions.levels) == 1  # too few sessions for groups of them
     chain.sessions.levels[0].precision = 4.0
-    chain.users.precision = torch.arange(1, 7).float()
+    chain.users.precision = np.arange(1, 7, dtype=np.float32)
     draw_users(chain, starting=True)
     chain._draw_sessions(chain.sessions, starting=True)
-    p, q = chain.users.factors.numpy(), chain.items.factors.numpy()
+    p, q = chain.users.factors, chain.items.factors
     rest = ratings - p[users, 0] * q[items, 0] - p[users, 1] - q[items, 1]
     weight = chain.noise * (session_users + 1)
     sums, counts = np.bincount(session_of, weights=rest), np.bincount(session_of)
     expected = weight * sums / (weight * counts + 4)
-    assert chain.sessions.value.numpy() == pytest.approx(expected, abs=1e-4)
-    assert chain.target[:-1].numpy() == pytest.approx(ratings - expected[session_of], abs=1e-4)
+    assert chain.sessions.value == pytest.approx(expected, abs=1e-4)
+    assert chain.target[:-1] == pytest.approx(ratings - expected[session_of], abs=1e-4)
 
 
 @pytest.mark.parametrize("true", [2.0, 8.0, None])
@@ -214,10 +214,8 @@ def test_how_alike_users_are_is_learnt(true):
     counts = random.integers(5, 60, 4000)
     precision = np.ones(4000) if true is None else random.gamma(true, 1 / true, 4000)
     half_errors = random.chisquare(counts) / precision / 2
-    generator = torch.Generator().manual_seed(0)
-    columns = torch.from_numpy(counts), torch.from_numpy(half_errors)
-    with workers(CPU):  # one thread: torch's own would wait for each other
-        drawn = np.array([draw_spread(*columns, generator) for _ in range(20)])
+    given = counts / 2, half_errors, np.random.default_rng(0), spread_weights(counts), NumpyBackend()
+    drawn = np.array([draw_spread(*given) for _ in range(20)])
     if true is None:
         assert drawn.min() > 60
     else:
@@ -227,21 +225,19 @@ def test_how_alike_users_are_is_learnt(true):
 def test_normal_wishart_draws_have_the_posterior_s_mean():
     random = np.random.default_rng(0)
     rows = random.normal(size=(40, 2)) @ np.array([[1.0, 0.4], [0, 0.5]]) + [1, -2]
-    generator = torch.Generator().manual_seed(0)
-    with workers(CPU):  # one thread: torch's own would wait for each other at every small matrix
-        drawn = [draw_normal_wishart(torch.from_numpy(rows), generator) for _ in range(3000)]
+    generator = np.random.default_rng(0)
     mean = rows.mean(0)
-    scatter = (rows - mean).T @ (rows - mean) + np.eye(2) + 2 * 40 / 42 * np.outer(mean, mean)
-    assert np.mean([m.numpy() for m, _ in drawn], 0) == pytest.approx(40 * mean / 42, abs=0.02)
-    assert np.mean([p.numpy() for _, p in drawn], 0) == pytest.approx(42 * np.linalg.inv(scatter), rel=0.03, abs=0.02)
+    around = (rows - mean).T @ (rows - mean)
+    drawn = [draw_normal_wishart(40, mean, around, generator) for _ in range(3000)]
+    scatter = around + np.eye(2) + 2 * 40 / 42 * np.outer(mean, mean)
+    assert np.mean([m for m, _ in drawn], 0) == pytest.approx(40 * mean / 42, abs=0.02)
+    assert np.mean([p for _, p in drawn], 0) == pytest.approx(42 * np.linalg.inv(scatter), rel=0.03, abs=0.02)
 
 
 @pytest.mark.parametrize(("squares", "products", "width"), [(400.0, 500.0, 0.5), (3.0, -2.0, 0.02), (0.0, 0.0, 1.0)])
 def test_the_stretch_is_drawn_from_its_density(squares, products, width):
-    generator = torch.Generator().manual_seed(0)
-    moments = torch.tensor([squares, products], dtype=torch.float64)
-    with workers(CPU):
-        drawn = np.log([draw_stretch(moments, width, generator) for _ in range(500)])
+    generator, moments = np.random.default_rng(0), np.array([squares, products])
+    drawn = np.log([draw_stretch(moments, width, generator) for _ in range(500)])
     steps = np.linspace(-12, 5, 100_001)
     density = np.exp(
         2 * steps - width * np.exp(2 * steps) - (squares * np.exp(2 * steps) - 2 * products * np.exp(steps)) / 2
@@ -274,10 +270,10 @@ def test_draws_go_with_data_drawn_by_them(monkeypatch):
     widths, precisions = [], []
     with workers(CPU) as each:
         for _ in range(2500):
-            p, q = chain.users.factors.numpy().astype(float), chain.items.factors.numpy().astype(float)
+            p, q = chain.users.factors.astype(float), chain.items.factors.astype(float)
             mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
-            drawn = mean + generator.normal(size=len(mean)) / np.sqrt(2 * chain.users.precision.numpy()[users])
-            chain.target = torch.from_numpy(np.append(drawn, 0).astype(np.float32))
+            drawn = mean + generator.normal(size=len(mean)) / np.sqrt(2 * chain.users.precision[users])
+            chain.target = np.append(drawn, 0).astype(np.float32)
             chain.sweep(each)
             widths.append((chain.users.width, chain.items.width))
             precisions.append([float(entity.inverse[-1, -1]) for entity in (chain.users, chain.items)])
@@ -297,16 +293,17 @@ def full_chain(seed=0):
     return chain_of(users, items, ratings, 40, 30, size=4, implicit=True, sessions=sessions, seed=seed)
 
 
-def test_the_same_seed_gives_the_same_chain_on_any_number_of_threads():
-    threads, found = torch.get_num_threads(), []
-    try:
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            chain = full_chain()
-            sweep(chain, 5)
-            found.append(chain.state())
-    finally:
-        torch.set_num_threads(threads)
+def test_the_same_seed_gives_the_same_chain_on_any_number_of_threads(monkeypatch):
+    """With chunks of a few ratings, so that there are many for the threads."""
+    monkeypatch.setattr(NumpyBackend, "most_cells", 64)
+    monkeypatch.setattr(NumpyBackend, "block", 8)
+    found = []
+    for number in (1, 3):
+        monkeypatch.setattr(threads, "available_threads", lambda number=number: number)
+        chain = full_chain()
+        assert len(chain.users.chunks) > 3
+        sweep(chain, 5)
+        found.append(chain.state())
     assert states_equal(*found)
     other = full_chain(seed=1)
     sweep(other, 5)
@@ -358,4 +355,4 @@ def test_a_sum_of_squares_that_rounding_makes_negative_does_not_end_a_chain(monk
     monkeypatch.setattr(chain, "_draw_factors", rounded)
     sweep(chain)
     assert chain.residual == 0
-    assert torch.isfinite(chain.users.precision).all()
+    assert np.isfinite(chain.users.precision).all()

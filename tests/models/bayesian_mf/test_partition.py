@@ -12,8 +12,10 @@ from recsys.models.base.padding import make_chunks
 from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
+from recsys.models.bayesian_mf.numpy_backend import NumpyBackend
 from recsys.models.bayesian_mf.partition import Partition
-from recsys.runtime.threads import one_thread
+from recsys.models.bayesian_mf.torch_backend import TorchBackend
+from recsys.runtime.blas import one_thread
 
 
 class Exchange:
@@ -22,8 +24,8 @@ class Exchange:
     def __init__(self, size):
         self.size, self.left, self.barrier = size, [None] * size, threading.Barrier(size, timeout=60)
 
-    def swap(self, rank, tensor):
-        self.left[rank] = tensor
+    def swap(self, rank, table):
+        self.left[rank] = table
         self.barrier.wait()
         found = list(self.left)
         self.barrier.wait()
@@ -34,12 +36,13 @@ class Member:
     def __init__(self, exchange, rank):
         self.exchange, self.rank, self.size, self.device = exchange, rank, exchange.size, "cpu"
 
-    def gather(self, tensor):
-        return torch.cat(self.exchange.swap(self.rank, tensor))
+    def gather(self, table):
+        parts = self.exchange.swap(self.rank, table)
+        return np.concatenate(parts) if isinstance(table, np.ndarray) else torch.cat(parts)
 
-    def sum(self, tensor):
-        total = sum(part.clone() for part in self.exchange.swap(self.rank, tensor.clone()))
-        return tensor.copy_(total)
+    def sum(self, table):
+        table[:] = sum(self.exchange.swap(self.rank, table * 1))
+        return table
 
 
 def together(size, work):
@@ -66,7 +69,7 @@ def one_by_one(work, chunks):
 
 def swept(group=None, sweeps=12):
     rows, sizes, sessions = ratings()
-    with torch.no_grad(), one_thread(torch.device("cpu")):
+    with one_thread():
         chain = Chain(rows, sizes, Config(embedding_size=4, device="cpu"), 3, group)
         chain.add_sessions(*sessions)
         chain.add_implicit()
@@ -75,12 +78,21 @@ def swept(group=None, sweeps=12):
         return chain.state()
 
 
+@pytest.fixture
+def one_thread_of_torch():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread_of_torch")
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("engine", ["CPU", "GPU"])
-def test_a_shared_chain_is_that_of_one_process_bit_for_bit(engine, size, monkeypatch):
-    monkeypatch.setattr(gibbs, "_is_compiled", lambda device: engine == "CPU")
-    monkeypatch.setattr(gibbs, f"_{engine}_CELLS", 64)  # several chunks for each, and rows in segments
-    monkeypatch.setattr(gibbs, f"_{engine}_WASTE", 4)
+@pytest.mark.parametrize("made", [NumpyBackend, lambda: TorchBackend("cpu")], ids=["NumPy", "PyTorch"])
+def test_a_shared_chain_is_that_of_one_process_bit_for_bit(made, size, monkeypatch):
+    backend = made()
+    backend.most_cells, backend.waste = 64, 4  # several chunks for each, and with PyTorch rows in segments
+    monkeypatch.setattr(gibbs, "find_backend", lambda device: backend)
     alone = swept()
     for state in together(size, swept):
         assert state.keys() == alone.keys()
@@ -91,7 +103,7 @@ def test_a_shared_chain_is_that_of_one_process_bit_for_bit(engine, size, monkeyp
 def test_every_row_is_computed_by_one_process_and_the_work_is_even():
     codes = ratings()[0].users
     chunks, _ = make_chunks(codes, 60, cells=64, waste=4)
-    partitions = [Partition(chunks, Member(Exchange(3), rank), torch.device("cpu")) for rank in range(3)]
+    partitions = [Partition(chunks, Member(Exchange(3), rank), NumpyBackend()) for rank in range(3)]
     rows = np.concatenate([chunk.rows for partition in partitions for chunk in partition.chunks])
     assert sorted(rows) == sorted(set(codes))
     cells = [sum(block.size for chunk in partition.chunks for block in chunk.blocks) for partition in partitions]
@@ -102,13 +114,13 @@ def test_more_processes_than_rows_leave_some_without_work():
     chunks, _ = make_chunks(np.array([0, 0, 1]), 2, cells=64, waste=4)
 
     def completed(member):
-        partition = Partition(chunks, member, torch.device("cpu"))
-        table = torch.zeros(3, 2)
+        partition = Partition(chunks, member, NumpyBackend())
+        table = np.zeros((3, 2), np.float32)
         for chunk in partition.chunks:
-            table[torch.from_numpy(chunk.rows)] = member.rank + 1.0
+            table[chunk.rows] = member.rank + 1.0
         return partition.gather_rows(table)
 
     first, *others = together(3, completed)
     assert (first[:2] > 0).all()
     assert (first[2] == 0).all()
-    assert all(torch.equal(first, other) for other in others)
+    assert all(np.array_equal(first, other) for other in others)

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 
+from recsys.models.bayesian_mf.numpy_backend import NumpyBackend
 from recsys.models.bayesian_mf.session_bias import SessionBias, start_session_bias
-from recsys.runtime.threads import workers
 
-CPU = torch.device("cpu")
 KAPPA = (9.0, 4.0)  # of the sessions and of the groups
 
 
@@ -15,20 +13,20 @@ def start(sessions_of_users, ratings_each: int = 3) -> tuple[SessionBias, np.nda
     """Biases of 0 for users with so many sessions, and the session of each rating."""
     users = np.repeat(np.arange(len(sessions_of_users), dtype=np.int32), sessions_of_users)
     of_rating = np.repeat(np.arange(len(users), dtype=np.int32), ratings_each)
-    return start_session_bias(users, of_rating, CPU), of_rating
+    return start_session_bias(users, of_rating, NumpyBackend()), of_rating
 
 
-def left(biases: SessionBias, ratings: np.ndarray, of_rating: np.ndarray) -> torch.Tensor:
+def left(biases: SessionBias, ratings: np.ndarray, of_rating: np.ndarray) -> np.ndarray:
     """Sums of what the biases leave of the ratings of each session."""
-    rest = ratings - biases.value.double().numpy()[of_rating]
-    return torch.from_numpy(np.bincount(of_rating, weights=rest).astype(np.float32))
+    rest = ratings - biases.value.astype(float)[of_rating]
+    return np.bincount(of_rating, weights=rest).astype(np.float32)
 
 
 def test_three_sessions_in_a_row_are_a_group_and_a_user_s_only_group_is_none():
     biases, _ = start([6, 4, 10, 18])
     sessions, groups, larger = biases.levels
     assert sessions.of_session.tolist() == list(range(38))
-    assert sessions.users.bincount().tolist() == [6, 4, 10, 18]
+    assert np.bincount(sessions.users).tolist() == [6, 4, 10, 18]
     assert groups.users.tolist() == [0, 0, 2, 2, 2, 3, 3, 3, 3, 3, 3]
     assert groups.of_session[:10].tolist() == [0, 0, 0, 1, 1, 1, 11, 11, 11, 11]
     assert groups.counts[:5].tolist() == [9, 9, 12, 9, 9]
@@ -44,17 +42,17 @@ def test_conditional_means_in_turn_lead_to_the_joint_mean():
         level.precision = kappa
     ratings, weight = np.random.default_rng(0).normal(size=len(of_rating)), np.array([2.0, 0.5])
     for _ in range(60):
-        biases.draw(left(biases, ratings, of_rating), torch.from_numpy(weight).float(), None, torch.Generator())
+        biases.draw(left(biases, ratings, of_rating), weight.astype(np.float32), None, None)
     session = np.eye(10)[of_rating]
     group = np.column_stack((session[:, :3].sum(1), session[:, 3:6].sum(1)))
     design, by = np.hstack((session, group)), np.repeat(weight, [18, 12])
     precision = (design * by[:, None]).T @ design + np.diag(np.repeat(KAPPA, [10, 2]))
     mean = np.linalg.solve(precision, (design * by[:, None]).T @ ratings)
     expected = mean[:10] + np.r_[np.repeat(mean[10:], 3), np.zeros(4)]
-    assert biases.value.numpy() == pytest.approx(expected, abs=1e-4)
-    assert biases.expected.numpy() == pytest.approx(expected, abs=1e-4)
+    assert biases.value == pytest.approx(expected, abs=1e-4)
+    assert biases.expected == pytest.approx(expected, abs=1e-4)
     biases.add_up()
-    assert biases.value.numpy() == pytest.approx(expected, abs=1e-4)
+    assert biases.value == pytest.approx(expected, abs=1e-4)
 
 
 def test_how_much_sessions_and_groups_differ_is_learnt():
@@ -63,16 +61,15 @@ def test_how_much_sessions_and_groups_differ_is_learnt():
     biases, of_rating = start([15] * 500, ratings_each=4)
     sessions, groups, _ = biases.levels
     truth = random.normal(size=len(sessions.users)) * 0.2
-    truth += (random.normal(size=len(groups.users)) * 0.5)[groups.of_session.numpy()]
+    truth += (random.normal(size=len(groups.users)) * 0.5)[groups.of_session]
     ratings = truth[of_rating] + random.normal(size=len(of_rating)) * 0.5
-    generators = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
+    generators = np.random.default_rng(0), np.random.default_rng(1)
     spreads, values = [], []
-    with workers(CPU):
-        for sweep in range(100):
-            biases.draw(left(biases, ratings, of_rating), torch.full((500,), 4.0), *generators)
-            if sweep >= 10:
-                spreads.append(biases.precisions() ** -0.5)
-                values.append(biases.value.numpy().astype(float))
+    for sweep in range(100):
+        biases.draw(left(biases, ratings, of_rating), np.full(500, 4.0, np.float32), *generators)
+        if sweep >= 10:
+            spreads.append(biases.precisions() ** -0.5)
+            values.append(biases.value.astype(float))
     assert np.mean(spreads, 0)[:2] == pytest.approx([0.2, 0.5], rel=0.15)
     assert np.mean(spreads, 0)[2] < 0.25
     error = np.std(np.mean(values, 0) - truth)
@@ -86,8 +83,7 @@ def test_the_expected_bias_lacks_the_session_s_own_deviation_only(monkeypatch):
     biases, of_rating = start([16] * 2000, ratings_each=2)
     for level in biases.levels:
         level.precision = 2.0
-    generators = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
-    with workers(CPU):
-        biases.draw(left(biases, np.zeros(len(of_rating)), of_rating), torch.full((2000,), 3.0), *generators)
-    deviation = (biases.value - biases.expected).double()
+    generators = np.random.default_rng(0), np.random.default_rng(1)
+    biases.draw(left(biases, np.zeros(len(of_rating)), of_rating), np.full(2000, 3.0, np.float32), *generators)
+    deviation = (biases.value - biases.expected).astype(float)
     assert float(deviation.var()) == pytest.approx(1 / (3.0 * 2 + 2.0), rel=0.03)

@@ -193,9 +193,9 @@ def pack(
     knowledge: Knowledge, config: Config, chain: "Chain", kept: list[Draw], sessions: Sessions, threshold: float
 ) -> BayesianRecommender:
     """A recommender of the draws that a chain kept."""
-    projection = None if chain.projection is None else chain.projection.cpu().numpy()
+    projection = None if chain.projection is None else chain.backend.array(chain.projection)
     if chain.sessions:
-        draws = pack_draws(kept, projection, sessions, chain.sessions.counts.cpu().numpy())
+        draws = pack_draws(kept, projection, sessions, chain.backend.array(chain.sessions.counts))
     else:
         draws = pack_draws(kept, projection, NO_SESSIONS, np.zeros(0))
     return BayesianRecommender(knowledge, config, draws, chain.centre, chain.scale, threshold, chain.weighted)

@@ -20,7 +20,7 @@ from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import SAVED_NAMES, Draw
 from recsys.runtime.files import write_atomically
 
-FORMAT = 4
+FORMAT = 5
 SECONDS = 30.0  # between two saves, so that they cost little time compared with the sweeps
 COLUMNS = {field.name: f"kept_{SAVED_NAMES.get(field.name, field.name)}" for field in fields(Draw)}
 """The names under which the parts of a draw are saved."""
@@ -41,7 +41,7 @@ class FileCheckpointer:
             "time": chain.sessions is not None,
             "user_noise": chain.weighted,
             "seed": seed,
-            "device": chain.device.type,
+            "device": chain.backend.device.partition(":")[0],
         }
         digest = hashlib.blake2b(json.dumps([FORMAT, made_by], sort_keys=True).encode(), digest_size=16)
         for rows in parts:

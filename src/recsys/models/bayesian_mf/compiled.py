@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from recsys.models.bayesian_mf.gram import Conditional, DeviceChunk
+from recsys.models.bayesian_mf.conditional import Conditional, DeviceChunk, fill_table
 from recsys.runtime.compilation import (
     LANE,
     TILE,
@@ -24,6 +24,9 @@ from recsys.runtime.compilation import (
 Float32Array = npt.NDArray[np.float32]
 _TOGETHER = 64  # ratings whose lines are copied before they are summed: 8 KB for 30 factors
 _ONE = np.float32(1)
+# What the compiler learns the types of arguments from.
+_CODES, _PAIRS = np.zeros(0, np.int64), np.zeros((0, 0), np.int32)
+_NUMBERS, _TABLE = np.zeros(0, np.float32), np.zeros((1, LANE), np.float32)
 
 
 def draw_rows(
@@ -49,7 +52,7 @@ def draw_rows(
         lengths: ratings of each row, (n,).
         others: of each rating, a line of the table, (n, the largest length).
         positions: of each rating in the target, of the same shape.
-        table: gram.make_table; zeros fill the width to a multiple of LANE.
+        table: conditional.fill_table; zeros fill the width to a multiple of LANE.
         target: ratings.
         weights: precision of each row's ratings, for all rows.
         inverse: precision matrix of the prior, (d, d).
@@ -208,32 +211,71 @@ def _sum_errors(gram, drawn, image, sums):  # type: ignore[no-untyped-def]
         sums[5, lane] = bias * of_product
 
 
+def sum_lines(
+    rows: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    others: npt.NDArray[np.int32],
+    table: Float32Array,
+    total: Float32Array,
+) -> None:
+    """Sets rows of `total`, (all rows, r), to sums of lines of `table`, (n_other, r); the rest is as of draw_rows."""
+    for r in range(len(rows)):
+        line = total[rows[r]]
+        line[:] = 0
+        for k in range(lengths[r]):
+            other = table[others[r, k]]
+            for j in range(len(line)):
+                line[j] += other[j]
+
+
+def rate_pairs(
+    users: Float32Array,
+    items: Float32Array,
+    user_codes: npt.NDArray[np.int32],
+    item_codes: npt.NDArray[np.int32],
+    ratings: Float32Array,
+) -> None:
+    """Writes the ratings, (n,), of pairs of users (n_users, d) and items (n_items, d), whose bias is last."""
+    last = users.shape[1] - 1
+    for k in range(len(ratings)):
+        user, item = users[user_codes[k]], items[item_codes[k]]
+        total = user[last] + item[last]
+        for j in range(last):
+            total += user[j] * item[j]
+        ratings[k] = total
+
+
 @functools.cache
 def kernel() -> Callable[..., None]:
     """`draw_rows`, compiled."""
-    codes, pairs = np.zeros(0, np.int64), np.zeros((0, 0), np.int32)
-    numbers, table = np.zeros(0, np.float32), np.zeros((1, LANE), np.float32)
-    tables = table, numbers, numbers, table, table, table, table, np.zeros(1, np.float32), table, numbers
-    return compile_loop(draw_rows, codes, codes, pairs, pairs, *tables)
+    tables = _TABLE, _NUMBERS, _NUMBERS, _TABLE, _TABLE, _TABLE, _TABLE, np.zeros(1, np.float32), _TABLE, _NUMBERS
+    return compile_loop(draw_rows, _CODES, _CODES, _PAIRS, _PAIRS, *tables)
+
+
+@functools.cache
+def line_summer() -> Callable[..., None]:
+    """`sum_lines`, compiled."""
+    return compile_loop(sum_lines, _CODES, _CODES, _PAIRS, _TABLE, _TABLE)
+
+
+@functools.cache
+def pair_rater() -> Callable[..., None]:
+    """`rate_pairs`, compiled."""
+    return compile_loop(rate_pairs, _TABLE, _TABLE, _CODES.astype(np.int32), _CODES.astype(np.int32), _NUMBERS)
 
 
 def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
     """What `gram.solver` gives, for chunks of a single block."""
-    d = len(conditional.inverse)
-    table = np.zeros((len(conditional.table), -(-(d + 1) // LANE) * LANE), np.float32)
-    table[:, : d + 1] = conditional.table.numpy()
-    rest = np.zeros(0, np.float32) if conditional.rest is None else conditional.rest.numpy()
-    target, weight = conditional.target.numpy(), conditional.weight.numpy()
-    pull, noise = np.ascontiguousarray(conditional.pull.numpy()), conditional.noise.numpy()
-    results, draw, counts = conditional.results.numpy(), kernel(), conditional.counts.numpy()
-
+    n, d = conditional.others.shape
+    table = np.zeros((n + 1, -(-(d + 1) // LANE) * LANE), np.float32)
+    fill_table(table, conditional.others, conditional.other_precision)
     over = np.array([conditional.overrelaxation], np.float32)
-    inverse = np.ascontiguousarray(conditional.inverse.numpy())
-    tables = table, target, weight, inverse, pull, noise, conditional.before.numpy(), over
+    tables = table, conditional.target, conditional.weight, conditional.inverse, conditional.pull, conditional.noise
+    rest = np.zeros(0, np.float32) if conditional.rest is None else conditional.rest
+    draw = kernel()
 
     def solve(chunk: DeviceChunk) -> None:
-        rows = chunk.rows.numpy()
-        lengths = counts[rows].astype(np.int64)
-        draw(rows, lengths, chunk.others[0].numpy(), chunk.positions[0].numpy(), *tables, results, rest)
+        where = chunk.rows, chunk.lengths, chunk.others[0], chunk.positions[0]
+        draw(*where, *tables, conditional.before, over, conditional.results, rest)
 
     return solve

@@ -10,6 +10,7 @@ from torch import Tensor
 from recsys.arrays import Array
 from recsys.distributed.context import Context
 from recsys.errors import StoppedError
+from recsys.models.bayesian_mf.backend import Table
 from recsys.models.bayesian_mf.checkpoint import COLUMNS, SECONDS, entry
 from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import Draw
@@ -18,27 +19,28 @@ from recsys.models.bayesian_mf.posterior import Draw
 class ContextCollective:
     """The collective operations of partition.py, over a context's group.
 
-    Each is one step of the context's heartbeat, so that a process that hangs can be named.
+    Each is one step of the context's heartbeat, so that a process that hangs can be named. An array of NumPy becomes a
+    tensor here, of the same memory, and what comes is an array again.
     """
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self._steps = 0
-        self.rank, self.size, self.device = context.group.rank, context.group.size, context.group.device
+        self.rank, self.size, self.device = context.group.rank, context.group.size, str(context.group.device)
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors (n_r, ...) of all ranks, concatenated in order of rank."""
+    def gather(self, table: Table) -> Table:
+        """The tables (n_r, ...) of all ranks, concatenated in order of rank."""
         self._beat(True)
-        found = self.context.group.gather(tensor)
+        found = self.context.group.gather(torch.as_tensor(table))
         self._beat(False)
-        return found
+        return found.numpy() if isinstance(table, np.ndarray) else found
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, table: Table) -> Table:
         """The sum over all ranks, in place."""
         self._beat(True)
-        total = self.context.group.sum(tensor)
+        self.context.group.sum(torch.as_tensor(table))
         self._beat(False)
-        return total
+        return table
 
     def raise_if_stopped(self) -> None:
         """Raise StoppedError in all processes if any of them was told to stop."""

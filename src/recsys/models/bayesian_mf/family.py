@@ -1,7 +1,7 @@
 """Bayesian matrix factorization, sampled rather than optimised (Salakhutdinov and Mnih 2008).
 
 A rating is a user and an item bias and the inner product of their factors. Draws from the posterior of all of them are
-kept (gibbs.py, in PyTorch), and predictions are averaged over the draws. The spread of the draws and their noise give
+kept (gibbs.py), and predictions are averaged over the draws. The spread of the draws and their noise give
 the posterior predictive distribution; from it come the probability of a like and the standard deviation.
 
 A session is cut in sessions.py. The like threshold is learnt in threshold.py.
@@ -65,7 +65,7 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     Raises:
         InputError: if a GPU is asked for and there is none; StoppedError if a process was told to stop.
     """
-    from recsys.models.bayesian_mf.mcmc import run_chain, thinning  # PyTorch takes seconds to import
+    from recsys.models.bayesian_mf.mcmc import run_chain, thinning  # Numba takes a while to import
 
     validation = options.validation
     first = options.warm_start if isinstance(options.warm_start, BayesianRecommender) else None

@@ -7,43 +7,19 @@ regressors, the right-hand side and the sum of squares of the regression of `res
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from recsys.models.bayesian_mf.conditional import Conditional, DeviceChunk, fill_table
+
 _BIG = 1e12
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceChunk:
-    """A padding.Chunk as tensors on the device. `positions` and `others` have one (rows, length) tensor a block."""
-
-    rows: Tensor  # (rows,) codes
-    positions: tuple[Tensor, ...]  # of each rating in the target
-    others: tuple[Tensor, ...]  # the other entity of each rating, a row of `make_table`; the last row is padding
-
-
-@dataclass(frozen=True, eq=False)
-class Conditional:
-    """What the distribution of an entity's n rows depends on, given the other entity, and where the draws go."""
-
-    table: Tensor  # (n_other + 1, d + 1) make_table of the other entity
-    target: Tensor  # (number of ratings + 1,)
-    counts: Tensor  # (n,) ratings of each row
-    weight: Tensor  # (n,) precision of each row's ratings
-    inverse: Tensor  # (d, d) precision matrix of the prior
-    pull: Tensor  # (n, d) `inverse` times the mean of each row's prior
-    noise: Tensor  # (n, d) standard normal numbers
-    before: Tensor  # (n, d) the factors so far
-    overrelaxation: float  # from 0 to 1, of `overrelax`
-    results: Tensor  # (n, 2 d + 6) new factors, expected factors and sum_errors
-    rest: Tensor | None  # the error of each rating, where it is wanted
 
 
 def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
     """A function that draws the rows of a chunk, in batches of tensors."""
-    table, target, d = conditional.table, conditional.target, len(conditional.inverse)
+    target, (n, d) = conditional.target, conditional.others.shape
+    table = fill_table(target.new_zeros(n + 1, d + 1), conditional.others, conditional.other_precision)
     new, expected, sums = conditional.results.tensor_split([d, 2 * d], 1)
     rest = conditional.rest
 
@@ -62,20 +38,6 @@ def solver(conditional: Conditional) -> Callable[[DeviceChunk], None]:
                 rest[positions.flatten()] = -torch.bmm(lines, with_rest).flatten()
 
     return solve
-
-
-def make_table(factors: Tensor, precision: Tensor) -> Tensor:
-    """The lines [factors, 1, -bias] of an entity, each times the root of its precision: (n + 1, d + 1).
-
-    `factors` has the shape (n, d) with the bias last, `precision` (n,). The last line is zero: it is the padding.
-    """
-    n, d = factors.shape
-    table = factors.new_zeros(n + 1, d + 1)
-    table[:n, : d - 1] = factors[:, : d - 1]
-    table[:n, d - 1] = 1
-    table[:n, d] = -factors[:, d - 1]
-    table[:n] *= precision.sqrt()[:, None]
-    return table
 
 
 def gather(table: Tensor, target: Tensor, chunk: DeviceChunk, block: int) -> Tensor:

@@ -7,12 +7,11 @@ projections of the rated items, divided by the root of their number. SVD++ sums 
 2008, eq. 15); here these vectors are limited to the space of the singular vectors.
 """
 
-import torch
-from torch import Tensor
-from torch.nn.functional import embedding_bag
+import numpy as np
 
+from recsys.models.bayesian_mf.backend import Table
+from recsys.models.bayesian_mf.conditional import DeviceChunk
 from recsys.models.bayesian_mf.entity import Entity
-from recsys.models.bayesian_mf.gram import DeviceChunk
 from recsys.runtime.threads import Each
 
 # The more ratings, the finer a difference between who rated what is worth learning.
@@ -20,52 +19,63 @@ LEAST_FEATURES, MOST_FEATURES, RATINGS_EACH = 8, 256, 2500
 _DAMPING = 0.375  # the power of the counts; SVD++ has 1/2 for rows and 0 for columns
 _ITERATIONS = 2
 _SPARE = 8  # additional vectors in the iteration, for accuracy
+_LEAST_SIZE = 1e-6  # of a column that is divided by its size
 
 
-def learn_implicit_features(
-    users: Entity, items: Entity, generator: torch.Generator, each: Each
-) -> tuple[Tensor, Tensor, Tensor]:
+def learn_implicit_features(users: Entity, items: Entity, base: Table, rank: int, each: Each) -> tuple[Table, ...]:
     """Features of the users (n_users, r) and of the items (n_items, r), and the items' projection (n_items, r).
 
     The columns of each table of features are orthogonal. The sum of squares of a row is 1 on average.
+
+    Args:
+        users: the users of the chain.
+        items: its items.
+        base: standard normal numbers from which the iteration starts, (n_items, `count_features` and some to spare).
+        rank: r.
+        each: applies a function to all chunks.
     """
-    n_users, n_items = len(users.counts), len(items.counts)
-    by_user, by_item = (entity.counts.clamp(min=1)[:, None] ** -_DAMPING for entity in (users, items))
-    wanted = min(max(round(float(users.counts.sum()) / RATINGS_EACH), LEAST_FEATURES), MOST_FEATURES)
-    rank = min(wanted, n_users, n_items)
-    width = min(rank + _SPARE, n_items)
-    base = torch.randn(n_items, width, generator=generator, device=users.counts.device)
+    qr = users.backend.xp.linalg.qr
+    by_user, by_item = (entity.counts.clip(min=1)[:, None] ** -_DAMPING for entity in (users, items))
     for _ in range(_ITERATIONS):
         across = by_user * sum_rated(users, by_item * base, each)
-        base = torch.linalg.qr(by_item * sum_rated(items, by_user * across, each))[0]
+        base = qr(by_item * sum_rated(items, by_user * across, each))[0]
     image = by_user * sum_rated(users, by_item * base, each)  # (n_users, width)
-    rotation = torch.linalg.eigh((image.T @ image).double())[1].flip(1)[:, :rank].to(image)
+    rotation = users.to_device(_axes(users, image)[:, ::-1][:, :rank])
     left, right = image @ rotation, base @ rotation  # left singular vectors times singular values; right ones
-    left = left / left.norm(dim=0).clamp(min=1e-6)
+    left = left / ((left * left).sum(0) ** 0.5).clip(min=_LEAST_SIZE)
     user_features, projection = _features(users, by_item * right, each)
     item_features, _ = _features(items, by_user * left, each)
     return user_features, item_features, projection
 
 
-def sum_rated(entity: Entity, table: Tensor, each: Each) -> Tensor:
+def count_features(n_ratings: int, n_users: int, n_items: int) -> tuple[int, int]:
+    """The number of features, and that of the vectors they are found among."""
+    rank = min(max(round(n_ratings / RATINGS_EACH), LEAST_FEATURES), MOST_FEATURES, n_users, n_items)
+    return rank, min(rank + _SPARE, n_items)
+
+
+def sum_rated(entity: Entity, table: Table, each: Each) -> Table:
     """For every row of the entity, the sum of those rows of `table` that it has a rating with: (n, r).
 
     `table`, (n_other, r), belongs to the other entity: for users, it has one row for each item.
     """
-    padded = torch.cat((table, table.new_zeros(1, table.shape[1])))
-    total = table.new_zeros(len(entity.counts), table.shape[1])
+    total, table = entity.backend.zeros(len(entity.counts), table.shape[1]), entity.backend.contiguous(table)
 
     def add_up(chunk: DeviceChunk) -> None:
-        for others in chunk.others:
-            total[chunk.rows] += embedding_bag(others, padded, mode="sum")
+        entity.backend.add_lines(total, chunk, table)
 
     each(add_up, entity.chunks)
     return entity.partition.gather_rows(total)
 
 
-def _features(entity: Entity, projection: Tensor, each: Each) -> tuple[Tensor, Tensor]:
+def _features(entity: Entity, projection: Table, each: Each) -> tuple[Table, Table]:
     """Features from projections, rotated so that their columns are orthogonal; and the rotated projections."""
-    features = sum_rated(entity, projection, each) / entity.counts.clamp(min=1).sqrt()[:, None]
-    rotation = torch.linalg.eigh((features.T @ features).double())[1].to(features)
-    size = (features.square().sum() / len(features)).sqrt().clamp(min=1e-6)
+    features = sum_rated(entity, projection, each) / entity.counts.clip(min=1)[:, None] ** 0.5
+    size = max((float((features * features).sum()) / len(features)) ** 0.5, _LEAST_SIZE)
+    rotation = entity.to_device(_axes(entity, features))
     return features @ rotation / size, projection @ rotation / size
+
+
+def _axes(entity: Entity, table: Table) -> np.ndarray:
+    """Eigenvectors of table'table, (r, r), in columns, the weakest first."""
+    return np.linalg.eigh(entity.backend.array(table.T @ table).astype(np.float64))[1]

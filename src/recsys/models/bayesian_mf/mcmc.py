@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recsys.arrays import Flags, Floats
 from recsys.data.interactions import Interactions
 from recsys.models.base.recommender import Predictions
+from recsys.models.bayesian_mf.backend import Table
 from recsys.models.bayesian_mf.evidence import rank_auc, standard_errors
 from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.posterior import Draw
@@ -116,7 +115,7 @@ def run_chain(
     first = max(chain.sweeps, chain.warm_up.start + (chain.warm_up.burn_in if burn_in is None else burn_in))
     loaded, means = checkpointer.load(chain) if checkpointer else ([], [])
     kept = loaded or list(begun[max(len(begun) - most // 2, 0) :])
-    with workers(chain.device) as each:
+    with workers(chain.backend.device) as each:
         predictions = HeldOutPredictions(chain, held_out, each, kept, means) if held_out else None
         if loaded and stop_early and predictions and predictions.is_settled(every):
             return kept[:most]
@@ -153,7 +152,7 @@ def try_terms(
         not every draw is kept.
     """
     kept: list[Draw] = []
-    with workers(chain.device) as each:
+    with workers(chain.backend.device) as each:
         predictions = HeldOutPredictions(chain, held_out, each)
         while terms and chain.sweeps < chain.warm_up.start + TRIAL_AFTER:
             started = time.perf_counter()
@@ -245,8 +244,7 @@ class HeldOutPredictions:
         known = np.flatnonzero(held_out.known)
         self.known = known
         self.users, self.items = (
-            torch.from_numpy(codes[known].astype(np.int64)).to(chain.device)
-            for codes in (held_out.rows.users, held_out.rows.items)
+            chain.backend.table(codes[known].astype(np.int32)) for codes in (held_out.rows.users, held_out.rows.items)
         )
         self._truth = held_out.rows.ratings[known]
         wrong = (np.clip(held_out.fallback, *held_out.scale) - held_out.rows.ratings) ** 2
@@ -256,8 +254,8 @@ class HeldOutPredictions:
         self.means = list(means)  # RMSE after each kept draw
         self._shown: tuple[float, float | None] | None = None
         for draw in kept:
-            arrays = draw.user_factors, draw.item_factors
-            self.total += self._predict(*(torch.from_numpy(array).to(chain.device).float() for array in arrays))
+            factors = draw.user_factors, draw.item_factors
+            self.total += self._predict(*(chain.backend.table(one.astype(np.float32)) for one in factors))
             self.kept += 1
             if self.kept > len(self.means):
                 self.means.append(self._rmse(self.total / self.kept))
@@ -266,7 +264,7 @@ class HeldOutPredictions:
         """RMSE of this draw; RMSE and AUC of the mean of the kept draws, or of this draw if none is kept yet."""
         chain = self.chain
         # Rounded as kept draws are, so that a chain that continues from them has the same numbers.
-        users, items = (factors.half().float() for factors in (chain.users.expected, chain.items.factors))
+        users, items = map(chain.backend.round_half, (chain.users.expected, chain.items.factors))
         rating = self._predict(users, items)
         present = self._rmse(rating)
         if keep:
@@ -295,24 +293,18 @@ class HeldOutPredictions:
         rating = np.clip(self.total / self.kept, *held_out.scale)
         return np.asarray((rating - held_out.rows.ratings[self.known]) ** 2)
 
-    def _predict(self, users: Tensor, items: Tensor) -> Floats:
+    def _predict(self, users: Table, items: Table) -> Floats:
         """Ratings of the known held-out pairs by one draw."""
-        drawn = torch.empty(len(self.users), device=users.device)
+        backend = self.chain.backend
+        drawn = backend.zeros(len(self.users))
 
         def predict(start: int) -> None:
             part = slice(start, start + _ROWS)
-            drawn[part] = _ratings(users.index_select(0, self.users[part]), items.index_select(0, self.items[part]))
+            drawn[part] = backend.rate_pairs(users, items, self.users[part], self.items[part])
 
         self.each(predict, range(0, len(drawn), _ROWS))
-        return np.asarray(self.chain.centre + self.chain.scale * drawn.cpu().numpy().astype(np.float64))
+        return np.asarray(self.chain.centre + self.chain.scale * backend.array(drawn).astype(np.float64))
 
     def _rmse(self, rating: Floats) -> float:
         wrong = np.clip(rating, *self.held_out.scale) - self._truth
         return math.sqrt((float(np.square(wrong).sum()) + self._unknown) / len(self.held_out.rows))
-
-
-def _ratings(users: Tensor, items: Tensor) -> Tensor:
-    """Standardised ratings of pairs of gathered rows, (n, d) each, the bias last."""
-    product: Tensor = users * items
-    product[:, -1] = users[:, -1] + items[:, -1]
-    return product.sum(1)

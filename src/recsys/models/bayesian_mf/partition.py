@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recsys.models.base.padding import Chunk
+from recsys.models.bayesian_mf.backend import Backend, Table
 
 _ROW_CELLS = 8  # to solve for a row costs about as much as to add this many ratings to its Gram matrix
 
@@ -28,20 +27,20 @@ class Collective(Protocol):
         """Number of processes."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> str:
         """Where this process computes."""
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors (n_r, ...) of all ranks, concatenated in order of rank."""
+    def gather(self, table: Table) -> Table:
+        """The tables (n_r, ...) of all ranks, concatenated in order of rank."""
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, table: Table) -> Table:
         """The sum over all ranks, in place."""
 
 
 class Partition:
     """The chunks of a table that belong to one process."""
 
-    def __init__(self, chunks: Sequence[Chunk], collective: Collective | None, device: torch.device) -> None:
+    def __init__(self, chunks: Sequence[Chunk], collective: Collective | None, backend: Backend) -> None:
         """Assign all chunks so that the processes have about equal work; every process finds the same assignment."""
         self._collective = collective
         size = collective.size if collective else 1
@@ -53,15 +52,15 @@ class Partition:
             load[lightest] += sum(block.size for block in chunk.blocks) + _ROW_CELLS * len(chunk.rows)
         self.chunks = parts[collective.rank if collective else 0]
         rows = [np.concatenate([chunk.rows for chunk in part] or [np.zeros(0, np.int64)]) for part in parts]
-        self._rows = torch.from_numpy(np.concatenate(rows)).to(device)
-        self._own = torch.from_numpy(rows[collective.rank if collective else 0]).to(device)
+        self._rows = backend.table(np.concatenate(rows))
+        self._own = backend.table(rows[collective.rank if collective else 0])
 
-    def gather_rows(self, table: Tensor) -> Tensor:
+    def gather_rows(self, table: Table) -> Table:
         """Fill in, in place, the rows of a table (n, r) that the other processes computed."""
         if self._collective and self._collective.size > 1:
             table[self._rows] = self._collective.gather(table[self._own])
         return table
 
-    def sum(self, partial: Tensor) -> Tensor:
+    def sum(self, partial: Table) -> Table:
         """The sum over the processes, in place; each process has the part that its own rows contribute."""
         return self._collective.sum(partial) if self._collective and self._collective.size > 1 else partial

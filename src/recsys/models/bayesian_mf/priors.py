@@ -4,31 +4,29 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from recsys.arrays import Floats
+from recsys.arrays import Array, Floats
+from recsys.models.bayesian_mf.backend import Backend, Table
 
-SPREADS = tuple(2 ** (step / 4) for step in range(33))  # from 1, where precisions differ most, to 256
+SPREADS = np.array([2 ** (step / 4) for step in range(33)])
+"""From 1, where precisions differ most, to 256."""
 MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): the prior of the mean weighs as much as this many rows
 
 
-def draw_gamma(shape: Tensor, rate: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma variates with the mean shape / rate, one for each element."""
-    return torch._standard_gamma(shape, generator=generator) / rate
+def draw_gamma(shape: float, rate: float, generator: np.random.Generator) -> float:
+    """A gamma variate with the mean shape / rate."""
+    return float(generator.standard_gamma(shape)) / rate
 
 
-def spread_weights(counts: Tensor) -> Tensor:
+def spread_weights(counts: Array) -> Floats:
     """What the log density of each of SPREADS has of the rows' numbers of ratings, (n,), alone: shape (33,)."""
-    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=counts.device)
-    shapes, times = torch.unique(counts.double() / 2, return_counts=True)
-    own = len(counts) * (spreads * spreads.log() - torch.lgamma(spreads))
-    weights: Tensor = times.double() @ torch.lgamma(shapes[:, None] + spreads) + own
-    return weights
+    shapes, times = np.unique(counts / 2, return_counts=True)
+    own = len(counts) * (SPREADS * np.log(SPREADS) - _log_gamma(SPREADS))
+    return np.asarray(times @ _log_gamma(shapes[:, None] + SPREADS) + own)
 
 
 def draw_spread(
-    counts: Tensor, half_errors: Tensor, generator: torch.Generator, weights: Tensor | None = None
+    half_counts: Table, half_errors: Table, generator: np.random.Generator, weights: Floats, backend: Backend
 ) -> float:
     """A draw of a, where each row has a precision lambda ~ Gamma(a, a), given the errors of the rows.
 
@@ -36,56 +34,52 @@ def draw_spread(
     SPREADS, that is, on its logarithm.
 
     Args:
-        counts: number of ratings of each row, shape (n,).
+        half_counts: half the number of ratings of each row, shape (n,), in float64.
         half_errors: half the sum of each row's squared errors, times the precision that all rows share, shape (n,).
-        generator: a generator on the CPU.
-        weights: spread_weights of the counts, if they are known.
+        generator: of the single number that is drawn.
+        weights: spread_weights of the counts.
+        backend: that of the tables.
     """
-    spreads = torch.tensor(SPREADS, dtype=torch.float64, device=counts.device)
-    logs = torch.log(spreads[:, None] + half_errors.double())  # (33, n)
-    by_shape, total = (logs @ torch.stack((counts.double() / 2, torch.ones_like(logs[0])), 1)).unbind(1)
-    weights = spread_weights(counts) if weights is None else weights
-    log_weight = (weights - by_shape - spreads * total).cpu()
-    return SPREADS[int(torch.multinomial(log_weight.softmax(0), 1, generator=generator))]
+    logs = backend.xp.log(backend.table(SPREADS)[:, None] + half_errors)  # (33, n), in float64
+    by_shape, total = backend.array(logs @ half_counts), backend.array(logs.sum(1))
+    log_weight = weights - by_shape - SPREADS * total
+    return float(SPREADS[_draw_index(np.exp(log_weight - log_weight.max()), generator)])
 
 
-def draw_normal_wishart(rows: Tensor, generator: torch.Generator, width: float = 1.0) -> tuple[Tensor, Tensor]:
-    """A draw of the mean (d,) and the precision (d, d) of the normal distribution of `rows` (n, d), in float64.
+def draw_normal_wishart(
+    n: int, mean: Floats, scatter: Floats, generator: np.random.Generator, width: float = 1.0
+) -> tuple[Floats, Floats]:
+    """A draw of the mean (d,) and the precision (d, d) of the normal distribution of n rows.
 
     The prior is that of Salakhutdinov and Mnih (2008), section 3.2: mean 0, as many degrees of freedom as dimensions,
     and W_0 = I. Here the diagonal of the inverse of W_0 is `width`, except for the last dimension, the bias, where it
-    stays 1. `generator` and what is returned are on the CPU.
+    stays 1.
+
+    Args:
+        n: number of rows.
+        mean: of the rows, shape (d,).
+        scatter: of the rows around their mean: the sum of the products of each row with itself, shape (d, d).
+        generator: of all random numbers.
+        width: omega.
     """
-    n, d = rows.shape
-    mean = rows.mean(0, dtype=torch.float64).cpu() if n else torch.zeros(d, dtype=torch.float64)
-    centred = rows - mean.to(rows)
-    return draw_normal_wishart_of(n, mean, (centred.T @ centred).double().cpu(), generator, width)
-
-
-def draw_normal_wishart_of(
-    n: int, mean: Tensor, scatter: Tensor, generator: torch.Generator, width: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """The same of n rows, given their mean (d,) and their scatter around it (d, d), in float64 on the CPU."""
     d = len(mean)
     shrink = MEAN_WEIGHT * n / (MEAN_WEIGHT + n)
-    widths = torch.full((d,), width, dtype=torch.float64)
+    widths = np.full(d, width)
     widths[-1] = 1
-    scale = torch.linalg.inv(torch.diag(widths) + scatter + shrink * torch.outer(mean, mean))
+    scale = np.linalg.inv(np.diag(widths) + scatter + shrink * np.outer(mean, mean))
     precision = _draw_wishart((scale + scale.T) / 2, d + n, generator)
-    factor = torch.linalg.cholesky(precision * (MEAN_WEIGHT + n))
-    noise = torch.randn(d, 1, generator=generator, dtype=torch.float64)
-    step = torch.linalg.solve_triangular(factor.T, noise, upper=True)[:, 0]
+    factor = np.linalg.cholesky(precision * (MEAN_WEIGHT + n))
+    step = np.linalg.solve(factor.T, generator.standard_normal(d))
     return n * mean / (MEAN_WEIGHT + n) + step, precision
 
 
-def draw_width(precision: Tensor, generator: torch.Generator) -> float:
+def draw_width(precision: Floats, generator: np.random.Generator) -> float:
     """A draw of the `width` of draw_normal_wishart, whose prior is Gamma(1, 1), given the precision (d, d)."""
     d = len(precision)
-    shape = torch.tensor(1 + d * (d - 1) / 2, dtype=torch.float64)
-    return float(draw_gamma(shape, 1 + precision.diagonal()[:-1].sum() / 2, generator))
+    return draw_gamma(1 + d * (d - 1) / 2, 1 + float(precision.diagonal()[:-1].sum()) / 2, generator)
 
 
-def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> float:
+def draw_stretch(moments: Floats, width: float, generator: np.random.Generator) -> float:
     """A draw of s, by which all factors of one entity are multiplied; Lambda becomes Lambda / s^2, width width * s^2.
 
     This is a Gibbs step along the group of scalings (Liu and Sabatti, "Generalised Gibbs sampler", Biometrika 2000,
@@ -97,7 +91,7 @@ def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> f
         moments: sums over the ratings, each times its precision, of x^2 and of x r, shape (2,). x is the product of the
             factors, and r is what the biases leave of the rating.
         width: the present width.
-        generator: a generator on the CPU.
+        generator: of all random numbers.
     """
     squares, products = moments.tolist()
 
@@ -108,7 +102,7 @@ def draw_stretch(moments: Tensor, width: float, generator: torch.Generator) -> f
     return _draw_scale(density, generator)
 
 
-def draw_bias_stretch(moments: Tensor, precision: float, d: int, generator: torch.Generator) -> float:
+def draw_bias_stretch(moments: Floats, precision: float, d: int, generator: np.random.Generator) -> float:
     """The same for the biases of one entity, whose width in the prior of Lambda is 1 and does not move along.
 
     So the density of log s also holds what the Wishart prior (d, d) has of s. Without this step, the spread of the
@@ -118,7 +112,7 @@ def draw_bias_stretch(moments: Tensor, precision: float, d: int, generator: torc
         moments: sums as of draw_stretch. x is the bias, and r is what all else leaves of the rating.
         precision: the bias's element on the diagonal of Lambda.
         d: the number of factors and 1.
-        generator: a generator on the CPU.
+        generator: of all random numbers.
     """
     squares, products = moments.tolist()
 
@@ -129,27 +123,34 @@ def draw_bias_stretch(moments: Tensor, precision: float, d: int, generator: torc
     return _draw_scale(density, generator)
 
 
-def _draw_scale(density: Callable[[Floats], Floats], generator: torch.Generator) -> float:
+def _draw_scale(density: Callable[[Floats], Floats], generator: np.random.Generator) -> float:
     """A draw of s from the log density of log s."""
     middle, reach = 0.0, 5.0
     for _ in range(4):
-        steps = np.linspace(middle - reach, middle + reach, 201)  # so few numbers cost PyTorch ten times as much
+        steps = np.linspace(middle - reach, middle + reach, 201)
         log_density = density(steps)
         middle = float(steps[log_density.argmax()])
         likely = steps[log_density > log_density.max() - 30]
         reach = max(float(np.abs(likely - middle).max()), reach / 50)
-    chosen = torch.multinomial(torch.from_numpy(np.exp(log_density - log_density.max())), 1, generator=generator)
-    return math.exp(steps[int(chosen)])
+    return math.exp(steps[_draw_index(np.exp(log_density - log_density.max()), generator)])
 
 
-def _draw_wishart(scale: Tensor, freedom: int, generator: torch.Generator) -> Tensor:
+def _draw_index(weights: Floats, generator: np.random.Generator) -> int:
+    """One of n positions, each with a chance in proportion to its weight, (n,)."""
+    ends = weights.cumsum()
+    return int(np.searchsorted(ends, generator.random() * ends[-1], "right"))
+
+
+def _draw_wishart(scale: Floats, freedom: int, generator: np.random.Generator) -> Floats:
     """A Wishart matrix by Bartlett's decomposition.
 
     With scale = L L' it is L A A' L', where the triangular A has chi variates on its diagonal and normal ones below.
     """
     d = len(scale)
-    lower = torch.tril(torch.randn(d, d, generator=generator, dtype=torch.float64), -1)
-    shapes = (freedom - torch.arange(d, dtype=torch.float64)) / 2
-    lower += torch.diag((2 * torch._standard_gamma(shapes, generator=generator)).sqrt())
-    root: Tensor = torch.linalg.cholesky(scale) @ lower
-    return root @ root.T
+    lower = np.tril(generator.standard_normal((d, d)), -1)
+    np.fill_diagonal(lower, np.sqrt(2 * generator.standard_gamma((freedom - np.arange(d)) / 2)))
+    root = np.linalg.cholesky(scale) @ lower
+    return np.asarray(root @ root.T)
+
+
+_log_gamma = np.vectorize(math.lgamma, otypes=[float])

@@ -1,16 +1,12 @@
-"""The biases of the rating sessions, as a chain samples them.
-
-They are not in sessions.py because a loaded model needs sessions and must not import PyTorch.
-"""
+"""The biases of the rating sessions, as a chain samples them. Where sessions begin and end is in sessions.py."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recsys.arrays import Array, Codes
+from recsys.models.bayesian_mf.backend import Backend, Table
 from recsys.models.bayesian_mf.priors import draw_bias_stretch, draw_gamma
 
 START_SESSION_PRECISION = 60.0
@@ -21,10 +17,10 @@ LEVELS, TOGETHER = 4, 3  # sessions, groups of so many of a user's sessions in a
 class Level:
     """The biases of g groups of sessions; a group is a session, or some of a user's sessions in a row."""
 
-    of_session: Tensor  # (m,) the group of each session; g for none
-    users: Tensor  # (g,) the user of each group
-    counts: Tensor  # (g,) ratings in each group
-    value: Tensor  # (g,)
+    of_session: Table  # (m,) the group of each session; g for none
+    users: Table  # (g,) the user of each group
+    counts: Table  # (g,) ratings in each group
+    value: Table  # (g,)
     precision: float  # kappa
 
 
@@ -32,11 +28,12 @@ class Level:
 class SessionBias:
     """One bias for each of m sessions, which is the sum of those of its groups; n is the number of ratings."""
 
-    of_rating: Tensor  # (n,) the session of each rating; m for none
-    counts: Tensor  # (m,) ratings in each session
+    backend: Backend
+    of_rating: Table  # (n + 1,) the session of each rating; m for none, and for padding
+    counts: Table  # (m,) ratings in each session
     levels: list[Level]  # the sessions themselves, then larger and larger groups
-    value: Tensor  # (m,)
-    expected: Tensor  # (m,) `value`, with the mean of the distribution that the session's own part was drawn from
+    value: Table  # (m,)
+    expected: Table  # (m,) `value`, with the mean of the distribution that the session's own part was drawn from
 
     def fork(self) -> Self:
         """Biases in the same state, to be drawn apart from these."""
@@ -44,46 +41,56 @@ class SessionBias:
 
     def draw(
         self,
-        left: Tensor,
-        weight: Tensor,
-        generator: torch.Generator | None,
-        noise_generator: torch.Generator,
+        left: Table,
+        weight: Table,
+        generator: np.random.Generator | None,
+        noise_generator: Any,
     ) -> None:
         """Draw the biases of each level given the others, the largest groups first, and each level's precision.
 
         Args:
             left: sum of the ratings in each session, less all that predicts them, these biases too, (m,).
             weight: precision of each user's ratings, (n_users,).
-            generator: of single numbers, on the CPU. None: biases are set to their means, at fixed precisions.
-            noise_generator: of tables.
+            generator: of single numbers. None: biases are set to their means, at fixed precisions.
+            noise_generator: of tables, the backend's.
         """
         for number in reversed(range(len(self.levels))):
             level = self.levels[number]
-            by = weight.index_select(0, level.users)
-            total = _padded(torch.zeros_like(level.value)).index_add_(0, level.of_session, left)[:-1]
-            right = by * (total + level.counts * level.value)
+            by = weight[level.users]
+            right = by * (self._sums(level, left) + level.counts * level.value)
             precision = by * level.counts + level.precision
             value = mean = right / precision
             kappa = level.precision
             if generator is not None:
-                noise = torch.randn(len(mean), generator=noise_generator, device=mean.device)
-                value = mean + noise / precision.sqrt()
-                shape, rate = torch.tensor(1 + len(mean) / 2), 1 + value.square().sum().cpu() / 2
-                kappa = float(draw_gamma(shape, rate, generator))
+                value = mean + self.backend.normal(noise_generator, len(mean)) / precision**0.5
+                kappa = draw_gamma(1 + len(mean) / 2, 1 + float(value @ value) / 2, generator)
                 # Few ratings tell a session's bias, so that values hold kappa and kappa holds them: both move at once.
-                products = value @ (by * level.counts * value), value @ right
-                stretch = draw_bias_stretch(torch.stack(products).double().cpu(), 2 * kappa, 2, generator)
+                products = float(value @ (by * level.counts * value)), float(value @ right)
+                stretch = draw_bias_stretch(np.array(products), 2 * kappa, 2, generator)
                 value, mean, kappa = value * stretch, mean * stretch, kappa / stretch**2
-            change = _padded(value - level.value).index_select(0, level.of_session)
-            left = left - self.counts * change
+            left = left - self.counts * self._padded(value - level.value)[level.of_session]
             self.levels[number] = replace(level, value=value, precision=kappa)
         self.add_up()
         self.expected = self.value - (value - mean)  # those of the sessions themselves, which were drawn last
 
     def add_up(self) -> None:
         """Set `value` to what the levels say."""
-        parts = (_padded(level.value).index_select(0, level.of_session) for level in self.levels)
-        self.value = torch.stack(list(parts)).sum(0)
+        self.value = sum(self._padded(level.value)[level.of_session] for level in self.levels)
+
+    def sums(self, of_ratings: Table) -> Table:
+        """Sums over the ratings of each session, (m,), of a number each, (n + 1,)."""
+        return self.backend.sum_by(self.of_rating, of_ratings, len(self.value) + 1)[:-1]
+
+    def of_ratings(self) -> Table:
+        """The bias of the session of each rating, (n + 1,); 0 for those without one, and for padding."""
+        return self._padded(self.value)[self.of_rating]
+
+    def _sums(self, level: Level, of_sessions: Table) -> Table:
+        return self.backend.sum_by(level.of_session, of_sessions, len(level.value) + 1)[:-1]
+
+    def _padded(self, values: Table) -> Table:
+        """With a 0 for those who belong to no group."""
+        return self.backend.xp.concat((values, self.backend.zeros(1)))
 
     def precisions(self) -> Array:
         """Of the levels, (LEVELS,); infinite where users have too few sessions to group."""
@@ -92,31 +99,28 @@ class SessionBias:
         return found
 
 
-def start_session_bias(users: Codes, of_rating: Codes, device: torch.device) -> SessionBias:
+def start_session_bias(users: Codes, of_rating: Codes, backend: Backend) -> SessionBias:
     """Biases of 0.
 
     Args:
         users: the user of each session, shape (m,), sorted; a user's sessions are in the order of time.
         of_rating: the session of each rating, shape (n,); m for none.
-        device: where the tensors are.
+        backend: of the tables.
     """
-
-    def moved(array: Array) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
     counts = np.bincount(of_rating, minlength=len(users) + 1)[:-1]
     levels: list[Level] = []
     of_session: Array = np.arange(len(users))
     of_group: Array = users.astype(np.int64)
     for _ in range(LEVELS):
         sizes = np.bincount(of_session, weights=counts, minlength=len(of_group) + 1)[: len(of_group)]
-        total, value = moved(sizes.astype(np.float32)), moved(np.zeros(len(of_group), np.float32))
-        levels.append(Level(moved(of_session), moved(of_group), total, value, START_SESSION_PRECISION))
+        total, value = backend.table(sizes.astype(np.float32)), backend.zeros(len(of_group))
+        levels.append(Level(backend.table(of_session), backend.table(of_group), total, value, START_SESSION_PRECISION))
         of_session, of_group = _join(of_session, of_group)
         if not len(of_group):
             break
-    nothing = moved(np.zeros(len(users), np.float32))
-    return SessionBias(moved(of_rating.astype(np.int64)), moved(counts.astype(np.float32)), levels, nothing, nothing)
+    nothing, padded = backend.zeros(len(users)), np.append(of_rating.astype(np.int64), len(users))
+    total = backend.table(counts.astype(np.float32))
+    return SessionBias(backend, backend.table(padded), total, levels, nothing, nothing)
 
 
 def _join(of_session: Array, users: Array) -> tuple[Array, Array]:
@@ -132,8 +136,3 @@ def _join(of_session: Array, users: Array) -> tuple[Array, Array]:
     total = int(pieces.sum())
     joined = np.where(pieces[users] > 0, firsts[users] + rank * pieces[users] // np.maximum(counts[users], 1), total)
     return np.append(joined, total)[of_session], np.repeat(np.arange(len(pieces)), pieces)
-
-
-def _padded(values: Tensor) -> Tensor:
-    """With a 0 for those who belong to no group."""
-    return torch.cat((values, values.new_zeros(1)))

@@ -4,7 +4,6 @@ import copy
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from recsys.arrays import Array, Codes
 from recsys.models.bayesian_mf.gibbs import Chain
@@ -12,12 +11,10 @@ from recsys.models.bayesian_mf.gibbs import Chain
 
 def fork(chain: Chain) -> Chain:
     """An independent chain in the same state, with the same random numbers to come. The ratings are shared."""
-    other = copy.copy(chain)  # a sweep replaces tensors and does not write into them
+    other = copy.copy(chain)  # a sweep replaces tables and does not write into them
     other.users, other.items = replace(chain.users), replace(chain.items)
     other.sessions = chain.sessions.fork() if chain.sessions else None
-    other.generator, other.noise_generator = (
-        torch.Generator(old.device).set_state(old.get_state()) for old in (chain.generator, chain.noise_generator)
-    )
+    other.generator, other.noise_generator = copy.deepcopy(chain.generator), chain.backend.fork(chain.noise_generator)
     return other
 
 
@@ -35,5 +32,5 @@ def continue_from(chain: Chain, users: tuple[Codes, Array], items: tuple[Codes, 
     for entity, (codes, factors) in ((chain.users, users), (chain.items, items)):
         whole = np.tile(factors.mean(0), (len(entity.counts), 1)).astype(np.float32)
         whole[codes] = factors
-        entity.factors = torch.from_numpy(whole).to(chain.device)
+        entity.factors = chain.backend.table(whole)
     chain.sweeps = chain.warm_up.start
