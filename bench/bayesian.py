@@ -7,10 +7,9 @@ measured on. Times of single parts are of one thread, as each thread of a sweep 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -26,7 +25,7 @@ from recsys.models.bayesian_mf import gibbs
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.sessions import cut_sessions
-from recsys.runtime.threads import workers
+from recsys.runtime.threads import one_by_one, workers
 from recsys.training.trainer import train
 from steps.support.entrypoint import data_folder
 
@@ -85,12 +84,6 @@ def kernel_rate(chain: Chain) -> tuple[float, float]:
         with workers(CPU):
             seconds += least(lambda entity=entity, other=other: chain._draw_factors(entity, other, False, one_by_one))  # type: ignore[misc]
     return 1e3 * seconds, 2 * chain.n * (chain.size + 2) * (chain.size + 3) / seconds / 1e9
-
-
-def one_by_one(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
-    """On one thread."""
-    for chunk in chunks:
-        work(chunk)
 
 
 def sweeps(data: Split, dimensions: list[int]) -> None:

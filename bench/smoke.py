@@ -27,6 +27,7 @@ from recsys.models.matrix_factorization.compiled import CompiledEngine
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.training import Problem
 from recsys.runtime.blas import one_thread
+from recsys.runtime.threads import one_by_one
 from recsys.testing.datasets import write_rows
 from recsys.training.trainer import train
 
@@ -75,7 +76,7 @@ def make_works(folder: Path) -> dict[str, Work]:
 
     def sweep() -> None:
         with one_thread():
-            chain.sweep(lambda work, chunks: [work(chunk) for chunk in chunks] and None)
+            chain.sweep(one_by_one)
 
     for _ in range(chain.warm_up.start):
         sweep()

@@ -12,6 +12,12 @@ Each = Callable[[Callable[[Any], None], Sequence[Any]], None]
 """Applies a function to every member of a sequence, perhaps several at a time."""
 
 
+def one_by_one(work: Callable[[Any], None], members: Sequence[Any]) -> None:
+    """An Each of one thread."""
+    for member in members:
+        work(member)
+
+
 @contextmanager
 def workers(device: str) -> Iterator[Each]:
     """What `Chain.sweep` spreads its chunks over: on the CPU a thread a core, each working on chunks of its own.
@@ -20,11 +26,6 @@ def workers(device: str) -> Iterator[Each]:
     the numbers do not depend on how many there are.
     """
     if device != "cpu":
-
-        def one_by_one(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
-            for chunk in chunks:
-                work(chunk)
-
         yield one_by_one
         return
 

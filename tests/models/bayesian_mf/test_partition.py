@@ -16,6 +16,7 @@ from recsys.models.bayesian_mf.numpy_backend import NumpyBackend
 from recsys.models.bayesian_mf.partition import Partition
 from recsys.models.bayesian_mf.torch_backend import TorchBackend
 from recsys.runtime.blas import one_thread
+from recsys.runtime.threads import one_by_one
 
 
 class Exchange:
@@ -60,11 +61,6 @@ def ratings(n_users=60, n_items=40):
     values = chance.integers(1, 6, len(users)).astype(float)
     sessions = np.unique(users), np.unique(users, return_inverse=True)[1].astype(np.int32)
     return Interactions(users, items, values), (n_users, n_items), sessions
-
-
-def one_by_one(work, chunks):
-    for chunk in chunks:
-        work(chunk)
 
 
 def swept(group=None, sweeps=12):

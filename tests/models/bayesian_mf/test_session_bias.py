@@ -63,7 +63,7 @@ def test_how_much_sessions_and_groups_differ_is_learnt():
     truth = random.normal(size=len(sessions.users)) * 0.2
     truth += (random.normal(size=len(groups.users)) * 0.5)[groups.of_session]
     ratings = truth[of_rating] + random.normal(size=len(of_rating)) * 0.5
-    generators = np.random.default_rng(0), np.random.default_rng(1)
+    generators = np.random.default_rng(0), NumpyBackend().generator(1)
     spreads, values = [], []
     for sweep in range(100):
         biases.draw(left(biases, ratings, of_rating), np.full(500, 4.0, np.float32), *generators)
@@ -83,7 +83,7 @@ def test_the_expected_bias_lacks_the_session_s_own_deviation_only(monkeypatch):
     biases, of_rating = start([16] * 2000, ratings_each=2)
     for level in biases.levels:
         level.precision = 2.0
-    generators = np.random.default_rng(0), np.random.default_rng(1)
+    generators = np.random.default_rng(0), NumpyBackend().generator(1)
     biases.draw(left(biases, np.zeros(len(of_rating)), of_rating), np.full(2000, 3.0, np.float32), *generators)
     deviation = (biases.value - biases.expected).astype(float)
     assert float(deviation.var()) == pytest.approx(1 / (3.0 * 2 + 2.0), rel=0.03)

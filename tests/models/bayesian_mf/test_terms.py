@@ -18,7 +18,8 @@ FREE = ModelTerm(lambda chain: None, 1.0, costs=False)
 def test_a_term_that_costs_something_has_to_help_surely():
     assert decide(4.1, 8, COSTLY)  # twice as much as at the last look
     assert decide(3.9, 8, COSTLY) is None
-    assert decide(-3.0, 8, COSTLY) is None
+    assert decide(-3.9, 8, COSTLY) is None
+    assert decide(-4.1, 8, COSTLY) is False  # surely does harm
     assert decide(-0.1, 16, COSTLY) is False
     assert decide(2.1, 32, COSTLY)
     assert decide(1.9, 32, COSTLY) is False

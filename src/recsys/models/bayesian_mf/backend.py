@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from recsys.arrays import Array, Floats
 from recsys.models.bayesian_mf.conditional import Conditional, DeviceChunk
+from recsys.runtime.threads import Each, one_by_one
 
 Table = Any
 """A NumPy array, or a PyTorch tensor on the device of the backend."""
@@ -80,8 +81,8 @@ class Backend(Protocol):
     def set_state(self, generator: Any, state: Array) -> None:
         """Have the generator go on from a state."""
 
-    def normal(self, generator: Any, *shape: int) -> Table:
-        """Standard normal numbers, in float32."""
+    def normal(self, generator: Any, *shape: int, each: Each = one_by_one) -> Table:
+        """Standard normal numbers, in float32; `each` may share the work among threads."""
 
     def gamma(self, generator: Any, shape: Table) -> Table:
         """Gamma variates of the rate 1, one for each shape."""

@@ -170,7 +170,7 @@ class Chain:
             features=None,
             feature_sums=np.zeros((2, 0)),
             factors=factors,
-            expected=factors,
+            expected=self.backend.zeros(n, d),
             precision=moved(np.ones(n, np.float32)),
             link=np.zeros((0, d)),
             link_precision=START_LINK_PRECISION,
@@ -254,26 +254,28 @@ class Chain:
         draw_stretch.
         """
         by = draw_stretch(moments, entity.width, self.generator)
-        self._multiply(entity, np.append(np.full(self.size, by), 1.0))
+        self._multiply(entity, slice(0, self.size), by)
         entity.width *= by**2
         return by
 
     def _stretch_biases(self, entity: Entity, moments: Floats) -> None:
         """Multiply all biases of an entity likewise; `moments` are those of draw_bias_stretch."""
         by = draw_bias_stretch(moments, float(entity.inverse[-1, -1]), self.size + 1, self.generator)
-        self._multiply(entity, np.append(np.ones(self.size), by))
+        self._multiply(entity, slice(self.size, None), by)
 
-    def _multiply(self, entity: Entity, by: Floats) -> None:
-        """Multiply each column of the factors by an element of `by`, (d,), and their prior with them."""
-        on_device = entity.to_device(by)
-        entity.factors, entity.expected = entity.factors * on_device, entity.expected * on_device
-        entity.mean, entity.link = entity.mean * by, entity.link * by
-        entity.inverse = entity.inverse / by / by[:, None]
+    def _multiply(self, entity: Entity, columns: slice, by: float) -> None:
+        """Multiply some columns of the factors that this sweep has drawn by a number, and their prior with them."""
+        for table in (entity.factors, entity.expected):
+            table[:, columns] *= by
+        scales = np.ones(self.size + 1)
+        scales[columns] = by
+        entity.mean, entity.link = entity.mean * scales, entity.link * scales
+        entity.inverse = entity.inverse / scales / scales[:, None]
 
     def _draw_factors(self, entity: Entity, other: Entity, starting: bool, each: Each) -> Table:
         """Draw the factors of one entity given the other's; returns gram.sum_errors of all its rows, (n, 6)."""
         n, d = entity.factors.shape
-        noise = self.backend.zeros(n, d) if starting else self.backend.normal(self.noise_generator, n, d)
+        noise = self.backend.zeros(n, d) if starting else self.backend.normal(self.noise_generator, n, d, each=each)
         # The results of each row stand side by side: new factors, expected factors, the six sums.
         results = self.backend.zeros(n, 2 * d + 6)
         new, expected, sums = results[:, :d], results[:, d : 2 * d], results[:, 2 * d :]

@@ -206,17 +206,17 @@ def _is_kept(
 def decide(found: float, sweep: int, term: ModelTerm) -> bool | None:
     """Whether a term stays that has gained so many standard errors when a trial is looked at; None: to be seen.
 
-    A term that costs something is refused unless it surely helps. Of one that does not, either answer has to be sure;
-    by the last look the better one is taken.
+    A term that costs something is refused unless it surely helps; at the first look only if it surely does harm. Of one
+    that does not, either answer has to be sure; by the last look the better one is taken.
     """
     if sweep == TRIAL_LAST:
         return found > 0
     bound = term.standard_errors * math.sqrt(TRIAL_LOOKS[-1] / sweep)
-    if found > bound:
-        return True
-    if term.costs:
-        return False if sweep == TRIAL_LOOKS[-1] or (found < 0 and sweep > TRIAL_LOOKS[0]) else None
-    return False if found < -bound else None
+    if abs(found) > bound:
+        return found > 0
+    if term.costs and (sweep == TRIAL_LOOKS[-1] or (found < 0 and sweep > TRIAL_LOOKS[0])):
+        return False
+    return None
 
 
 def _progress(

@@ -9,6 +9,11 @@ from recsys.arrays import Array, Floats
 from recsys.models.bayesian_mf import compiled
 from recsys.models.bayesian_mf.conditional import Conditional, DeviceChunk
 from recsys.models.bayesian_mf.generators import get_state, make_generator, set_state
+from recsys.runtime.threads import Each, one_by_one
+
+STREAMS = 16
+"""Generators of random numbers for tables; more threads than that do not help."""
+_SMALL = 1 << 14  # numbers, of a table
 
 
 class NumpyBackend:
@@ -64,26 +69,34 @@ class NumpyBackend:
         """That of compiled.py."""
         return compiled.solver(conditional)
 
-    def generator(self, seed: int) -> np.random.Generator:
-        """As for small matrices."""
-        return make_generator(seed)
+    def generator(self, seed: int) -> list[np.random.Generator]:
+        """One for each of STREAMS blocks of a table's rows: threads share the work, and no number depends on them."""
+        return [make_generator(child) for child in np.random.SeedSequence(seed).spawn(STREAMS)]
 
-    def fork(self, generator: np.random.Generator) -> np.random.Generator:
+    def fork(self, generator: list[np.random.Generator]) -> list[np.random.Generator]:
         """A deep copy."""
         return copy.deepcopy(generator)
 
-    def state(self, generator: np.random.Generator) -> Array:
-        """As generators.py says."""
-        return get_state(generator)
+    def state(self, generator: list[np.random.Generator]) -> Array:
+        """A line as of generators.py for each."""
+        return np.array([get_state(one) for one in generator])
 
-    def set_state(self, generator: np.random.Generator, state: Array) -> None:
-        """As generators.py says."""
-        set_state(generator, state)
+    def set_state(self, generator: list[np.random.Generator], state: Array) -> None:
+        """From such lines."""
+        for one, line in zip(generator, state, strict=True):
+            set_state(one, line)
 
-    def normal(self, generator: np.random.Generator, *shape: int) -> Array:
-        """In float32."""
-        return generator.standard_normal(shape, np.float32)
+    def normal(self, generator: list[np.random.Generator], *shape: int, each: Each = one_by_one) -> Array:
+        """In blocks of rows, which small tables are not worth waking threads for."""
+        table = np.empty(shape, np.float32)
+        ends = np.linspace(0, len(table), STREAMS + 1).astype(int).tolist()
 
-    def gamma(self, generator: np.random.Generator, shape: Array) -> Array:
-        """In float32."""
-        return generator.standard_gamma(shape, dtype=np.float32)
+        def fill(block: int) -> None:
+            generator[block].standard_normal(dtype=np.float32, out=table[ends[block] : ends[block + 1]])
+
+        (each if table.size > _SMALL else one_by_one)(fill, range(STREAMS))
+        return table
+
+    def gamma(self, generator: list[np.random.Generator], shape: Array) -> Array:
+        """From the first of the generators."""
+        return generator[0].standard_gamma(shape, dtype=np.float32)

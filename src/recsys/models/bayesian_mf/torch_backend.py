@@ -11,6 +11,7 @@ from torch.nn.functional import embedding_bag
 from recsys.arrays import Array, Floats
 from recsys.models.bayesian_mf import gram
 from recsys.models.bayesian_mf.conditional import Conditional, DeviceChunk
+from recsys.runtime.threads import Each, one_by_one
 
 
 class TorchBackend:
@@ -87,8 +88,8 @@ class TorchBackend:
         """From such bytes."""
         generator.set_state(torch.from_numpy(state))
 
-    def normal(self, generator: torch.Generator, *shape: int) -> Tensor:
-        """In float32."""
+    def normal(self, generator: torch.Generator, *shape: int, each: Each = one_by_one) -> Tensor:
+        """On the device, at once."""
         return torch.randn(shape, generator=generator, device=self.device)
 
     def gamma(self, generator: torch.Generator, shape: Tensor) -> Tensor:
