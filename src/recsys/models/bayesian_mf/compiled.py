@@ -64,7 +64,8 @@ def draw_rows(
         rest: as the target.
     """
     d, width = noise.shape[1], table.shape[1]
-    lines, square = np.empty((_TOGETHER, width), np.float32), np.empty((width, width), np.float32)
+    # A line more than a square: else all squares would begin at one place of the cache's.
+    lines, squares = np.empty((_TOGETHER, width), np.float32), np.zeros((LANE, width + 1, width), np.float32)
     # Matrices of LANE rows: what is on and below the diagonal, column by column.
     gram = np.zeros(((d + 1) * (d + 2) // 2, LANE), np.float32)
     lower = np.empty_like(gram)
@@ -76,11 +77,11 @@ def draw_rows(
         count = min(LANE, len(rows) - first)  # the lanes behind hold what was there before
         for lane in range(count):
             r, row = first + lane, rows[first + lane]
-            _add_up(others[r, : lengths[r]], positions[r, : lengths[r]], table, target, lines, square, d)
-            _spread(square, gram, lane, d)
+            _add_up(others[r, : lengths[r]], positions[r, : lengths[r]], table, target, lines, squares[lane], d)
             weight[lane] = weights[row]
             for j in range(d):
                 right[0, j, lane], right[1, j, lane], right[2, j, lane] = pull[row, j], noise[row, j], before[row, j]
+        _spread(squares, gram, d)
         _weigh(gram, weight, inverse, right[0], lower)
         _factorise(lower, d)
         _solve(lower, right[1], drawn, mean)
@@ -122,12 +123,13 @@ def _add_up(others, positions, table, target, lines, square, d):  # type: ignore
 
 
 @part_of_loop
-def _spread(square, gram, lane, d):  # type: ignore[no-untyped-def]
-    """The matrix of one row into its lane."""
+def _spread(squares, gram, d):  # type: ignore[no-untyped-def]
+    """The matrix of each row into its lane."""
     at = 0
     for j in range(d + 1):
         for i in range(j, d + 1):
-            gram[at, lane] = square[i, j]
+            for lane in range(LANE):
+                gram[at, lane] = squares[lane, i, j]
             at += 1
 
 
