@@ -30,7 +30,7 @@ def workers(device: str) -> Iterator[Each]:
         return
 
     threads = available_threads()
-    with one_thread(), ThreadPoolExecutor(threads) as pool:
+    with one_thread(), ThreadPoolExecutor(max(1, threads - 1)) as pool:  # the thread that calls takes its part
 
         def spread(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
             if len(chunks) == 1:  # to wake a thread takes longer than a small chunk
@@ -42,7 +42,9 @@ def workers(device: str) -> Iterator[Each]:
                 for chunk in left:
                     work(chunk)
 
-            for taken in [pool.submit(take) for _ in range(min(threads, len(chunks)))]:
-                taken.result()
+            others = [pool.submit(take) for _ in range(min(threads, len(chunks)) - 1)]
+            take()
+            for other in others:
+                other.result()
 
         yield spread

@@ -204,14 +204,17 @@ def pack(
 def set_threshold(recommender: BayesianRecommender, held_out: "HeldOut", low: float, high: float) -> None:
     """Set the threshold between two levels of ratings by the validation rows, asked without their moment."""
     known = held_out.known
-    mean, variance = recommender.draws.predict(held_out.rows.users[known], held_out.rows.items[known])
+    users = held_out.rows.users[known]
+    mean, variance = recommender.draws.predict(users, held_out.rows.items[known])
     rating, spread = recommender.centre + recommender.unit * mean, recommender.unit * np.sqrt(variance)
     recommender.threshold = learn_threshold(rating, spread, held_out.liked[known], low, high)
+    _keep_answer(recommender, held_out, recommender.predictions(users, mean, variance))
 
 
 def choose_fallback(sampled: BayesianRecommender, held_out: "HeldOut") -> BayesianRecommender:
     """`sampled`, or the same with a user's rating of an unknown item from the draws, where that is clearly better."""
-    other = with_own_fallback(sampled)
+    other, known = with_own_fallback(sampled), held_out.known
+    _keep_answer(other, held_out, Predictions(*(column[known] for column in _answer(sampled, held_out))))
     return other if _is_clearly_better(other, sampled, held_out) else sampled
 
 
@@ -240,6 +243,16 @@ def _answer(one: BayesianRecommender, held_out: "HeldOut") -> Predictions:
     if id(one) not in held_out.answers:
         held_out.answers[id(one)] = one, one.score(held_out.rows.users, held_out.rows.items)
     return held_out.answers[id(one)][1]
+
+
+def _keep_answer(one: BayesianRecommender, held_out: "HeldOut", of_known: Predictions) -> None:
+    """Keep the predictions for the validation rows, given those of known pairs, for which all draws were read."""
+    rows, known = held_out.rows, held_out.known
+    answer = Predictions(np.empty(len(rows)), np.empty(len(rows)))
+    of_unknown = one.score(rows.users[~known], rows.items[~known])
+    for column, some, others in zip(answer, of_known, of_unknown, strict=True):
+        column[known], column[~known] = some, others
+    held_out.answers[id(one)] = one, Predictions(np.clip(answer.rating, *held_out.scale), answer.like_probability)
 
 
 def _is_clearly_better(

@@ -104,6 +104,11 @@ class BayesianRecommender(Recommender):
         spread[known] = self.unit * np.sqrt(variance)
         return spread
 
+    def predictions(self, users: Codes, mean: Floats, variance: Floats) -> Predictions:
+        """What is answered for known users, (n,), given mean and variance of the draws' standardised ratings."""
+        rating = self._blend(users, self.centre + self.unit * mean)
+        return Predictions(rating, normal_cdf((rating - self.threshold) / (self.unit * np.sqrt(variance))))
+
     def rating_factors(self) -> RatingFactors:
         """All draws side by side: their mean is one inner product. The spread between them is told by user and item."""
         if self.is_plain:
@@ -174,12 +179,12 @@ class BayesianRecommender(Recommender):
     def _score_known(self, users: Codes, items: Codes) -> Predictions:
         if self.is_plain:
             return self._score_plainly(users, items)
-        return self._predictions(users, *self.draws.predict(users, items, share=self._share(users)))
+        return self.predictions(users, *self.draws.predict(users, items, share=self._share(users)))
 
     def _score_known_at(self, users: Codes, items: Codes, timestamps: Floats) -> Predictions:
         if self.is_plain:
             return self._score_plainly(users, items)
-        return self._predictions(users, *self.draws.predict(users, items, timestamps, self._share(users)))
+        return self.predictions(users, *self.draws.predict(users, items, timestamps, self._share(users)))
 
     def _score_plainly(self, users: Codes, items: Codes) -> Predictions:
         rating = self._blend(users, self.knowledge.biases.rating(users, items))
@@ -191,10 +196,6 @@ class BayesianRecommender(Recommender):
 
     def _blend(self, users: Codes, ratings: Floats) -> Floats:
         return ratings if self.constancy is None else self.constancy.blend(users, ratings)
-
-    def _predictions(self, users: Codes, mean: Floats, variance: Floats) -> Predictions:
-        rating = self._blend(users, self.centre + self.unit * mean)
-        return Predictions(rating, normal_cdf((rating - self.threshold) / (self.unit * np.sqrt(variance))))
 
     def _fold_in(self, knowledge: Knowledge, rows: Interactions) -> "BayesianRecommender":
         """Draw the factors of the users of `rows`, given the items' kept draws."""
