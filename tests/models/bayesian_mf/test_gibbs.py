@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recsys.data.interactions import Interactions
-from recsys.models.bayesian_mf import gibbs
+from recsys.models.bayesian_mf import gibbs, numpy_backend
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.gibbs import Chain
 from recsys.models.bayesian_mf.numpy_backend import NumpyBackend
@@ -294,9 +294,10 @@ def full_chain(seed=0):
 
 
 def test_the_same_seed_gives_the_same_chain_on_any_number_of_threads(monkeypatch):
-    """With chunks of a few ratings, so that there are many for the threads."""
+    """With chunks of a few ratings and small blocks, so that there are many for the threads."""
     monkeypatch.setattr(NumpyBackend, "most_cells", 64)
     monkeypatch.setattr(NumpyBackend, "block", 8)
+    monkeypatch.setattr(numpy_backend, "_SMALL", 0)
     found = []
     for number in (1, 3):
         monkeypatch.setattr(threads, "available_threads", lambda number=number: number)

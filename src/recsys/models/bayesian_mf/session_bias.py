@@ -77,6 +77,12 @@ class SessionBias:
         """Set `value` to what the levels say."""
         self.value = sum(self._padded(level.value)[level.of_session] for level in self.levels)
 
+    def precisions(self) -> Array:
+        """Of the levels, (LEVELS,); infinite where users have too few sessions to group."""
+        found = np.full(LEVELS, np.inf)
+        found[: len(self.levels)] = [level.precision for level in self.levels]
+        return found
+
     def sums(self, of_ratings: Table) -> Table:
         """Sums over the ratings of each session, (m,), of a number each, (n + 1,)."""
         return self.backend.sum_by(self.of_rating, of_ratings, len(self.value) + 1)[:-1]
@@ -91,12 +97,6 @@ class SessionBias:
     def _padded(self, values: Table) -> Table:
         """With a 0 for those who belong to no group."""
         return self.backend.xp.concat((values, self.backend.zeros(1)))
-
-    def precisions(self) -> Array:
-        """Of the levels, (LEVELS,); infinite where users have too few sessions to group."""
-        found = np.full(LEVELS, np.inf)
-        found[: len(self.levels)] = [level.precision for level in self.levels]
-        return found
 
 
 def start_session_bias(users: Codes, of_rating: Codes, backend: Backend) -> SessionBias:
