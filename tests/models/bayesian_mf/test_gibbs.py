@@ -293,6 +293,29 @@ def full_chain(seed=0):
     return chain_of(users, items, ratings, 40, 30, size=4, implicit=True, sessions=sessions, seed=seed)
 
 
+def test_a_chain_is_the_same_with_either_backend_but_for_rounding(monkeypatch):
+    """Given the same random numbers: the start, and three draws of everything."""
+    states = []
+    for backend in (NumpyBackend(), TorchBackend("cpu")):
+        random = np.random.default_rng(3)
+
+        def normal(generator, *shape, each=None, random=random, backend=backend):
+            return backend.table(random.standard_normal(shape, np.float32))
+
+        def gamma(generator, shape, random=random, backend=backend):
+            return backend.table(random.standard_gamma(backend.array(shape), dtype=np.float32))
+
+        backend.normal, backend.gamma = normal, gamma
+        monkeypatch.setattr(gibbs, "find_backend", lambda device, backend=backend: backend)
+        chain = full_chain()
+        chain.sweeps = 0
+        sweep(chain, chain.warm_up.start + 3)
+        states.append(chain.state())
+    assert states[0].keys() == states[1].keys()
+    for name in states[0].keys() - {"generator", "noise_generator"}:
+        np.testing.assert_allclose(states[0][name], states[1][name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
 def test_the_same_seed_gives_the_same_chain_on_any_number_of_threads(monkeypatch):
     """With chunks of a few ratings and small blocks, so that there are many for the threads."""
     monkeypatch.setattr(NumpyBackend, "most_cells", 64)
