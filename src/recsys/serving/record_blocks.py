@@ -15,6 +15,7 @@ import numpy as np
 from recsys.arrays import Array, Floats
 
 MOST_LISTS = 1_000  # of a block; kinds are counted by 16 bits
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # dumps makes one a call
 
 
 class Impression(NamedTuple):
@@ -56,13 +57,13 @@ class Block(NamedTuple):
 def pack(lists: Sequence[Impression]) -> Block:
     """A block of at least one list, at most `MOST_LISTS`, none of a trial: what a block keeps of these is not all."""
     request, moment, user, version, arm, policy, first, items, likes, *_, chances = zip(*lists, strict=True)
-    kinds: dict[tuple[str, str, str, int], int] = {}
-    kind_of = [kinds.setdefault(kind, len(kinds)) for kind in zip(version, arm, policy, first, strict=True)]
+    each = list(zip(version, arm, policy, first, strict=True))
+    kinds = {kind: number for number, kind in enumerate(dict.fromkeys(each))}
     sizes = list(map(len, likes))
     propensities = None
     if any(one is not None for one in chances):
         known = [np.full(size, np.nan) if one is None else one for one, size in zip(chances, sizes, strict=True)]
-        propensities = np.concatenate(known).astype("<f4").tobytes()
+        propensities = _joined(known)
     return Block(
         request[0],
         min(moment),
@@ -70,11 +71,11 @@ def pack(lists: Sequence[Impression]) -> Block:
         "\n".join(request),
         np.array(moment, "<f8").tobytes(),
         "\n".join(map(encode_basestring, user)),
-        json.dumps(list(kinds), ensure_ascii=False),
-        np.array(kind_of, "<u2").tobytes(),
+        _encode(list(kinds)),
+        np.array(list(map(kinds.__getitem__, each)), "<u2").tobytes(),
         "\n".join(items),
         np.array(sizes, "<u4").tobytes(),
-        np.concatenate(likes).astype("<f4").tobytes(),
+        _joined(likes),
         propensities,
     )
 
@@ -107,6 +108,10 @@ def without(block: Block, user: str) -> Block | None:
 def line_of(user: str) -> str:
     """A user as `users` of a block has it."""
     return encode_basestring(user)
+
+
+def _joined(numbers: Sequence[Floats]) -> bytes:
+    return np.concatenate(numbers, dtype="<f4", casting="same_kind").tobytes()
 
 
 def _parts(numbers: bytes, ends: Array) -> list[bytes]:
