@@ -11,7 +11,8 @@ import pytest
 
 from recsys.serving import record, record_table, record_writer
 from recsys.serving.record import Impression
-from tests.support.record_rows import record_rows as rows
+from recsys.serving.record_blocks import MOST_LISTS
+from tests.support.record_rows import record_rows
 from tests.support.record_writers import Recording, WriterThread
 from tests.support.waiting import wait
 
@@ -43,7 +44,7 @@ def test_a_list_is_written_as_it_was_answered(path, counts):
     recorder = Recording(lambda: WriterThread(path), counts)
     recorder.add(impression("r1"))
     recorder.close()
-    request, items, likes = rows(path, "request, items, likes")[0]
+    request, items, likes = record_rows(path, "request, items, likes")[0]
     assert (request, json.loads(items)) == ("r1", ["i2", "i1"])
     assert np.frombuffer(likes, "<f4").tolist() == pytest.approx([0.9, 0.5])
     assert counts == {"written": 1}
@@ -63,7 +64,7 @@ def test_many_lists_are_written_whole_and_in_their_order(path, counts, monkeypat
         recorder.add(impression(f"r{number}", items=(f"i{number}",)))
     free.set()
     recorder.close()
-    assert rows(path, "request, items") == [(f"r{number}", f'["i{number}"]') for number in range(2500)]
+    assert record_rows(path, "request, items") == [(f"r{number}", f'["i{number}"]') for number in range(2500)]
     assert counts == {"written": 2500}
 
 
@@ -77,7 +78,30 @@ def test_lists_of_a_trial_are_rows_and_all_others_blocks(path, counts):
         of_trial = reading.execute("select request, trial, seconds, failed from served order by id").fetchall()
     assert of_trial == [(f"r{number}", "t", 0.5, 0) for number in range(150) if number % 3]
     others = [(f"r{number}",) for number in range(0, 150, 3)]
-    assert rows(path) == [(row[0],) for row in of_trial] + others
+    assert record_rows(path) == [(row[0],) for row in of_trial] + others
+
+
+@pytest.mark.parametrize("trial", [None, "t"])
+def test_what_has_gathered_goes_into_several_commits(path, counts, monkeypatch, trial):
+    free, sizes = threading.Event(), []
+    real = record_table._commit
+
+    def later(connection, statements):
+        free.wait()
+        changed = real(connection, statements)
+        sizes.append(changed)
+        return changed
+
+    monkeypatch.setattr(record_table, "_commit", later)
+    recorder = Recording(lambda: WriterThread(path), counts)
+    for number in range(6000):
+        recorder.add(impression(f"r{number}")._replace(trial=trial))
+    free.set()
+    recorder.close()
+    assert counts == {"written": 6000}
+    most_blocks, most_rows = record_writer._MOST_MESSAGES, record_writer._MOST_ROWS + MOST_LISTS
+    assert max(sizes) <= (most_rows if trial else most_blocks)
+    assert len(record_rows(path)) == 6000
 
 
 def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, counts, monkeypatch):
@@ -97,7 +121,7 @@ def test_lists_that_come_while_others_are_written_wait_for_the_next_turn(path, c
     recorder.close()
     turns = [name for name, _ in itertools.groupby(done)]
     assert turns[turns.index("insert") :][:3] == ["insert", "delete", "insert"]
-    assert rows(path) == [("r0",), ("r1",)]
+    assert record_rows(path) == [("r0",), ("r1",)]
 
 
 def test_a_list_counts_once_by_its_request(path, counts):
@@ -105,7 +129,7 @@ def test_a_list_counts_once_by_its_request(path, counts):
         recorder = Recording(lambda: WriterThread(path), counts)
         recorder.add(impression("r1"))
         recorder.close()
-    assert rows(path) == [("r1",)]
+    assert record_rows(path) == [("r1",)]
 
 
 def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, monkeypatch):
@@ -125,7 +149,7 @@ def test_what_cannot_be_written_is_tried_again_and_counts_once(path, counts, mon
     wait(lambda: counts["written"], "the second try")
     recorder.close()
     assert failed
-    assert rows(path) == [("r1",)]
+    assert record_rows(path) == [("r1",)]
     assert counts == {"written": 1}
     assert recorder.problem == ""
 
@@ -145,7 +169,7 @@ def test_too_many_that_wait_are_dropped_and_counted(path, counts, monkeypatch):
     assert counts["dropped"] == 3
     free.set()
     recorder.close()
-    assert rows(path) == [(f"r{number}",) for number in range(5)]
+    assert record_rows(path) == [(f"r{number}",) for number in range(5)]
     assert counts == {"dropped": 3, "written": 5}
 
 
@@ -171,7 +195,7 @@ def test_a_worker_starts_and_answers_where_the_file_cannot_be_opened_yet(path, c
     wait(lambda: counts["written"] == 1, "the file")
     assert recorder.problem == ""
     recorder.close()
-    assert rows(path) == [("r1",)]
+    assert record_rows(path) == [("r1",)]
 
 
 def test_what_came_in_part_is_not_written(path):
@@ -181,7 +205,7 @@ def test_what_came_in_part_is_not_written(path):
     writer.asked.close()
     assert [record_writer.receive(writer.said) for _ in range(2)] == [0, 1]
     writer.close()
-    assert rows(path) == [("r1",)]
+    assert record_rows(path) == [("r1",)]
 
 
 def test_lists_older_than_the_retention_are_deleted(path, counts):
@@ -194,7 +218,7 @@ def test_lists_older_than_the_retention_are_deleted(path, counts):
     recorder.close()
     again = Recording(lambda: WriterThread(path, 7), counts)
     again.close()
-    assert rows(path) == [("6 days, trial",), ("0 days, trial",), ("6 days",), ("0 days",)]
+    assert record_rows(path) == [("6 days, trial",), ("0 days, trial",), ("6 days",), ("0 days",)]
 
 
 def test_lists_may_come_from_several_threads_while_others_are_handed_over(path, counts):
@@ -215,7 +239,7 @@ def test_lists_may_come_from_several_threads_while_others_are_handed_over(path, 
     finally:
         sys.setswitchinterval(before)
     recorder.close()
-    found = [request for (request,) in rows(path)]
+    found = [request for (request,) in record_rows(path)]
     assert sorted(found) == sorted(f"{name}-{number}" for name in "abc" for number in range(2000))
     assert counts == {"written": 6000}
     assert not recorder.problem

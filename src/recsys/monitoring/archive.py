@@ -18,7 +18,7 @@ from recsys.runtime.retry import retry_on
 from recsys.serving.record_blocks import Block, line_of, unpack, without
 
 _PAGE = 50_000  # rows
-_BLOCKS = 200  # a page, of some 50 lists each, 1,000 at most
+_BLOCKS = 200  # a page, of some 50 lists each, 500 at most
 _SERVED_BLOCKS = "served_blocks"
 _RETRY_SECONDS = 60.0  # a database that restarts is back by then
 

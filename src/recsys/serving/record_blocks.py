@@ -14,7 +14,7 @@ import numpy as np
 
 from recsys.arrays import Array, Floats
 
-MOST_LISTS = 1_000  # of a block; kinds are counted by 16 bits
+MOST_LISTS = 500  # of a block; kinds are counted by 16 bits
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # dumps makes one a call
 
 

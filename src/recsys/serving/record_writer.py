@@ -22,7 +22,7 @@ _NICE = 5  # beside busy workers it has a quarter as much of a core, which is se
 # A commit costs readers of the file what they remember of it, and each message that wakes this process may push a
 # worker out: so long what comes waits in the pipe, in which it has room.
 _COMMIT_SECONDS = 0.4
-_MOST_MESSAGES = 16  # a commit, so that feedback never waits long for its turn
+_MOST_MESSAGES, _MOST_ROWS = 16, 500  # about, a commit, so that feedback never waits long for its turn
 _PRUNE_SECONDS = 60.0
 _MOST_PRUNED = 5_000  # a commit
 _DAY = 86_400
@@ -103,7 +103,7 @@ class _Writing:
             if not is_behind:
                 ends(asked, _COMMIT_SECONDS)
             held, ended = self._receive(asked)
-            is_behind = len(held) >= _MOST_MESSAGES
+            is_behind = _is_full(held)
             if held:
                 self.commit(held)
             self._prune()
@@ -114,7 +114,7 @@ class _Writing:
         """What has come, as far as it goes into one commit; and whether that is all there will be."""
         held: list[Message] = []
         try:
-            while len(held) < _MOST_MESSAGES and is_ready(asked):
+            while not _is_full(held) and is_ready(asked):
                 held.append(receive(asked))
         except EOFError:
             return held, True
@@ -131,6 +131,11 @@ class _Writing:
             return
         if not self._table.prune(time.time() - self._retention * _DAY, _MOST_PRUNED):
             self._pruned = time.monotonic()
+
+
+def _is_full(messages: Sequence[Message]) -> bool:
+    """Whether messages are enough for a commit."""
+    return len(messages) >= _MOST_MESSAGES or sum(len(rows) for _, rows in messages) >= _MOST_ROWS
 
 
 def main() -> None:
