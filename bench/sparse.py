@@ -40,6 +40,7 @@ from recsys.data import builder
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.data.preparation import Preparation
+from recsys.errors import InputError
 from recsys.models.base.family import family_module
 from recsys.models.base.recommender import Predictions
 from recsys.models.bayesian_mf.evidence import auc_error, auc_standard_errors, mean_error, standard_errors
@@ -306,7 +307,12 @@ def _made_up(name: str, seeds: Sequence[int], folder: str) -> list[Outcome]:
         knobs = draw_knobs(seed) if name == DRAWN else MADE_UP[name]
         place = Path(folder) / str(seed)
         place.mkdir()
-        outcome = compare(make(knobs, place, seed))
+        try:
+            dataset = make(knobs, place, seed)
+        except InputError as error:  # so few ratings that a part has none
+            print(f"- {name}, seed {seed}, is left out: {error}", flush=True)
+            continue
+        outcome = compare(dataset)
         said = [" ".join(f"{value:+.1f}" for value in outcome.ahead[family]) for family in FAMILIES[:-1]]
         behind = " ".join(f"{value:.2f}" for value in outcome.behind_best)
         print(

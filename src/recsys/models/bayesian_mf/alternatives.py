@@ -182,6 +182,28 @@ def draw_to_levels(chosen: BayesianRecommender, rows: Interactions, held_out: "H
     return best if _is_clearly_better(best, chosen, held_out, CLEAR_OF_MANY) else chosen
 
 
+def choose_noise(
+    chosen: BayesianRecommender, rows: Interactions, held_out: "HeldOut", levels: tuple[float, float]
+) -> BayesianRecommender:
+    """`chosen`, or the same with one noise for all users where that clearly tells likes better on validation rows.
+
+    Where most ratings are at the highest level, a user's noise is cut off there, and says little of how sure a like is.
+    """
+    if chosen.is_plain:
+        return chosen
+    other = with_common_noise(chosen, rows)
+    set_threshold(other, held_out, *levels)
+    return other if _is_clearly_better(other, chosen, held_out, CLEAR_OF_MANY) else chosen
+
+
+def with_common_noise(sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
+    """The same, but that the noise of every user is the mean over the ratings learnt from."""
+    other, noise = copy.copy(sampled), sampled.draws.noise
+    other.draws = replace(sampled.draws, noise=np.full_like(noise, noise[rows.users].mean()))
+    other.common_noise = True
+    return other
+
+
 def with_constancy(one: BayesianRecommender, rows: Interactions, strength: float) -> BayesianRecommender:
     """The same with that strength; 0: without."""
     drawn = copy.copy(one)
