@@ -1,5 +1,6 @@
 """What all benchmarks share: fresh processes, peak memory, and a table that says where it was measured."""
 
+import math
 import os
 import platform
 import resource
@@ -52,6 +53,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
+
+
+def interval_of_median(values: Sequence[float], share: float = 0.95) -> tuple[float, float]:
+    """An interval that holds the median of what values are drawn from in at least that share of cases.
+
+    Its ends are two of the values, as far from either end of their order, whatever the distribution is: the number of
+    values below the median is binomial with one half. Of too few values, the least and the most.
+    """
+    ordered, left, below = sorted(values), 0, 0.0
+    while (below := below + math.comb(len(ordered), left) / 2 ** len(ordered)) <= (1 - share) / 2:
+        left += 1
+    at = max(0, left - 1)
+    return ordered[at], ordered[-1 - at]
 
 
 def _run(work: Callable[..., Any], arguments: tuple[object, ...]) -> Measurement:

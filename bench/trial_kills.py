@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from bench.measure import heading, table
 from recsys.tracking import connection
+from tests.support.record_rows import record_rows
 from tests.support.services import free_port
 
 KILLS = 100
@@ -260,7 +261,7 @@ def count(folder: Path, found: Found) -> list[tuple[str, object]]:
     outcomes = Counter(trial.outcome for trial in trials.past_trials(state))
     with sqlite3.connect(folder / "serving" / MODEL / "feedback.db") as database:
         kept = list(database.execute("select user, item from feedback"))
-        recorded = [request for (request,) in database.execute("select request from served")]
+    recorded = [request for (request,) in record_rows(folder / "serving" / MODEL / "feedback.db")]
     learnt = [
         pq.read_table(path, columns=["user_id", "item_id"], filters=[("origin", "=", "feedback")]).to_pandas()
         for path in sorted((folder / "data" / "retraining" / MODEL).glob("*.parquet"))

@@ -34,12 +34,12 @@ def _kept(story: Story) -> tuple[str, bool]:
 
 
 def _recorded(story: Story) -> tuple[str, bool]:
-    ((lists,),) = story.site.record("select count(*) from served")
+    lists = len(story.site.lists())
     return f"{lists:,} of {story.people.seen.lists:,} lists are on record", lists == story.people.seen.lists
 
 
 def _first(story: Story) -> tuple[str, bool]:
-    ((version,),) = story.site.record("select version from served order by moment limit 1")
+    _, version = story.site.lists()[0]
     return f"version {version}", version == str(CHAMPION)
 
 
@@ -94,7 +94,7 @@ def _one_champion(story: Story) -> tuple[str, bool]:
 
 
 def _takes_over(story: Story) -> tuple[str, bool]:
-    ((version,),) = story.site.record("select version from served order by moment desc limit 1")
+    _, version = story.site.lists()[-1]
     return f"version {version}", version == str(story.facts.get("champion_after"))
 
 

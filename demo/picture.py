@@ -17,8 +17,7 @@ _TEXT, _FAINT = "#1c2733", "#5d6b79"
 
 def draw(story: Story) -> str:
     """The picture as SVG, from the record of the server and what its judge wrote of the trials."""
-    rows = np.array([(moment, int(version)) for moment, version in story.site.record(
-        "select moment, version from served order by moment")])  # fmt: skip
+    rows = np.array([(moment, int(version)) for moment, version in story.site.lists()])
     moments, versions = rows[:, 0] - story.began_at, rows[:, 1].astype(int)
     marks = story.marks
     start, end = 0.0, max(moments.max(), marks[-1][0]) + 1

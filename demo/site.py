@@ -96,6 +96,14 @@ class Site:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60) as database:
             return database.execute(query, values).fetchall()
 
+    def lists(self) -> list[tuple[float, str]]:
+        """When each list on record was answered, and by which version; the oldest first."""
+        from recsys.monitoring.archive import LIST_COLUMNS, Archive
+
+        moment, version = map(LIST_COLUMNS.index, ("moment", "version"))
+        pages = Archive.of_folder(self.folder / "serving" / MODEL).lists(0, time.time())
+        return sorted((row[moment], row[version]) for page in pages for row in page)
+
 
 def _free_port() -> int:
     with socket.socket() as found:

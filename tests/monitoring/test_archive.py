@@ -1,5 +1,6 @@
 import sqlite3
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy
@@ -8,23 +9,38 @@ from sqlalchemy import exc
 from recsys.errors import InputError
 from recsys.monitoring import archive
 from recsys.monitoring.archive import Archive
-from recsys.serving.record_table import TABLE
+from recsys.serving.record import message
+from recsys.serving.record_blocks import Impression
+from recsys.serving.record_table import Table
 from tests.support.served_traffic import FEEDBACK
 
+LIKES = np.array([0.5])
 
-@pytest.fixture
-def path(tmp_path):
+
+def write_lists(path, layout):
+    """Ten lists: as rows, as a trial has them, or an earlier release; in blocks, as a server has; or some in either."""
+    lists = [
+        Impression(
+            f"r{at}", float(at), "alice-the-person" if at % 2 else "bob", "1", "champion", "personal", 0, '["a"]', LIKES
+        )
+        for at in range(10)
+    ]
+    rows = {"rows": 10, "blocks": 0, "both": 5}[layout]
+    table = Table(path)
+    table.add([message([one._replace(trial="t") for one in lists[:rows]])] if rows else [])
+    for start in range(rows, 10, 4):
+        table.add([message(lists[start : start + 4])])
+    table.close()
+
+
+@pytest.fixture(params=["rows", "blocks", "both"])
+def path(tmp_path, request):
     path = tmp_path / "feedback.db"
+    write_lists(path, request.param)
     with sqlite3.connect(path) as database:
-        database.executescript(TABLE + FEEDBACK)
+        database.executescript(FEEDBACK)
         for at in range(10):
             user = "alice-the-person" if at % 2 else "bob"
-            row = f"r{at}", float(at), user, "1", "champion", "personal", 0, '["a"]', b"\0\0\0\0"
-            database.execute(
-                "insert into served (request, moment, user, version, arm, policy, first, items, likes) "
-                "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
             event = f"k{at}", user, "a", "rating", 4.0, "", float(at), f"r{at}"
             database.execute(
                 "insert into feedback (key, user, item, kind, value, moment, received, request) "
@@ -42,12 +58,14 @@ def opened(path):
 
 def test_a_time_is_read_in_pages_that_miss_and_repeat_nothing(opened, monkeypatch):
     monkeypatch.setattr(archive, "_PAGE", 3)
+    monkeypatch.setattr(archive, "_BLOCKS", 2)
     assert [row[0] for page in opened.lists(2, 9) for row in page] == [f"r{at}" for at in range(2, 9)]
     assert [row[0] for page in opened.feedback(0, 4) for row in page] == [f"k{at}" for at in range(4)]
 
 
 def test_a_database_that_goes_away_in_between_is_asked_again(opened, monkeypatch):
     monkeypatch.setattr(archive, "_PAGE", 3)
+    monkeypatch.setattr(archive, "_BLOCKS", 2)
     real, failed = sqlalchemy.engine.Connection.execute, []
 
     def execute(self, statement, *arguments):
@@ -78,11 +96,25 @@ def test_a_person_is_removed_and_nobody_else(opened, path):
         assert b"alice-the-person" not in file.read_bytes(), file
 
 
+def test_what_is_handed_over_again_after_a_person_was_removed_does_not_bring_it_back(tmp_path):
+    path = tmp_path / "feedback.db"
+    write_lists(path, "blocks")
+    with sqlite3.connect(path) as database:
+        database.executescript(FEEDBACK)
+    opened = Archive(f"sqlite:///{path}")
+    assert opened.forget("bob")["served"] == 5  # the first list of each block among them
+    before = [row for page in opened.lists(0, 10) for row in page]
+    write_lists(path, "blocks")
+    assert [row for page in opened.lists(0, 10) for row in page] == before
+    assert [row[0] for row in before] == [f"r{at}" for at in range(1, 10, 2)]
+
+
 def test_export_is_parquet_of_the_time(opened, tmp_path):
     assert opened.export(tmp_path / "out", 0, 4) == {"served": 4, "feedback": 4}
     served = pq.read_table(tmp_path / "out" / "served.parquet")
     assert served.column_names == list(archive.LIST_COLUMNS)
     assert served["request"].to_pylist() == [f"r{at}" for at in range(4)]
+    assert served["likes"].to_pylist() == [LIKES.astype("<f4").tobytes()] * 4
     assert pq.read_table(tmp_path / "out" / "feedback.parquet")["value"].to_pylist() == [4.0] * 4
 
 

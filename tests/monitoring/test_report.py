@@ -103,7 +103,7 @@ def test_feedback_for_a_version_that_is_gone_is_told_and_the_rest_is_measured(re
 
 
 def test_feedback_for_items_never_served_counts_for_the_champion(report_on):
-    report = report_on(prepare=lambda database: database.execute("delete from served"))
+    report = report_on(prepare=lambda database: database.execute("delete from served_blocks"))
     assert report.numbers["answering_events"] == 0
     assert find(report.measures, "version 1", "rmse").rows == report.numbers["ratings"]
 

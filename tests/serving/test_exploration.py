@@ -10,6 +10,7 @@ from recsys.serving.compact import make_form
 from recsys.serving.engine import Engine
 from recsys.serving.exploration import Exploration, Pool
 from recsys.serving.record import Impression, Recorder
+from tests.support.record_rows import record_rows
 from tests.support.record_writers import WriterThread
 from tests.support.serving_site import two_tastes
 
@@ -103,7 +104,6 @@ def test_propensities_are_recorded_in_a_file_of_an_earlier_release_too(tmp_path)
     recorder.add(Impression("r1", now, "u", "1", "champion", "explored", 0, '["a","b"]', likes, propensities=chances))
     recorder.add(Impression("r2", now, "u", "1", "champion", "personal", 0, '["a","b"]', likes))
     recorder.close()
-    with sqlite3.connect(path) as database:
-        rows = dict(database.execute("select request, propensities from served"))
+    rows = dict(record_rows(path, "request, propensities"))
     assert np.frombuffer(rows["r1"], "<f4").tolist() == [0.25, 0.125]
     assert rows["r2"] is None

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from tests.support.record_rows import record_rows
 from tests.support.serving_site import Server, form
 from tests.support.waiting import wait
 
@@ -155,8 +156,7 @@ def test_a_full_disk_refuses_feedback_and_lists_go_on(server):
     assert [worker.pid for worker in workers] == server.worker_pids()
 
     def recorded():
-        with sqlite3.connect(server.folder / "feedback.db") as database:
-            return {row[0] for row in database.execute("select request from served")}
+        return {request for (request,) in record_rows(server.folder / "feedback.db")}
 
     wait(lambda: shown <= recorded(), "the record of the lists that were answered meanwhile")
 

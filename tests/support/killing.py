@@ -13,6 +13,7 @@ from typing import Literal
 import psutil
 import requests
 
+from tests.support.record_rows import record_rows
 from tests.support.serving_site import Server
 from tests.support.waiting import wait
 
@@ -65,7 +66,7 @@ def kill_under_load(server: Server, victims: Sequence[Victim], between: int = 50
     server.stop()  # so that what waits for the record is written
     with sqlite3.connect(server.folder / "feedback.db") as database:
         found.kept = database.execute("select user, item from feedback").fetchall()
-        found.recorded = [row[0] for row in database.execute("select request from served")]
+    found.recorded = [request for (request,) in record_rows(server.folder / "feedback.db")]
     return found
 
 

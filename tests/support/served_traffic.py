@@ -10,9 +10,12 @@ import numpy as np
 
 from recsys.arrays import Array, Codes, Floats, Ids
 from recsys.models.base.recommender import Recommender
-from recsys.serving.record_table import TABLE
+from recsys.serving.record import message
+from recsys.serving.record_blocks import Impression
+from recsys.serving.record_table import Table
 
 DAY = 86_400.0
+_LISTS = 50  # that a worker hands over at once
 FEEDBACK = """create table if not exists feedback (
     id integer primary key, key text not null unique, user text not null, item text not null, kind text not null,
     value real, moment text not null, received real not null, request text
@@ -114,25 +117,28 @@ def write(
     served = np.sort(random.uniform(since, until - 1000, n))
     received = served + random.uniform(10, 900, n)
     marker = random.integers(1 << 40)
+    table = Table(path)
+    for start in range(0, n, _LISTS):
+        some = range(start, min(n, start + _LISTS))
+        lists = [
+            Impression(
+                f"{marker:x}-{row}",
+                float(served[row]),
+                str(given.users[row]),
+                version,
+                "champion",
+                "personal" if row % 10 else "popular",
+                0,
+                json.dumps(shown[row].tolist()),
+                like[row * lists_of : (row + 1) * lists_of],
+            )
+            for row in some
+        ]
+        table.add([message(lists)])
+    table.close()
     with sqlite3.connect(path) as database:
         database.execute("pragma journal_mode = wal")
-        database.executescript(TABLE + FEEDBACK)
-        database.executemany(
-            "insert into served (request, moment, user, version, arm, policy, first, items, likes) "
-            "values (?, ?, ?, ?, 'champion', ?, 0, ?, ?)",
-            (
-                (
-                    f"{marker:x}-{row}",
-                    served[row],
-                    str(given.users[row]),
-                    version,
-                    "personal" if row % 10 else "popular",
-                    json.dumps(shown[row].tolist()),
-                    like[row * lists_of : (row + 1) * lists_of].astype("<f4").tobytes(),
-                )
-                for row in range(n)
-            ),
-        )
+        database.executescript(FEEDBACK)
         order = np.argsort(received, kind="stable")
         rows = np.repeat(order, given.repeats[order])
         names = random.random(n) < named

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote as in_url
@@ -14,8 +15,11 @@ from sqlalchemy import exc, text
 from recsys.errors import InputError
 from recsys.runtime.files import write_atomically
 from recsys.runtime.retry import retry_on
+from recsys.serving.record_blocks import Block, line_of, unpack, without
 
 _PAGE = 50_000  # rows
+_BLOCKS = 200  # a page, of some 50 lists each, 500 at most
+_SERVED_BLOCKS = "served_blocks"
 _RETRY_SECONDS = 60.0  # a database that restarts is back by then
 
 LIST_COLUMNS = ("request", "moment", "user", "version", "arm", "policy", "first", "items", "likes", "propensities")
@@ -27,6 +31,16 @@ _TABLES = {
 }
 _UNSENT = "delete from outbox where key in (select key from feedback where user = :user)"
 _BYTES, _NUMBERS, _WHOLE = ("likes", "propensities"), ("moment", "received", "value"), ("first",)
+
+# Most lists of a server are here, many in a row.
+_IN_TIME = (
+    f"select id, {', '.join(Block._fields)} from served_blocks where id > :after and latest >= :since "
+    "and earliest < :until order by id limit :page"
+)
+_WITH_USER = "select id from served_blocks where instr(users, :user) > 0"
+_BLOCK = f"select {', '.join(Block._fields)} from served_blocks where id = :id"
+_REPLACE = f"update served_blocks set {', '.join(f'{name} = :{name}' for name in Block._fields)} where id = :id"
+_DELETE = "delete from served_blocks where id = :id"
 
 TEAM_FEEDBACK = "recsys_feedback"  # as recsys.serving.sharing makes it
 Row = Sequence[Any]
@@ -40,7 +54,10 @@ _retry = retry_on(_may_pass, _RETRY_SECONDS)
 
 
 class Archive:
-    """The tables `served` and `feedback` of one server, or those of a team's database, which has feedback only."""
+    """What one server's file holds of lists and feedback, or a team's database, which has feedback only.
+
+    Lists of `served` and of `served_blocks` are told as one table, `served`.
+    """
 
     def __init__(self, url: str, feedback: str = "feedback") -> None:
         """Take the URL of the database; of SQLite, a file that is there.
@@ -77,8 +94,12 @@ class Archive:
         return cls(url, TEAM_FEEDBACK)
 
     def lists(self, since: float, until: float) -> Iterator[list[Row]]:
-        """The lists of a time, [since, until) in seconds since 1970, as pages of rows by `LIST_COLUMNS`."""
-        return self._pages("served", since, until)
+        """The lists of a time, [since, until) in seconds since 1970, as pages of rows by `LIST_COLUMNS`.
+
+        Those of trials come first, and those that an earlier release wrote.
+        """
+        yield from self._pages("served", since, until)
+        yield from self._pages_of_blocks(since, until)
 
     def feedback(self, since: float, until: float) -> Iterator[list[Row]]:
         """What was received in a time, as pages of rows by `FEEDBACK_COLUMNS`, in the order of its arrival."""
@@ -93,6 +114,9 @@ class Archive:
                     text(f"select count(*) from {table} where {self._user} = :user"), {"user": user}
                 )
                 found[table] = int(count.scalar_one())
+            if self._columns(_SERVED_BLOCKS):
+                blocks = [self._block(connection, at) for at in self._blocks_of(connection, user)]
+                found["served"] += sum(row[2] == user for block in blocks if block for row in unpack(block))
         return found
 
     def forget(self, user: str) -> dict[str, int]:
@@ -103,11 +127,14 @@ class Archive:
             if sqlite:
                 connection.exec_driver_sql("pragma secure_delete = on")  # what is deleted is overwritten
                 connection.commit()
+            blocks = self._blocks_of(connection, user) if self._columns(_SERVED_BLOCKS) else []
             if sqlalchemy.inspect(self._engine).has_table("outbox"):  # what has not been sent to the team's database
                 connection.execute(text(_UNSENT), {"user": user})
             for table in self._there():
                 done = connection.execute(text(f"delete from {table} where {self._user} = :user"), {"user": user})
                 found[table] = int(done.rowcount)
+            for at in blocks:
+                found["served"] += self._cut(connection, at, user)
             connection.commit()
             if sqlite:
                 connection.exec_driver_sql("pragma wal_checkpoint(truncate)")
@@ -123,13 +150,52 @@ class Archive:
         schema = pa.schema([(name, _kind(name, table)) for name in columns])
         rows = 0
         with write_atomically(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-            for page in self._pages(table, since, until):
+            for page in self.lists(since, until) if table == "served" else self.feedback(since, until):
                 arrays = [
                     pa.array(column, field.type) for column, field in zip(zip(*page, strict=True), schema, strict=True)
                 ]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
                 rows += len(page)
         return rows
+
+    def _pages_of_blocks(self, since: float, until: float) -> Iterator[list[Row]]:
+        if not _retry(self._columns)(_SERVED_BLOCKS):
+            return
+
+        @_retry
+        def read(after: int) -> Sequence[Row]:
+            with self._engine.connect() as connection:
+                given = {"after": after, "since": since, "until": until, "page": _BLOCKS}
+                return connection.execute(text(_IN_TIME), given).all()
+
+        after = -1
+        while blocks := read(after):
+            after = blocks[-1][0]
+            lists = chain.from_iterable(unpack(Block(*block[1:])) for block in blocks)
+            if page := [row for row in lists if since <= row[1] < until]:
+                yield page
+
+    @staticmethod
+    def _blocks_of(connection: sqlalchemy.Connection, user: str) -> list[int]:
+        """The blocks that can hold lists of a user."""
+        return list(connection.execute(text(_WITH_USER), {"user": line_of(user)}).scalars())
+
+    @staticmethod
+    def _block(connection: sqlalchemy.Connection, at: int) -> Block | None:
+        row = connection.execute(text(_BLOCK), {"id": at}).first()
+        return None if row is None else Block(*row)
+
+    def _cut(self, connection: sqlalchemy.Connection, at: int, user: str) -> int:
+        """Take a user's lists out of a block; how many there were."""
+        block = self._block(connection, at)
+        if block is None:
+            return 0  # too old by now
+        left = without(block, user)
+        if left is None:
+            connection.execute(text(_DELETE), {"id": at})
+        else:
+            connection.execute(text(_REPLACE), {"id": at, **left._asdict()})
+        return _lists(block) - (_lists(left) if left else 0)
 
     @property
     def _user(self) -> str:
@@ -167,6 +233,10 @@ class Archive:
         while page := read(after):
             after = page[-1][0]
             yield [row[1:] for row in page]
+
+
+def _lists(block: Block) -> int:
+    return block.requests.count("\n") + 1
 
 
 def _kind(name: str, table: str) -> pa.DataType:

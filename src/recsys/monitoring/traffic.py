@@ -49,7 +49,7 @@ class Names:
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """Lists in the order of time, (l,), and the items that they showed, (s,), one list behind the other."""
+    """Lists as they were written, (l,), and the items that they showed, (s,), one list behind the other."""
 
     requests: Ids  # (l,)
     moments: Floats  # (l,) seconds since 1970

@@ -13,7 +13,7 @@ from recsys.serving.exploration import Exploration
 from recsys.serving.feedback import RATING
 from recsys.serving.http import ProblemError, Reply, Request, as_id, cut, dump, dump_ids
 from recsys.serving.kept_lists import Key, MadeList
-from recsys.serving.record import Impression
+from recsys.serving.record_blocks import Impression
 from recsys.serving.service import ARM, OnTrial, Served, Service, told
 from recsys.serving.trial import Made, Make, beside, show
 

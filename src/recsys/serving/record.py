@@ -1,8 +1,8 @@
-"""The record of what was served: one row a list, in the file of the feedback, written beside answering.
+"""The record of what was served, in the file of the feedback, written beside answering.
 
 Nothing waits for it. What has gathered is handed to another process (recsys.serving.record_writer) between requests,
-and let go of once that process says that it is written. What was handed to a process that ended is handed to the next,
-and counts once by its request. Where too much waits, further lists are dropped and counted.
+many lists in one block, and let go of once that process says that it is written. What was handed to a process that
+ended is handed to the next, as it was, and counts once. Where too much waits, further lists are dropped and counted.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -19,12 +19,12 @@ from typing import IO, NamedTuple, Protocol
 import numpy as np
 
 from recsys.arrays import Floats
-from recsys.serving.record_table import Row, WriteError
+from recsys.serving.record_blocks import MOST_LISTS, Impression, pack
+from recsys.serving.record_table import Message, Row, WriteError
 from recsys.serving.record_writer import is_ready, packed, receive
 
 _MOST_WAITING = 50_000  # lists
 TURN_SECONDS = 0.05  # so little is lost with a worker that is killed
-_MOST_ROWS = 1_000  # a message, one a turn: half a millisecond
 _PIPE_BYTES = 1 << 20  # what 20 turns of a busy worker hand over
 _RETRY_SECONDS = 1.0
 _LAST_TRIES = 2  # at the end
@@ -33,23 +33,11 @@ _PACKAGES = str(Path(__file__).resolve().parents[2])
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from recsys.serving.record_writer import main; main()"
 
 
-class Impression(NamedTuple):
-    """A list as it was answered. No data of persons beyond the ids that a client gave."""
+class _Handed(NamedTuple):
+    """A message, and how many lists it holds."""
 
-    request: str
-    moment: float  # seconds since 1970
-    user: str  # empty where the request named none
-    version: str
-    arm: str
-    policy: str
-    first: int  # how many items of the ranking stand before the first one
-    items: str  # a JSON list of ids, best first
-    likes: Floats  # (n,) the probability of a like of each
-    trial: str | None = None  # the id of the trial that was under way
-    seconds: float | None = None  # to make the list
-    failed: bool | None = None  # the arm's version raised; the champion's list was answered, or none
-    beside: str | None = None  # in shadow mode, what the challenger would have answered, as JSON
-    propensities: Floats | None = None  # (n,) the probability of being in that list, where the server explores
+    content: bytes
+    lists: int
 
 
 class Writer(Protocol):
@@ -101,40 +89,42 @@ class Recorder:
         self._start = start
         self._count = count
         self._most_waiting = most_waiting
-        self._waiting: deque[Row] = deque()
-        self._handed: deque[Row] = deque()  # those that the writer has, or begins to have, which are older
+        self._waiting: deque[Impression] = deque()
+        self._handed: deque[_Handed] = deque()  # what the writer has, or begins to have, which is older
+        self._again: deque[_Handed] = deque()  # what a writer had that has ended, which is handed over first
+        self._held = 0  # lists of both
         self._left = memoryview(b"")  # of the message that is being sent
         self._writer: Writer | None = None
-        self._again = 0.0  # when the next writer is started
+        self._next_start = 0.0  # when the next writer may be started
         self.problem = ""
         self._try(self._begin)
 
     def add(self, impression: Impression) -> None:
         """Keep a list for the record. It is handed over by the next turn, and lost if the process is killed before."""
-        if len(self._waiting) + len(self._handed) < self._most_waiting:
-            self._waiting.append(_row(impression))
+        if len(self._waiting) + self._held < self._most_waiting:
+            self._waiting.append(impression)
         else:
             self._count("dropped", 1)
 
     def turn(self) -> None:
         """Hand over what has gathered, and let go of what is written. Waits for nothing; one thread calls it, often."""
-        if self._writer is not None or time.monotonic() >= self._again:
+        if self._writer is not None or time.monotonic() >= self._next_start:
             self._try(self._hand_over)
 
     def close(self) -> None:
         """Wait until what is there is written; nothing may be added or handed over meanwhile."""
         for _ in range(_LAST_TRIES):
-            if self._waiting or self._writer is not None:
+            if self._waiting or self._held or self._writer is not None:
                 self._try(self._finish)
-        if self._waiting:
-            self._count("dropped", len(self._waiting))
+        if left := len(self._waiting) + self._held:
+            self._count("dropped", left)
 
     def _try(self, act: Callable[[], None]) -> None:
         try:
             act()
         except (OSError, EOFError, WriteError) as error:  # a full disk, a file that is held or gone, a killed writer
             self.problem = self._let_end() or str(error) or "the process that writes the record has ended"
-            self._again = time.monotonic() + _RETRY_SECONDS
+            self._next_start = time.monotonic() + _RETRY_SECONDS
 
     def _begin(self) -> None:
         self._confirm(self._writing())
@@ -155,13 +145,21 @@ class Recorder:
     def _send(self, writer: Writer) -> bool:
         """Send as much of a message as there is room for; whether there was one."""
         if not self._left:
-            # One by one: others go on adding, and a deque that grows meanwhile cannot be looped over.
-            rows = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_ROWS))]
-            if not rows:
+            if not self._again and not self._pack():
                 return False
-            self._handed.extend(rows)
-            self._left = memoryview(packed(rows))
+            self._handed.append(self._again.popleft())
+            self._left = memoryview(self._handed[-1].content)
         self._left = self._left[writer.asked.write(self._left) or 0 :]
+        return True
+
+    def _pack(self) -> bool:
+        """Make a message of what has gathered; whether there was anything."""
+        # One by one: others go on adding, and a deque that grows meanwhile cannot be looped over.
+        found = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_LISTS))]
+        if not found:
+            return False
+        self._held += len(found)
+        self._again.append(_Handed(packed(message(found)), len(found)))
         return True
 
     def _confirm(self, writer: Writer) -> None:
@@ -169,10 +167,10 @@ class Recorder:
         found = receive(writer.said)
         if isinstance(found, str):
             raise WriteError(found)
-        for _ in range(found):
-            self._handed.popleft()
-        if found:
-            self._count("written", found)
+        lists = sum(self._handed.popleft().lists for _ in range(found))
+        self._held -= lists
+        if lists:
+            self._count("written", lists)
         self.problem = ""
 
     def _finish(self) -> None:
@@ -204,13 +202,20 @@ class Recorder:
                 pass
             self._writer.close()
         self._writer, self._left = None, memoryview(b"")
-        self._waiting.extendleft(reversed(self._handed))
+        self._again.extendleft(reversed(self._handed))
         self._handed.clear()
         return problem
 
 
+def message(lists: Sequence[Impression]) -> Message:
+    """What the writer is handed of lists: those of a trial as rows, all others as one block."""
+    usual = [one for one in lists if one.trial is None]
+    # A tuple: what is sent knows no other kinds.
+    return tuple(pack(usual)) if usual else None, [_row(one) for one in lists if one.trial is not None]
+
+
 def _row(one: Impression) -> Row:
-    """What the table holds of a list."""
+    """What the table `served` holds of a list."""
     return (*one[:8], _bytes(one.likes), *one[9:13], _bytes(one.propensities))
 
 

@@ -1,4 +1,8 @@
-"""The table of what was served, in the file of the feedback, as the one who writes it sees it."""
+"""The tables of what was served, in the file of the feedback, as the one who writes them sees them.
+
+Lists of a trial are rows of `served`, which its judge looks up by user; all others stand in `served_blocks`, many in
+a row (recsys.serving.record_blocks). Before blocks were, all lists were rows of `served`: those stay there.
+"""
 
 import sqlite3
 import time
@@ -24,6 +28,12 @@ create table if not exists served (
     propensities blob -- null where the server does not explore
 );
 create index if not exists served_at on served (moment);
+create table if not exists served_blocks (
+    id integer primary key, request text not null unique, earliest real not null, latest real not null,
+    requests text not null, moments blob not null, users text not null, kinds text not null, kind_of blob not null,
+    items text not null, sizes blob not null, likes blob not null, propensities blob -- as in served
+);
+create index if not exists served_blocks_at on served_blocks (latest);
 """
 # Those that a table of an earlier release has not.
 _ADDED = {"trial": "text", "seconds": "real", "failed": "integer", "beside": "text", "propensities": "blob"}
@@ -33,9 +43,22 @@ _COLUMNS = (
 )
 _PLACES = f"({', '.join('?' * len(_COLUMNS.split(', ')))})"
 _PRUNE = "delete from served where id in (select id from served where moment < ? order by moment limit ?)"
+_BLOCK_COLUMNS = (
+    "request, earliest, latest, requests, moments, users, kinds, kind_of, items, sizes, likes, propensities"
+)
+_ADD_BLOCK = (
+    f"insert into served_blocks ({_BLOCK_COLUMNS}) values ({', '.join('?' * len(_BLOCK_COLUMNS.split(', ')))}) "
+    "on conflict (request) do nothing"
+)
+_PRUNE_BLOCKS = (
+    "delete from served_blocks where id in (select id from served_blocks where latest < ? order by latest limit ?)"
+)
+_LISTS_OF_BLOCK = 50  # about, at a thousand lists a second
 
 Row = tuple[str | float | bytes | None, ...]
-"""What the table holds of a list: its columns in their order, without the first."""
+"""What a table holds of a list or of a block: its columns in their order, without the first."""
+Message = tuple[Row | None, Sequence[Row]]
+"""What a worker hands over at once: a block, if there is one, and rows of `served`."""
 
 
 class WriteError(Exception):
@@ -50,14 +73,24 @@ class Table:
         self._path = path
         self._open: tuple[sqlite3.Connection, IO[str]] | None = None
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Write rows, or make the table at least; one whose request is there counts once. Raises WriteError."""
+    def add(self, messages: Sequence[Message]) -> None:
+        """Write messages, or make the tables at least; what is there counts once, by its request. Raises WriteError."""
+        rows = [row for _, given in messages for row in given]
         groups = [rows[start : start + _ADDED_AT_ONCE] for start in range(0, len(rows), _ADDED_AT_ONCE)]
-        self._write([(_add(len(group)), tuple(chain.from_iterable(group))) for group in groups])
+        self._write(
+            [(_ADD_BLOCK, block) for block, _ in messages if block is not None]
+            + [(_add(len(group)), tuple(chain.from_iterable(group))) for group in groups]
+        )
 
-    def prune(self, before: float, most: int) -> int:
-        """Delete at most so many rows that are older than a moment; how many there were. Raises WriteError."""
-        return self._write([(_PRUNE, (before, most))])
+    def prune(self, before: float, most: int) -> bool:
+        """Delete some lists that are older than a moment; whether there may be more. Raises WriteError.
+
+        Args:
+            most: about how many at most; those of one block go together, once the last one is older.
+        """
+        most_blocks = most // _LISTS_OF_BLOCK
+        rows, blocks = self._write([(_PRUNE, (before, most))]), self._write([(_PRUNE_BLOCKS, (before, most_blocks))])
+        return rows >= most or blocks >= most_blocks
 
     def close(self) -> None:
         """Close the file."""
@@ -94,7 +127,7 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, IO[str]]:
 
 
 def make_table(connection: sqlite3.Connection) -> None:
-    """The table and its indexes, in a file of an earlier release too."""
+    """The tables and their indexes, in a file of an earlier release too."""
     connection.executescript(TABLE)
     there = {row[1] for row in connection.execute("pragma table_info(served)")}
     for name, kind in _ADDED.items():
@@ -118,7 +151,7 @@ def _commit(connection: sqlite3.Connection, statements: Sequence[tuple[str, Row]
     connection.execute("begin immediate")
     try:
         for number, (statement, values) in enumerate(statements):
-            if number:
+            if number and statement is not _ADD_BLOCK:
                 time.sleep(_REST_SECONDS)
             connection.execute(statement, values)
         connection.execute("commit")

@@ -1,8 +1,8 @@
 """The program (`main`) that writes a worker's record, beside it and at lower priority: requests never wait for it.
 
-Rows come on standard input, a message at a time, and are committed some time later, many together; how many were is
-said on standard output. The end of the input is the end of the worker, however it died: what came is then written
-still.
+Lists come on standard input, a message at a time, and are committed some time later, many together; how many messages
+were is said on standard output. The end of the input is the end of the worker, however it died: what came is then
+written still.
 """
 
 import marshal
@@ -16,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from recsys.serving.record_table import Row, Table, WriteError
+from recsys.serving.record_table import Message, Table, WriteError
 
 _NICE = 5  # beside busy workers it has a quarter as much of a core, which is several times what their lists take
-_COMMIT_SECONDS = 0.4  # a commit costs readers of the file what they remember of it: few, of many rows each
-_LOOK_SECONDS = 0.1  # so long what comes waits in the pipe, in which it has room
-_MOST_ROWS = 500  # a commit, so that feedback never waits long for its turn
+# A commit costs readers of the file what they remember of it, and each message that wakes this process may push a
+# worker out: so long what comes waits in the pipe, in which it has room.
+_COMMIT_SECONDS = 0.4
+_MOST_MESSAGES, _MOST_ROWS = 16, 500  # about, a commit, so that feedback never waits long for its turn
 _PRUNE_SECONDS = 60.0
 _MOST_PRUNED = 5_000  # a commit
 _DAY = 86_400
@@ -75,10 +76,10 @@ def write(asked: IO[bytes], said: IO[bytes], table: Table, retention: float) -> 
     """Write what is asked until its end; a fault of the file is the end too.
 
     Args:
-        asked: messages of rows.
-        said: is sent 0 once the table is there, then of each commit how many rows it wrote, in the order in which they
-            came; and, last, what is wrong.
-        retention: days after which a row is deleted.
+        asked: messages of lists.
+        said: is sent 0 once the tables are there, then of each commit how many messages it wrote, in the order in which
+            they came; and, last, what is wrong.
+        retention: days after which a list is deleted.
     """
     writing = _Writing(said, table, retention)
     with suppress(BrokenPipeError):
@@ -97,38 +98,44 @@ class _Writing:
         self._pruned = -_PRUNE_SECONDS
 
     def run(self, asked: IO[bytes]) -> None:
-        ended = False
+        ended, is_behind = False, False
         while not ended:
-            held: list[Row] = []
-            if is_ready(asked, _PRUNE_SECONDS):
-                due = time.monotonic() + _COMMIT_SECONDS
-                while not ended and len(held) < _MOST_ROWS and (left := due - time.monotonic()) > 0:
-                    ends(asked, min(left, _LOOK_SECONDS))  # each message by itself would push a worker out
-                    ended = self._receive(asked, held)
-            for start in range(0, len(held), _MOST_ROWS):
-                self.commit(held[start : start + _MOST_ROWS])
+            if not is_behind:
+                ends(asked, _COMMIT_SECONDS)
+            held, ended = self._receive(asked)
+            is_behind = _is_full(held)
+            if held:
+                self.commit(held)
             self._prune()
+            if not held and not ended:
+                is_ready(asked, _PRUNE_SECONDS)
 
-    def _receive(self, asked: IO[bytes], held: list[Row]) -> bool:
-        """Take what has come; whether that is all there will be."""
+    def _receive(self, asked: IO[bytes]) -> tuple[list[Message], bool]:
+        """What has come, as far as it goes into one commit; and whether that is all there will be."""
+        held: list[Message] = []
         try:
-            while is_ready(asked):
-                held += receive(asked)
+            while not _is_full(held) and is_ready(asked):
+                held.append(receive(asked))
         except EOFError:
-            return True
-        return False
+            return held, True
+        return held, False
 
-    def commit(self, rows: Sequence[Row]) -> None:
-        self._table.add(rows)
+    def commit(self, messages: Sequence[Message]) -> None:
+        self._table.add(messages)
         with suppress(BrokenPipeError):  # the worker is gone: the rest is written still
-            send(self._said, len(rows))
+            send(self._said, len(messages))
 
     def _prune(self) -> None:
         """Delete what is older than the retention, some at a time."""
         if time.monotonic() - self._pruned < _PRUNE_SECONDS:
             return
-        if self._table.prune(time.time() - self._retention * _DAY, _MOST_PRUNED) < _MOST_PRUNED:
+        if not self._table.prune(time.time() - self._retention * _DAY, _MOST_PRUNED):
             self._pruned = time.monotonic()
+
+
+def _is_full(messages: Sequence[Message]) -> bool:
+    """Whether messages are enough for a commit."""
+    return len(messages) >= _MOST_MESSAGES or sum(len(rows) for _, rows in messages) >= _MOST_ROWS
 
 
 def main() -> None:
