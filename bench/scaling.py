@@ -73,9 +73,10 @@ def rank(folder: Path) -> None:
     with join_group(os.environ, "cpu", 600) as group:
         seen: list[tuple[int, int, int, int]] = []  # at the first step and at the last: to look takes long
         of_epoch = BLOCKS if job["learner"] == "blocks" else -(-len(rows) // config.batch_size)
+        last = config.epochs * of_epoch  # the end of the last epoch
 
         def beat(step: int, waiting: bool) -> None:
-            if waiting and step in (0, config.epochs * of_epoch - 1):
+            if waiting and step in (0, last):
                 seen.append((step, socket_bytes(), group.traffic.sent, peak_bytes()))
 
         few = Interactions(rows.users[:2] % 100, rows.items[:2] % 100, rows.ratings[:2] % 100)

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +46,13 @@ def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other():
     p, q = (side.factors.astype(float) for side in (engine.users, engine.items))
     (b_u, of_u), (b_i, of_i) = (np.moveaxis(side.scalars.astype(float), 2, 0) for side in (engine.users, engine.items))
     rate, squares, done = 0.3, 0.0, 0
-    for shift, turn in engine.source.turns(1):
+    ((_, shifts, turns),) = engine.source.turns(1, BLOCKS)
+    for shift, firsts, lasts in zip(shifts, turns.firsts, turns.lasts, strict=True):
         for block in range(BLOCKS):
-            for run in turn.order[turn.firsts[block] : turn.lasts[block]]:
-                for row in range(turn.begins[run], turn.ends[run]):
-                    u, i = (block, turn.users[row]), ((block + shift) % BLOCKS, turn.items[row])
-                    error = turn.ratings[row] - (b_u[u] + b_i[i] + p[u] @ q[i])
+            for run in turns.order[firsts[block] : lasts[block]]:
+                for row in range(turns.begins[run], turns.ends[run]):
+                    u, i = (block, turns.users[row]), (block ^ shift, turns.items[row])
+                    error = turns.ratings[row] - (b_u[u] + b_i[i] + p[u] @ q[i])
                     squares, done = squares + error**2, done + 1
                     b_u[u] += rate * (error - of_u[u] * b_u[u])
                     b_i[i] += rate * (error - of_i[i] * b_i[i])
@@ -72,11 +72,17 @@ def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other():
 @pytest.mark.parametrize("threads", [2, 3, 20])
 def test_any_number_of_threads_learns_what_one_learns(threads):
     one, other = (CompiledEngine(problem(rated(4000), embedding_size=5)).initialize() for _ in range(2))
-    with ThreadPoolExecutor(threads) as other.threads:
-        errors = [(one.run_epoch(0.1, epoch), other.run_epoch(0.1, epoch)) for epoch in (1, 2)]
+    other.use_threads(threads)
+    assert len(other.parts) == min(threads, BLOCKS)
+    errors = [(one.run_epoch(0.1, epoch), other.run_epoch(0.1, epoch)) for epoch in (1, 2)]
     assert all(alone == together for alone, together in errors)
     for table, same in zip(one.tables, other.tables, strict=True):
         np.testing.assert_array_equal(table, same)
+
+
+def test_tables_begin_where_a_line_of_the_cache_does():
+    engine = CompiledEngine(problem(rated(10), embedding_size=5))
+    assert [table.ctypes.data % (4 * LANE) for table in engine.tables] == [0] * 4
 
 
 def test_what_fills_the_tables_up_stays_zero():
