@@ -36,7 +36,7 @@ def compile_loop(function: Callable[..., Any], *example: object) -> Callable[...
 
 
 def aligned_zeros(*shape: int) -> NDArray[np.float32]:
-    """Zeros that begin where a line of the cache does: NumPy's own begin anywhere, and then each LANE is in two lines."""
+    """Zeros that begin where a line of the cache does. NumPy's may begin anywhere, and then a LANE is in two lines."""
     size = math.prod(shape)
     room = np.zeros(size + LANE, np.float32)
     first = -(room.ctypes.data // room.itemsize) % LANE
@@ -154,7 +154,7 @@ def subtract_products(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def inner_product(typing_context: Any, one: Any, first: Any, other: Any, start: Any, count: Any) -> Any:
-    """In a compiled loop: the sum of the products of `count` >= 1 lines of LANE float32, from one[first], other[start]."""
+    """In a compiled loop: the sum of one[first + i] * other[start + i], for i < `count`, at least 1; lines as above."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         one, other = (_lines(context, builder, signature, arguments, k) for k in (0, 2))
@@ -186,7 +186,7 @@ def mix_lines(
     keep_other: Any,
     weight: Any,
 ) -> Any:
-    """In a compiled loop: x, y = keep_one * x + weight * y, keep_other * y + weight * x for lines as above."""
+    """In a compiled loop: x, y = keep_one * x + weight * y, keep_other * y + weight * x, for lines x and y as above."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         one, other = (_lines(context, builder, signature, arguments, k) for k in (0, 2))
@@ -205,7 +205,7 @@ def mix_lines(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fetch(typing_context: Any, array: Any, at: Any) -> Any:
-    """In a compiled loop: have array[at], counted through the whole array, on the way to the cache. It may lie outside."""
+    """In a compiled loop: have array[at], counted through the whole array, on the way to the cache, if it is there."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data

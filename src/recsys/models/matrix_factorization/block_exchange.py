@@ -4,10 +4,11 @@ Nothing else is sent: what is exchanged in an epoch depends on the items, and no
 same blocks of items are taken without a word to others: with two processes, half an epoch (grid.py).
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import zip_longest
+import math
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
@@ -74,20 +75,17 @@ class BlockExchange(CompiledEngine):
 
     def bring(self, shift: int) -> None:
         """Send the blocks of items that others are to meet, and receive those that are to be met here."""
-        blocks = np.arange(BLOCKS)
-        goes_to, is_at = self.owner[blocks ^ shift], self.owner[blocks ^ self.shift]
-        outgoing: dict[int, list[list[int]]] = {}
-        incoming: dict[int, list[list[int]]] = {}
-        at_once = max(1, SENT // (4 * self._width))
-        for other in range(self.group.size):
-            if other != self.group.rank:
-                for whose, source, target in ((outgoing, self.group.rank, other), (incoming, other, self.group.rank)):
-                    moved = blocks[(is_at == source) & (goes_to == target)].tolist()
-                    if moved:
-                        whose[other] = [moved[at : at + at_once] for at in range(0, len(moved), at_once)]
+        here, others = self.group.rank, [rank for rank in range(self.group.size) if rank != self.group.rank]
+        is_at, goes_to = (self.owner[np.arange(BLOCKS) ^ of_turn] for of_turn in (self.shift, shift))
+        outgoing = {rank: self._messages((is_at == here) & (goes_to == rank)) for rank in others}
+        incoming = {rank: self._messages((is_at == rank) & (goes_to == here)) for rank in others}
         free: list[int] = []
         arrived: list[tuple[int, Float32Array]] = []
-        for sent, received in zip_longest(_rounds(outgoing), _rounds(incoming), fillvalue={}):
+        for number in range(max(map(len, [*outgoing.values(), *incoming.values()]), default=0)):
+            sent, received = (
+                {rank: messages[number] for rank, messages in of_rank.items() if number < len(messages)}
+                for of_rank in (outgoing, incoming)
+            )
             room = {rank: torch.empty(len(some), self._width) for rank, some in received.items()}
             self.group.exchange({rank: torch.from_numpy(self._pack(some)) for rank, some in sent.items()}, room)
             gone = [block for some in sent.values() for block in some]
@@ -103,9 +101,15 @@ class BlockExchange(CompiledEngine):
         if step < self.steps:
             self.bring(int(self.turns[step][0][0]))
 
+    def _messages(self, chosen: npt.NDArray[np.bool_]) -> list[list[int]]:
+        """The chosen blocks of items, so many to a message."""
+        blocks, at_once = np.flatnonzero(chosen).tolist(), max(1, SENT // (4 * self._width))
+        return [blocks[at : at + at_once] for at in range(0, len(blocks), at_once)]
+
     @property
     def _width(self) -> int:
-        return self.items.factors[:1].size + self.items.scalars[:1].size
+        """Numbers of a block of items."""
+        return sum(math.prod(table.shape[1:]) for table in (self.items.factors, self.items.scalars))
 
     def _pack(self, blocks: list[int]) -> Float32Array:
         places = self.where[blocks]
@@ -198,9 +202,3 @@ class BlockExchange(CompiledEngine):
         self.shift = shift
         self.where[:] = -1
         self.where[np.arange(self.own.start, self.own.stop) ^ shift] = np.arange(len(self.own))
-
-
-def _rounds(by_rank: Mapping[int, list[list[int]]]) -> Iterator[dict[int, list[int]]]:
-    """The first blocks of each rank, then the second ones, until none has any left."""
-    for number in range(max(map(len, by_rank.values()), default=0)):
-        yield {rank: parts[number] for rank, parts in by_rank.items() if number < len(parts)}

@@ -51,10 +51,13 @@ from recsys.runtime.compilation import (
     fetch,
     inner_product,
     mix_lines,
+    part_of_loop,
 )
 
 BIAS, PENALTY = 0, 1  # columns of a side's `scalars`
 THREADED_ROWS = 500_000  # of fewer an epoch is over before a thread is awake
+AHEAD = 8  # rows, by which tables' rows are on their way to the cache before they are needed
+NEAR_LINES = 1 << 14  # of a cell's factors: 1 MB, so few that they are in the cache anyway
 _READ = 1 << 20  # rows at a time
 
 
@@ -65,6 +68,14 @@ class Side:
     factors: Float32Array  # (blocks, rows, multiple of LANE), the last columns 0
     scalars: Float32Array  # (blocks, rows, 2): bias, penalty per rating
     counts: Float32Array  # (blocks, rows): how often each was rated
+
+
+@part_of_loop  # type: ignore[untyped-decorator]
+def fetch_row(factors: Float32Array, scalars: Float32Array, row: int, width: int) -> None:
+    """Have a row of a side's tables, counted through all blocks, on the way to the cache."""
+    for line in range(width):
+        fetch(factors, (row * width + line) * LANE)
+    fetch(scalars, row * 2)
 
 
 def descend(
@@ -92,6 +103,7 @@ def descend(
     items' block is that a block of users meets.
     """
     width = user_factors.shape[2] // LANE
+    is_far = (user_factors.shape[1] + item_factors.shape[1]) * width > NEAR_LINES
     for turn in range(len(places)):
         for block in range(first, last):
             place, end = places[turn, block], lasts[turn, block]
@@ -103,7 +115,12 @@ def descend(
                     fetch(users, coming + line)
                     fetch(items, coming + line)
                     fetch(ratings, coming + line)
-                for row in range(begins[order[number]], ends[order[number]]):
+                end_of_run = ends[order[number]]
+                for row in range(begins[order[number]], end_of_run):
+                    if is_far:
+                        later = min(row + AHEAD, end_of_run - 1)
+                        fetch_row(user_factors, user_scalars, users_before + np.int64(users[later]), width)
+                        fetch_row(item_factors, item_scalars, items_before + np.int64(items[later]), width)
                     u, i = np.int64(users[row]), np.int64(items[row])
                     p, q = (users_before + u) * width, (items_before + i) * width
                     of_user, of_item = user_scalars[block, u], item_scalars[place, i]
@@ -186,7 +203,8 @@ class CompiledEngine:
 
     def places(self, shifts: Int64Array) -> Int64Array:
         """Where in `items` the block is that each block of users meets in turns of these shifts, (turns, m)."""
-        return self.where[np.arange(self.own.start, self.own.stop) ^ shifts[:, None]]
+        places: Int64Array = self.where[np.arange(self.own.start, self.own.stop) ^ shifts[:, None]]
+        return places
 
     def run_epoch(self, learning_rate: float, number: int) -> float:
         """Learns from every row once; gives the mean square error, of each row before the step that used it."""
@@ -349,8 +367,8 @@ class RowsFromDisk:
         self.loader, self.n_rows = loader, loader.n
         self.counts = [np.append(counts, 0)[None] for counts in loader.counts]
 
-    def turns(self, epoch: int, stride: int) -> Iterator[tuple[int, Int64Array, Turns]]:
-        """All rows once, each part as a turn."""
+    def turns(self, epoch: int, stride: int, first: int = 0) -> Iterator[tuple[int, Int64Array, Turns]]:
+        """All rows once, some at a time, each time as the one turn of a single block."""
         none, one, shifts = np.zeros(1, np.int64), np.ones(1, np.int64), np.zeros(1, np.int64)
         for users, items, ratings in self.loader.epoch(epoch):
             standardised = ((ratings - self.loader.mean) / self.loader.scale).astype(np.float32)

@@ -125,7 +125,7 @@ class Cells:
         runs = -(-counts // length)
         self.first_run = np.append(0, np.cumsum(runs))  # of each cell
         cell = np.repeat(np.arange(len(counts)), runs)
-        self.first_of_cell = self.first_run[cell]
+        self.first_of_cell: Int64Array = self.first_run[cell]
         within = np.arange(len(cell)) - self.first_of_cell
         ends = np.cumsum(counts)
         self.begins = (ends - counts)[cell] + within * length
@@ -135,10 +135,12 @@ class Cells:
 
     def order(self, epoch: int) -> Int64Array:
         """The runs as they follow each other in an epoch, those of a cell together."""
-        drawn = _scatter((self.cell | self.within) + generator(self.seed, RUNS, epoch).integers(1 << 63, dtype=np.uint64))
+        of_epoch = generator(self.seed, RUNS, epoch).integers(1 << 63, dtype=np.uint64)
+        drawn = _scatter((self.cell | self.within) + of_epoch) >> (np.uint64(64) - _BITS)
         # A cell, what is drawn, and a run are one number: to sort takes a quarter of the time of argsort.
-        together = np.sort(((self.cell | (drawn >> (np.uint64(64) - _BITS))) << _BITS) | self.within)
-        return (together & ((np.uint64(1) << _BITS) - np.uint64(1))).astype(np.int64) + self.first_of_cell
+        together = np.sort(((self.cell | drawn) << _BITS) | self.within)
+        within = (together & ((np.uint64(1) << _BITS) - np.uint64(1))).astype(np.int64)
+        return self.first_of_cell + within
 
     def turns(self, order: Int64Array, shifts: Int64Array) -> Turns:
         """The cells in which blocks of users meet those of items in turns of these shifts."""
