@@ -10,7 +10,7 @@ import pytest
 import recsys
 from recsys.data.interactions import Interactions
 from recsys.models.matrix_factorization import compiled
-from recsys.models.matrix_factorization.compiled import LANE, CompiledEngine
+from recsys.models.matrix_factorization.compiled import LANE, NEAR_LINES, CompiledEngine
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.grid import BLOCKS
 from recsys.models.matrix_factorization.training import Problem
@@ -37,12 +37,14 @@ def rated(n, seed=0):
     return Interactions(random.integers(0, N_USERS, n), random.integers(0, N_ITEMS, n), random.normal(size=n))
 
 
-def problem(rows, **settings):
-    return Problem(rows, (N_USERS, N_ITEMS), Config(**settings), 0, validation=rows)
+def problem(rows, sizes=(N_USERS, N_ITEMS), **settings):
+    return Problem(rows, sizes, Config(**settings), 0, validation=rows)
 
 
-def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other():
-    engine = CompiledEngine(problem(rated(400), embedding_size=5, regularization=0.2)).initialize()
+@pytest.mark.parametrize(("n_users", "embedding_size"), [(N_USERS, 5), (N_USERS, LANE + 3), (16 * NEAR_LINES, 5)])
+def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other(n_users, embedding_size):
+    learnt = problem(rated(400), (n_users, N_ITEMS), embedding_size=embedding_size, regularization=0.2)
+    engine = CompiledEngine(learnt).initialize()
     p, q = (side.factors.astype(float) for side in (engine.users, engine.items))
     (b_u, of_u), (b_i, of_i) = (np.moveaxis(side.scalars.astype(float), 2, 0) for side in (engine.users, engine.items))
     rate, squares, done = 0.3, 0.0, 0
