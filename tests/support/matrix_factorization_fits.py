@@ -165,9 +165,10 @@ def hold_blocks(group: Group, folder: Path) -> dict[str, Any]:
     rows = Interactions(random.integers(0, 3000, 300), random.integers(0, 2000, 300), random.normal(size=300))
     context = Context(group, Checkpoints(folder, "digest", group, 0), "row")
 
-    def take_epoch() -> dict[str, Any]:
+    def take_epoch(threads: int) -> dict[str, Any]:
         learner = BlockExchange(context, Problem(rows, (3000, 2000), Config(embedding_size=5), 0))
         learner.initialize()
+        learner.use_threads(threads)
         learner.begin_epoch(1, 0.1, 0)
         before, moved, spoke, step = group.traffic.sent, 0, 0, 0
         while step < learner.steps:
@@ -182,10 +183,10 @@ def hold_blocks(group: Group, folder: Path) -> dict[str, Any]:
         learner.state()  # sorts
         return {"learner": learner, "learnt": learner.tables, "spoke": spoke, "moved": moved, "sent": sent}
 
-    answer = take_epoch()
+    answer = take_epoch(threads=1)
     learner = answer.pop("learner")
     block_exchange.SENT, block_exchange.SILENT_ROWS = 1, 1
-    often = take_epoch()
+    often = take_epoch(threads=2)
     del often["learner"]
     return answer | {
         "often": often,

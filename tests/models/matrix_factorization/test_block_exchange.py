@@ -43,7 +43,7 @@ def test_two_processes_speak_twice_and_four_speak_four_times(size, tmp_path):
 
 
 @pytest.mark.process
-def test_tables_are_the_same_where_messages_are_small_and_many(held):
+def test_tables_are_the_same_where_messages_are_small_and_many_and_processes_have_threads(held):
     for answer in held:
         assert answer["often"]["spoke"] == BLOCKS
         assert answer["often"]["moved"] == answer["moved"]

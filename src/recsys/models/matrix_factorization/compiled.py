@@ -9,11 +9,11 @@ Rows are learnt from by cells (grid.py), so that the same seed gives the same nu
 processes. A cell's rows of both tables stay in the processor's cache.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,7 @@ def predict(
         predicted[row] = product + biases
 
 
-@functools.cache
+@cache
 def kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     """`descend` and `predict`, compiled."""
     codes, numbers, places = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64)
@@ -219,20 +219,16 @@ class CompiledEngine:
 
         Gives the sum of square errors of each turn and block of users, (turns, m).
         """
-        totals, places, rate = np.zeros((len(shifts), len(self.own))), self.places(shifts), np.float32(learning_rate)
-
+        totals, places = np.zeros((len(shifts), len(self.own))), self.places(shifts)
         for now in strides(first, first + len(shifts), self.thread_stride):
             some = slice(now.start - first, now.stop - first)
             here = turns._replace(firsts=turns.firsts[some], lasts=turns.lasts[some])
-            of_turns = self.tables, places[some], here, rate, totals[some]
-
-            def work(part: range, of_turns: Any = of_turns) -> None:
-                tables, places, turns, rate, totals = of_turns
-                begin, end = (edge - self.own.start for edge in (part.start, part.stop))
-                self.descend(begin, end, *tables, places, *turns, rate, totals)
-
-            list((self.threads.map if self.threads else map)(work, self.parts))
+            arguments = *self.tables, places[some], *here, np.float32(learning_rate), totals[some]
+            list((self.threads.map if self.threads else map)(partial(self._learn, arguments), self.parts))
         return totals
+
+    def _learn(self, arguments: tuple[Any, ...], part: range) -> None:
+        self.descend(part.start - self.own.start, part.stop - self.own.start, *arguments)
 
     def bring(self, shift: int) -> None:
         """Have here the blocks of items that a turn of this shift needs. Here all are at hand."""
