@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 _DATA = ("prepare", "streaming", "training", "scoring", "lists", "large")
-_FAMILIES = ("bayesian", "forward", "folds", "sparse", "gpu", "scaling", "tuning")
+_FAMILIES = ("bayesian", "forward", "folds", "sparse", "growth", "gpu", "scaling", "tuning")
 _SERVICES = ("null_promotions", "promotion", "faults", "server", "serving", "recording", "kills", "monitoring")
 
 _TRIALS = ("trials", "trial_races", "trial_kills", "trials_served")

@@ -8,8 +8,10 @@ from cornac.models import MF
 
 
 def load(rows: Any) -> Any:
-    """A cornac Dataset."""
-    return Dataset.from_uir(list(zip(rows.users.tolist(), rows.items.tolist(), rows.ratings.tolist(), strict=True)))
+    """A cornac Dataset, of the columns as they are: its own `from_uir` takes a tuple a row."""
+    (users, of_user), (items, of_item) = (np.unique(side, return_inverse=True) for side in (rows.users, rows.items))
+    maps = ({id_: code for code, id_ in enumerate(ids.tolist())} for ids in (users, items))
+    return Dataset(len(users), len(items), *maps, (of_user, of_item, rows.ratings.astype(float)))
 
 
 def fit(data: Any, settings: dict[str, Any], seed: int) -> Any:

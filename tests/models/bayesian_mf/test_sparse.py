@@ -13,7 +13,7 @@ from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions
 from recsys.models.base.storage import DESCRIPTION
 from recsys.models.bayesian_mf import family
-from recsys.models.bayesian_mf.alternatives import average, damp, sample_apart, with_own_fallback
+from recsys.models.bayesian_mf.alternatives import average, damp, sample_apart, with_common_noise, with_own_fallback
 from recsys.models.bayesian_mf.config import Config
 from recsys.models.bayesian_mf.evidence import auc_standard_errors, has_settled, standard_errors
 from recsys.testing.datasets import prepared, sparse_ratings
@@ -147,6 +147,38 @@ def test_averaged_biases_expect_what_the_draws_expect_with_one_curve_of_likes_an
     assert loaded.averaged
     assert loaded.score(*pairs).like_probability == pytest.approx(like, abs=1e-6)
     assert not sampled.averaged
+
+
+def test_where_most_ratings_are_at_the_top_all_users_get_one_noise_and_likes_are_told_better(tmp_path, monkeypatch):
+    rows = sparse_ratings(500, 150, median=20, constant=0.1, top=0.77, signal=0.63)
+    data = prepared(tmp_path, rows, like_threshold=4.0)
+    ids, likes = (data.user_ids[data.test.users], data.item_ids[data.test.items]), data.likes(data.test)
+    chosen = train("bayesian_mf", data, Config(), seed=0, lists=False).final
+    monkeypatch.setattr(family, "choose_noise", lambda one, *_: one)
+    own = train("bayesian_mf", data, Config(), seed=0, lists=False).final
+    assert (chosen.common_noise, own.common_noise) == (True, False)
+    answers = [one.predict(*ids).like_probability for one in (chosen, own)]
+    assert auc_standard_errors(likes, *answers, data.test.users) > 1
+
+
+def test_one_noise_for_all_users_is_saved_and_kept_by_the_second_fit(tmp_path):
+    data = prepared(tmp_path, sparse_ratings(400, 60, median=5), like_threshold=4.0)
+    first, second = fit_tasks(data, refit=True)
+    config = Config(embedding_size=2, samples=4)
+    own = family.fit(first.knowledge, first.rows, config, FitOptions(0))
+    common = with_common_noise(own, first.rows)
+    assert own.draws.noise.std() > 0
+    assert common.draws.noise == pytest.approx(np.full(len(own.draws.noise), own.draws.noise[first.rows.users].mean()))
+    pairs = first.rows.users, first.rows.items
+    assert common.score(*pairs).rating.tolist() == own.score(*pairs).rating.tolist()
+    assert common.score(*pairs).like_probability.tolist() != own.score(*pairs).like_probability.tolist()
+    again = family.fit(second.knowledge, second.rows, config, FitOptions(0, warm_start=common))
+    assert again.common_noise
+    assert np.ptp(again.draws.noise) == 0
+    again.save(tmp_path / "saved")
+    loaded = load_recommender(tmp_path / "saved")
+    assert loaded.choices()["common_noise"]
+    assert loaded.score(*pairs).like_probability == pytest.approx(again.score(*pairs).like_probability, abs=1e-6)
 
 
 @pytest.mark.parametrize("factors", [0, 3])

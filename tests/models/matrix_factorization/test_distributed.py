@@ -141,12 +141,13 @@ def test_fewer_processes_go_on_between_two_messages_of_their_own(unbroken, learn
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("seconds", [0, 1e-9], ids=["an epoch", "a step"])
-def test_a_training_that_crashed_goes_on_from_its_last_checkpoint(unbroken, learner, tmp_path, seconds):
+@pytest.mark.parametrize(
+    ("seconds", "messages"), [(0, 1), (1e-9, 1), (1e-9, 0)], ids=["an epoch", "a step", "the last step of an epoch"]
+)
+def test_a_training_that_crashed_goes_on_from_its_last_checkpoint(unbroken, learner, tmp_path, seconds, messages):
     begun = 2 * STEPS[learner]
-    crashed = begun + AT_ONCE[learner]  # after the second message of the third epoch
-    saved = crashed // AT_ONCE[learner] + 2  # at ends of epochs too
-    loaded, first = (saved, crashed) if seconds else (2, begun)
+    crashed = begun + messages * AT_ONCE[learner]  # so many messages after the second epoch
+    loaded, first = (crashed // AT_ONCE[learner], crashed) if seconds else (2, begun)
     for rank, answer in enumerate(together(2, crash_and_learn_on, tmp_path, learner, seconds, crashed)):
         for way in SHARDINGS:
             assert answer[way]["loaded"] == loaded

@@ -52,6 +52,8 @@ def simplest_that_does(
 ) -> BayesianRecommender:
     """`sampled`, or what has fewer terms where that clearly does as well: factors alone, sampled biases, damped biases.
 
+    Factors alone are tried too where `sampled` is not clearly better than biases in all that is measured.
+
     Args:
         levels: the levels of ratings between which the threshold of a like lies.
     """
@@ -68,9 +70,12 @@ def simplest_that_does(
     def is_kept(factors: BayesianRecommender, least: float = CLEAR) -> bool:
         return all(_is_clearly_better(factors, simpler, held_out, least) for simpler in (biases, plain))
 
-    if has_settled(sampled.draws.precision.tolist()) and is_kept(sampled):
+    does_well = has_settled(sampled.draws.precision.tolist()) and is_kept(sampled)
+    if does_well and all(min(_gains(sampled, simpler, held_out)) >= CLEAR for simpler in (biases, plain)):
         return sampled
     bounded = sample(limit=float(biases.draws.precision.mean()))
+    if does_well:
+        return bounded if _is_clearly_better(bounded, sampled, held_out) else sampled
     if is_kept(bounded, CLEAR_OF_MANY):
         return bounded
     tried = [(biases, CLEAR), *((one, CLEAR_OF_MANY) for one in _other_biases(biases, rows, held_out))]
@@ -182,6 +187,28 @@ def draw_to_levels(chosen: BayesianRecommender, rows: Interactions, held_out: "H
     return best if _is_clearly_better(best, chosen, held_out, CLEAR_OF_MANY) else chosen
 
 
+def choose_noise(
+    chosen: BayesianRecommender, rows: Interactions, held_out: "HeldOut", levels: tuple[float, float]
+) -> BayesianRecommender:
+    """`chosen`, or the same with one noise for all users where that clearly tells likes better on validation rows.
+
+    Where most ratings are at the highest level, a user's noise is cut off there, and says little of how sure a like is.
+    """
+    if chosen.is_plain:
+        return chosen
+    other = with_common_noise(chosen, rows)
+    set_threshold(other, held_out, *levels)
+    return other if _is_clearly_better(other, chosen, held_out, CLEAR_OF_MANY) else chosen
+
+
+def with_common_noise(sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
+    """The same, but that the noise of every user is the mean over the ratings learnt from."""
+    other, noise = copy.copy(sampled), sampled.draws.noise
+    other.draws = replace(sampled.draws, noise=np.full_like(noise, noise[rows.users].mean()))
+    other.common_noise = True
+    return other
+
+
 def with_constancy(one: BayesianRecommender, rows: Interactions, strength: float) -> BayesianRecommender:
     """The same with that strength; 0: without."""
     drawn = copy.copy(one)
@@ -246,13 +273,17 @@ def _is_clearly_better(
     one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut", least: float = CLEAR
 ) -> bool:
     """Whether one predicts the validation rows better than the other, beyond chance, as a server is asked."""
+    return is_clearly_better(*_gains(one, other, held_out), least=least)
+
+
+def _gains(one: BayesianRecommender, other: BayesianRecommender, held_out: "HeldOut") -> tuple[float, float, float]:
+    """By how many standard errors one is better on the validation rows: in squared error, loss of likes and AUC."""
     rows, liked = held_out.rows, held_out.liked
     one_rating, one_like = _answer(one, held_out)
     rating, like = _answer(other, held_out)
     users = rows.users + 1  # those without a code, whose predictions are the same, are one user here
-    return is_clearly_better(
+    return (
         standard_errors((rating - rows.ratings) ** 2 - (one_rating - rows.ratings) ** 2, users),
         standard_errors(log_losses(liked, like) - log_losses(liked, one_like), users),
         auc_standard_errors(liked, one_like, like, users),
-        least=least,
     )

@@ -21,12 +21,14 @@ from recsys.models.base.padding import stable_argsort
 from recsys.models.bayesian_mf.alternatives import (
     average,
     choose_fallback,
+    choose_noise,
     damp,
     draw_to_levels,
     pack,
     sample_apart,
     set_threshold,
     simplest_that_does,
+    with_common_noise,
     with_constancy,
     with_own_fallback,
 )
@@ -120,11 +122,11 @@ def fit(knowledge: Knowledge, rows: Interactions, config: Config, options: FitOp
     if first:
         return _answering_as(first, sampled, rows)
     sampled = choose_fallback(sampled, held_out)
-    if _has_set_terms(config):
-        return sampled
     levels = low, high
+    if _has_set_terms(config):
+        return choose_noise(sampled, rows, held_out, levels)
     chosen = simplest_that_does(sampled, knowledge, rows, config, options.seed, held_out, collective, levels)
-    return draw_to_levels(chosen, rows, held_out)
+    return draw_to_levels(choose_noise(chosen, rows, held_out, levels), rows, held_out)
 
 
 def _go_on(
@@ -148,6 +150,8 @@ def _go_on(
 
 def _answering_as(first: BayesianRecommender, sampled: BayesianRecommender, rows: Interactions) -> BayesianRecommender:
     """The second fit, which predicts by what the first one chose: the draws, their means, or damped biases."""
+    if first.common_noise:
+        sampled = with_common_noise(sampled, rows)
     if first.constancy is not None:
         sampled = with_constancy(sampled, rows, first.constancy.strength)
     if first.averaged:

@@ -35,6 +35,8 @@ class BayesianRecommender(Recommender):
     """That of the biases by which it predicts, where it is not the baseline's; else 0."""
     own_fallback = False
     """Whether users' biases of its knowledge, which are for unknown items, are from the draws."""
+    common_noise = False
+    """Whether the noise of all users is the same where it says how probable a like is."""
     noise_limit = math.inf
     """What the precision of a rating was allowed to be at most while sampling, in the unit of the draws."""
     constancy: Constancy | None = None
@@ -85,6 +87,7 @@ class BayesianRecommender(Recommender):
             "sampled": not self.is_plain or self.averaged,
             "factors": self.factors,
             "user_noise": self.user_noise,
+            "common_noise": self.common_noise,
             "implicit": self.implicit,
             "time": self.time,
             "samples": len(self.draws),
@@ -220,7 +223,7 @@ class BayesianRecommender(Recommender):
         )
         numbers = {"centre": self.centre, "unit": self.unit, "border": self.threshold}
         limit = None if math.isinf(self.noise_limit) else self.noise_limit
-        noise = {"user_noise": self.user_noise, "noise_limit": limit}
+        noise = {"user_noise": self.user_noise, "common_noise": self.common_noise, "noise_limit": limit}
         plain = {"plain": self.is_plain, "averaged": self.averaged, "damping": self.damping}
         plain["own_fallback"] = self.own_fallback
         return numbers | noise | plain | {"constancy": constancy.strength if constancy else 0.0}
@@ -265,6 +268,7 @@ def load(folder: Path, knowledge: Knowledge, description: dict[str, Any]) -> Bay
     loaded.averaged = bool(weights.get("averaged", False))
     loaded.damping = float(weights.get("damping", 0))
     loaded.own_fallback = bool(weights.get("own_fallback", False))
+    loaded.common_noise = bool(weights.get("common_noise", False))
     loaded.noise_limit = weights.get("noise_limit") or math.inf
     if weights.get("constancy"):
         loaded.constancy = Constancy(float(weights["constancy"]), arrays["level"], arrays["constancy"])

@@ -160,7 +160,7 @@ class TrainingLoop:
         self.next_step, self.total = 0, 0.0
         if on_epoch and not self.context.group.rank:
             on_epoch(epoch)
-        if self.context.checkpoints.is_due(at_epoch_end=True):
+        if not self.context.checkpoints.every_seconds:  # else the last steps of the epoch have asked
             self._save()
 
     def restore_or_initialize(self) -> None:
