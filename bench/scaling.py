@@ -73,9 +73,10 @@ def rank(folder: Path) -> None:
     with join_group(os.environ, "cpu", 600) as group:
         seen: list[tuple[int, int, int, int]] = []  # at the first step and at the last: to look takes long
         of_epoch = BLOCKS if job["learner"] == "blocks" else -(-len(rows) // config.batch_size)
+        last = config.epochs * of_epoch  # the end of the last epoch
 
         def beat(step: int, waiting: bool) -> None:
-            if waiting and step in (0, config.epochs * of_epoch - 1):
+            if waiting and step in (0, last):
                 seen.append((step, socket_bytes(), group.traffic.sent, peak_bytes()))
 
         few = Interactions(rows.users[:2] % 100, rows.items[:2] % 100, rows.ratings[:2] % 100)
@@ -112,6 +113,7 @@ def trained(
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": str(size)}
         probe.close()
         program = [sys.executable, "-m", "bench.scaling", "--rank", name]
+        place["NUMBA_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // size))  # as the launcher does
         ranks = [
             subprocess.Popen(program, cwd=PROJECT, env=os.environ | place | {"RANK": str(number)})
             for number in range(size)
@@ -129,16 +131,16 @@ def trained(
 def arithmetic(sizes: tuple[int, int], embedding_size: int, batch: float, size: int, learner: str, way: str) -> float:
     """Bytes that a process sends in a step, for factors, biases and the linear layer of 4 bytes and codes of 8.
 
-    Blocks: those of items that move between two turns, on average, with a penalty beside the bias. Batches, whole
+    Blocks: with a power of two of processes, all those of items that a process has, with a penalty beside the bias,
+    each time that it has met them: between two epochs only where the order of the turns says so. Batches, whole
     tables: their gradient goes around a ring, twice. Split tables: of each row of the batch, to and from all others,
     two codes; twice, since gloo scatters so, two looked-up rows of factors and a bias; and their gradients.
     """
     row, others = (embedding_size + 1) * 4, size - 1
     if learner == "blocks":
-        held = BLOCKS / size  # of 16, at two places in the circle; of those of one place the other one has not
-        moved = np.mean([min(shift, BLOCKS - shift, held, BLOCKS - held) for shift in range(1, BLOCKS)])
+        times = others + others / size  # an epoch
         width = -(-embedding_size // 16) * 16 + 2
-        return float(moved) * (-(-sizes[1] // BLOCKS) + 1) * width * 4
+        return times / size * (-(-sizes[1] // BLOCKS) + 1) * width * 4
     if way == "none":
         return 2 * others / size * ((sum(sizes) + 2) * row + embedding_size * 4)
     return others / size * batch * (2 * 8 + 2 * 2 * row + 2 * row)

@@ -15,7 +15,7 @@ from recsys.distributed.checkpoints import Checkpoints
 from recsys.distributed.context import Context, Sharding
 from recsys.distributed.process_group import Group
 from recsys.errors import StoppedError
-from recsys.models.matrix_factorization import network
+from recsys.models.matrix_factorization import block_exchange, network
 from recsys.models.matrix_factorization.batch_learner import BatchLearner
 from recsys.models.matrix_factorization.batches import pad_batch
 from recsys.models.matrix_factorization.block_exchange import BlockExchange
@@ -161,26 +161,38 @@ class Largest(TorchDispatchMode):
 
 def hold_blocks(group: Group, folder: Path) -> dict[str, Any]:
     """What a process holds of tables of 3,000 and 2,000 rows in blocks, and what an epoch sends."""
-    sizes, config = (3000, 2000), Config(embedding_size=5)
     random = np.random.default_rng(1)
     rows = Interactions(random.integers(0, 3000, 300), random.integers(0, 2000, 300), random.normal(size=300))
     context = Context(group, Checkpoints(folder, "digest", group, 0), "row")
-    learner = BlockExchange(context, Problem(rows, sizes, config, 0))
-    learner.initialize()
-    learner.begin_epoch(1, 0.1, 0)
-    before, moved = group.traffic.sent, []
-    for step in range(learner.steps):
-        blocks = set(np.flatnonzero(learner.where >= 0).tolist())
-        learner.prepare(step)
-        learner.step(step)
-        learner.exchange(step)
-        moved.append(len(blocks - set(np.flatnonzero(learner.where >= 0).tolist())))
-    return {
+
+    def take_epoch(threads: int) -> dict[str, Any]:
+        learner = BlockExchange(context, Problem(rows, (3000, 2000), Config(embedding_size=5), 0))
+        learner.initialize()
+        learner.use_threads(threads)
+        learner.begin_epoch(1, 0.1, 0)
+        before, moved, spoke, step = group.traffic.sent, 0, 0, 0
+        while step < learner.steps:
+            blocks = set(np.flatnonzero(learner.where >= 0).tolist())
+            learner.prepare(step)
+            learner.step(step)
+            learner.exchange(step)
+            step, spoke = learner.after(step), spoke + 1
+            moved += len(blocks - set(np.flatnonzero(learner.where >= 0).tolist()))
+        sent = group.traffic.sent - before
+        learner.bring(0)
+        learner.state()  # sorts
+        return {"learner": learner, "learnt": learner.tables, "spoke": spoke, "moved": moved, "sent": sent}
+
+    answer = take_epoch(threads=1)
+    learner = answer.pop("learner")
+    block_exchange.SENT, block_exchange.SILENT_ROWS = 1, 1
+    often = take_epoch(threads=2)
+    del often["learner"]
+    return answer | {
+        "often": often,
         "tables": [list(table.shape) for table in learner.tables],
         "rows": len(learner.source.cells.ratings),
         "of": int(np.isin(rows.users % 16, learner.own).sum()),
-        "sent": group.traffic.sent - before,
-        "moved": sum(moved),
     }
 
 

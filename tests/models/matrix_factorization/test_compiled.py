@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import recsys
 from recsys.data.interactions import Interactions
 from recsys.models.matrix_factorization import compiled
-from recsys.models.matrix_factorization.compiled import LANE, CompiledEngine
+from recsys.models.matrix_factorization.compiled import LANE, NEAR_LINES, CompiledEngine
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.grid import BLOCKS
 from recsys.models.matrix_factorization.training import Problem
@@ -38,21 +37,24 @@ def rated(n, seed=0):
     return Interactions(random.integers(0, N_USERS, n), random.integers(0, N_ITEMS, n), random.normal(size=n))
 
 
-def problem(rows, **settings):
-    return Problem(rows, (N_USERS, N_ITEMS), Config(**settings), 0, validation=rows)
+def problem(rows, sizes=(N_USERS, N_ITEMS), **settings):
+    return Problem(rows, sizes, Config(**settings), 0, validation=rows)
 
 
-def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other():
-    engine = CompiledEngine(problem(rated(400), embedding_size=5, regularization=0.2)).initialize()
+@pytest.mark.parametrize(("n_users", "embedding_size"), [(N_USERS, 5), (N_USERS, LANE + 3), (16 * NEAR_LINES, 5)])
+def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other(n_users, embedding_size):
+    learnt = problem(rated(400), (n_users, N_ITEMS), embedding_size=embedding_size, regularization=0.2)
+    engine = CompiledEngine(learnt).initialize()
     p, q = (side.factors.astype(float) for side in (engine.users, engine.items))
     (b_u, of_u), (b_i, of_i) = (np.moveaxis(side.scalars.astype(float), 2, 0) for side in (engine.users, engine.items))
     rate, squares, done = 0.3, 0.0, 0
-    for shift, turn in engine.source.turns(1):
+    ((_, shifts, turns),) = engine.source.turns(1, BLOCKS)
+    for shift, firsts, lasts in zip(shifts, turns.firsts, turns.lasts, strict=True):
         for block in range(BLOCKS):
-            for run in turn.order[turn.firsts[block] : turn.lasts[block]]:
-                for row in range(turn.begins[run], turn.ends[run]):
-                    u, i = (block, turn.users[row]), ((block + shift) % BLOCKS, turn.items[row])
-                    error = turn.ratings[row] - (b_u[u] + b_i[i] + p[u] @ q[i])
+            for run in turns.order[firsts[block] : lasts[block]]:
+                for row in range(turns.begins[run], turns.ends[run]):
+                    u, i = (block, turns.users[row]), (block ^ shift, turns.items[row])
+                    error = turns.ratings[row] - (b_u[u] + b_i[i] + p[u] @ q[i])
                     squares, done = squares + error**2, done + 1
                     b_u[u] += rate * (error - of_u[u] * b_u[u])
                     b_i[i] += rate * (error - of_i[i] * b_i[i])
@@ -72,11 +74,17 @@ def test_an_epoch_is_koren_s_update_of_one_rating_after_the_other():
 @pytest.mark.parametrize("threads", [2, 3, 20])
 def test_any_number_of_threads_learns_what_one_learns(threads):
     one, other = (CompiledEngine(problem(rated(4000), embedding_size=5)).initialize() for _ in range(2))
-    with ThreadPoolExecutor(threads) as other.threads:
-        errors = [(one.run_epoch(0.1, epoch), other.run_epoch(0.1, epoch)) for epoch in (1, 2)]
+    other.use_threads(threads)
+    assert len(other.parts) == min(threads, BLOCKS)
+    errors = [(one.run_epoch(0.1, epoch), other.run_epoch(0.1, epoch)) for epoch in (1, 2)]
     assert all(alone == together for alone, together in errors)
     for table, same in zip(one.tables, other.tables, strict=True):
         np.testing.assert_array_equal(table, same)
+
+
+def test_tables_begin_where_a_line_of_the_cache_does():
+    engine = CompiledEngine(problem(rated(10), embedding_size=5))
+    assert [table.ctypes.data % (4 * LANE) for table in engine.tables] == [0] * 4
 
 
 def test_what_fills_the_tables_up_stays_zero():

@@ -26,6 +26,7 @@ from tests.support.process_groups import together
 
 ALONE = {"blocks": compiled, "batches": sgd}
 STEPS = {"blocks": 16, "batches": 5}  # an epoch
+AT_ONCE = {"blocks": 8, "batches": 1}  # steps without a word, by two processes
 
 
 @pytest.fixture(scope="module", params=ALONE)
@@ -106,11 +107,11 @@ def test_a_batch_is_the_same_set_of_rows_for_every_number_of_processes(n_rows):
 
 @pytest.mark.process
 def test_a_training_that_was_stopped_ends_where_the_unbroken_one_ends(unbroken, learner, tmp_path):
-    steps = STEPS[learner]
-    stopped = together(2, learn_and_stop, tmp_path, learner, 0, 2 * steps + 1)
+    steps, at_once = STEPS[learner], AT_ONCE[learner]
+    stopped = together(2, learn_and_stop, tmp_path, learner, 0, 2 * steps)
     for answer in stopped:
         for way in SHARDINGS:
-            assert answer[way]["stopped"] == f"stopped in epoch 3 after step 2 of {steps}"
+            assert answer[way]["stopped"] == f"stopped in epoch 3 after step {at_once} of {steps}"
             assert answer[way]["saved"] == 3
     shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-2")
     again = together(2, learn_on, tmp_path, learner)
@@ -118,7 +119,7 @@ def test_a_training_that_was_stopped_ends_where_the_unbroken_one_ends(unbroken, 
         for rank in range(2):
             assert again[rank][way]["loaded"] == 3
             assert again[rank][way]["curve"] == unbroken[rank][way]["curve"]
-            assert min(again[rank][way]["steps"][1:]) == 2 * steps + 2
+            assert min(again[rank][way]["steps"][1:]) == 2 * steps + at_once
             for name, array in unbroken[rank][way]["arrays"].items():
                 np.testing.assert_array_equal(again[rank][way]["arrays"][name], array)
     for answer in together(3, learn_on, tmp_path.parent / f"{tmp_path.name}-2", learner):
@@ -127,10 +128,26 @@ def test_a_training_that_was_stopped_ends_where_the_unbroken_one_ends(unbroken, 
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("seconds", [0, 1e-9], ids=["an epoch", "a step"])
-def test_a_training_that_crashed_goes_on_from_its_last_checkpoint(unbroken, learner, tmp_path, seconds):
-    crashed = 2 * STEPS[learner] + 1  # the second step of the third epoch
-    loaded, first = (crashed + 2, crashed) if seconds else (2, crashed - 1)  # checkpoints are at ends of epochs too
+@pytest.mark.parametrize("learner", ["blocks"], indirect=True)
+def test_fewer_processes_go_on_between_two_messages_of_their_own(unbroken, learner, tmp_path):
+    for answer in together(4, learn_and_stop, tmp_path, learner, 0, 2 * 16):
+        assert {answer[way]["stopped"] for way in SHARDINGS} == {"stopped in epoch 3 after step 4 of 16"}
+    for rank, answer in enumerate(together(2, learn_on, tmp_path, learner)):
+        for way in SHARDINGS:
+            assert answer[way]["steps"][1:4:2] == [2 * 16 + 4, 2 * 16 + 8]
+            assert answer[way]["curve"] == unbroken[rank][way]["curve"]
+            for name, array in unbroken[rank][way]["arrays"].items():
+                np.testing.assert_array_equal(answer[way]["arrays"][name], array)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("seconds", "messages"), [(0, 1), (1e-9, 1), (1e-9, 0)], ids=["an epoch", "a step", "the last step of an epoch"]
+)
+def test_a_training_that_crashed_goes_on_from_its_last_checkpoint(unbroken, learner, tmp_path, seconds, messages):
+    begun = 2 * STEPS[learner]
+    crashed = begun + messages * AT_ONCE[learner]  # so many messages after the second epoch
+    loaded, first = (crashed // AT_ONCE[learner], crashed) if seconds else (2, begun)
     for rank, answer in enumerate(together(2, crash_and_learn_on, tmp_path, learner, seconds, crashed)):
         for way in SHARDINGS:
             assert answer[way]["loaded"] == loaded

@@ -51,14 +51,18 @@ class BatchLearner:
         self.engine.set_learning_rate(learning_rate, len(self.train))
         self.rows = self._rows(self.train[self.batches.epoch_rows(number)], unknown=False)
 
+    def after(self, step: int) -> int:
+        """The next step: none is taken without a word to others."""
+        return step + 1
+
     def prepare(self, step: int) -> None:
         """Take this process's rows of a batch."""
         part, length = self.batches.batch_slice(step), self.batches.largest_share(step)
         self.batch = pad_batch(self.rows, part, length, self.batches.rows_of_batch(step), self.engine.sizes)
 
     def step(self, step: int) -> Tensor:
-        """Takes one step; gives the sum of square errors of this process's rows, (1,), from before it."""
-        return self.engine.step(self.batch).double().reshape(1)
+        """Takes one step; gives the sum of square errors of this process's rows, (1, 1), from before it."""
+        return self.engine.step(self.batch).double().reshape(1, 1)
 
     def exchange(self, step: int) -> None:
         """Nothing: a step has sent what the next one needs."""

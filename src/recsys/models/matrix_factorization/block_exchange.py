@@ -1,12 +1,14 @@
 """The CPU's engine in several processes: each has its blocks of users, and the blocks of items come by.
 
-Nothing else is sent: what is exchanged in an epoch depends on the items, and not on the ratings.
+Nothing else is sent: what is exchanged in an epoch depends on the items, and not on the ratings. Turns that need the
+same blocks of items are taken without a word to others: with two processes, half an epoch (grid.py).
 """
 
-from collections import defaultdict
+import math
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
@@ -14,10 +16,12 @@ from torch.distributed.tensor import DTensor, Shard
 from recsys.distributed.context import Context
 from recsys.models.matrix_factorization.compiled import CompiledEngine, HeldOut, Side, export_arrays
 from recsys.models.matrix_factorization.factors import ARRAYS, Float32Array
-from recsys.models.matrix_factorization.grid import BLOCKS, Turn
+from recsys.models.matrix_factorization.grid import BLOCKS, Int64Array, Turns, share
 from recsys.models.matrix_factorization.training import Problem
 
 TABLES = "user_factors", "user_scalars", "item_factors", "item_scalars"
+SILENT_ROWS = 1 << 23  # most rows of a process between two messages, about a second: who is told to stop says so then
+SENT = 1 << 24  # most bytes of a message, if a block has fewer: sent and received at once, beside the tables
 
 
 class BlockExchange(CompiledEngine):
@@ -30,71 +34,93 @@ class BlockExchange(CompiledEngine):
 
     def __init__(self, context: Context, problem: Problem) -> None:
         self.context, self.group = context, context.group
-        self.shares = [_share(rank, self.group.size) for rank in range(self.group.size)]
-        self.owner = np.repeat(np.arange(self.group.size), [len(share) for share in self.shares])
+        self.shares, stride = share(range(BLOCKS), self.group.size)
+        self.owner = np.repeat(np.arange(self.group.size), [len(blocks) for blocks in self.shares])
         super().__init__(problem, self.shares[self.group.rank])
+        self.stride = self.silence = stride
+        while self.silence > 1 and self.source.n_rows * self.silence > SILENT_ROWS * BLOCKS * self.group.size:
+            self.silence //= 2
         self._be_sorted(0)
         self.mesh = self.group.mesh() if context.sharding == "row" else None
         self.kept_shift = 0
-        self.turns: list[tuple[int, Turn]] = []
+        self.turns: dict[int, tuple[Int64Array, Turns]] = {}  # of an epoch, by the first of those taken at once
         if problem.validation is not None:
             self.keep()
             if self.group.rank == 0:  # which of the validation rows all processes' predictions are of, by rank
-                self.predicted = np.concatenate([HeldOut(problem, share, self.grid).rows for share in self.shares])
+                self.predicted = np.concatenate([HeldOut(problem, some, self.grid).rows for some in self.shares])
 
     def begin_epoch(self, number: int, learning_rate: float, step: int) -> None:
         """Be ready for a step of an epoch."""
-        self.turns, self.learning_rate = list(self.source.turns(number)), learning_rate
-        self.bring(self.turns[step][0])
+        self.turns = {first: (shifts, turns) for first, shifts, turns in self.source.turns(number, self.silence, step)}
+        self.learning_rate = learning_rate
+        self._bring_for(step)
+
+    def after(self, step: int) -> int:
+        """The step before which processes speak again."""
+        return step + len(self.turns[step][0])
 
     def prepare(self, step: int) -> None:
-        """Learn from this process's rows of a turn, without a word to others."""
-        self.totals = self.learn(self.turns[step][1], self.learning_rate)
+        """Learn from this process's rows, without a word to others."""
+        self.totals = self.learn(step, *self.turns[step], self.learning_rate)
 
     def step(self, step: int) -> Tensor:
-        """The square errors of each block of users, (BLOCKS,), 0 of others'."""
-        squares = torch.zeros(BLOCKS, dtype=torch.float64)
-        squares[self.own.start : self.own.stop] = torch.from_numpy(self.totals)
+        """The square errors of each turn and block of users, (turns, BLOCKS), 0 of others'."""
+        squares = torch.zeros(len(self.totals), BLOCKS, dtype=torch.float64)
+        squares[:, self.own.start : self.own.stop] = torch.from_numpy(self.totals)
         return squares
 
     def exchange(self, step: int) -> None:
-        """Have the blocks of items that the next turn needs."""
-        if step + 1 < self.steps:
-            self.bring(self.turns[step + 1][0])
+        """Have the blocks of items that the next turns need."""
+        self._bring_for(self.after(step))
 
     def bring(self, shift: int) -> None:
         """Send the blocks of items that others are to meet, and receive those that are to be met here."""
-        after = (np.arange(BLOCKS) - shift) % BLOCKS  # the block of users that each block of items is to meet
-        goes_to, is_at = self.owner[after], self.owner[(np.arange(BLOCKS) - self.shift) % BLOCKS]
-        outgoing: dict[int, list[int]] = defaultdict(list)
-        incoming: dict[int, list[int]] = defaultdict(list)
-        for block in np.flatnonzero(goes_to != is_at).tolist():
-            if is_at[block] == self.group.rank:
-                outgoing[int(goes_to[block])].append(block)
-            elif goes_to[block] == self.group.rank:
-                incoming[int(is_at[block])].append(block)
-        sent = {rank: torch.from_numpy(self._pack(blocks)) for rank, blocks in outgoing.items()}
-        room = {rank: torch.empty(len(blocks), self._width) for rank, blocks in incoming.items()}
-        self.group.exchange(sent, room)
-        free = [int(self.where[block]) for blocks in outgoing.values() for block in blocks]
-        for blocks in outgoing.values():
-            self.where[blocks] = -1
-        for rank, blocks in incoming.items():
-            for block, content in zip(blocks, room[rank].numpy(), strict=True):
-                self.where[block] = place = free.pop()
-                factors, scalars = self.items.factors[place], self.items.scalars[place]
-                factors[:] = content[: factors.size].reshape(factors.shape)
-                scalars[:] = content[factors.size :].reshape(scalars.shape)
+        here, others = self.group.rank, [rank for rank in range(self.group.size) if rank != self.group.rank]
+        is_at, goes_to = (self.owner[np.arange(BLOCKS) ^ of_turn] for of_turn in (self.shift, shift))
+        outgoing = {rank: self._messages((is_at == here) & (goes_to == rank)) for rank in others}
+        incoming = {rank: self._messages((is_at == rank) & (goes_to == here)) for rank in others}
+        free: list[int] = []
+        arrived: list[tuple[int, Float32Array]] = []
+        for number in range(max(map(len, [*outgoing.values(), *incoming.values()]), default=0)):
+            sent, received = (
+                {rank: messages[number] for rank, messages in of_rank.items() if number < len(messages)}
+                for of_rank in (outgoing, incoming)
+            )
+            room = {rank: torch.empty(len(some), self._width) for rank, some in received.items()}
+            self.group.exchange({rank: torch.from_numpy(self._pack(some)) for rank, some in sent.items()}, room)
+            gone = [block for some in sent.values() for block in some]
+            free += self.where[gone].tolist()
+            self.where[gone] = -1
+            for rank, some in received.items():
+                arrived += zip(some, room[rank].numpy(), strict=True)
+            while arrived and free:
+                self._put(*arrived.pop(), free.pop())
         super().bring(shift)
+
+    def _bring_for(self, step: int) -> None:
+        if step < self.steps:
+            self.bring(int(self.turns[step][0][0]))
+
+    def _messages(self, chosen: npt.NDArray[np.bool_]) -> list[list[int]]:
+        """The chosen blocks of items, so many to a message."""
+        blocks, at_once = np.flatnonzero(chosen).tolist(), max(1, SENT // (4 * self._width))
+        return [blocks[at : at + at_once] for at in range(0, len(blocks), at_once)]
 
     @property
     def _width(self) -> int:
-        return self.items.factors[:1].size + self.items.scalars[:1].size
+        """Numbers of a block of items."""
+        return sum(math.prod(table.shape[1:]) for table in (self.items.factors, self.items.scalars))
 
     def _pack(self, blocks: list[int]) -> Float32Array:
         places = self.where[blocks]
         parts = [table[places].reshape(len(blocks), -1) for table in (self.items.factors, self.items.scalars)]
         return np.concatenate(parts, axis=1)
+
+    def _put(self, block: int, content: Float32Array, place: int) -> None:
+        self.where[block] = place
+        factors, scalars = self.items.factors[place], self.items.scalars[place]
+        factors[:] = content[: factors.size].reshape(factors.shape)
+        scalars[:] = content[factors.size :].reshape(scalars.shape)
 
     def predict_all(self) -> Float32Array | None:
         """Standardised ratings of the validation rows, (n,), in rank 0."""
@@ -134,8 +160,11 @@ class BlockExchange(CompiledEngine):
         """The arrays of `Factors` in rank 0, and arrays without rows elsewhere."""
         self._sort_items()
         sides = []
-        for side, turned in ((self.users, 0), (self.items, self.shift)):
-            factors, scalars = (np.roll(self._collect(table), turned, axis=0) for table in (side.factors, side.scalars))
+        for side, shift in ((self.users, 0), (self.items, self.shift)):
+            factors, scalars = (self._collect(table) for table in (side.factors, side.scalars))
+            if shift and not self.group.rank:
+                met = np.arange(BLOCKS) ^ shift
+                factors, scalars = factors[met], scalars[met]
             sides.append(Side(factors, scalars, self._collect(side.counts)))
         if self.group.rank:
             none, width = np.zeros(0, np.float32), self.problem.config.embedding_size
@@ -162,19 +191,14 @@ class BlockExchange(CompiledEngine):
         return DTensor.from_local(here, self.mesh, [Shard(0)], run_check=False, shape=shape, stride=strides)
 
     def _sort_items(self) -> None:
-        """Have each block of items where the block of users is that it meets."""
-        places = self.places
-        for table in (self.items.factors, self.items.scalars):
-            table[:] = table[places]
+        """Have each block of items where the block of users is that it meets in a turn of `shift`."""
+        places = self.places(np.array([self.shift]))[0]
+        if (places != np.arange(len(places))).any():
+            for table in (self.items.factors, self.items.scalars):
+                table[:] = table[places]
         self._be_sorted(self.shift)
 
     def _be_sorted(self, shift: int) -> None:
         self.shift = shift
         self.where[:] = -1
-        self.where[(np.arange(self.own.start, self.own.stop) + shift) % BLOCKS] = np.arange(len(self.own))
-
-
-def _share(rank: int, size: int) -> range:
-    """The blocks of a rank: as DTensor has it, equally many until none is left."""
-    most = -(-BLOCKS // size)
-    return range(min(BLOCKS, rank * most), min(BLOCKS, (rank + 1) * most))
+        self.where[np.arange(self.own.start, self.own.stop) ^ shift] = np.arange(len(self.own))

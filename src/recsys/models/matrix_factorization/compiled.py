@@ -9,11 +9,11 @@ Rows are learnt from by cells (grid.py), so that the same seed gives the same nu
 processes. A cell's rows of both tables stay in the processor's cache.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,35 @@ from recsys.models.matrix_factorization.factors import (
     frequency_weights,
     standardise,
 )
-from recsys.models.matrix_factorization.grid import ITEMS, USERS, Cells, Grid, Int64Array, Turn, generator
+from recsys.models.matrix_factorization.grid import (
+    ITEMS,
+    RUN,
+    USERS,
+    Cells,
+    Grid,
+    Int64Array,
+    Turns,
+    generator,
+    share,
+    strides,
+)
 from recsys.models.matrix_factorization.schedule import Epoch
 from recsys.models.matrix_factorization.training import Problem, run
-from recsys.runtime.compilation import LANE, available_threads, compile_loop
+from recsys.runtime.compilation import (
+    LANE,
+    aligned_zeros,
+    available_threads,
+    compile_loop,
+    fetch,
+    inner_product,
+    mix_lines,
+    part_of_loop,
+)
 
 BIAS, PENALTY = 0, 1  # columns of a side's `scalars`
 THREADED_ROWS = 500_000  # of fewer an epoch is over before a thread is awake
+AHEAD = 8  # rows, by which tables' rows are on their way to the cache before they are needed
+NEAR_LINES = 1 << 14  # of a cell's factors: 1 MB, so few that they are in the cache anyway
 _READ = 1 << 20  # rows at a time
 
 
@@ -46,6 +68,14 @@ class Side:
     factors: Float32Array  # (blocks, rows, multiple of LANE), the last columns 0
     scalars: Float32Array  # (blocks, rows, 2): bias, penalty per rating
     counts: Float32Array  # (blocks, rows): how often each was rated
+
+
+@part_of_loop  # type: ignore[untyped-decorator]
+def fetch_row(factors: Float32Array, scalars: Float32Array, row: int, width: int) -> None:
+    """Have a row of a side's tables, counted through all blocks, on the way to the cache."""
+    for line in range(width):
+        fetch(factors, (row * width + line) * LANE)
+    fetch(scalars, row * 2)
 
 
 def descend(
@@ -67,35 +97,42 @@ def descend(
     rate: Any,
     totals: Floats,
 ) -> None:
-    """Learn from a turn's rows of the blocks of users from `first` to before `last`.
+    """Learn from the rows of some turns, of the blocks of users from `first` to before `last`.
 
-    Adds to `totals` of each block the square errors, each from before its step. `places` says for each block of users
-    where the items' block is that it meets.
+    Writes to `totals`, (turns, m), the square errors, each from before its step. `places`, (turns, m), says where the
+    items' block is that a block of users meets.
     """
-    width = user_factors.shape[2] // LANE * LANE  # so that the compiler knows: no rest
-    for block in range(first, last):
-        p_of, b_of = user_factors[block], user_scalars[block]
-        q_of, c_of = item_factors[places[block]], item_scalars[places[block]]
-        total = 0.0
-        for number in range(firsts[block], lasts[block]):
-            run_of_rows = order[number]
-            for row in range(begins[run_of_rows], ends[run_of_rows]):
-                p, q = p_of[users[row]], q_of[items[row]]
-                of_user, of_item = b_of[users[row]], c_of[items[row]]
-                product = np.float32(0)
-                for k in range(width):
-                    product += p[k] * q[k]
-                error = ratings[row] - (product + (of_user[BIAS] + of_item[BIAS]))
-                total += error * error
-                step = rate * error
-                keep_p, keep_q = np.float32(1) - rate * of_user[PENALTY], np.float32(1) - rate * of_item[PENALTY]
-                of_user[BIAS] = keep_p * of_user[BIAS] + step
-                of_item[BIAS] = keep_q * of_item[BIAS] + step
-                for k in range(width):
-                    p_k, q_k = p[k], q[k]
-                    p[k] = keep_p * p_k + step * q_k
-                    q[k] = keep_q * q_k + step * p_k
-        totals[block] += total
+    width = user_factors.shape[2] // LANE
+    is_far = (user_factors.shape[1] + item_factors.shape[1]) * width > NEAR_LINES
+    for turn in range(len(places)):
+        for block in range(first, last):
+            place, end = places[turn, block], lasts[turn, block]
+            users_before, items_before = block * user_factors.shape[1], place * item_factors.shape[1]
+            total = 0.0
+            for number in range(firsts[turn, block], end):
+                coming = begins[order[min(number + 1, end - 1)]]
+                for line in range(0, RUN, LANE):
+                    fetch(users, coming + line)
+                    fetch(items, coming + line)
+                    fetch(ratings, coming + line)
+                end_of_run = ends[order[number]]
+                for row in range(begins[order[number]], end_of_run):
+                    if is_far:
+                        later = min(row + AHEAD, end_of_run - 1)
+                        fetch_row(user_factors, user_scalars, users_before + np.int64(users[later]), width)
+                        fetch_row(item_factors, item_scalars, items_before + np.int64(items[later]), width)
+                    u, i = np.int64(users[row]), np.int64(items[row])
+                    p, q = (users_before + u) * width, (items_before + i) * width
+                    of_user, of_item = user_scalars[block, u], item_scalars[place, i]
+                    product = inner_product(user_factors, p, item_factors, q, width)
+                    error = ratings[row] - (product + (of_user[BIAS] + of_item[BIAS]))
+                    total += error * error
+                    step = rate * error
+                    keep_p, keep_q = np.float32(1) - rate * of_user[PENALTY], np.float32(1) - rate * of_item[PENALTY]
+                    of_user[BIAS] = keep_p * of_user[BIAS] + step
+                    of_item[BIAS] = keep_q * of_item[BIAS] + step
+                    mix_lines(user_factors, p, item_factors, q, width, keep_p, keep_q, step)
+            totals[turn, block] = total
 
 
 def predict(
@@ -110,24 +147,24 @@ def predict(
     predicted: Float32Array,
 ) -> None:
     """Writes the standardised ratings of pairs into `predicted`."""
-    width = user_factors.shape[2] // LANE * LANE
+    width = user_factors.shape[2] // LANE
     for row in range(len(users)):
-        p, q = user_factors[blocks[row], users[row]], item_factors[item_blocks[row], items[row]]
-        product = np.float32(0)
-        for k in range(width):
-            product += p[k] * q[k]
+        p = (np.int64(blocks[row]) * user_factors.shape[1] + users[row]) * width
+        q = (item_blocks[row] * item_factors.shape[1] + items[row]) * width
+        product = inner_product(user_factors, p, item_factors, q, width)
         biases = user_scalars[blocks[row], users[row], BIAS] + item_scalars[item_blocks[row], items[row], BIAS]
         predicted[row] = product + biases
 
 
-@functools.cache
+@cache
 def kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     """`descend` and `predict`, compiled."""
     codes, numbers, places = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int64)
     tables = [np.zeros((1, 1, width), np.float32) for width in (LANE, 2, LANE, 2)]
-    rows = codes, codes, numbers, *[places] * 5
+    of_turns = np.zeros((0, 0), np.int64)
+    rows = codes, codes, numbers, *[places] * 3, *[of_turns] * 2
     return (
-        compile_loop(descend, 0, 0, *tables, places, *rows, np.float32(0), np.zeros(0)),
+        compile_loop(descend, 0, 0, *tables, of_turns, *rows, np.float32(0), np.zeros((0, 0))),
         compile_loop(predict, codes, codes, places, codes, *tables, numbers),
     )
 
@@ -151,42 +188,50 @@ class CompiledEngine:
         self.users, self.items = map(self._side, self.source.counts)
         self.tables = self.users.factors, self.users.scalars, self.items.factors, self.items.scalars
         self.where = np.arange(self.grid.blocks)  # each block of items is in `items`; -1: elsewhere
-        self.shift = 0  # how far behind a block of users the block of items is that it meets
+        self.shift = 0  # those that blocks of users met in a turn of this shift are here
+        self.stride = self.grid.blocks  # turns, from a multiple of it, in which the same blocks of items are met here
         self.kept: list[Float32Array] = []
-        self.threads: ThreadPoolExecutor | None = None
+        rows_here = self.source.n_rows * len(self.own) // self.grid.blocks
+        self.use_threads(available_threads() if rows_here >= THREADED_ROWS else 1)
         if problem.validation is not None:
             self.held_out = HeldOut(problem, self.own, self.grid)
 
-    @property
-    def places(self) -> Int64Array:
-        """Where in `items` the block is that each block of users meets, (m,)."""
-        return self.where[(np.arange(self.own.start, self.own.stop) + self.shift) % self.grid.blocks]
+    def use_threads(self, number: int) -> None:
+        """Learn on so many threads from now on, if there is a block for each."""
+        self.parts, self.thread_stride = share(self.own, max(1, min(number, len(self.own))))
+        self.threads = ThreadPoolExecutor(len(self.parts)) if len(self.parts) > 1 else None
+
+    def places(self, shifts: Int64Array) -> Int64Array:
+        """Where in `items` the block is that each block of users meets in turns of these shifts, (turns, m)."""
+        places: Int64Array = self.where[np.arange(self.own.start, self.own.stop) ^ shifts[:, None]]
+        return places
 
     def run_epoch(self, learning_rate: float, number: int) -> float:
         """Learns from every row once; gives the mean square error, of each row before the step that used it."""
         total = 0.0
-        for shift, turn in self.source.turns(number):
-            self.bring(shift)
-            total += math.fsum(self.learn(turn, learning_rate))
+        for first, shifts, turns in self.source.turns(number, self.stride):
+            for errors in self.learn(first, shifts, turns, learning_rate):
+                total += math.fsum(errors)
         return total / self.source.n_rows
 
-    def learn(self, turn: Turn, learning_rate: float) -> Floats:
-        """Learns from a turn's rows; gives the sum of square errors of each block of users, (m,)."""
-        totals, places = np.zeros(len(self.own)), self.places
-        parts = 1 if self.threads is None else min(len(self.own), available_threads())
+    def learn(self, first: int, shifts: Int64Array, turns: Turns, learning_rate: float) -> Floats:
+        """Learns from the rows of turns, of which the first has this number in its epoch.
 
-        def work(part: int) -> None:
-            first, last = (len(self.own) * end // parts for end in (part, part + 1))
-            self.descend(first, last, *self.tables, places, *turn, np.float32(learning_rate), totals)
-
-        if self.threads is None:
-            work(0)
-        else:
-            list(self.threads.map(work, range(parts)))
+        Gives the sum of square errors of each turn and block of users, (turns, m).
+        """
+        totals, places = np.zeros((len(shifts), len(self.own))), self.places(shifts)
+        for now in strides(first, first + len(shifts), self.thread_stride):
+            some = slice(now.start - first, now.stop - first)
+            here = turns._replace(firsts=turns.firsts[some], lasts=turns.lasts[some])
+            arguments = *self.tables, places[some], *here, np.float32(learning_rate), totals[some]
+            list((self.threads.map if self.threads else map)(partial(self._learn, arguments), self.parts))
         return totals
 
+    def _learn(self, arguments: tuple[Any, ...], part: range) -> None:
+        self.descend(part.start - self.own.start, part.stop - self.own.start, *arguments)
+
     def bring(self, shift: int) -> None:
-        """Have beside each block of users the items that are so far behind. Here all are at hand."""
+        """Have here the blocks of items that a turn of this shift needs. Here all are at hand."""
         self.shift = shift
 
     def predict(self) -> Float32Array:
@@ -199,9 +244,10 @@ class CompiledEngine:
         """Those of the users that are here, in the order of `held_out.rows`."""
         held_out = self.held_out
         predicted = np.empty(len(held_out.rows), np.float32)
-        for step in range(self.grid.blocks):
-            self.bring((self.shift + (step > 0)) % self.grid.blocks)
-            part = slice(*held_out.ends[self.shift : self.shift + 2])
+        here = self.shift // self.stride
+        for other in range(self.grid.blocks // self.stride):
+            self.bring((here ^ other) * self.stride)
+            part = slice(*held_out.ends[[self.shift, self.shift + self.stride]])
             items = self.where[held_out.of_item[part]]
             pairs = held_out.of_user[part], held_out.users[part], items, held_out.items[part]
             self.predict_rows(*pairs, *self.tables, predicted[part])
@@ -240,8 +286,8 @@ class CompiledEngine:
     def _side(self, counts: Int64Array) -> Side:
         """Tables for blocks whose rows were rated so often, (blocks, rows)."""
         config, mean = self.problem.config, self.source.n_rows / self.of_all(int((counts > 0).sum()))
-        factors = np.zeros((*counts.shape, -(-config.embedding_size // LANE) * LANE), np.float32)
-        scalars, as_float = np.zeros((*counts.shape, 2), np.float32), counts.astype(np.float32)
+        factors = aligned_zeros(*counts.shape, -(-config.embedding_size // LANE) * LANE)
+        scalars, as_float = aligned_zeros(*counts.shape, 2), counts.astype(np.float32)
         scalars[:, :, PENALTY] = config.regularization * frequency_weights(as_float, mean)
         return Side(factors, scalars, as_float)
 
@@ -271,7 +317,7 @@ class HeldOut:
             grid.place(np.where(none, 0, codes)) for none, codes in zip(unknown, (users, items), strict=True)
         )
         users[unknown[0]], items[unknown[1]] = (grid.rows(size) - 1 for size in problem.sizes)
-        shift = (of_item - of_user) % grid.blocks
+        shift = of_item ^ of_user
         here = np.flatnonzero((of_user >= own.start) & (of_user < own.stop))
         self.rows = here[np.argsort(shift[here], kind="stable")]  # which of the validation rows, (n,)
         self.ends = np.append(0, np.cumsum(np.bincount(shift[here], minlength=grid.blocks)))
@@ -302,11 +348,12 @@ class RowsInMemory:
         self.counts = counts
         self.cells = Cells((rows[0], rows[1], rows[2]), own, engine.grid, self.n_rows, problem.seed)
 
-    def turns(self, epoch: int) -> Iterator[tuple[int, Turn]]:
-        """All rows once."""
-        order = self.cells.order(epoch)
-        for shift in self.grid.shifts(self.seed, epoch):
-            yield shift, self.cells.turn(order, shift)
+    def turns(self, epoch: int, stride: int, first: int = 0) -> Iterator[tuple[int, Int64Array, Turns]]:
+        """The rows of an epoch, from a turn on: as many turns at a time as fit, with the first one's number."""
+        order, shifts = self.cells.order(epoch), self.grid.shifts(self.seed, epoch)
+        for now in strides(first, len(shifts), stride):
+            some = shifts[now.start : now.stop]
+            yield now.start, some, self.cells.turns(order, some)
 
 
 class RowsFromDisk:
@@ -316,13 +363,13 @@ class RowsFromDisk:
         self.loader, self.n_rows = loader, loader.n
         self.counts = [np.append(counts, 0)[None] for counts in loader.counts]
 
-    def turns(self, epoch: int) -> Iterator[tuple[int, Turn]]:
-        """All rows once."""
-        none, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    def turns(self, epoch: int, stride: int, first: int = 0) -> Iterator[tuple[int, Int64Array, Turns]]:
+        """All rows once, some at a time, each time as the one turn of a single block."""
+        none, one, shifts = np.zeros(1, np.int64), np.ones(1, np.int64), np.zeros(1, np.int64)
         for users, items, ratings in self.loader.epoch(epoch):
             standardised = ((ratings - self.loader.mean) / self.loader.scale).astype(np.float32)
             columns = np.ascontiguousarray(users), np.ascontiguousarray(items), standardised
-            yield 0, Turn(*columns, none, one * len(users), none, none, one)
+            yield 0, shifts, Turns(*columns, none, one * len(users), none, none[None], one[None])
 
 
 def fit_factors(problem: Problem, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Factors, list[Epoch], int]:
@@ -332,8 +379,4 @@ def fit_factors(problem: Problem, on_epoch: Callable[[Epoch], None] | None = Non
         ValueError: a code is outside its table.
         DivergedError: the loss is no longer finite.
     """
-    engine = CompiledEngine(problem).initialize()
-    if engine.source.n_rows < THREADED_ROWS or len(engine.own) == 1 or available_threads() == 1:
-        return run(problem, engine, on_epoch)
-    with ThreadPoolExecutor(available_threads()) as engine.threads:
-        return run(problem, engine, on_epoch)
+    return run(problem, CompiledEngine(problem).initialize(), on_epoch)

@@ -38,14 +38,17 @@ class Learner(Protocol):
     def begin_epoch(self, number: int, learning_rate: float, step: int) -> None:
         """Be ready for a step of an epoch, counted from 0."""
 
+    def after(self, step: int) -> int:
+        """The next step before which processes speak to each other: this one and those up to it are taken at once."""
+
     def prepare(self, step: int) -> None:
-        """What can be done of a step without others."""
+        """What can be done of them without others."""
 
     def step(self, step: int) -> Tensor:
-        """Takes a step; gives square errors, (k,): the sum over processes is that of all rows, from before it."""
+        """Takes them; gives square errors, (steps, k): the sum over processes is that of all rows, from before each."""
 
     def exchange(self, step: int) -> None:
-        """Sends and receives what the step after this one needs."""
+        """Sends and receives what those after them need."""
 
     def predict_all(self) -> Float32Array | None:
         """Standardised ratings of the validation rows, (n,), in rank 0."""
@@ -137,11 +140,12 @@ class TrainingLoop:
             squares = learner.step(self.next_step)
             # One message for all: the sum is then the same number in all processes, after a restart too.
             wishes = squares.new_tensor([context.is_told_to_stop(), context.checkpoints.is_wanted()])
-            told = context.group.begin_sum(torch.cat([squares, wishes]))
+            told = context.group.begin_sum(torch.cat([squares.flatten(), wishes]))
             learner.exchange(self.next_step)
             *errors, stop, save = told().tolist()
-            self.total += math.fsum(errors)
-            self.next_step += 1
+            for at in range(0, len(errors), squares.shape[1]):  # step by step, however many are taken at once
+                self.total += math.fsum(errors[at : at + squares.shape[1]])
+            self.next_step = learner.after(self.next_step)
             if stop:
                 self._save()
                 raise StoppedError(f"stopped in epoch {number} after step {self.next_step} of {learner.steps}")
@@ -156,7 +160,7 @@ class TrainingLoop:
         self.next_step, self.total = 0, 0.0
         if on_epoch and not self.context.group.rank:
             on_epoch(epoch)
-        if self.context.checkpoints.is_due(at_epoch_end=True):
+        if not self.context.checkpoints.every_seconds:  # else the last steps of the epoch have asked
             self._save()
 
     def restore_or_initialize(self) -> None:

@@ -34,7 +34,7 @@ from recsys.settings import Settings
 from recsys.training.fit_task import FitTask
 from recsys.training.launch.settings import Processes
 
-_FORMAT = 3
+_FORMAT = 4  # of checkpoints, and of the order in which rows are learnt from
 _BLOCK = 1 << 22  # bytes digested at a time
 _COLUMNS = ("users", "items", "ratings", "timestamps")
 
