@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.sparse import Outcome, behind_best, draw_knobs, lines, make, seeds_line
+from bench.sparse import Outcome, behind_best, draw_knobs, lines, main, make, seeds_line
 from recsys.data.interactions import Interactions
 from recsys.models.base.recommender import Predictions
 
@@ -55,7 +55,8 @@ def test_without_a_row_of_each_class_there_is_no_auc():
 def outcome(paired, behind):
     ahead = {"bias": (paired, 0.0), "matrix_factorization": (0.0, 0.0)}
     scores = dict.fromkeys([*ahead, "bayesian_mf"], (0.9, 0.7))
-    return Outcome(scores, ahead, behind, "sampled True, factors 0, constancy 0.0", 1.0)
+    of_family = {"bias": (0.0, 2.0), "matrix_factorization": (0.0, 0.0), "bayesian_mf": behind}
+    return Outcome(scores, ahead, of_family, "sampled True, factors 0, constancy 0.0", 1.0)
 
 
 def test_sets_that_fail_are_counted_by_each_rule():
@@ -65,6 +66,16 @@ def test_sets_that_fail_are_counted_by_each_rule():
     assert line[1] == "-1.5 -2.5 +3.0"
     assert line[5:] == ["0.20 1.20 0.00", "2 of 3", "1 of 3", "3 sampled biases"]
     assert lines("one", found[1])[-1][4:8] == ["", "", "0.30", "1.20"]
+    assert found[0].fails("bias")
+    assert not found[0].fails()
+
+
+def test_a_drawn_set_of_too_few_ratings_is_left_out_and_told(capsys):
+    """Seed 652 draws so few that no row is for validation."""
+    main(["drawn", "--first", "652", "--seeds", "1"])
+    said = capsys.readouterr().out
+    assert "seed 652, is left out: " in said
+    assert "by the rule 0 of 0" in said
 
 
 def test_drawn_knobs_are_the_same_for_a_seed():
