@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -229,3 +231,20 @@ def test_a_training_code_outside_its_table_is_an_error(train, planted, code):
     wrong[7] = code
     with pytest.raises(ValueError, match=f"users must be codes from 0 to {N_USERS - 1}, got .*{code}"):
         train(wrong, items, ratings)
+
+
+@pytest.mark.process
+def test_a_fit_on_a_cpu_leaves_pytorchs_compiler_alone():
+    """It takes most of a second to import, of every rank: PyTorch does so when it is asked to be deterministic."""
+    program = """
+import sys
+import torch
+from recsys.models.matrix_factorization.sgd import reproducible_torch
+before = torch.get_num_threads()
+with reproducible_torch(torch.device("cpu")):
+    inside = torch.get_num_threads()
+assert (inside, torch.get_num_threads()) == (1, before)
+print(*{"torch._inductor", "torch._dynamo"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

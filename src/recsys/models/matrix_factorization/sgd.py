@@ -171,4 +171,5 @@ def reproducible_torch(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(exact, warn_only=warns)
+        if device.type != "cpu":  # the call imports PyTorch's compiler, which takes most of a second
+            torch.use_deterministic_algorithms(exact, warn_only=warns)
