@@ -8,7 +8,6 @@ nothing of ratings. Fits run one after the other, each in a process of its own, 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from bench.measure import heading, measure, table
-from bench.peers.contest import WORKER, run
+from bench.peers.contest import fit_files
 from bench.peers.contestants import MODELS, NUMERIC, PEERS, Contestant, ours
 from bench.peers.environments import UnavailableError
 from recsys import metrics
@@ -104,26 +103,13 @@ def line_up(factors: int, only: str) -> Iterator[tuple[Contestant, dict[str, Any
 
 def fit(who: Contestant, settings: dict[str, Any], folder: Path, truth: Floats, limit: float) -> list[str]:
     """Cells of a line: seconds of the fit, peak memory and RMSE, or why there are none."""
-    job = {
-        "model": str(who.model),
-        "train": str(folder / "train.npz"),
-        "test": str(folder / "test.npz"),
-        "scale": SCALE,
-        "like_threshold": _LIKE,
-        "settings": {**settings, **who.fixed},
-        "seed": 0,
-        "result": str(folder / "result.json"),
-        "predictions": str(folder / "predictions.npz"),
-    }
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    predictions = folder / "predictions.npz"
     try:
-        place = who.environment()
-        command = [place.python, str(WORKER), str(folder / "job.json")]
-        run(command, place.all_variables(), folder / "log.txt", limit)
+        job = {"scale": SCALE, "like_threshold": _LIKE, "seed": 0, "predictions": str(predictions)}
+        took = fit_files(who, settings, folder, limit, **job)
     except UnavailableError as error:
         return [str(error), "", ""]
-    took = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    with np.load(folder / "predictions.npz", allow_pickle=False) as said:
+    with np.load(predictions, allow_pickle=False) as said:
         rating = np.clip(said["rating"], *SCALE)
     rmse = f"{metrics.rmse(truth, rating):.4f}" if np.isfinite(rating).all() else ""
     return [f"{took['fit_seconds']:.1f}", f"{took['peak_gb']:.2f}", rmse]

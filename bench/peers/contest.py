@@ -80,24 +80,51 @@ class Arena:
         return [(seconds, rmse) for seconds, rmse in took["curve"]]
 
     def _run(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, **more: str | int) -> dict[str, Any]:
-        place, result = contestant.environment(), self.folder / "result.json"
-        job = {
-            "model": str(contestant.model),
-            "train": str(self.folder / "train.npz"),
-            "test": str(self.folder / "test.npz"),
-            "scale": self.problem.scale,
-            "like_threshold": self.problem.like_threshold,
-            "settings": {**settings, **contestant.fixed},
-            "seed": seed,
-            "result": str(result),
+        return fit_files(
+            contestant,
+            settings,
+            self.folder,
+            self.limit,
+            scale=self.problem.scale,
+            like_threshold=self.problem.like_threshold,
+            seed=seed,
             **more,
-        }
-        path = self.folder / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        result.unlink(missing_ok=True)
-        run([place.python, str(WORKER), str(path)], place.all_variables(), self.folder / "log.txt", self.limit)
-        took: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        return took
+        )
+
+
+def fit_files(
+    contestant: Contestant, settings: Mapping[str, Any], folder: Path, limit: float, **more: object
+) -> dict[str, Any]:
+    """Have a contestant learn from `train.npz` of a folder, and predict `test.npz`, in a process of its own.
+
+    Args:
+        contestant: who learns.
+        settings: its settings, beside those that are fixed.
+        folder: where the job, the log and what the process leaves are written, too.
+        limit: seconds after which it is ended.
+        more: the rest of the job, as worker.py has it.
+
+    Returns:
+        What it took.
+
+    Raises:
+        UnavailableError: with the reason, if it fails or takes too long.
+    """
+    place, result = contestant.environment(), folder / "result.json"
+    job = {
+        "model": str(contestant.model),
+        "train": str(folder / "train.npz"),
+        "test": str(folder / "test.npz"),
+        "settings": {**settings, **contestant.fixed},
+        "result": str(result),
+        **more,
+    }
+    path = folder / "job.json"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    result.unlink(missing_ok=True)
+    run([place.python, str(WORKER), str(path)], place.all_variables(), folder / "log.txt", limit)
+    took: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return took
 
 
 def run(command: list[str], variables: Mapping[str, str], log: Path, limit: float) -> None:
