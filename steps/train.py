@@ -12,8 +12,8 @@ from recsys.settings import Settings, parse_settings, to_text
 from steps import PROJECT
 from steps.prepare import gigabytes_of, prepare_once
 from steps.support import feature_store, provenance
-from steps.support.distributed import fitting_together
-from steps.support.entrypoint import read_params, run_step
+from steps.support.distributed import agent_of, fitting_together
+from steps.support.entrypoint import connect, read_params, run_step
 from steps.support.parameters import TrainParameters
 from steps.support.runs import made_by, open_run
 from steps.support.stages import Stage, stage
@@ -21,6 +21,7 @@ from steps.support.stages import Stage, stage
 if TYPE_CHECKING:
     from recsys.models.base.recommender import Recommender
     from recsys.tracking.runs import Run
+    from recsys.training.launch.agent_process import AgentProcess
     from recsys.training.trainer import FitAll
     from registry.versions import Version
 
@@ -33,6 +34,7 @@ def train(
     mark: dict[str, str] | None = None,
     once: "Callable[[Callable[[], Version]], Version] | None" = None,
     earlier: "Recommender | None" = None,
+    agent: "AgentProcess | None" = None,
 ) -> "Version":
     """Train one family, log the model and register it.
 
@@ -43,6 +45,7 @@ def train(
         mark: further tags of the version.
         once: given what registers the version, calls it, or answers with a version that is to stand instead.
         earlier: the recommender of the version that `warm_start` names, where the caller has it already.
+        agent: what starts the processes that train together, where the caller has started it already.
     """
     from registry import signing
 
@@ -62,12 +65,19 @@ def train(
         if not parameters.together:
             return _train_and_register(parameters, config, dataset, mark, once, run, earlier=earlier)
         try:
-            with fitting_together(parameters, config, dataset, run) as (recording, fit_all):
+            with fitting_together(parameters, config, dataset, run, agent) as (recording, fit_all):
                 return _train_and_register(parameters, config, dataset, mark, once, recording, fit_all)
         except JoinedError as error:
             run.set_tags({"joined_run": error.run_id})
             joined = error
     raise joined
+
+
+def train_as_program(parameters: TrainParameters, config: Settings | None) -> None:
+    """Connect to MLflow and `train`. Processes that train together import what they need while this one does."""
+    with agent_of(parameters) as agent:
+        connect(parameters)
+        train(parameters, config, agent=agent)
 
 
 def _train_and_register(
@@ -259,4 +269,4 @@ def _version_tags(family: str, dataset: Dataset) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    run_step("train", train)
+    run_step("train", train_as_program, connected=False)

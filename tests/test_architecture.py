@@ -92,6 +92,7 @@ ROOMS = {
 }
 # Programs of their own that stand in the library.
 PROGRAMS = [
+    "src/recsys/training/launch/agent.py",
     "src/recsys/training/launch/rank.py",
     "src/recsys/serving/record_writer.py",
     "src/recsys/serving/worker.py",

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from recsys.data.dataset import Dataset
@@ -14,18 +14,33 @@ from steps.support.parameters import TrainParameters
 
 if TYPE_CHECKING:
     from recsys.tracking.runs import Run
+    from recsys.training.launch.agent_process import AgentProcess
     from recsys.training.launch.launcher import Launcher
     from recsys.training.trainer import FitAll
 
 
+def agent_of(parameters: TrainParameters) -> "AbstractContextManager[AgentProcess | None]":
+    """What starts the processes of a training: it begins to import. None where this process trains by itself."""
+    if not parameters.together:
+        return nullcontext()
+    from recsys.training.launch.agent_process import AgentProcess
+
+    return AgentProcess(parameters.family, parameters.processes, os.environ)
+
+
 @contextmanager
 def fitting_together(
-    parameters: TrainParameters, config: Settings, dataset: Dataset, opened: "Run"
+    parameters: TrainParameters,
+    config: Settings,
+    dataset: Dataset,
+    opened: "Run",
+    agent: "AgentProcess | None" = None,
 ) -> Iterator[tuple["Run", "FitAll"]]:
     """What fits in several processes, and the run to record it in: where a training goes on, the interrupted one's.
 
     Args:
         opened: the run of this process. It ends as the one that goes on ends, and names it in its tag.
+        agent: where the caller has started one already.
     """
     from recsys.tracking import runs
     from recsys.training.launch.job import JobSpec
@@ -43,6 +58,7 @@ def fitting_together(
         parameters.forward,
     )
     with ExitStack() as stack:
+        agent = agent or stack.enter_context(agent_of(parameters))
         workspace = stack.enter_context(
             open_workspace(
                 data_folder() / "jobs",
@@ -62,6 +78,7 @@ def fitting_together(
             run_id=run.run_id,
             say=_say,
             on_ranks=run.log_progress,
+            agent=agent,
         )
         try:
             yield run, launcher.fit_all

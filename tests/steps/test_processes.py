@@ -26,7 +26,14 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
 
     def command(**parameters):
         return step_command(
-            "train", ratings="my.csv", folder=store.home, family="counting", resume="auto", pause=0.2, **parameters
+            "train",
+            ratings="my.csv",
+            folder=store.home,
+            family="counting",
+            resume="auto",
+            pause=0.2,
+            checkpoint_minutes=0,
+            **parameters,
         )
 
     options = {
@@ -45,7 +52,7 @@ def test_a_training_that_is_told_to_stop_goes_on_in_its_run_with_other_processes
 
         wait(has_checkpoint, "a checkpoint")
         family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) == 3  # PyTorch's launcher and two ranks
+        assert len(family) == 3  # PyTorch's agent and two ranks
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate()
     assert process.returncode == 143, said
@@ -117,6 +124,19 @@ def test_more_processes_than_rows(store, step, capsys):
     assert "parameter 'processes': at most one for each of the " in capsys.readouterr().err
     assert store.run_named("train matrix_factorization").info.status == "FAILED"
     assert not (store.data / "jobs").exists()
+
+
+def test_what_is_refused_once_processes_have_been_started_leaves_none(store):
+    options = {"cwd": PROJECT, "env": store.environment(TRAINING=str(store.home)), "stderr": subprocess.PIPE}
+    command = step_command("train", ratings="none.csv", folder=store.home, family="matrix_factorization", processes=2)
+    done = subprocess.run(command, **options, text=True, check=False)
+    assert done.returncode == 1
+    assert "none.csv" in last_line(done.stderr)
+    assert not [left for left in psutil.process_iter(["environ"]) if has(left.info["environ"], store.home)]
+
+
+def has(environment: dict[str, str] | None, home: Path) -> bool:
+    return bool(environment) and environment.get("TRAINING") == str(home)
 
 
 @pytest.mark.e2e

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from recsys import models
@@ -17,6 +18,8 @@ from recsys.errors import InputError, RankError
 from recsys.models.base.family import family_module
 from recsys.testing.datasets import prepared
 from recsys.training import trainer
+from recsys.training.launch import agent
+from recsys.training.launch.agent_process import AgentProcess
 from recsys.training.launch.heartbeat import read_statuses
 from recsys.training.launch.job import JobSpec
 from recsys.training.launch.launcher import Launcher
@@ -49,7 +52,7 @@ class Together:
 
     def __init__(self, dataset, folder, *, settings=None, **config):
         self.dataset, self.folder, self.said = dataset, folder, []
-        self.settings = Processes(**{"processes": 2, **(settings or {})})
+        self.settings = Processes(**{"processes": 2, "checkpoint_minutes": 0, **(settings or {})})
         self.config = family_module("counting").Config(**config)
         self.spec = JobSpec("counting", self.config.model_dump(), 1, dataset.digest, True, "none")
         self.epochs = []
@@ -86,14 +89,10 @@ class Together:
 
 
 def gone(folder):
-    """Whether no process has the folder in its command line any more."""
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in line.read_bytes():
-                return False
-        except OSError:
-            continue
-    return True
+    """Whether no rank of the job and no agent of this process is left."""
+    ranks = [json.loads(path.read_text())["pid"] for path in (folder / "ranks").glob("*.json")]
+    agents = [child for child in psutil.Process().children() if agent.__name__ in child.cmdline()]
+    return not agents and not any(map(psutil.pid_exists, ranks))
 
 
 def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(dataset, tmp_path):
@@ -103,7 +102,7 @@ def test_a_rank_that_is_killed_and_one_that_hangs_change_nothing_but_the_time(da
     assert ended == trained.alone()
     assert trained.epochs == [1, 2, 3, 4]
     said = "\n".join(trained.said)
-    # The launcher names the process it saw end first, which may be the other one, whose messages nobody took.
+    # The agent names the process it saw end first, which may be the other one, whose messages nobody took.
     assert re.search(r"restart 1 of 3: rank (1 of 2 was ended by SIGKILL|0 of 2 lost the others \(.*\))\n", said)
     at, others = map(
         int, re.search(r"rank 1 of 2 did not answer for 6 s: at step (\d+), others wait at (\d+);", said).groups()
@@ -151,6 +150,35 @@ def test_ranks_with_different_data_are_refused_at_once_and_both_are_named(datase
     assert all(gone(trained.folder) for trained in both)
 
 
+def test_ranks_that_begin_as_programs_of_their_own_do_likewise(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "__name__", "agent_with_gpu")  # beside the tests
+    trained = Together(dataset, tmp_path / "job", pause=0.2)
+    assert trained.run(lambda epoch: epoch == 2 and trained.signal(1, signal.SIGKILL)) == trained.alone()
+    assert trained.launcher.figures()["restarts"] == 1
+    assert gone(trained.folder)
+
+
+def test_an_agent_that_is_not_needed_is_gone_before_it_has_imported_anything():
+    with AgentProcess("counting", 2, {**os.environ, "PYTHONPATH": str(FAMILIES.with_name("site"))}) as process:
+        assert process.wait(0) is None
+    assert process.wait(0) == -signal.SIGTERM
+
+
+def test_an_agent_ends_by_itself_where_whoever_began_it_is_killed():
+    script = f"""
+import os, signal
+from recsys.training.launch.agent_process import AgentProcess
+process = AgentProcess("counting", 2, {{**os.environ, "PYTHONPATH": {str(FAMILIES.with_name("site"))!r}}})
+print(process._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE) as begun:
+        pid = int(begun.stdout.readline())
+        assert begun.wait() == -signal.SIGKILL
+    wait(lambda: not psutil.pid_exists(pid), "the agent's end")
+
+
 KILLED = """
 import sys
 sys.path[:0] = {path!r}
@@ -176,10 +204,12 @@ def lose(dataset, folder):
     process = subprocess.Popen([sys.executable, "-c", script])
     try:
         wait(lambda: has_state(folder) or process.poll() is not None, "a checkpoint")
+        family = psutil.Process(process.pid).children(recursive=True)
     finally:
         process.kill()
         process.wait()
-    wait(lambda: gone(folder), "the end of the ranks and their launcher")
+    assert len(family) == 2  # the agent and a rank
+    wait(lambda: not any(one.is_running() for one in family), "the end of both")
 
 
 def test_a_training_whose_every_process_is_lost_goes_on_later(dataset, tmp_path):

@@ -9,7 +9,7 @@ fit-1/          one fit each: that which validation chooses by, that of all rows
     fitted/        what rank 0 leaves: the weights, and description.json
 progress.jsonl     what rank 0 tells on the way
 ranks/, errors/    status of each rank, and the exception that ended it
-log.txt            what the launcher and the ranks printed
+log.txt            what the agent and the ranks printed
 """
 
 import hashlib

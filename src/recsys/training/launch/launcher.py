@@ -1,30 +1,28 @@
-"""Starts PyTorch's launcher from the process that runs a step, reads what the ranks report, and explains failures.
+"""Has PyTorch's agent run the ranks of a training, reads what they report, and explains failures.
 
-The ranks are started and, where one is lost, started again by `python -m torch.distributed.run`. This process only
-watches their folder, kills a rank that hangs, so that the launcher starts all of them again, and closes the pipe that
-is their standard input when they are to stop.
+The ranks are started and, where one is lost, started again by the agent (agent.py). This process only watches their
+folder, kills a rank that hangs, so that the agent starts all of them again, and closes the pipe that they read from
+when they are to stop.
 """
 
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import recsys
 from recsys import errors
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError, JoinedError, RankError
 from recsys.models.base.family import Report
 from recsys.models.base.recommender import Recommender
 from recsys.training.fit_task import FitTask
-from recsys.training.launch import rank, rendezvous
+from recsys.training.launch import rendezvous
+from recsys.training.launch.agent_process import AgentProcess
 from recsys.training.launch.heartbeat import (
     EventReader,
     RankFailure,
@@ -42,7 +40,6 @@ _STOP_SECONDS = 20.0  # for a checkpoint; then the launcher is told, and then al
 _END_SECONDS = 5.0
 _LATE_SECONDS = 60.0  # in which PyTorch tells itself that nobody came
 _LOG_BYTES = 1 << 20
-_SOURCE = Path(recsys.__file__).resolve().parents[1]  # where the ranks import recsys from
 
 
 class Launcher:
@@ -50,6 +47,7 @@ class Launcher:
 
     Args:
         environment: of the ranks, less what they do not need.
+        agent: where one has been started already.
         run_id: of the run that records it, told to other machines.
         say: called with messages for the user.
         on_ranks: called with the figures of each rank of this machine after every epoch.
@@ -65,6 +63,7 @@ class Launcher:
         run_id: str,
         say: Callable[[str], None],
         on_ranks: Report | None = None,
+        agent: AgentProcess | None = None,
     ) -> None:
         self.folder, self.spec, self.settings = folder, spec, settings
         self.environment, self.run_id, self.say, self.on_ranks = environment, run_id, say, on_ranks
@@ -78,7 +77,7 @@ class Launcher:
         self._reported: set[int] = set()
         self._attempt = 0
         self._rendezvous: rendezvous.Rendezvous | None = None
-        self._interface = ""
+        self._agent = agent
         self._hung: dict[int, str] = {}  # by attempt
         self._ranks: dict[int, RankStatus] = {}  # by process id
         self._epoch_at = 0.0
@@ -125,65 +124,51 @@ class Launcher:
         """Run the ranks to their end; returns the exception to raise if they failed."""
         # What answers at the rendezvous may be anything: then PyTorch waits for its answer for ever.
         limit = time.monotonic() + rendezvous.JOIN_SECONDS + _LATE_SECONDS
-        with self._started(self._command()) as process:
-            while process.poll() is None:
-                self._poll(process)
+        with self._started() as agent:
+            while (status := agent.wait(_POLL_SECONDS)) is None:
+                self._poll(agent)
                 if self._rendezvous and not self._ranks and time.monotonic() > limit:
                     return self._rendezvous_failure()
-                time.sleep(_POLL_SECONDS)
-            self._poll(process)
-        ended = {status.ended for status in read_statuses(self.folder / "ranks")}
-        return None if not process.returncode and ended == {"done"} else self._failure(process.returncode, ended)
+            self._poll(agent)
+        ended = {rank.ended for rank in read_statuses(self.folder / "ranks")}
+        return None if not status and ended == {"done"} else self._failure(status, ended)
 
-    def _command(self) -> list[str]:
+    def _launch(self) -> tuple[dict[str, Any], str]:
+        """The arguments of PyTorch's LaunchConfig, and the network interface to use, "" for any."""
         settings = self.settings
-        options: dict[str, object] = {
-            "nnodes": settings.nodes,
-            "nproc-per-node": settings.processes,
-            "max-restarts": settings.restarts,
-            "log-dir": self.folder / "launcher",
-        }
+        config: dict[str, Any] = {"rdzv_backend": "c10d", "max_restarts": settings.restarts}
+        config |= {"min_nodes": settings.nodes, "max_nodes": settings.nodes, "nproc_per_node": settings.processes}
         if settings.rendezvous == "auto":
             address, interface = "127.0.0.1", rendezvous.interface_of("127.0.0.1")
-            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "127.0.0.1:0", "rdzv-id": self.spec.digest}
-            options |= {"rdzv-conf": "is_host=1"}
+            config |= {"rdzv_endpoint": "127.0.0.1:0", "run_id": self.spec.digest, "rdzv_configs": {"is_host": True}}
         else:
             met = self._rendezvous = rendezvous.find_rendezvous(settings.rendezvous, self.say)
             address, interface = met.address, met.interface
-            conf = f"is_host={int(met.is_host)},join_timeout={rendezvous.JOIN_SECONDS}"
-            options |= {"rdzv-backend": "c10d", "rdzv-endpoint": met.endpoint, "rdzv-id": "recsys", "rdzv-conf": conf}
-        options["local-addr"] = address
-        self._interface = interface
-        flags = [f"--{name}={value}" for name, value in options.items()]
-        return [
-            *(sys.executable, "-m", "torch.distributed.run", *flags),
-            *("--module", rank.__name__, str(self.folder)),
-        ]
+            known = {"is_host": met.is_host, "join_timeout": rendezvous.JOIN_SECONDS}
+            config |= {"rdzv_endpoint": met.endpoint, "run_id": "recsys", "rdzv_configs": known}
+        return config | {"local_addr": address}, interface
 
     @contextmanager
-    def _started(self, command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
-        """The launcher at work; at the end neither it nor a rank is left."""
-        # Ranks do not use the tracking server and the studies' database, nor with their passwords.
-        secret = ("MLFLOW_", "RECSYS_")
-        kept = {name: value for name, value in self.environment.items() if not name.startswith(secret)}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        kept["OMP_NUM_THREADS"] = kept["NUMBA_NUM_THREADS"] = str(max(1, cores // self.settings.processes))
-        kept["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), *filter(None, [kept.get("PYTHONPATH")])])
-        if self._interface:
-            kept.setdefault("GLOO_SOCKET_IFNAME", self._interface)
-        with (self.folder / "log.txt").open("ab") as log:
-            process = _start(command, kept, log)
+    def _started(self) -> Iterator[AgentProcess]:
+        """The agent at work; at the end neither it nor a rank is left."""
+        agent, self._agent = self._agent, None
+        agent = agent or AgentProcess(self.spec.family, self.settings.processes, self.environment)
         try:
-            yield process
+            launch, interface = self._launch()
+            own = {"GLOO_SOCKET_IFNAME": interface} if interface else {}
+            log = self.folder / "log.txt"
+            log.touch()
+            agent.begin(self.folder, log, own, launch)
+            yield agent
         except KeyboardInterrupt:
-            self._stop(process, _STOP_SECONDS)
+            self._stop(agent, _STOP_SECONDS)
             if has_state(self.folder):
                 self.say("the last checkpoint is kept: the same line with -P resume=auto goes on from it")
             raise
         finally:
-            self._stop(process, _END_SECONDS)
+            self._stop(agent, _END_SECONDS)
 
-    def _poll(self, process: "subprocess.Popen[bytes]") -> None:
+    def _poll(self, agent: AgentProcess) -> None:
         """Handle new events, failures and ranks that hang; raises what a rank refused."""
         for event in self._events.read():
             self._handle_event(event, past=False)
@@ -192,7 +177,7 @@ class Launcher:
         self.sent = sum((status.sent for status in statuses), 0.0)
         for failure in self._read_failures():
             if failure.refused:
-                self._stop(process, _END_SECONDS)
+                self._stop(agent, _END_SECONDS)
                 kind = getattr(errors, failure.kind, InputError)
                 raise kind(failure.message) if issubclass(kind, InputError) else InputError(failure.message)
         hung = find_hung(
@@ -203,7 +188,7 @@ class Launcher:
             self._hung[status.attempt] = sentence
             if status.attempt < self.settings.restarts:
                 self.say(f"{sentence}; it is ended, and all are started again")
-            self._kill(status)
+            agent.kill_rank(status.pid)
 
     def _handle_event(self, event: dict[str, Any], *, past: bool) -> None:
         kind = event["kind"]
@@ -244,7 +229,7 @@ class Launcher:
             self.on_ranks(event["epoch"], values | self.figures())
 
     def log(self) -> str:
-        """The end of what the launcher and the ranks printed, tracebacks among it."""
+        """The end of what the agent and the ranks printed, tracebacks among it."""
         data = (self.folder / "log.txt").read_bytes()
         return data[-_LOG_BYTES:].decode("utf-8", "replace")
 
@@ -283,7 +268,7 @@ class Launcher:
             return RankError(f"the training was told to stop on another machine{remedy}")
         log = self.log()
         if status < 0:
-            return RankError(f"PyTorch's launcher was ended by {signal.Signals(-status).name}{remedy}")
+            return RankError(f"PyTorch's agent was ended by {signal.Signals(-status).name}{remedy}")
         if not self._ranks and "RendezvousTimeoutError" in log:
             return self._rendezvous_failure()
         if not self._ranks or ("Rendezvous" in log and not self._read_failures()):
@@ -307,45 +292,14 @@ class Launcher:
             "nothing else uses that port"
         )
 
-    def _stop(self, process: "subprocess.Popen[bytes]", patience: float) -> None:
+    def _stop(self, agent: AgentProcess, patience: float) -> None:
         """Stop the ranks, first by request, then by force; none is left."""
-        if process.stdin and not process.stdin.closed:
-            process.stdin.close()
-        if not read_statuses(self.folder / "ranks"):
-            patience = 0  # no rank is there yet to be asked
-        limit = time.monotonic() + patience
-        while process.poll() is None and time.monotonic() < limit:
-            time.sleep(_POLL_SECONDS)
-        if process.poll() is None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_SECONDS)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        for status in {
-            **self._ranks,
-            **{status.pid: status for status in read_statuses(self.folder / "ranks")},
-        }.values():
-            self._kill(status)
-
-    def _kill(self, status: RankStatus) -> None:
-        """Kill a rank, unless its number is another process's by now."""
-        with suppress(OSError):
-            line = Path(f"/proc/{status.pid}/cmdline")
-            if not Path("/proc/self").exists() or str(self.folder).encode() in line.read_bytes():
-                os.kill(status.pid, signal.SIGKILL)
-
-
-def _start(command: list[str], environment: Mapping[str, str], log: BinaryIO) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        command,
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches the ranks through this process only
-    )
+        # Where no rank is there yet, there is nobody to be asked.
+        agent.stop(patience if read_statuses(self.folder / "ranks") else 0)
+        for status in read_statuses(self.folder / "ranks"):
+            self._ranks[status.pid] = status
+        for pid in self._ranks:
+            agent.kill_rank(pid)
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,8 +1,9 @@
-"""One of the processes that train together: `python -m recsys.training.launch.rank <folder of the job>`.
+"""One of the processes that train together, forked by PyTorch's agent (agent.py).
 
-PyTorch's launcher starts it. Its standard input is a pipe that only the process of the step holds open: the end of it
-says that the training is to stop, or that this process is gone. What takes seconds to import is imported late, so that
-a rank that is not wanted any more is gone at once.
+On GPUs the agent starts it as a program, `python -m recsys.training.launch.rank <folder of the job>`. It reads from a
+pipe that only the process of the step holds open: the end of it says that the training is to stop, or that this
+process is gone. What takes seconds to import is imported late, so that a rank that is not wanted any more is gone at
+once.
 """
 
 import os
@@ -31,9 +32,10 @@ _POLL_SECONDS = 0.5
 class StopRequest:
     """Whether this rank was asked to end; ends it by force where it does not follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
         self._asked = threading.Event()
-        self._launcher = os.getppid()
+        self._agent = os.getppid()
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._asked.set())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for work in (self._read, self._watch):
@@ -44,13 +46,13 @@ class StopRequest:
         return self._asked.is_set()
 
     def _read(self) -> None:
-        while os.read(0, 1024):
+        while os.read(self._pipe, 1024):
             pass
         self._asked.set()
 
     def _watch(self) -> None:
         while not self._asked.wait(_POLL_SECONDS):
-            if os.getppid() != self._launcher:
+            if os.getppid() != self._agent:
                 self._asked.set()
         time.sleep(GRACE_SECONDS)
         os._exit(1)
@@ -203,10 +205,14 @@ def _failure_of(error: BaseException, status: RankStatus) -> RankFailure:
     return RankFailure(status.rank, status.size, status.attempt, time.time(), kind, text, refused, lost and not refused)
 
 
-def main() -> None:
-    """Run as a program."""
-    stop = StopRequest()
-    folder, environment = Path(sys.argv[1]), os.environ
+def run(folder_of_job: str, pipe: int) -> None:
+    """Run as a process of its own, to its end; returns where that is no failure.
+
+    Args:
+        pipe: descriptor of the pipe whose end is a request to stop.
+    """
+    stop = StopRequest(pipe)
+    folder, environment = Path(folder_of_job), os.environ
     status = RankStatus(
         int(environment["RANK"]),
         int(environment["WORLD_SIZE"]),
@@ -224,7 +230,6 @@ def main() -> None:
         traceback.print_exc()
         write_failure(folder / "errors", _failure_of(error, status))
         _exit(1)
-    _exit(0)
 
 
 def _exit(status: int) -> None:
@@ -235,4 +240,5 @@ def _exit(status: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(sys.argv[1], sys.stdin.fileno())
+    _exit(0)

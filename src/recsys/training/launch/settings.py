@@ -24,7 +24,7 @@ class Processes(Settings):
     resume: Literal["none", "auto"] = Field(
         "none", description="auto: go on with an interrupted training of the same, in its run; none: begin anew"
     )
-    checkpoint_minutes: float = Field(0, ge=0, description="minutes between two checkpoints; 0: one every epoch")
+    checkpoint_minutes: float = Field(0.5, ge=0, description="minutes between two checkpoints; 0: one every epoch")
     rank_timeout: float = Field(
         120, gt=0, description="seconds after which a process that does not answer is given up and started again"
     )
