@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,9 +72,11 @@ def learn(
     stop: Callable[[int], bool] = lambda step: False,
     rows: Interactions | None = None,
     validated: bool = True,
+    summed: Literal["each epoch", "each exchange"] = "each exchange",
     **given: Any,
 ) -> dict[str, Any]:
     """A training as plain values; `stop(step)` in any process is its being told to stop after that step."""
+    block_exchange.SILENT_ROWS = 1 << 23 if summed == "each epoch" else -(-N_TRAIN // group.size**2)
     steps: list[int] = [-1]
     checkpoints = Checkpoints(folder, "digest", group, every_seconds)
     context = Context(group, checkpoints, sharding, lambda: stop(steps[-1]), lambda step, waiting: steps.append(step))
@@ -95,7 +97,7 @@ def learn_both_ways(group: Group, folder: Path, learner: str) -> dict[str, Any]:
     answers = {}
     for sharding in SHARDINGS:
         place = folder / sharding
-        answers[sharding] = learn(group, place, sharding, learner)
+        answers[sharding] = learn(group, place, sharding, learner, summed="each epoch")
         few_rows = {"rows": few, "validated": False, **FEW}
         answers[f"{sharding}, few"] = learn(group, place / "few", sharding, learner, **few_rows)
         answers[f"{sharding}, hasty"] = learn(
@@ -170,18 +172,26 @@ def hold_blocks(group: Group, folder: Path) -> dict[str, Any]:
         learner.initialize()
         learner.use_threads(threads)
         learner.begin_epoch(1, 0.1, 0)
-        before, moved, spoke, step = group.traffic.sent, 0, 0, 0
+        before, moved, spoke, summed, step = group.traffic.sent, 0, 0, 0, 0
         while step < learner.steps:
             blocks = set(np.flatnonzero(learner.where >= 0).tolist())
             learner.prepare(step)
             learner.step(step)
             learner.exchange(step)
+            summed += learner.is_summed(step)
             step, spoke = learner.after(step), spoke + 1
             moved += len(blocks - set(np.flatnonzero(learner.where >= 0).tolist()))
         sent = group.traffic.sent - before
         learner.bring(0)
         learner.state()  # sorts
-        return {"learner": learner, "learnt": learner.tables, "spoke": spoke, "moved": moved, "sent": sent}
+        return {
+            "learner": learner,
+            "learnt": learner.tables,
+            "spoke": spoke,
+            "summed": summed,
+            "moved": moved,
+            "sent": sent,
+        }
 
     answer = take_epoch(threads=1)
     learner = answer.pop("learner")

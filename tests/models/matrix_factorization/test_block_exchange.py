@@ -34,10 +34,10 @@ def test_an_epoch_sends_the_blocks_of_items_that_move_and_square_errors(held):
 
 @pytest.mark.process
 @pytest.mark.parametrize("size", [2, 4, 5])  # of 5 the last has no blocks
-def test_two_processes_speak_twice_and_four_speak_four_times(size, tmp_path):
+def test_two_processes_speak_twice_and_four_speak_four_times_and_add_up_once(size, tmp_path):
     able = min(size, 4)
     for rank, answer in enumerate(together(size, hold_blocks, tmp_path)):
-        assert answer["spoke"] == able
+        assert (answer["spoke"], answer["summed"]) == (able, 1)
         assert answer["moved"] == ((able - 1) * BLOCKS // able if rank < able else 0)
         assert answer["sent"] == answer["moved"] * 126 * (16 + 2) * 4
 
@@ -45,7 +45,7 @@ def test_two_processes_speak_twice_and_four_speak_four_times(size, tmp_path):
 @pytest.mark.process
 def test_tables_are_the_same_where_messages_are_small_and_many_and_processes_have_threads(held):
     for answer in held:
-        assert answer["often"]["spoke"] == BLOCKS
+        assert answer["often"]["spoke"] == answer["often"]["summed"] == BLOCKS
         assert answer["often"]["moved"] == answer["moved"]
         for table, same in zip(answer["learnt"], answer["often"]["learnt"], strict=True):
             np.testing.assert_array_equal(table, same)

@@ -55,6 +55,10 @@ class BatchLearner:
         """The next step: none is taken without a word to others."""
         return step + 1
 
+    def is_summed(self, step: int) -> bool:
+        """After each."""
+        return True
+
     def prepare(self, step: int) -> None:
         """Take this process's rows of a batch."""
         part, length = self.batches.batch_slice(step), self.batches.largest_share(step)

@@ -20,7 +20,7 @@ from recsys.models.matrix_factorization.grid import BLOCKS, Int64Array, Turns, s
 from recsys.models.matrix_factorization.training import Problem
 
 TABLES = "user_factors", "user_scalars", "item_factors", "item_scalars"
-SILENT_ROWS = 1 << 23  # most rows of a process between two messages, about a second: who is told to stop says so then
+SILENT_ROWS = 1 << 23  # most rows of a process between two sums, about a second: who is told to stop says so then
 SENT = 1 << 24  # most bytes of a message, if a block has fewer: sent and received at once, beside the tables
 
 
@@ -37,13 +37,16 @@ class BlockExchange(CompiledEngine):
         self.shares, stride = share(range(BLOCKS), self.group.size)
         self.owner = np.repeat(np.arange(self.group.size), [len(blocks) for blocks in self.shares])
         super().__init__(problem, self.shares[self.group.rank])
-        self.stride = self.silence = stride
-        while self.silence > 1 and self.source.n_rows * self.silence > SILENT_ROWS * BLOCKS * self.group.size:
-            self.silence //= 2
+        self.stride, self.summed = stride, BLOCKS  # turns after which square errors are summed
+        while self.summed > 1 and self.source.n_rows * self.summed > SILENT_ROWS * BLOCKS * self.group.size:
+            self.summed //= 2
+        self.silence = min(stride, self.summed)
         self._be_sorted(0)
         self.mesh = self.group.mesh() if context.sharding == "row" else None
         self.kept_shift = 0
         self.turns: dict[int, tuple[Int64Array, Turns]] = {}  # of an epoch, by the first of those taken at once
+        self.coming = self.turns  # those of the epoch after it
+        self.epoch = self.coming_epoch = 0
         if problem.validation is not None:
             self.keep()
             if self.group.rank == 0:  # which of the validation rows all processes' predictions are of, by rank
@@ -51,13 +54,17 @@ class BlockExchange(CompiledEngine):
 
     def begin_epoch(self, number: int, learning_rate: float, step: int) -> None:
         """Be ready for a step of an epoch."""
-        self.turns = {first: (shifts, turns) for first, shifts, turns in self.source.turns(number, self.silence, step)}
-        self.learning_rate = learning_rate
+        self.turns = self.coming if (number, step) == (self.coming_epoch, 0) else self._turns(number, step)
+        self.epoch, self.learning_rate = number, learning_rate
         self._bring_for(step)
 
     def after(self, step: int) -> int:
         """The step before which processes speak again."""
         return step + len(self.turns[step][0])
+
+    def is_summed(self, step: int) -> bool:
+        """Whether square errors are summed after those turns: not always where blocks are exchanged."""
+        return self.after(step) % self.summed == 0 or self.after(step) == self.steps
 
     def prepare(self, step: int) -> None:
         """Learn from this process's rows, without a word to others."""
@@ -70,8 +77,12 @@ class BlockExchange(CompiledEngine):
         return squares
 
     def exchange(self, step: int) -> None:
-        """Have the blocks of items that the next turns need."""
-        self._bring_for(self.after(step))
+        """Have the blocks of items that the next turns need; at an epoch's end, while others add up, the next order."""
+        if self.after(step) < self.steps:
+            self._bring_for(self.after(step))
+        else:
+            self.coming_epoch = self.epoch + 1
+            self.coming = self._turns(self.coming_epoch, 0)
 
     def bring(self, shift: int) -> None:
         """Send the blocks of items that others are to meet, and receive those that are to be met here."""
@@ -96,6 +107,9 @@ class BlockExchange(CompiledEngine):
             while arrived and free:
                 self._put(*arrived.pop(), free.pop())
         super().bring(shift)
+
+    def _turns(self, epoch: int, step: int) -> dict[int, tuple[Int64Array, Turns]]:
+        return {first: (shifts, turns) for first, shifts, turns in self.source.turns(epoch, self.silence, step)}
 
     def _bring_for(self, step: int) -> None:
         if step < self.steps:

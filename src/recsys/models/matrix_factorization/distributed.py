@@ -41,6 +41,9 @@ class Learner(Protocol):
     def after(self, step: int) -> int:
         """The next step before which processes speak to each other: this one and those up to it are taken at once."""
 
+    def is_summed(self, step: int) -> bool:
+        """Whether square errors are summed after those, and wishes with them; after the last of an epoch they are."""
+
     def prepare(self, step: int) -> None:
         """What can be done of them without others."""
 
@@ -132,26 +135,36 @@ class TrainingLoop:
         """
         context, learner, number = self.context, self.learner, self.schedule.next_epoch
         learner.begin_epoch(number, self.schedule.learning_rate, self.next_step)
+        squares: list[Tensor] = []  # not summed yet
         while self.next_step < learner.steps:
             step = (number - 1) * learner.steps + self.next_step
             context.beat(step, False)
             learner.prepare(self.next_step)
             context.beat(step, True)
-            squares = learner.step(self.next_step)
-            # One message for all: the sum is then the same number in all processes, after a restart too.
-            wishes = squares.new_tensor([context.is_told_to_stop(), context.checkpoints.is_wanted()])
-            told = context.group.begin_sum(torch.cat([squares.flatten(), wishes]))
+            squares.append(learner.step(self.next_step))
+            told = self._begin_to_tell(torch.cat(squares)) if learner.is_summed(self.next_step) else None
             learner.exchange(self.next_step)
-            *errors, stop, save = told().tolist()
-            for at in range(0, len(errors), squares.shape[1]):  # step by step, however many are taken at once
-                self.total += math.fsum(errors[at : at + squares.shape[1]])
             self.next_step = learner.after(self.next_step)
+            if told is None:
+                continue
+            *errors, stop, save = told().tolist()
+            for at in range(0, len(errors), squares[0].shape[1]):  # step by step, however many are taken at once
+                self.total += math.fsum(errors[at : at + squares[0].shape[1]])
+            squares.clear()
             if stop:
                 self._save()
                 raise StoppedError(f"stopped in epoch {number} after step {self.next_step} of {learner.steps}")
             if save:
                 self._save()
         return self.total / self.n_rows
+
+    def _begin_to_tell(self, squares: Tensor) -> Callable[[], Tensor]:
+        """Sums square errors, and how many processes wish to stop and to save.
+
+        One message for all: the sum is then the same number in all processes, after a restart too.
+        """
+        wishes = squares.new_tensor([self.context.is_told_to_stop(), self.context.checkpoints.is_wanted()])
+        return self.context.group.begin_sum(torch.cat([squares.flatten(), wishes]))
 
     def end_epoch(self, epoch: Epoch, on_epoch: Callable[[Epoch], None] | None, *, keeps: bool) -> None:
         """Records an epoch, keeps the best tables, calls `on_epoch` in rank 0, and saves a checkpoint if due."""
