@@ -265,22 +265,22 @@ def test_draws_go_with_data_drawn_by_them(monkeypatch):
     """
     monkeypatch.setitem(globals(), "Chain", FixedRatings)
     users, items, ratings = random_ratings(4, 3, 1.0)
-    chain = chain_of(users, items, ratings, 4, 3, size=1, seed=4)
-    generator = np.random.default_rng(0)
     widths, precisions = [], []
-    with workers(CPU) as each:
-        for _ in range(2500):
-            p, q = chain.users.factors.astype(float), chain.items.factors.astype(float)
-            mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
-            drawn = mean + generator.normal(size=len(mean)) / np.sqrt(2 * chain.users.precision[users])
-            chain.target = np.append(drawn, 0).astype(np.float32)
-            chain.sweep(each)
-            widths.append((chain.users.width, chain.items.width))
-            precisions.append([float(entity.inverse[-1, -1]) for entity in (chain.users, chain.items)])
-    share = np.mean(np.array(widths[::5])[:, :, None] < -np.log([2 / 3, 1 / 3]), 0)
-    assert share == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=0.1)
-    share = np.mean(np.array(precisions[::5])[:, :, None] < -2 * np.log([2 / 3, 1 / 3]), 0)
-    assert share == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=0.1)
+    for seed in range(8):  # the share of one chain has a standard error of 0.05, and each machine rounds to another one
+        chain = chain_of(users, items, ratings, 4, 3, size=1, seed=seed)
+        generator = np.random.default_rng(seed)
+        with workers(CPU) as each:
+            for _ in range(2500):
+                p, q = chain.users.factors.astype(float), chain.items.factors.astype(float)
+                mean = p[users, 0] * q[items, 0] + p[users, 1] + q[items, 1]
+                drawn = mean + generator.normal(size=len(mean)) / np.sqrt(2 * chain.users.precision[users])
+                chain.target = np.append(drawn, 0).astype(np.float32)
+                chain.sweep(each)
+                widths.append((chain.users.width, chain.items.width))
+                precisions.append([float(entity.inverse[-1, -1]) for entity in (chain.users, chain.items)])
+    for values, scale in ((widths, 1), (precisions, 2)):
+        share = np.mean(np.array(values)[:, :, None] < -scale * np.log([2 / 3, 1 / 3]), 0)
+        assert share == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=0.1)
 
 
 def states_equal(one, other):
