@@ -41,7 +41,8 @@ def check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
     if low == high and not implicit:
         raise InputError(
             f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
-            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; pass other ratings"
+            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; "
+            f"{_keeping(ratings, low) or 'pass other ratings'}"
         )
     if not implicit and not low < preparation.like_threshold <= high:
         kind = "every rating is" if preparation.like_threshold <= low else "no rating is"
@@ -109,11 +110,24 @@ def notes(ratings: Ratings, feedback: str, preparation: Preparation) -> list[str
         return _notes_of_likes(ratings, preparation.like_threshold)
     if preparation.feedback == "implicit" or preparation.weighted:
         return []
-    why = "has only one value" if ratings.rated else "is not there: if yours has another name, pass -P rating_column"
+    why = "is not there: if yours has another name, pass -P rating_column"
+    if ratings.rated:
+        (block, *_) = ratings.blocks()
+        kept = _keeping(ratings, value := float(block.values[0]))
+        why = f"has only one value, {value:g}" + (f", left ({kept})" if kept else "")
     return [
         f"implicit feedback: column {preparation.rating_column!r} {why}; a row counts as 'the user took the item', and "
         "AUC as the probability that an item held out is ranked above one never taken"
     ]
+
+
+def _keeping(ratings: Ratings, only: float) -> str:
+    """What to pass where all other ratings than one value were dropped, such as the zeros of a file of 0 and 1."""
+    if not (low := ratings.dropped["below_min_rating"]):
+        return ""
+    return f"{low:,} rows below min_rating were dropped: to learn from those too pass -P min_rating=none -P " + (
+        f"like_threshold={only:g}"
+    )
 
 
 def _notes_of_likes(ratings: Ratings, threshold: float) -> list[str]:
