@@ -136,8 +136,9 @@ def _notes_of_likes(ratings: Ratings, threshold: float) -> list[str]:
     if _FEW <= share <= 1 - _FEW:
         return []
     said = f"{likes:,} of {len(ratings):,} ratings are likes with like_threshold={threshold:g}, so that AUC says little"
-    lowest = min(float(block.values.min()) for block in ratings.blocks())
-    if (proposed := _propose(ratings)) in (threshold, lowest):
+    proposed = _propose(ratings)
+    # Of as many likes as now, or of likes alone, AUC would say no more.
+    if sum(int(np.count_nonzero(block.values >= proposed)) for block in ratings.blocks()) in (likes, len(ratings)):
         return [said]
     return [f"{said}; if a like is something else on your scale, pass for instance -P like_threshold={proposed:g}"]
 
