@@ -141,6 +141,7 @@ print(*{"torch", "mlflow", "sklearn", "matplotlib", "optuna", "scipy"} & set(sys
 def test_data_lies_in_one_place_outside_the_project(monkeypatch, tmp_path):
     monkeypatch.delenv("RECSYS_DATA", raising=False)
     assert not data_folder().is_relative_to(PROJECT)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECSYS_DATA", "here")
     assert data_folder() == tmp_path / "here"
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # naming a folder does not make it
