@@ -125,8 +125,9 @@ def _keeping(ratings: Ratings, only: float) -> str:
     """What to pass where all other ratings than one value were dropped, such as the zeros of a file of 0 and 1."""
     if not (low := ratings.dropped["below_min_rating"]):
         return ""
-    return f"{low:,} rows below min_rating were dropped: to learn from those too pass -P min_rating=none -P " + (
-        f"like_threshold={only:g}"
+    return (
+        f"{low:,} rows below min_rating were dropped: to learn from those too pass -P min_rating=none "
+        f"-P like_threshold={only:g}"
     )
 
 
