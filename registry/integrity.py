@@ -62,6 +62,8 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
             f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
             "train it again"
         ) from error
+    if not any(path.is_file() for path in place.rglob("*")):  # of a folder that is away MLflow makes an empty one
+        raise InputError(_away(version, "its files"))
     _remove_compiled(place)
     stated = version.tags.get(PROVENANCE)
     try:
@@ -85,17 +87,31 @@ def fetch_statement(version: Version, folder: Path) -> Path:
     if stated is None:
         raise InputError(f"version {version.number} of {version.name!r} states no digests (an earlier release's)")
     try:
-        root = (
-            MlflowClient().get_logged_model(version.model_id).artifact_location if version.model_id else version.source
-        )
-        uri = f"{root}/{STATEMENT}"
+        uri = f"{_location(version)}/{STATEMENT}"
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # what a missing file raises depends on the store
-        raise InputError(
-            f"{STATEMENT} of version {version.number} of {version.name!r} cannot be had ({type(error).__name__})"
-        ) from error
+        raise InputError(_away(version, f"its {STATEMENT}")) from error
     check_statement(place.read_bytes(), stated)
     return place.parent
+
+
+def _location(version: Version) -> str:
+    """Where the files of a version are kept."""
+    if not version.model_id:
+        return version.source
+    return str(MlflowClient().get_logged_model(version.model_id).artifact_location)
+
+
+def _away(version: Version, what: str) -> str:
+    """The refusal of a version whose files, or one of them, are not where they were logged."""
+    try:
+        place = _location(version)
+    except Exception:  # the registry is away too
+        place = version.source
+    return (
+        f"version {version.number} of {version.name!r} cannot be loaded: {what} cannot be had from {place}; bring back "
+        "to that place what was logged there, or train it again"
+    )
 
 
 def read_parameters(version: Version) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def _assess(
         return Assessment(candidate, problem=problem)
     guards = []
     if scale is not None:
-        guards.append(_rmse_guard(metrics["rmse"], policy.max_rmse * (scale[1] - scale[0]) / 4))
+        guards.append(_rmse_guard(metrics["rmse"], policy.max_rmse, (scale[1] - scale[0]) / 4))
     if policy.beat_bias:
         name, said = (
             ("bias", "the bias baseline's") if scale is not None else ("most_popular", "that of what is popular,")
@@ -313,8 +313,11 @@ def _undefined(metrics: dict[str, float], metric: Metric, rated: bool) -> str | 
     return None
 
 
-def _rmse_guard(value: float, limit: float) -> Guard:
-    failure = f"its RMSE {value:.4f} is not below {limit:g} (max_rmse, stretched to the scale)"
+def _rmse_guard(value: float, most: float, point: float) -> Guard:
+    """Refuse an error that is not below `most` points of a five-point scale, of which one is `point` here."""
+    limit = most * point
+    same = "" if point == 1 else f": it is {value / point:.2f} on a five-point one"
+    failure = f"its RMSE {value:.4f} is not below {limit:g} (max_rmse, stretched to the scale{same})"
     return Guard("max_rmse", value < limit, value, limit, failure)
 
 

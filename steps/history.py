@@ -27,7 +27,8 @@ def history(parameters: HistoryParameters) -> list[dict[str, str]]:
     records = find_decisions(name)
     changes = effective_changes(records, state.champion)
     print(f"{name}: who was in Production (times are UTC)\n")
-    ends = [record["at"] for record in changes[1:]] + ["now"]
+    stays = changes and changes[-1]["to"] == str(state.champion)
+    ends = [record["at"] for record in changes[1:]] + ["now" if stays else "unknown"]
     for record, until in zip(changes, ends, strict=False):  # no change, and nothing that could end
         print(f"{_time(record['at'])} to {_time(until):<16}  version {record['to']}, by {record['author']}")
         print(f"    {record['decision']}{' (interrupted, and finished by the next)' * _interrupted(record)}")

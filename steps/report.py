@@ -67,24 +67,28 @@ def find_decision(model_name: str, version: int | None, run_id: str) -> dict[str
         if run_id and not parents & {record["run_id"], record.get("parent", "")}:
             continue
         found = runs.read_json(record["run_id"], "decision.json")
-        if found and found["dataset"] and (version is None or _measured(found, version)):
+        if found and found["dataset"] and _measured(found, version):
             return found if version is None else {**found, "about": version}
     what = f"of run {run_id}" if run_id else f"on version {version}" if version else "on a version"
     raise InputError(f"model {model_name!r} has no decision {what} to report; run the entry point promote first")
 
 
-def _measured(decision: dict[str, Any], number: int) -> bool:
-    return any(one["version"] == number and one["metrics"] for one in decision["candidates"])
+def _measured(decision: dict[str, Any], number: int | None) -> bool:
+    """Whether a decision measured the version, or any."""
+    return any(one["metrics"] and number in (one["version"], None) for one in decision["candidates"])
 
 
 def _subject(decision: dict[str, Any], state: "State") -> "Version":
     """The version asked for, else the one in Production after the decision, else the best that was measured."""
     measured = [one for one in decision["candidates"] if one["metrics"]]
-    best = max(measured, key=lambda one: one["metrics"].get("auc", 0.0), default=None)
-    number = decision.get("about") or decision["to"] or (best["version"] if best else None)
+    best = max(measured, key=lambda one: one["metrics"].get("auc", 0.0))
+    number = decision.get("about") or decision["to"] or best["version"]
     version = state.find(number)
     if version is None:
-        raise InputError(f"version {number} of {state.name!r}, which the decision is about, is gone from the registry")
+        raise InputError(
+            f"version {number} of {state.name!r}, which the decision is about, is gone from the registry; run promote "
+            "again, or pass -P version=N for another"
+        )
     return version
 
 

@@ -1,5 +1,6 @@
 """The record of decisions: what a promotion, a rollback or a repair leaves on its run, and says on the terminal."""
 
+import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -209,10 +210,11 @@ def comparison_table(decision: Decision, moved: bool) -> "pd.DataFrame":
             was_first = stage == PRODUCTION
             stage = PRODUCTION if candidate.number == decision.winner else "Archived" if was_first else stage
         row: dict[str, object] = {"version": candidate.number, "family": candidate.family}
-        row |= {label: candidate.metrics.get(key) for key, label in _MEASURES.items()}
+        # Not None, which would be printed where no version has a number, as without ratings.
+        row |= {label: candidate.metrics.get(key, math.nan) for key, label in _MEASURES.items()}
         if any(a.candidate.forward for a in decision.assessments):
             forward = candidate.forward.metrics if candidate.forward else {}
-            row |= {label: forward.get(key) for key, label in _FORWARD.items()}
+            row |= {label: forward.get(key, math.nan) for key, label in _FORWARD.items()}
         if any(a.comparison for a in decision.assessments):
             level = f"{comparison.level:.0%} interval" if comparison else "95% interval"
             row["to champion"] = f"{comparison.difference:+.4f}" if comparison else "-"

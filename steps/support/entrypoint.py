@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import errno
 import gc
 import json
 import os
@@ -27,6 +28,7 @@ from steps.support.parameters import STEPS, StepName
 from steps.support.signals import StopSignals
 
 _NOT_PROMOTED = 3  # exit status
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # whichever library wrote, and it may not say where
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
 LAUNCHER = "RECSYS_LAUNCHER"  # number of the process that started this one, from before Python was there
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
@@ -67,7 +69,8 @@ def run_step(
         _tell(f"{name}: nobody was promoted: {error}")
         sys.exit(_NOT_PROMOTED)
     except OSError as error:  # a full disk, a folder that may not be written, a server that went away
-        _fail(f"{name}: {type(error).__name__}: {error}")
+        full = "; make room on the disk, `make doctor` says how much each has" if error.errno in _FULL else ""
+        _fail(f"{name}: {type(error).__name__}: {error}{full}")
     except Exception as error:
         if not _is_refusal(error):
             raise

@@ -52,6 +52,20 @@ def test_so_is_one_whose_ratings_are_all_the_same_or_are_not_to_be_read(orders):
     assert unread.manifest["notes"] == []
 
 
+def test_whoever_rates_by_0_and_1_is_told_that_zeros_were_dropped_and_how_they_stay(orders):
+    rows = [(*pair, n % 2) for n, pair in enumerate(PAIRS)]
+    zeros, kept = len(PAIRS) - len(PAIRS) // 2, {"min_rating": "none", "like_threshold": 1}
+    remedy = f"{zeros} rows below min_rating were dropped: to learn from those too pass -P min_rating=none -P "
+    (note,) = orders("customer,sku,rating", rows).manifest["notes"]
+    assert f"column 'rating' has only one value, 1, left ({remedy}like_threshold=1)" in note
+    with pytest.raises(InputError, match=f"all {len(PAIRS) - zeros} are 1, .*; {remedy}like_threshold=1$"):
+        orders("customer,sku,rating", rows, feedback="explicit")
+    dataset = orders("customer,sku,rating", rows, **kept)
+    assert not dataset.implicit
+    assert dataset.scale == (0.0, 1.0)
+    assert dataset.manifest["notes"] == []
+
+
 def test_pairs_are_in_the_part_that_they_are_in_with_ratings(orders):
     rated = orders("customer,sku,rating", [(*pair, 1 + n % 5) for n, pair in enumerate(PAIRS)])
     assert parts(orders("customer,sku", PAIRS)) == parts(rated)

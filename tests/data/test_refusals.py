@@ -111,6 +111,7 @@ def test_what_cannot_be_prepared_is_refused_and_leaves_nothing(tmp_path, rows, p
             ["2" + FEW],
             id="nothing better to propose",
         ),
+        pytest.param([*[1] * 2, *[5] * 98], 4.0, ["98" + FEW], id="a proposal of the same likes"),
         pytest.param([*[1] * 5, *[5] * 95], 4.0, [], id="a twentieth is enough"),
     ],
 )

@@ -108,6 +108,14 @@ def test_the_rmse_guard_is_stretched_to_the_scale(scale, limit):
         assert decide([version(1, 0.8, rmse=rmse)], scale=scale, max_rmse=0.5).winner == winner
 
 
+def test_who_fails_the_rmse_guard_on_another_scale_is_told_what_max_rmse_is_compared_with():
+    refused = problems(decide([version(1, 0.8, rmse=0.4184)], scale=(0, 1)))[1]
+    assert "its RMSE 0.4184 is not below 0.25 (max_rmse, stretched to the scale: it is 1.67 on a five-point one)" in (
+        refused
+    )
+    assert decide([version(1, 0.8, rmse=0.4184)], scale=(0, 1), max_rmse=1.68).winner == 1
+
+
 def test_who_does_not_beat_the_bias_baseline_is_refused_unless_told():
     candidates = [version(1, 0.8, bias=0.8)]
     decision = decide(candidates)

@@ -81,6 +81,30 @@ def test_only_what_was_received_since_counts(archive, since, expected):
     assert feedback.count(archive, since, 1000.0, kinds=(), implicit=False) == expected
 
 
+@pytest.mark.parametrize("moment", ["-1e300", "-inf", "1e300", "inf", "nan", "-5", "9999-12-31", "0001-01-01", "soon"])
+def test_a_moment_that_cannot_be_is_that_of_the_arrival(archive, tmp_path, moment):
+    given = collect(added(archive, tmp_path, ("u2", "i1", "rating", 2.0, moment, 300.0, None)))
+    assert given.moments.tolist() == [160.0, 250.0, 240.0, 300.0]
+
+
+def test_ids_that_no_ratings_file_may_have_are_passed_over(archive, tmp_path):
+    added(archive, tmp_path, ("a\0b", "i1", "rating", 2.0, "", 300.0, None))
+    given = collect(added(archive, tmp_path, ("u1", "\0", "rating", 2.0, "", 300.0, None)))
+    assert given.users.tolist() == ["u0", "u1", "new"]
+    assert given.passed_over == 3
+    assert feedback.count(archive, 0.0, 1000.0, kinds=(), implicit=False) == 3
+
+
+def added(archive, tmp_path, event):
+    with sqlite3.connect(tmp_path / "feedback.db") as database:
+        database.execute(
+            "insert into feedback (key, user, item, kind, value, moment, received, request) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (repr(event), *event),
+        )
+    return archive
+
+
 BASE = [("u0", "i1", 3.0, 10), ("u0", "i2", 1.0, 20), ("u1", "i2", 4.0, 30), ("u1", "i3", 5.0, 40)]
 
 
@@ -104,9 +128,9 @@ def test_the_ratings_come_first_with_default_names_and_feedback_behind_them(arch
     assert table["propensity"].to_pylist() == [None] * 4 + [0.5, None, None]
 
 
-@pytest.mark.parametrize(("unit", "factor"), [(1_600_000_000, 1), (1_600_000_000_000, 1000)])
+@pytest.mark.parametrize(("unit", "factor"), [(1.6e9, 1), (1.6e12, 10**3), (1.6e15, 10**6), (1.6e18, 10**9)])
 def test_feedback_has_times_in_the_unit_of_the_ratings(archive, tmp_path, unit, factor):
-    rows = [(user, item, rating, unit + time) for user, item, rating, time in BASE]
+    rows = [(user, item, rating, int(unit) + time) for user, item, rating, time in BASE]
     _, table = written(tmp_path, rows, "user_id,item_id,rating,timestamp", collect(archive))
     assert table["timestamp"].to_pylist()[4:] == [160 * factor, 250 * factor, 240 * factor]
 

@@ -124,6 +124,25 @@ def test_a_form_that_loses_too_much_is_refused(tmp_path):
     assert not (tmp_path / "form").exists()
 
 
+@pytest.mark.parametrize(
+    ("share", "remedy"), [(0.0, "; pass a higher rank or max_loss$"), (0.3, r"; 0\.\d+ of it at any rank, as ")]
+)
+def test_a_higher_rank_is_proposed_only_where_it_can_help(tmp_path, monkeypatch, share, remedy):
+    recommender = four_factors()
+    real = recommender.score
+
+    def score(users, items):
+        """Probabilities of a line of the ratings, and for every other user higher ones."""
+        found = real(users, items)
+        odds = found.rating - 3
+        return found._replace(like_probability=(1 - share * (users % 2)) / (1 + np.exp(-odds)))
+
+    monkeypatch.setattr(recommender, "rating_factors", lambda: None)
+    monkeypatch.setattr(recommender, "score", score)
+    with pytest.raises(InputError, match=f"at rank 1 changes .* more than max_loss=0.02{remedy}"):
+        make_form(recommender, tmp_path / "form", {"version": "1"}, rank=1)
+
+
 def test_a_version_without_lists_scores_and_says_how_to_get_lists(tmp_path):
     recommender = two_tastes()
     recommender.lists = None

@@ -44,11 +44,13 @@ def test_another_process_s_store_sees_what_was_added(store, tmp_path):
     other.close()
 
 
-def test_what_cannot_be_written_is_refused_and_the_next_is_tried_again(store, monkeypatch):
+@pytest.mark.parametrize("kind", [sqlite3.OperationalError, OSError, OverflowError, UnicodeEncodeError])
+def test_what_cannot_be_written_is_refused_and_the_next_is_tried_again(store, monkeypatch, kind):
     real = feedback._commit
+    arguments = ("utf-8", "\ud800", 0, 1) if kind is UnicodeEncodeError else ()
 
     def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
+        raise kind(*arguments, "database or disk is full")
 
     monkeypatch.setattr(feedback, "_commit", full)
     with pytest.raises(UnavailableError, match="disk is full"):

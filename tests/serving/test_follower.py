@@ -5,7 +5,9 @@ import threading
 import pytest
 
 from recsys.serving.follower import Challenger, Champion, Follower
-from recsys.serving.service import CALL
+from recsys.serving.http import ProblemError
+from recsys.serving.service import CALL, Service
+from recsys.serving.settings import ServingSettings
 from tests.support.serving_site import form
 from tests.support.waiting import wait
 
@@ -85,6 +87,21 @@ def test_another_start_goes_on_from_the_copy_on_the_disk(site, tmp_path):
     Follower(tmp_path / "serving", gone, gone).look()
     assert pointer()["form"] == "forms/1-a"
     assert "gone" in pointer()["registry_problem"]
+
+
+def test_whoever_asks_while_the_first_champion_is_refused_is_told_why(site, tmp_path):
+    follower, _, _, forms = site
+    service = Service(ServingSettings(folder=str(tmp_path / "serving"), record=False))
+    try:
+        with pytest.raises(ProblemError, match="no version is served yet; promote one"):
+            service.current()
+        shutil.rmtree(forms["1"])
+        follower.look()
+        service.follow()
+        with pytest.raises(ProblemError, match=r"^version 1 is refused: FileNotFoundError"):
+            service.current()
+    finally:
+        service.close()
 
 
 def test_a_version_that_failed_is_tried_again_after_a_while(site, monkeypatch):

@@ -129,9 +129,27 @@ def test_what_is_no_http_or_no_text_is_refused(server):
         lists_go_on(server)
     for user in ("x" * 10_000, "../../etc/passwd", "' or 1=1 --", "a\0b", "%", "\u202e"):
         found = server.get(f"api/recommend/{requests.utils.quote(user, safe='')}")
-        assert found.status_code == (400 if len(user) > 512 else 200)
+        assert found.status_code == (400 if len(user) > 512 or "\0" in user else 200)
     log = server.get("metrics").text
     assert 'status="500"' not in log
+
+
+def test_events_that_no_file_could_hold_end_the_feedback_of_no_worker(server):
+    click = {"FeedbackType": "click", "UserId": "odd", "ItemId": "i1"}
+    for wrong in ({"Value": 10**400}, {"Value": -(10**400)}, {"UserId": "a\0b"}, {"ItemId": "\0"}):
+        refused = server.post("api/feedback", click | wrong)
+        assert refused.status_code == 400
+        assert "is needed, got" in refused.json()["detail"]
+    taken = ({"Value": 2**63}, {"RequestId": "\ud800"}, {"FeedbackType": "\ud800"}, {"Timestamp": "\ud800"})
+    for at, odd in enumerate(taken):
+        for worker in range(6):  # whichever answers
+            event = click | {"ItemId": f"i{at}-{worker}"} | odd
+            found = server.post("api/feedback", event, {"Connection": "close"})
+            assert found.json() == {"RowAffected": 1}
+    rows = server.get("api/user/odd/feedback").json()
+    assert len(rows) == 6 * len(taken)
+    assert {row["Value"] for row in rows} == {2.0**63, None}
+    assert 'status="500"' not in server.get("metrics").text
 
 
 def test_a_full_disk_refuses_feedback_and_lists_go_on(server):

@@ -3,8 +3,10 @@
 import gzip
 import shutil
 import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -294,6 +296,15 @@ def test_a_server_that_is_none_of_mlflow(store, step, in_process, capsys):
         with pytest.raises(SystemExit):
             step("train", family="bias")
     assert f"{uri} cannot be used (ConnectionError: /health answers 404" in capsys.readouterr().err
+
+
+def test_a_tracking_database_that_another_process_holds(store, step, in_process, capsys):
+    with closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as holder:
+        holder.execute("begin exclusive")
+        with pytest.raises(SystemExit):
+            step("history")
+    message = capsys.readouterr().err
+    assert "database is locked); another process is writing there: type it again once that has ended" in message
 
 
 def test_a_tracking_database_that_cannot_be_opened(store, step, in_process, capsys):

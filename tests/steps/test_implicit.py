@@ -1,5 +1,7 @@
 """Orders without ratings: from the file to a version in Production, by the command a user types."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,7 @@ def test_main_brings_orders_to_production_and_what_needs_ratings_is_refused(stor
     write_csv(store.home / "orders.csv", orders(), "customer,sku")
     step("main", **ORDERS)
     said = capsys.readouterr().out
+    assert re.search(r"^ +1 +ease +- +- 0\.\d{4} ", said, re.MULTILINE)  # no RMSE, no MAE
     assert "implicit feedback: column 'rating' is not there" in said
     assert "family ease: a catalogue of 30 items fits" in said
     assert "goes to Production: AUC 0." in said

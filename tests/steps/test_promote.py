@@ -4,6 +4,7 @@ import json
 import re
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -171,6 +172,40 @@ def test_damaged_and_foreign_versions_are_named_and_never_get_to_production(trai
     assert dict(client.get_model_version("recsys", "3").tags) == {"by": "another tool"}
     assert "cannot be loaded" in refused(capsys, step, "rollback", version=4)
     assert in_production(trained) == at(2)
+
+
+def test_where_a_folder_of_artifacts_is_away_it_is_named_and_the_champion_stays(trained, step, capsys, said):
+    step("promote", version=2, **ANY)
+    (found,) = MlflowClient(trained.uri).search_model_versions("name = 'recsys' and version_number = 2")
+    model = MlflowClient(trained.uri).get_logged_model(found.source.removeprefix("models:/"))
+    place = Path(unquote(urlsplit(model.artifact_location).path))
+    place.rename(place.with_name("elsewhere"))
+    for name, parameters in (("recommend", {}), ("retrain", {"force": True, "model_name": "recsys"})):
+        told = refused(capsys, step, name, **parameters)
+        assert "version 2 of 'recsys' cannot be loaded: its " in told
+        assert f"cannot be had from {model.artifact_location}; bring back to that place what was logged there" in told
+    step("prepare", ratings="my.csv", like_threshold=3)  # on which no version was measured
+    step("promote", version=2, dataset=newest_dataset(trained.data / "prepared").digest, **ANY)
+    assert "nothing is changed" in said()
+    assert in_production(trained) == at(2)
+    assert "version 2 of 'recsys' cannot be loaded" in refused(capsys, step, "report")  # of the decision that measured
+    place.with_name("elsewhere").rename(place)
+    step("promote", **ANY)
+    assert in_production(trained) == at(2)
+
+
+def test_a_champion_that_is_deleted_is_not_said_to_be_in_production(trained, step, said, capsys):
+    step("promote", version=2, **ANY)
+    trained.client.delete_model_version("recsys", "2")
+    said()
+    step("history")
+    told = said()
+    assert " to unknown           version 2, by" in told
+    assert "to now" not in told
+    assert told.splitlines()[-1] == "no version is in Production"
+    assert "version 2 of 'recsys', which the decision is about, is gone from the registry; run promote again" in (
+        refused(capsys, step, "report")
+    )
 
 
 def test_repair_finishes_a_half_done_promotion(trained, step, said):

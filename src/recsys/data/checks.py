@@ -41,7 +41,8 @@ def check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
     if low == high and not implicit:
         raise InputError(
             f"{place}: column {preparation.rating_column!r}: ratings that differ are needed, but all "
-            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; pass other ratings"
+            f"{len(ratings)} are {low:g}, so there is nothing to learn and AUC is undefined; "
+            f"{_keeping(ratings, low) or 'pass other ratings'}"
         )
     if not implicit and not low < preparation.like_threshold <= high:
         kind = "every rating is" if preparation.like_threshold <= low else "no rating is"
@@ -109,11 +110,25 @@ def notes(ratings: Ratings, feedback: str, preparation: Preparation) -> list[str
         return _notes_of_likes(ratings, preparation.like_threshold)
     if preparation.feedback == "implicit" or preparation.weighted:
         return []
-    why = "has only one value" if ratings.rated else "is not there: if yours has another name, pass -P rating_column"
+    why = "is not there: if yours has another name, pass -P rating_column"
+    if ratings.rated:
+        (block, *_) = ratings.blocks()
+        kept = _keeping(ratings, value := float(block.values[0]))
+        why = f"has only one value, {value:g}" + (f", left ({kept})" if kept else "")
     return [
         f"implicit feedback: column {preparation.rating_column!r} {why}; a row counts as 'the user took the item', and "
         "AUC as the probability that an item held out is ranked above one never taken"
     ]
+
+
+def _keeping(ratings: Ratings, only: float) -> str:
+    """What to pass where all other ratings than one value were dropped, such as the zeros of a file of 0 and 1."""
+    if not (low := ratings.dropped["below_min_rating"]):
+        return ""
+    return (
+        f"{low:,} rows below min_rating were dropped: to learn from those too pass -P min_rating=none "
+        f"-P like_threshold={only:g}"
+    )
 
 
 def _notes_of_likes(ratings: Ratings, threshold: float) -> list[str]:
@@ -122,8 +137,9 @@ def _notes_of_likes(ratings: Ratings, threshold: float) -> list[str]:
     if _FEW <= share <= 1 - _FEW:
         return []
     said = f"{likes:,} of {len(ratings):,} ratings are likes with like_threshold={threshold:g}, so that AUC says little"
-    lowest = min(float(block.values.min()) for block in ratings.blocks())
-    if (proposed := _propose(ratings)) in (threshold, lowest):
+    proposed = _propose(ratings)
+    # Of as many likes as now, or of likes alone, AUC would say no more.
+    if sum(int(np.count_nonzero(block.values >= proposed)) for block in ratings.blocks()) in (likes, len(ratings)):
         return [said]
     return [f"{said}; if a like is something else on your scale, pass for instance -P like_threshold={proposed:g}"]
 

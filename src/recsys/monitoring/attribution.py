@@ -13,7 +13,7 @@ SLACK = 300.0
 def event_times(feedback: Feedback) -> Floats:
     """When events happened: as the client said where that can be, else when they were received."""
     with np.errstate(invalid="ignore"):
-        believed = feedback.moments <= feedback.received + SLACK
+        believed = (feedback.moments >= 0) & (feedback.moments <= feedback.received + SLACK)
     return np.where(believed, np.minimum(feedback.moments, feedback.received), feedback.received)
 
 

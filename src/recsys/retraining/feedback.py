@@ -56,7 +56,7 @@ def collect(
     names = Names.empty()
     traffic = read_traffic(archive.lists(since - within, until), names)
     given = read_feedback(archive.feedback(since, until), names)
-    rows = np.flatnonzero(_counting(given, kinds, implicit))
+    rows = np.flatnonzero(_counting(given, names, kinds, implicit))
     pairs = pd.DataFrame({"user": given.users[rows], "item": given.items[rows]})
     kept = rows[~pairs.duplicated(keep="last").to_numpy()]
     feedback = given[kept]
@@ -84,13 +84,16 @@ def count(archive: Archive, since: float, until: float, *, kinds: Sequence[str],
     """How many pairs of user and item have feedback that counts, received in a time."""
     names = Names.empty()
     given = read_feedback(archive.feedback(since, until), names)
-    counts = _counting(given, kinds, implicit)
+    counts = _counting(given, names, kinds, implicit)
     return len(np.unique(np.stack([given.users[counts], given.items[counts]]), axis=1).T)
 
 
-def _counting(given: Feedback, kinds: Sequence[str], implicit: bool) -> Flags:
+def _counting(given: Feedback, names: Names, kinds: Sequence[str], implicit: bool) -> Flags:
     """Which events count, (n,)."""
     counts = np.isin(given.kinds.astype(str), list(kinds)) if kinds else (given.kinds == RATING) | implicit
+    for codes, known in ((given.users, names.users), (given.items, names.items)):
+        # Of an id with a NUL character, which servers of earlier releases took, prepare would refuse the whole file.
+        counts = counts & ~np.fromiter(("\0" in name for name in known), np.bool_, len(known))[codes]
     return counts if implicit else counts & ~np.isnan(given.values)
 
 

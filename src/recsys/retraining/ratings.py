@@ -24,7 +24,7 @@ from recsys.retraining.feedback import GivenRatings
 from recsys.runtime import memory
 from recsys.runtime.files import write_atomically
 
-_MICROSECONDS, _MILLISECONDS = 1e14, 1e11  # a time above is one of these, not of seconds
+_UNITS = (1e17, 1e9), (1e14, 1e6), (1e11, 1e3)  # a time above the first is in nano-, micro- or milliseconds
 WEIGHT = "weight"  # what a take counts
 _FROM_LISTS = ("request", "version", "arm", "policy")
 
@@ -170,4 +170,4 @@ def _unit(ratings: Ratings) -> float:
         times: Floats | None = block.timestamps
         if times is not None and len(times):
             newest = max(newest, float(np.nanmax(times)))
-    return 1e6 if newest > _MICROSECONDS else 1e3 if newest > _MILLISECONDS else 1.0
+    return next((unit for least, unit in _UNITS if newest > least), 1.0)

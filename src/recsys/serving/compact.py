@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import expit
 
 from recsys.arrays import Array, Codes, Floats
 from recsys.errors import InputError
@@ -47,6 +48,7 @@ class _Tables(NamedTuple):
     user_variance: Floats
     item_variance: Floats
     link: dict[str, Any]
+    unlinked: float = 0.0  # of the probability of a like: what is lost at any rank, root mean square
 
 
 def make_form(
@@ -122,10 +124,15 @@ def make_form(
     engine = Engine.of_arrays(arrays, described)
     loss = measure_loss(recommender, engine, user_order, item_order)
     if loss["probability_rmse"] > max_loss:
+        remedy = "pass a higher rank or max_loss"
+        if tables.unlinked > max_loss:
+            remedy = (
+                f"{tables.unlinked:.4f} of it at any rank, as probabilities of family {recommender.family!r} do not "
+                "follow from its expected ratings alone; pass a higher max_loss, or promote a version of another family"
+            )
         raise InputError(
             f"version {about.get('version')}: its served form at rank {rank} changes the probability of a like by "
-            f"{loss['probability_rmse']:.4f} (root mean square), more than max_loss={max_loss:g}; pass a higher rank "
-            "or max_loss"
+            f"{loss['probability_rmse']:.4f} (root mean square), more than max_loss={max_loss:g}; {remedy}"
         )
     described |= {"loss": loss, "probe": engine.probe(_PROBES)}
     return open_form(write_form(folder, arrays, described))
@@ -138,14 +145,16 @@ def _tables(recommender: Recommender, rank: int) -> _Tables:
         none = np.zeros((users, 0)), np.zeros((items, 0))
         variances = np.ones(users), np.zeros(items)
         return _Tables(*none, biases.mean + biases.user, biases.item, *variances, taking.described(recommender.judge))
-    factors = recommender.rating_factors() or _from_grid(recommender)
+    factors, unlinked = recommender.rating_factors(), 0.0
+    if factors is None:
+        factors, unlinked = _from_grid(recommender)
     link = {
         "kind": factors.link,
         "slope": factors.slope,
         "threshold": factors.threshold,
         "uncertain": factors.uncertain,
     }
-    return _Tables(*_truncate(factors, rank), factors.user_variance, factors.item_variance, link)
+    return _Tables(*_truncate(factors, rank), factors.user_variance, factors.item_variance, link, unlinked)
 
 
 def _truncate(factors: RatingFactors, rank: int) -> tuple[Array, Array, Floats, Floats]:
@@ -195,8 +204,11 @@ def _root(gram: Floats) -> tuple[Floats, Floats]:
     return vectors * values @ vectors.T, vectors * inverse @ vectors.T
 
 
-def _from_grid(recommender: Recommender) -> RatingFactors:
-    """A family without factors: every expected rating, and the line that leads nearest to its probabilities."""
+def _from_grid(recommender: Recommender) -> tuple[RatingFactors, float]:
+    """A family without factors: every expected rating, and the line that leads nearest to its probabilities.
+
+    And how far that is from these, root mean square.
+    """
     n_users, n_items = len(recommender.knowledge.user_ids), len(recommender.knowledge.item_ids)
     if n_users * n_items > _GRID:
         raise InputError(
@@ -213,7 +225,9 @@ def _from_grid(recommender: Recommender) -> RatingFactors:
     varies = rating.var() > 0
     slope = float(np.mean((rating - rating.mean()) * (odds - odds.mean())) / rating.var()) if varies else 0.0
     slope = slope or 1e-9
-    return RatingFactors(
+    threshold = float(rating.mean() - odds.mean() / slope)
+    unlinked = float(np.sqrt(np.square(expit(slope * (rating - threshold)) - like).mean()))
+    factors = RatingFactors(
         users=rating,
         items=np.eye(n_items, dtype=np.float32),
         constant=0.0,
@@ -221,9 +235,10 @@ def _from_grid(recommender: Recommender) -> RatingFactors:
         user_variance=np.ones(n_users),
         item_variance=np.zeros(n_items),
         slope=slope,
-        threshold=float(rating.mean() - odds.mean() / slope),
+        threshold=threshold,
         link="logit",
     )
+    return factors, unlinked
 
 
 def _lists(recommender: Recommender, user_order: Array, item_order: Array) -> _Lists:

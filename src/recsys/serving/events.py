@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import math
+import sys
 import time
 from typing import Any
 
@@ -56,16 +56,26 @@ def _event(service: Service, event: Any, row: int, key: str, received: float, re
     value = event.get("Value")
     if kind == RATING:
         value = rating_within(value, service.current().engine, f"event {row}")
-    elif value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-    ):
-        raise ProblemError(400, f"event {row}: Value: a number or nothing is needed, got {cut(value)}")
-    shown = event.get("RequestId")
+    elif value is not None:
+        value = _number(value, row)
     # A rating without a time is another one each time it is sent: people change their minds.
     unique = "" if moment or kind != RATING or request.method == "PUT" else request.id
     parts = [key, str(row)] if key else [kind, user, item, moment, unique]
     named = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
-    return Event(named, user, item, kind, value, moment, received, shown[:64] if isinstance(shown, str) else None)
+    shown = event.get("RequestId")
+    shown = _storable(shown[:64]) if isinstance(shown, str) else None
+    return Event(named, user, item, kind, value, moment, received, shown)
+
+
+def _number(value: object, row: int) -> float:
+    if not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise ProblemError(400, f"event {row}: Value: a number or nothing is needed, got {cut(value)}")
+
+
+def _storable(text: str) -> str:
+    """The text with a mark in the place of halves of surrogate pairs, which UTF-8 has no bytes for."""
+    return text.encode(errors="replace").decode()
 
 
 def _text(event: dict[str, Any], name: str, default: str, row: int) -> str:
@@ -76,7 +86,7 @@ def _text(event: dict[str, Any], name: str, default: str, row: int) -> str:
         raise ProblemError(
             400, f"event {row}: {name}: text of at most {_LONGEST} characters is needed, got {cut(value)}"
         )
-    return value.encode(errors="replace").decode()
+    return _storable(value)
 
 
 def registry_changed(service: Service, request: Request) -> Reply:

@@ -157,7 +157,7 @@ class FeedbackStore:
                 with Locked(self._lock_file):
                     counts = _commit(connection, group)
                 self.problem = ""
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # also of a fault of ours: without this thread nothing would be kept any more
                 counts = [error] * len(group)
                 self.problem = f"{type(error).__name__}: {error}"
                 if connection is not None:

@@ -135,6 +135,8 @@ def as_id(value: object, where: str) -> str:
     text = value.strip()
     if not text or len(text) > _LONGEST_ID:
         raise ProblemError(400, f"{where}: an id of 1 to {_LONGEST_ID} characters is needed, got {len(text)}")
+    if "\0" in text:  # no ratings file may have one, which feedback becomes
+        raise ProblemError(400, f"{where}: an id without NUL characters is needed, got {cut(text)}; leave them out")
     if not text.isascii():
         try:
             text.encode()

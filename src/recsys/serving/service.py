@@ -121,7 +121,9 @@ class Service:
     def current(self) -> Served:
         """The version that answers; refuses where there is none yet."""
         if self.served is None:
-            raise ProblemError(503, self.problem or "no version is served yet; promote one, it is loaded then", 2)
+            refused = next(iter(self.pointer.get("refused", {}).values()), "")
+            nothing = "no version is served yet; promote one, it is loaded then"
+            raise ProblemError(503, self.problem or refused or nothing, 2)
         return self.served
 
     def is_behind(self) -> bool:

@@ -51,10 +51,12 @@ def connect(uri: str) -> None:
         reason = (str(error).splitlines() or [""])[0]
         for secret in {parts.password, unquote(parts.password)} if parts.password else ():
             reason = reason.replace(secret, "***")
+        remedy = "start it, correct the URI, or unset MLFLOW_TRACKING_URI to use the local mlflow.db"
+        if "database is locked" in reason:
+            remedy = "another process is writing there: type it again once that has ended"
         raise InputError(
             f"MLFLOW_TRACKING_URI: a tracking server or database that answers is needed, but {shown} cannot be used "
-            f"({type(error).__name__}: {reason[:200]}); start it, correct the URI, or unset MLFLOW_TRACKING_URI to use "
-            "the local mlflow.db"
+            f"({type(error).__name__}: {reason[:200]}); {remedy}"
         ) from None
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from sqlalchemy import Engine, event
 from recsys.errors import InputError
 from recsys.models.base.capabilities import family_names
 from recsys.runtime.interruption import is_guarded
-from steps.support.entrypoint import data_folder, parse
+from steps.support.entrypoint import data_folder, parse, run_step
 from steps.support.parameters import STEPS
 from tests.support.pipeline import COLUMNS, PROJECT, write_sample
 
@@ -172,3 +173,17 @@ def test_no_statement_of_a_step_can_be_cut_off(in_process, step, store):
         event.remove(Engine, "before_cursor_execute", watch)
     assert len(seen) > 100
     assert sorted(set(unguarded)) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.ENOSPC, "; make room on the disk, `make doctor` says how much each has"), (errno.EIO, "")],
+)
+def test_a_full_disk_is_told_with_what_to_do_whoever_wrote(number, told, in_process, capsys):
+    def write(_):
+        raise OSError(number, "Error writing bytes to file")
+
+    with pytest.raises(SystemExit) as ended:
+        run_step("doctor", write, [], connected=False)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: doctor: OSError: [Errno {number}] Error writing bytes to file{told}\n"
