@@ -32,11 +32,13 @@ def test_mae_is_the_mean_absolute_error():
 )
 def test_auc_is_the_share_of_pairs_in_the_right_order(score, expected):
     assert metrics.auc(LIKED, np.array(score)) == pytest.approx(expected)
+    assert metrics.auc_by_ranks(LIKED, np.array(score, np.float32)) == expected
 
 
+@pytest.mark.parametrize("measure", [metrics.auc, metrics.auc_by_ranks])
 @pytest.mark.parametrize("liked", [[True, True], [False, False], [True]])
-def test_auc_of_one_class_does_not_exist(liked):
-    assert math.isnan(metrics.auc(np.array(liked), np.linspace(0, 1, len(liked))))
+def test_auc_of_one_class_does_not_exist(liked, measure):
+    assert math.isnan(measure(np.array(liked), np.linspace(0, 1, len(liked))))
 
 
 def test_accuracy_calls_a_like_from_one_half_on():

@@ -3,7 +3,10 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.models.bias import Config
+from recsys.models.matrix_factorization import compiled
+from recsys.models.matrix_factorization.config import Config as MatrixFactorization
 from recsys.testing.datasets import rated
+from recsys.training import out_of_core, trainer
 from recsys.tuning import objective as objectives
 from recsys.tuning.objective import TrialObjective, TrialResult
 
@@ -105,3 +108,36 @@ def test_a_long_curve_is_thinned_for_the_study():
         measured.add(step, {"loss": 1.0})
     assert len(measured.curves["loss"]) == 1000
     assert 150 <= len(measured.thinned()["loss"]) <= 200
+
+
+def test_trials_share_what_does_not_depend_on_their_settings(dataset, monkeypatch):
+    made, real = [], trainer.make_fit_task
+    monkeypatch.setattr(trainer, "make_fit_task", lambda *given, **named: made.append(given) or real(*given, **named))
+    cells, real_cells = [], compiled.Cells
+    monkeypatch.setattr(compiled, "Cells", lambda *given: cells.append(given) or real_cells(*given))
+    configs = [MatrixFactorization(embedding_size=size, epochs=3) for size in (4, 9, 4)]
+
+    def value(objective, config):
+        return objective.measure(config, lambda *_: None, TrialResult()).metrics
+
+    def new():
+        return TrialObjective("matrix_factorization", dataset, "auc", "maximize", 0)
+
+    shared = new()
+    together = [value(shared, config) for config in configs]
+    assert (len(made), len(cells)) == (1, 1)
+    assert together == [value(new(), config) for config in configs]
+    assert (len(made), len(cells)) == (4, 4)
+    shared.close()
+    assert value(shared, configs[0]) == together[0]
+    assert (len(made), len(cells)) == (5, 5)
+
+
+def test_trials_read_rows_from_disk_each_where_they_do_not_fit_in_memory(dataset, monkeypatch):
+    objective = TrialObjective("matrix_factorization", dataset, "auc", "maximize", 0)
+    streamed, real = [], out_of_core.fit_tasks
+    monkeypatch.setattr(out_of_core, "is_needed", lambda *_: True)
+    monkeypatch.setattr(out_of_core, "fit_tasks", lambda *given: streamed.append(given) or real(*given))
+    for _ in range(2):
+        objective.measure(MatrixFactorization(embedding_size=4, epochs=3), lambda *_: None, TrialResult())
+    assert len(streamed) == 2

@@ -16,18 +16,15 @@ def auc(liked: Flags, score: Floats) -> float:
 
 
 def auc_by_ranks(liked: Flags, score: Array) -> float:
-    """The same as `auc`, within rounding, in a quarter of the time: by rank sums (Mann and Whitney 1947)."""
+    """The same as `auc`, within rounding, in a tenth of the time: by counting pairs (Mann and Whitney 1947)."""
     if not _both(liked):
         return float("nan")
-    order = np.argsort(score)  # whatever the order of tied rows
-    ordered, likes = score[order], np.flatnonzero(liked[order])
-    differ = ordered[1:] != ordered[:-1]
-    p, total = len(likes), float((likes + 1).sum())
-    if not differ.all():
-        first = np.flatnonzero(np.r_[True, differ])
-        sizes = np.diff(np.r_[first, len(ordered)])
-        total = float(np.repeat(first + (sizes + 1) / 2, sizes)[likes].sum())  # tied rows share their mean rank
-    return (total - p * (p + 1) / 2) / (p * (len(liked) - p))
+    # Sorted apart: to sort numbers takes half of the time of finding their order.
+    likes, others = (np.sort(score.take(np.flatnonzero(rows))) for rows in (liked, ~liked))
+    below = np.searchsorted(others, likes)
+    tied = others.take(below, mode="clip") == likes
+    ties = np.searchsorted(others, likes[tied], side="right") - below[tied]
+    return float(below.sum() + ties.sum() / 2) / (len(likes) * len(others))
 
 
 def user_aucs(users: Codes, liked: Flags, score: Floats) -> tuple[Codes, Floats]:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from recsys import models
 from recsys.arrays import Array
 from recsys.data.dataset import Dataset
+from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.evaluation.evaluator import evaluate
 from recsys.models.base.capabilities import capabilities
@@ -26,9 +27,11 @@ from recsys.models.base.family import family_module
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Predictions, Recommender
 from recsys.models.base.storage import load_arrays
-from recsys.settings import parse_settings, to_text
+from recsys.settings import Settings, parse_settings, to_text
 from recsys.testing.datasets import prepared, rated
 from recsys.testing.lists_contract import ListsContract
+from recsys.training.fit_task import FitTask
+from recsys.training.trainer import shared_task, train
 
 Pairs = tuple[Array, Array]
 """Users and items by their ids, each of shape (n,)."""
@@ -178,6 +181,18 @@ class FamilyContract(ListsContract):
         self, dataset: Dataset, recommender: Recommender, pairs: Pairs
     ) -> None:
         _assert_same(self.fit(dataset).final.predict(*pairs), recommender.predict(*pairs))
+
+    def test_trainings_that_share_a_task_learn_as_they_would_alone(self, dataset: Dataset, pairs: Pairs) -> None:
+        def predicted(config: Settings, task: FitTask[Interactions] | None = None) -> Predictions:
+            done = train(self.family, dataset, config, seed=42, refit=False, lists=False, task=task)
+            return done.chosen.predict(*pairs)
+
+        module, task = family_module(self.family), shared_task(self.family, dataset)
+        assert task is not None
+        suggested = module.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
+        one, other = module.Config(**self.small), suggested.model_copy(update=self.small)
+        for config in (one, other, one):
+            _assert_same(predicted(config, task), predicted(config))
 
     def test_loading_gives_what_was_saved(self, recommender: Recommender, pairs: Pairs, tmp_path: Path) -> None:
         recommender.save(tmp_path)

@@ -16,6 +16,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.loader import RowStream
 from recsys.models.base.biases import Biases, learn_biases_from
 from recsys.models.base.calibration import calibrate
+from recsys.models.base.family import Memo
 from recsys.models.base.knowledge import Knowledge
 
 Rows = TypeVar("Rows", Interactions, RowStream)
@@ -29,6 +30,8 @@ class FitTask(Generic[Rows]):
     knowledge: Knowledge
     rows: Rows
     validation: Interactions | None
+    memo: Memo | None = None
+    """Given where several trainings fit to these rows."""
 
 
 @dataclass(frozen=True, eq=False)

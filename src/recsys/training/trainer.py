@@ -1,7 +1,7 @@
 """From a dataset and a family's settings to a recommender: learn, choose on validation, learn again from both."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -9,7 +9,7 @@ from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models.base.capabilities import capabilities, family_names
-from recsys.models.base.family import FitOptions, Report, StoredFeatures, check_feedback, family_module
+from recsys.models.base.family import FitOptions, Memo, Report, StoredFeatures, check_feedback, family_module
 from recsys.models.base.knowledge import Knowledge, sorted_pairs
 from recsys.models.base.list_recommender import ListRecommender
 from recsys.models.base.recommender import Recommender
@@ -52,6 +52,7 @@ def train(
     stored: StoredFeatures | None = None,
     warm_start: Recommender | None = None,
     begin: Callable[[str], None] | None = None,
+    task: FitTask[Interactions] | None = None,
 ) -> TrainingResult:
     """Train one family on a dataset; the same arguments give the same recommender on the same machine.
 
@@ -66,6 +67,7 @@ def train(
         warm_start: an earlier recommender of the family to go on from; the dataset is one of `warm_start.divide_anew`.
             One fit, whose choices are the earlier ones, of lists too; `refit` and `forward` do not count.
         begin: told in words what begins after the first fit, for a person who waits.
+        task: of `shared_task`, for one fit; `refit`, `forward` and `warm_start` are not for it.
 
     Raises:
         InputError: if the family needs ratings and the dataset has none, or if the rows do not fit in memory and are
@@ -77,14 +79,18 @@ def train(
         raise InputError(f"parameter 'feature_store': {', '.join(able)} learns from one, got family {family!r}")
     if warm_start is not None:
         return _go_on(family, dataset, config, seed, report, warm_start, lists=lists)
-    streamed = out_of_core.is_needed(family, dataset, gigabytes)
+    streamed = task is None and out_of_core.is_needed(family, dataset, gigabytes)
     if fit_all is not None and streamed:
         raise InputError(
             f"parameter 'processes': a training from disk is one of a single process, and all "
             f"{dataset.size('train'):,} rows do not fit in the memory allowed; pass processes=1, or more memory"
         )
     before = hold_back_newest(dataset) if forward and not (streamed or stored) else None
-    tasks: Iterator[FitTask[Any]] = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
+    tasks: Iterator[FitTask[Any]]
+    if task is not None:
+        tasks = iter([task])
+    else:
+        tasks = out_of_core.fit_tasks(dataset, refit) if streamed else fit_tasks(dataset, refit)
     if before is not None:
         tasks = chain(tasks, fit_tasks(before, refit=False))
     begin = begin or _tell_nobody
@@ -148,9 +154,24 @@ def _fit_here(
     fitted: list[Recommender] = []
     for task in tasks:
         warm_start = fitted[0] if task.validation is None else None
-        options = FitOptions(seed, task.validation, warm_start, None if fitted else report, stored=stored)
+        told = None if fitted else report
+        options = FitOptions(seed, task.validation, warm_start, told, stored=stored, memo=task.memo)
         fitted.append(module.fit(task.knowledge, task.rows, config, options))
     return fitted
+
+
+def shared_task(family: str, dataset: Dataset) -> FitTask[Interactions] | None:
+    """What trainings of a family that differ in their settings can all fit to, in place of making it each time anew.
+
+    It takes memory as long as it is kept. None where rows are read from disk.
+
+    Raises:
+        InputError: as `train`.
+    """
+    check_feedback(family, dataset)
+    if out_of_core.is_needed(family, dataset, None):
+        return None
+    return replace(next(fit_tasks(dataset, refit=False)), memo=Memo())
 
 
 def fit_tasks(dataset: Dataset, refit: bool) -> Iterator[FitTask[Interactions]]:

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from recsys.arrays import Array
 from recsys.data.dataset import Dataset
+from recsys.data.interactions import Interactions
 from recsys.data.splits import hash_pairs
 from recsys.errors import InputError
 from recsys.evaluation.evaluator import evaluate
 from recsys.models.base.capabilities import capabilities
 from recsys.settings import Settings
-from recsys.training.trainer import train
+from recsys.training.fit_task import FitTask
+from recsys.training.trainer import shared_task, train
 
 LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
 METRICS = ("auc", "auc_per_user", "accuracy", "f1_score", "log_loss", "rmse", "mae")
@@ -81,14 +84,23 @@ class TrialObjective:
                 turned = told != metric and self.direction == "maximize"
                 report(step, -values[told] if turned else values[told])
 
-        into.metrics = self._fit(self.dataset, config, heard)
+        into.metrics = self._fit(self.dataset, config, heard, self._task)
         into.value = into.metrics[self.metric]
         return into
+
+    @cached_property
+    def _task(self) -> FitTask[Interactions] | None:
+        """What all trials fit to."""
+        return shared_task(self.family, self.dataset)
+
+    def close(self) -> None:
+        """Free what the trials shared; a further one makes it again."""
+        self.__dict__.pop("_task", None)
 
     def _cross_validate(self, config: Settings, folds: int, report: StepReport, into: TrialResult) -> TrialResult:
         found: list[dict[str, float]] = []
         for number, dataset in enumerate(self._folds(folds), start=1):
-            found.append(self._fit(dataset, config, None))
+            found.append(self._fit(dataset, config))
             names = set.intersection(*(set(metrics) for metrics in found))
             into.metrics = {name: float(np.mean([metrics[name] for metrics in found])) for name in names}
             into.value = into.metrics[self.metric]
@@ -111,9 +123,14 @@ class TrialObjective:
                 yield self.dataset.holding(train=rows[np.flatnonzero(~out)], validation=rows[np.flatnonzero(out)])
 
     def _fit(
-        self, dataset: Dataset, config: Settings, heard: Callable[[int, dict[str, float]], None] | None
+        self,
+        dataset: Dataset,
+        config: Settings,
+        heard: Callable[[int, dict[str, float]], None] | None = None,
+        task: FitTask[Interactions] | None = None,
     ) -> dict[str, float]:
-        chosen = train(self.family, dataset, config, seed=self.seed, refit=False, report=heard, lists=False).chosen
+        trained = train(self.family, dataset, config, seed=self.seed, refit=False, report=heard, lists=False, task=task)
+        chosen = trained.chosen
         measured = evaluate(chosen, dataset, part="validation", ranking=False, baselines=False)
         if self.metric not in measured.metrics:
             reason = measured.undefined[self.metric]

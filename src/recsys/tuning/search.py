@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -140,7 +140,7 @@ class Search:
             on_trial: called with a trial that this worker has ended and its curves, before the next one.
             idle: called again and again while other workers run the last trials: one of theirs may come back.
         """
-        with explained(self.url):
+        with explained(self.url), closing(self.objective):
             while not stopped():
                 result = TrialResult()
                 with uninterrupted():  # a trial that was claimed is told how it ended; a stop cuts its training only

@@ -4,10 +4,10 @@ A family is a file or a folder in recsys/models, and that folder is the list of 
 add one. docs/adding-a-family.md walks through one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from recsys.arrays import Floats, Ids
 from recsys.data.features import Features
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what only training needs
     from recsys.data.loader import RowStream
     from recsys.distributed.context import Context
 
+Made = TypeVar("Made")
 Report = Callable[[int, dict[str, float]], None]
 """Told after every epoch (or whatever a family's unit of progress is): its number and its metrics. May raise to end
 the fit."""
@@ -39,6 +40,20 @@ class StoredFeatures(Protocol):
 
     def latest(self, user_ids: Ids, item_ids: Ids) -> Features:
         """What is known in the end, in the codes of these ids."""
+
+
+class Memo:
+    """What the fits of one task make of its rows alone, whatever their settings: made once, and changed by none."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives; the key says what else than the rows it depends on."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +75,8 @@ class FitOptions:
     """Given in each of the processes that train together, to a family that can."""
     stored: "StoredFeatures | None" = None
     """Where a feature store says what is known of users and items."""
+    memo: Memo | None = None
+    """Given where further fits to the same rows, with other settings, are to follow."""
 
 
 class Family(Protocol):

@@ -21,6 +21,7 @@ import numpy as np
 from recsys.arrays import Floats
 from recsys.data.interactions import Interactions
 from recsys.data.loader import BlockLoader
+from recsys.models.base.family import Memo
 from recsys.models.matrix_factorization.factors import (
     INITIAL_SCALE,
     Factors,
@@ -179,11 +180,13 @@ class CompiledEngine:
 
     def __init__(self, problem: Problem, own: range | None = None) -> None:
         self.descend, self.predict_rows = kernels()
-        self.problem = problem
+        self.problem, memo = problem, problem.memo or Memo()
         self.grid = Grid(1) if isinstance(problem.rows, BlockLoader) else Grid()
         self.own = range(self.grid.blocks) if own is None else own
         self.source = (
-            RowsFromDisk(problem.rows) if isinstance(problem.rows, BlockLoader) else RowsInMemory(problem, self)
+            RowsFromDisk(problem.rows)
+            if isinstance(problem.rows, BlockLoader)
+            else memo.once((RowsInMemory, self.own, problem.seed), lambda: RowsInMemory(problem, self))
         )
         self.users, self.items = map(self._side, self.source.counts)
         self.tables = self.users.factors, self.users.scalars, self.items.factors, self.items.scalars
@@ -194,7 +197,7 @@ class CompiledEngine:
         rows_here = self.source.n_rows * len(self.own) // self.grid.blocks
         self.use_threads(available_threads() if rows_here >= THREADED_ROWS else 1)
         if problem.validation is not None:
-            self.held_out = HeldOut(problem, self.own, self.grid)
+            self.held_out = memo.once((HeldOut, self.own), lambda: HeldOut(problem, self.own, self.grid))
 
     def use_threads(self, number: int) -> None:
         """Learn on so many threads from now on, if there is a block for each."""

@@ -163,6 +163,7 @@ def fit(
         seed=options.seed,
         validation=validation,
         like_threshold=None if options.report is None else knowledge.like_threshold,
+        memo=options.memo,
     )
     fit_factors = _engine(config, None if streamed else context)
     factors, _, best = fit_factors(problem, None if options.report is None else partial(_report_epoch, options.report))

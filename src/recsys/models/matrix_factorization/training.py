@@ -16,6 +16,7 @@ from recsys.arrays import Floats
 from recsys.data.interactions import Interactions
 from recsys.data.loader import BlockLoader
 from recsys.metrics import auc_by_ranks
+from recsys.models.base.family import Memo
 from recsys.models.matrix_factorization.config import Config
 from recsys.models.matrix_factorization.factors import Factors, Float32Array
 from recsys.models.matrix_factorization.schedule import Epoch, TrainingSchedule
@@ -34,6 +35,7 @@ class Problem:
         seed: of the starting factors and of the order of the rows.
         validation: rows to choose the epoch by; -1 stands for an unknown user or item.
         like_threshold: if given, every epoch is also measured by the AUC of ratings of at least this.
+        memo: of what fits to these rows have in common, whatever their settings.
 
     Raises:
         ValueError: there are no ratings to train on or to validate on.
@@ -45,6 +47,7 @@ class Problem:
     seed: int
     validation: Interactions | None = None
     like_threshold: float | None = None
+    memo: Memo | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rows, BlockLoader):
