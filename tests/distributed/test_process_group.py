@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
 from recsys.distributed.process_group import join_group
-from tests.support.group_functions import collectives
+from tests.support.group_functions import collectives, policies_of_loops
 from tests.support.process_groups import everyone, together
 
 pytestmark = pytest.mark.process
@@ -26,6 +28,13 @@ def test_what_processes_do_together(size):
 
 def test_processes_meet_again_where_the_store_remembers_the_ones_before():
     assert together(2, everyone, attempts=3) == [True, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system has one policy")
+def test_threads_that_serve_connections_do_not_interrupt_those_that_compute():
+    for policies in together(2, policies_of_loops):
+        assert policies
+        assert set(policies) == {os.SCHED_BATCH}
 
 
 def test_a_process_that_does_not_come_is_named():

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from recsys.distributed import checkpoints
 from recsys.distributed.checkpoints import Checkpoints
-from recsys.distributed.process_group import Group
+from recsys.distributed.process_group import GLOO_LOOP, Group
 
 
 def collectives(group: Group) -> dict[str, object]:
@@ -27,6 +27,12 @@ def collectives(group: Group) -> dict[str, object]:
     before = group.traffic.sent
     group.sum(torch.zeros(1000))
     return answers | {"sent": group.traffic.sent - before}
+
+
+def policies_of_loops(_group: Group) -> list[int]:
+    """By which policies the system schedules the threads of gloo's connections."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [os.sched_getscheduler(int(t.name)) for t in tasks if (t / "comm").read_text().strip() == GLOO_LOOP]
 
 
 def _state(group: Group, value: float, split: bool) -> dict[str, torch.Tensor]:
