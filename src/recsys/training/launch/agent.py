@@ -65,7 +65,7 @@ def _launch(folder: str, log: str, environment: dict[str, str], launch: dict[str
         os.environ.setdefault(name, value)
     logs = DefaultLogsSpecs(log_dir=f"{folder}/launcher")
     config = LaunchConfig(**launch, logs_specs=logs, start_method="fork")
-    if torch.cuda.is_available():  # CUDA wants processes that begin anew
+    if torch.cuda.is_available() or sys.platform != "linux":  # CUDA, and macOS's libraries, want a process that is new
         elastic_launch(config, sys.executable)("-m", rank.__name__, folder)
     else:
         elastic_launch(config, rank.run)(folder, os.dup(0))  # of a forked process multiprocessing closes 0
