@@ -12,8 +12,8 @@ from steps import PROJECT
 from steps.support.entrypoint import run_step
 from steps.support.parameters import STEPS, StepName
 
-CONNECT_THEMSELVES = ("doctor", "serve", "tune")  # to MLflow, or find out whether it can be reached
-_PROGRAMS = {"tune": "tune_as_program"}  # functions that are not named after the step
+CONNECT_THEMSELVES = ("doctor", "serve", "train", "tune")  # to MLflow, or find out whether it can be reached
+_PROGRAMS = {"train": "train_as_program", "tune": "tune_as_program"}  # functions that are not named after the step
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
