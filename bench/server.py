@@ -20,6 +20,7 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from bench.measure import PROJECT, heading, table
+from recsys.tracking.retry import retry_mlflow
 from tests.support.services import DatabaseServer, database_server
 from tests.support.team_server import TeamServer, team_server
 
@@ -38,18 +39,24 @@ class Logged:
 
 
 def client(address: str, seconds: float) -> Logged:
-    """Log runs one after the other, each with batches of metrics and an artifact, until the time is over."""
+    """Log runs one after the other, each with batches of metrics and an artifact, until the time is over.
+
+    Calls are made again as steps make them: of a server that is killed in the middle of an answer MLflow does not.
+    """
     tracking = MlflowClient(address, address)
+    create_run, log_batch, log_text, set_terminated = map(
+        retry_mlflow, (tracking.create_run, tracking.log_batch, tracking.log_text, tracking.set_terminated)
+    )
     runs, creations, start = [], [], time.monotonic()
     while time.monotonic() < start + seconds:
         before = time.monotonic()
-        run_id = tracking.create_run("0", tags={"load": "true"}).info.run_id
+        run_id = create_run("0", tags={"load": "true"}).info.run_id
         creations.append(time.monotonic() - before)
         for number in range(BATCHES):
             steps = range(number * BATCH, (number + 1) * BATCH)
-            tracking.log_batch(run_id, metrics=[Metric("loss", 1 / (step + 1), 1000, step) for step in steps])
-        tracking.log_text(run_id, run_id, "name.txt")
-        tracking.set_terminated(run_id)
+            log_batch(run_id, metrics=[Metric("loss", 1 / (step + 1), 1000, step) for step in steps])
+        log_text(run_id, run_id, "name.txt")
+        set_terminated(run_id)
         runs.append(run_id)
     return Logged(runs, creations, time.monotonic() - start)
 
