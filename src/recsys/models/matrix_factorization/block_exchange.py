@@ -45,8 +45,8 @@ class BlockExchange(CompiledEngine):
         self.mesh = self.group.mesh() if context.sharding == "row" else None
         self.kept_shift = 0
         self.turns: dict[int, tuple[Int64Array, Turns]] = {}  # of an epoch, by the first of those taken at once
-        self.coming = self.turns  # those of the epoch after it
-        self.epoch = self.coming_epoch = 0
+        self.made: dict[int, dict[int, tuple[Int64Array, Turns]]] = {}  # those of an epoch to come, by its number
+        self.epoch = 0
         if problem.validation is not None:
             self.keep()
             if self.group.rank == 0:  # which of the validation rows all processes' predictions are of, by rank
@@ -54,7 +54,7 @@ class BlockExchange(CompiledEngine):
 
     def begin_epoch(self, number: int, learning_rate: float, step: int) -> None:
         """Be ready for a step of an epoch."""
-        self.turns = self.coming if (number, step) == (self.coming_epoch, 0) else self._turns(number, step)
+        self.turns = self.made.pop(number, {}) or self._turns(number, step)
         self.epoch, self.learning_rate = number, learning_rate
         self._bring_for(step)
 
@@ -81,8 +81,7 @@ class BlockExchange(CompiledEngine):
         if self.after(step) < self.steps:
             self._bring_for(self.after(step))
         else:
-            self.coming_epoch = self.epoch + 1
-            self.coming = self._turns(self.coming_epoch, 0)
+            self.made[self.epoch + 1] = self._turns(self.epoch + 1, 0)
 
     def bring(self, shift: int) -> None:
         """Send the blocks of items that others are to meet, and receive those that are to be met here."""
