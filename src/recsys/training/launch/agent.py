@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from recsys.training.launch import rank
 
@@ -71,10 +71,15 @@ def _launch(folder: str, log: str, environment: dict[str, str], launch: dict[str
         elastic_launch(config, rank.run)(folder, os.dup(0))  # of a forked process multiprocessing closes 0
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run as a program; it ends at once, since taking PyTorch down properly costs seconds."""
     try:
         main(*sys.argv[1:])
     except BaseException:
         traceback.print_exc()
-        os._exit(1)  # taking PyTorch down properly costs seconds
+        os._exit(1)
     os._exit(0)
+
+
+if __name__ == "__main__":
+    run()
