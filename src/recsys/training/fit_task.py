@@ -14,7 +14,7 @@ from recsys.data.cleaning import TAKEN
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.data.loader import RowStream
-from recsys.models.base.biases import Biases, learn_biases_from
+from recsys.models.base.biases import Biases, learn_biases, learn_biases_from
 from recsys.models.base.calibration import calibrate
 from recsys.models.base.family import Memo
 from recsys.models.base.knowledge import Knowledge
@@ -83,6 +83,8 @@ def make_fit_task(
     sizes = len(recoding.user_ids), len(recoding.item_ids)
     if dataset.implicit:  # all are rated alike
         biases = Biases(TAKEN, np.zeros(sizes[0]), np.zeros(sizes[1]))
+    elif isinstance(recoded.rows, Interactions):
+        biases = learn_biases(recoded.rows.users, recoded.rows.items, recoded.rows.ratings, *sizes)
     else:
         biases = learn_biases_from(lambda: ((b.users, b.items, b.ratings) for b in recoded.blocks()), *sizes)
     if validation is not None:

@@ -5,17 +5,18 @@ Every recommender uses them for users and items that it does not know, and evalu
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.arrays import Codes, Floats
 
+if TYPE_CHECKING:
+    from scipy.sparse import coo_array
+
 DAMPING = 5.0
 _SWEEPS = 10
-_PIECE = 1 << 14  # rows
-
-Indices = npt.NDArray[np.intp]
+_ROWS = 1 << 20  # of a matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,36 +41,50 @@ def learn_biases(
         damping: the ridge penalty. It acts like so many extra ratings at the mean, for every user and item, and pulls
             biases that are learnt from few ratings towards 0 (Koren 2010, "Factor in the neighbors", section 2.1).
     """
-    return learn_biases_from(lambda: [(users, items, ratings)], n_users, n_items, damping)
+    rows, shape = [(users, items, ratings)], (n_users, n_items)
+    matrices = list(_matrices(rows, shape))
+    return _learn(rows, lambda: matrices, shape, damping)
 
 
 def learn_biases_from(
     blocks: Callable[[], Iterable[tuple[Codes, Codes, Floats]]], n_users: int, n_items: int, damping: float = DAMPING
 ) -> Biases:
     """The same as `learn_biases`, for rows that are read in blocks. `blocks` is called 21 times, once a pass."""
-    n, total = 0, 0.0
-    user_count, item_count = np.full(n_users, damping), np.full(n_items, damping)
-    for users, items, ratings in blocks():
-        n, total = n + len(ratings), total + float(ratings.sum())
-        user_count += np.bincount(users, minlength=n_users)
-        item_count += np.bincount(items, minlength=n_items)
-    mean = total / n
-    user, item = np.zeros(n_users), np.zeros(n_items)
+    shape = n_users, n_items
+    return _learn(blocks(), lambda: _matrices(blocks(), shape), shape, damping)
+
+
+def _learn(
+    rows: Iterable[tuple[Codes, Codes, Floats]],
+    matrices: Callable[[], Iterable[tuple["coo_array", "coo_array"]]],
+    shape: tuple[int, int],
+    damping: float,
+) -> Biases:
+    counts, sums = [np.full(size, damping) for size in shape], [np.zeros(size) for size in shape]
+    for users, items, ratings in rows:
+        for codes, size, count, total in zip((users, items), shape, counts, sums, strict=True):
+            count += np.bincount(codes, minlength=size)
+            total += np.bincount(codes, weights=ratings, minlength=size)
+    mean = float(sums[0].sum() / (counts[0] - damping).sum())
+    above = [total - mean * (count - damping) for total, count in zip(sums, counts, strict=True)]
+    user, item = np.zeros(shape[0]), np.zeros(shape[1])
     for _ in range(_SWEEPS):
-        sums = np.zeros(n_items)
-        for of_user, of_item, ratings in _pieces(blocks()):
-            np.add.at(sums, of_item, ratings - mean - user.take(of_user))
-        item = sums / item_count
-        sums = np.zeros(n_users)
-        for of_user, of_item, ratings in _pieces(blocks()):
-            np.add.at(sums, of_user, ratings - mean - item.take(of_item))
-        user = sums / user_count
+        item = (above[1] - sum(of_items @ user for _, of_items in matrices())) / counts[1]
+        user = (above[0] - sum(of_users @ item for of_users, _ in matrices())) / counts[0]
     return Biases(mean, user, item)
 
 
-def _pieces(blocks: Iterable[tuple[Codes, Codes, Floats]]) -> Iterator[tuple[Indices, Indices, Floats]]:
-    """The same rows in the same order, as many at a time as stay in the processor's cache."""
-    for users, items, ratings in blocks:
-        for start in range(0, len(ratings), _PIECE):
-            part = slice(start, start + _PIECE)
-            yield users[part].astype(np.intp), items[part].astype(np.intp), ratings[part]
+def _matrices(
+    rows: Iterable[tuple[Codes, Codes, Floats]], shape: tuple[int, int]
+) -> Iterator[tuple["coo_array", "coo_array"]]:
+    """Who rated what, users by items, and the transpose, of some rows after the other. All share an array of ones."""
+    from scipy.sparse import coo_array  # a tenth of a second to import
+
+    ones = np.ones(0)
+    for users, items, _ in rows:
+        for start in range(0, len(users), _ROWS):
+            part = users[start : start + _ROWS], items[start : start + _ROWS]
+            if len(part[0]) > len(ones):
+                ones = np.ones(len(part[0]))
+            matrix = coo_array((ones[: len(part[0])], part), shape)
+            yield matrix, matrix.T
