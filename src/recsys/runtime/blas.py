@@ -1,6 +1,12 @@
 """Threads of the libraries behind NumPy's and SciPy's linear algebra."""
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _SHARED_FROM = 8_001  # rows of a matrix: one thread inverts 8,000 rows in 6 s
 
@@ -16,6 +22,16 @@ def threads_for(rows: int) -> AbstractContextManager[object]:
 
 def one_thread() -> AbstractContextManager[object]:
     """One thread within the block: sums then come out alike, however many cores there are."""
-    from threadpoolctl import threadpool_limits
+    return libraries("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
-    return threadpool_limits(1, "blas")  # type: ignore[no-any-return]
+
+@cache
+def libraries(with_scipy: bool) -> "ThreadpoolController":
+    """Those that this process has loaded: to look for them takes a hundredth of a second.
+
+    Args:
+        with_scipy: whether SciPy's, which is another one than NumPy's, is among them.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
