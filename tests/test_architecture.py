@@ -48,7 +48,7 @@ ROOMS = {
         "src/recsys/training/launch",
         "src/recsys/diagnostics/probes.py",
     ],
-    "numba": ["src/recsys/runtime/compilation.py"],
+    "numba": ["src/recsys/runtime/compilation.py", "src/recsys/runtime/lines.py"],
     "torch.distributed": [
         "src/recsys/distributed",
         "src/recsys/training/launch",

@@ -25,14 +25,19 @@ def import_for(settings: dict[str, Any]) -> None:
     """Import, and compile, what a fit with these settings would: that is not timed."""
     import sklearn.linear_model  # noqa: F401
 
+    from recsys.runtime.blas import one_thread
+
     if settings["family"] == "matrix_factorization":
-        from recsys.models.matrix_factorization.compiled import kernels
+        from recsys.models.matrix_factorization import cells, compiled
 
-        kernels()
+        compiled.kernels(), cells.sorter()
     elif settings["family"] == "bayesian_mf":
-        from recsys.models.bayesian_mf import compiled, mcmc  # noqa: F401
+        from recsys.models.bayesian_mf import compiled as of_chain
+        from recsys.models.bayesian_mf import mcmc  # noqa: F401
 
-        compiled.kernel(), compiled.line_summer(), compiled.pair_rater()
+        of_chain.kernel(), of_chain.line_summer(), of_chain.pair_rater()
+        with one_thread():
+            pass  # the libraries are found once
 
 
 def load(rows: Any) -> Dataset:

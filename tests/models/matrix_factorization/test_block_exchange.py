@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from recsys.models.matrix_factorization.block_exchange import BlockExchange
-from recsys.models.matrix_factorization.grid import BLOCKS, Cells, Grid, share, strides
+from recsys.models.matrix_factorization.cells import Cells
+from recsys.models.matrix_factorization.grid import BLOCKS, Grid, share, strides
 from tests.support.matrix_factorization_fits import hold_blocks
 from tests.support.process_groups import together
 

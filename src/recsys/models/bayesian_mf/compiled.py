@@ -11,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.bayesian_mf.conditional import Conditional, DeviceChunk, fill_table
-from recsys.runtime.compilation import (
-    LANE,
-    TILE,
+from recsys.runtime.compilation import LANE, TILE, compile_loop, part_of_loop
+from recsys.runtime.lines import (
     add_products,
-    compile_loop,
-    part_of_loop,
+    add_products_half,
+    scale,
+    set_scaled,
+    substitute,
+    subtract_columns,
     subtract_products,
     subtract_scaled,
+    transpose,
 )
 
 Float32Array = npt.NDArray[np.float32]
@@ -67,7 +70,7 @@ def draw_rows(
     # A line more than a square: else all squares would begin at one place of the cache's.
     lines, squares = np.empty((_TOGETHER, width), np.float32), np.zeros((LANE, width + 1, width), np.float32)
     # Matrices of LANE rows: what is on and below the diagonal, column by column.
-    gram = np.zeros(((d + 1) * (d + 2) // 2, LANE), np.float32)
+    gram = np.zeros(((d + 1) * (d + 2) // 2 + LANE, LANE), np.float32)  # the last lines are never read
     lower = np.empty_like(gram)
     weight, right, over = np.ones(LANE, np.float32), np.zeros((3, d + 1, LANE), np.float32), overrelaxation[0]
     drawn = np.empty((d + 1, LANE), np.float32)
@@ -108,7 +111,7 @@ def draw_rows(
 
 @part_of_loop
 def _add_up(others, positions, table, target, lines, square, d):  # type: ignore[no-untyped-def]
-    """G'G of one row into `square`, in tiles that reach the diagonal."""
+    """G'G of one row into `square`: the tiles that have something of the diagonal, or lie behind it."""
     square[:] = 0
     for start in range(0, len(others), _TOGETHER):
         count = min(_TOGETHER, len(others) - start)
@@ -118,32 +121,35 @@ def _add_up(others, positions, table, target, lines, square, d):  # type: ignore
                 lines[k, j] = line[j]
             lines[k, d] += target[positions[start + k]] * lines[k, d - 1]
         for i in range(0, d + 1, TILE):
-            for j in range(0, i + TILE, LANE):
+            column = i // LANE * LANE
+            if i - column >= LANE // 2:
+                add_products_half(lines, count, i, column + LANE // 2, square)
+                column += LANE
+            for j in range(column, d + 1, LANE):
                 add_products(lines, count, i, j, square)
 
 
 @part_of_loop
 def _spread(squares, gram, d):  # type: ignore[no-untyped-def]
     """The matrix of each row into its lane."""
-    at = 0
+    at, height, width = 0, squares.shape[1], squares.shape[2]
     for j in range(d + 1):
-        for i in range(j, d + 1):
-            for lane in range(LANE):
-                gram[at, lane] = squares[lane, i, j]
-            at += 1
+        for i in range(j, d + 1, LANE):  # what is written behind a column's end is written over by the next
+            transpose(squares, j * width + i, height * width, gram, at + i - j)
+        at += d + 1 - j
 
 
 @part_of_loop
 def _weigh(gram, weight, inverse, pull, lower):  # type: ignore[no-untyped-def]
     """The posterior's precision P, and below it the right-hand side."""
-    at, d = 0, len(inverse)
+    at, d, less = 0, len(inverse), -weight.reshape((1, LANE))
     for j in range(d):
         for i in range(j, d):
-            lower[at] = inverse[i, j]
+            set_scaled(lower, at, inverse[i, j], weight, gram, at)
             at += 1
         lower[at] = pull[j]
+        subtract_scaled(lower, at, less, 0, gram, at, 1)
         at += 1
-    subtract_scaled(lower, 0, -weight.reshape((1, LANE)), 0, gram, 0, at)
 
 
 @part_of_loop
@@ -153,28 +159,31 @@ def _factorise(lower, d):  # type: ignore[no-untyped-def]
     for k in range(d):
         for lane in range(LANE):
             by[lane] = _ONE / np.sqrt(lower[at, lane])
+        scale(lower, at, by, d + 1 - k)
         to = at + d + 1 - k
-        for i in range(at, to):
-            for lane in range(LANE):
-                lower[i, lane] *= by[lane]
-        for j in range(at + 1, at + d - k):
-            count = at + d + 1 - k - j
-            subtract_scaled(lower, to, lower, j, lower, j, count)
-            to += count
+        last = k // 4 * 4 + 3  # of four columns that are subtracted from those behind them at once
+        for j in range(k + 1, min(last + 1, d)):
+            subtract_scaled(lower, to, lower, at + j - k, lower, at + j - k, d + 1 - j)
+            to += d + 1 - j
+        if k == last:
+            first, second, third = at - 3 * (d + 1 - k) - 6, at - 2 * (d + 1 - k) - 3, at - (d + 1 - k) - 1
+            for j in range(k + 1, d):
+                on = j - k
+                subtract_columns(lower, to, first + on + 3, second + on + 2, third + on + 1, at + on, d + 1 - j)
+                to += d + 1 - j
         at += d + 1 - k
 
 
 @part_of_loop
 def _solve(lower, noise, drawn, mean):  # type: ignore[no-untyped-def]
     """The mean is L'^-1 of the factor's last row, and a draw L'^-1 of that and the noise."""
-    d, at = len(drawn) - 1, len(lower) - 1
+    d, at = len(drawn) - 1, (len(drawn) + 1) * len(drawn) // 2 - 1
     for j in range(d - 1, -1, -1):
         at -= d + 1 - j
         for lane in range(LANE):
             mean[j, lane] = lower[at + d - j, lane]
             drawn[j, lane] = mean[j, lane] + noise[j, lane]
-        subtract_products(mean, j, lower, at + 1, mean, j + 1, d - 1 - j)
-        subtract_products(drawn, j, lower, at + 1, drawn, j + 1, d - 1 - j)
+        substitute(mean, drawn, j, lower, at + 1, d - 1 - j)
         for lane in range(LANE):
             mean[j, lane] /= lower[at, lane]
             drawn[j, lane] /= lower[at, lane]

@@ -10,6 +10,7 @@ from recsys.models.bayesian_mf.backend import Backend, Table
 
 SPREADS = np.array([2 ** (step / 4) for step in range(33)])
 """From 1, where precisions differ most, to 256."""
+_FROM_MINUS_ONE_TO_ONE = np.linspace(-1, 1, 201)
 MEAN_WEIGHT = 2.0  # beta_0 of Salakhutdinov and Mnih (2008): the prior of the mean weighs as much as this many rows
 
 
@@ -20,9 +21,11 @@ def draw_gamma(shape: float, rate: float, generator: np.random.Generator) -> flo
 
 def spread_weights(counts: Array) -> Floats:
     """What the log density of each of SPREADS has of the rows' numbers of ratings, (n,), alone: shape (33,)."""
+    from scipy.special import gammaln
+
     shapes, times = np.unique(counts / 2, return_counts=True)
-    own = len(counts) * (SPREADS * np.log(SPREADS) - _log_gamma(SPREADS))
-    return np.asarray(times @ _log_gamma(shapes[:, None] + SPREADS) + own)
+    own = len(counts) * (SPREADS * np.log(SPREADS) - gammaln(SPREADS))
+    return np.asarray(times @ gammaln(shapes[:, None] + SPREADS) + own)
 
 
 def draw_spread(
@@ -127,7 +130,7 @@ def _draw_scale(density: Callable[[Floats], Floats], generator: np.random.Genera
     """A draw of s from the log density of log s."""
     middle, reach = 0.0, 5.0
     for _ in range(4):
-        steps = np.linspace(middle - reach, middle + reach, 201)
+        steps = middle + reach * _FROM_MINUS_ONE_TO_ONE
         log_density = density(steps)
         middle = float(steps[log_density.argmax()])
         likely = steps[log_density > log_density.max() - 30]
@@ -151,6 +154,3 @@ def _draw_wishart(scale: Floats, freedom: int, generator: np.random.Generator) -
     np.fill_diagonal(lower, np.sqrt(2 * generator.standard_gamma((freedom - np.arange(d)) / 2)))
     root = np.linalg.cholesky(scale) @ lower
     return np.asarray(root @ root.T)
-
-
-_log_gamma = np.vectorize(math.lgamma, otypes=[float])

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from recsys.distributed.context import Context
+from recsys.models.matrix_factorization.cells import Turns
 from recsys.models.matrix_factorization.compiled import CompiledEngine, HeldOut, Side, export_arrays
 from recsys.models.matrix_factorization.factors import ARRAYS, Float32Array
-from recsys.models.matrix_factorization.grid import BLOCKS, Int64Array, Turns, share
+from recsys.models.matrix_factorization.grid import BLOCKS, Int64Array, share
 from recsys.models.matrix_factorization.training import Problem
 
 TABLES = "user_factors", "user_scalars", "item_factors", "item_scalars"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from recsys.arrays import Floats
 from recsys.data.interactions import Interactions
 from recsys.data.loader import BlockLoader
 from recsys.models.base.family import Memo
+from recsys.models.matrix_factorization.cells import RUN, Cells, Turns
 from recsys.models.matrix_factorization.factors import (
     INITIAL_SCALE,
     Factors,
@@ -32,31 +33,20 @@ from recsys.models.matrix_factorization.factors import (
 )
 from recsys.models.matrix_factorization.grid import (
     ITEMS,
-    RUN,
     USERS,
-    Cells,
     Grid,
     Int64Array,
-    Turns,
     generator,
     share,
     strides,
 )
 from recsys.models.matrix_factorization.schedule import Epoch
 from recsys.models.matrix_factorization.training import Problem, run
-from recsys.runtime.compilation import (
-    LANE,
-    aligned_zeros,
-    available_threads,
-    compile_loop,
-    fetch,
-    inner_product,
-    mix_lines,
-    part_of_loop,
-)
+from recsys.runtime.compilation import LANE, aligned_zeros, available_threads, compile_loop, part_of_loop
+from recsys.runtime.lines import fetch, inner_product, mix_lines
 
 BIAS, PENALTY = 0, 1  # columns of a side's `scalars`
-THREADED_ROWS = 500_000  # of fewer an epoch is over before a thread is awake
+THREADED_ROWS = 1 << 16  # of fewer, to wake a thread takes longer than it saves
 AHEAD = 8  # rows, by which tables' rows are on their way to the cache before they are needed
 NEAR_LINES = 1 << 14  # of a cell's factors: 1 MB, so few that they are in the cache anyway
 _READ = 1 << 20  # rows at a time
@@ -202,7 +192,7 @@ class CompiledEngine:
     def use_threads(self, number: int) -> None:
         """Learn on so many threads from now on, if there is a block for each."""
         self.parts, self.thread_stride = share(self.own, max(1, min(number, len(self.own))))
-        self.threads = ThreadPoolExecutor(len(self.parts)) if len(self.parts) > 1 else None
+        self.threads = ThreadPoolExecutor(max(1, len(self.parts) - 1))  # the thread that calls takes the first part
 
     def places(self, shifts: Int64Array) -> Int64Array:
         """Where in `items` the block is that each block of users meets in turns of these shifts, (turns, m)."""
@@ -227,7 +217,10 @@ class CompiledEngine:
             some = slice(now.start - first, now.stop - first)
             here = turns._replace(firsts=turns.firsts[some], lasts=turns.lasts[some])
             arguments = *self.tables, places[some], *here, np.float32(learning_rate), totals[some]
-            list((self.threads.map if self.threads else map)(partial(self._learn, arguments), self.parts))
+            others = [self.threads.submit(self._learn, arguments, part) for part in self.parts[1:]]
+            self._learn(arguments, self.parts[0])
+            for other in others:
+                other.result()
         return totals
 
     def _learn(self, arguments: tuple[Any, ...], part: range) -> None:
@@ -334,21 +327,15 @@ class RowsInMemory:
     def __init__(self, problem: Problem, engine: CompiledEngine) -> None:
         assert isinstance(problem.rows, Interactions)
         self.n_rows, self.seed, self.grid, own = len(problem.rows), problem.seed, engine.grid, engine.own
-        shapes = [(len(own), engine.grid.rows(size)) for size in problem.sizes]
-        counts = [np.zeros(shape, np.int64) for shape in shapes]
+        rated = [np.zeros(size, np.int64) for size in problem.sizes]
         found = []
         for start in range(0, self.n_rows, _READ):
             part = standardise(problem.rows[start : start + _READ], *problem.unit, problem.sizes, unknown=False)
-            for codes, counted in zip(part[:2], counts, strict=True):
-                block, row = engine.grid.place(codes)
-                here = (block >= own.start) & (block < own.stop)
-                places = (block[here] - own.start) * counted.shape[1] + row[here]
-                counted += np.bincount(places, minlength=counted.size).reshape(counted.shape)
-            of_user = part[0] % engine.grid.blocks
-            here = (of_user >= own.start) & (of_user < own.stop)
-            found.append([column[here] for column in part])
-        rows = [np.concatenate(column) for column in zip(*found, strict=True)]
-        self.counts = counts
+            for codes, counts in zip(part[:2], rated, strict=True):
+                counts += np.bincount(codes, minlength=len(counts))
+            found.append(part if len(own) == self.grid.blocks else _rows_of(own, part, self.grid))
+        rows = [np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*found, strict=True)]
+        self.counts = [self.grid.cut(counts)[own.start : own.stop] for counts in rated]
         self.cells = Cells((rows[0], rows[1], rows[2]), own, engine.grid, self.n_rows, problem.seed)
 
     def turns(self, epoch: int, stride: int, first: int = 0) -> Iterator[tuple[int, Int64Array, Turns]]:
@@ -357,6 +344,14 @@ class RowsInMemory:
         for now in strides(first, len(shifts), stride):
             some = shifts[now.start : now.stop]
             yield now.start, some, self.cells.turns(order, some)
+
+
+def _rows_of(
+    own: range, rows: tuple[Int32Array, Int32Array, Float32Array], grid: Grid
+) -> tuple[Int32Array, Int32Array, Float32Array]:
+    of_user, _ = grid.place(rows[0])
+    here = (of_user >= own.start) & (of_user < own.stop)
+    return rows[0][here], rows[1][here], rows[2][here]
 
 
 class RowsFromDisk:
