@@ -1,7 +1,7 @@
 """Which device computes: the CPU, or a GPU that PyTorch can use."""
 
+import fnmatch
 import sys
-from itertools import chain
 from pathlib import Path
 
 _GPU_DRIVERS = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA's, those of its boards, AMD's, Windows' for Linux
@@ -18,7 +18,8 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
     PyTorch takes seconds and 0.2 GB to import. On Linux it is not asked where no driver of a GPU has put a file into
     `devices`.
     """
-    if sys.platform == "linux" and not any(chain.from_iterable(devices.glob(pattern) for pattern in _GPU_DRIVERS)):
+    names = [path.name for path in devices.glob("*")] if sys.platform == "linux" else []
+    if sys.platform == "linux" and not any(fnmatch.filter(names, pattern) for pattern in _GPU_DRIVERS):
         return False
     import torch
 
