@@ -25,6 +25,7 @@ def import_for(settings: dict[str, Any]) -> None:
     """Import, and compile, what a fit with these settings would: that is not timed."""
     import sklearn.linear_model  # noqa: F401
 
+    from recsys.runtime import device  # noqa: F401
     from recsys.runtime.blas import one_thread
 
     if settings["family"] == "matrix_factorization":
@@ -33,7 +34,7 @@ def import_for(settings: dict[str, Any]) -> None:
         compiled.kernels(), cells.sorter()
     elif settings["family"] == "bayesian_mf":
         from recsys.models.bayesian_mf import compiled as of_chain
-        from recsys.models.bayesian_mf import mcmc  # noqa: F401
+        from recsys.models.bayesian_mf import mcmc, numpy_backend  # noqa: F401
 
         of_chain.kernel(), of_chain.line_summer(), of_chain.pair_rater()
         with one_thread():

@@ -1,9 +1,11 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from recsys.models.base.biases import Biases, learn_biases
+from recsys.models.base import biases
+from recsys.models.base.biases import Biases, learn_biases, learn_biases_from
 from recsys.models.base.calibration import calibrate
 
 BIASES = Biases(3.0, np.array([0.5, -0.5]), np.array([1.0, -1.0]))
@@ -45,6 +47,20 @@ def test_the_biases_minimise_the_penalised_squared_error():
     design[np.arange(len(pairs)), 20 + items] = 1
     exact = np.linalg.solve(design.T @ design + 5 * np.eye(30), design.T @ (ratings - ratings.mean()))
     assert np.concatenate([learnt.user, learnt.item]) == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize("least", [1, 60, 1000])
+def test_rows_in_blocks_give_the_same_biases_however_they_are_put_together(monkeypatch, least):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 20, 500).astype(np.int32), rng.integers(0, 10, 500).astype(np.int32), rng.uniform(1, 5, 500)
+    whole = learn_biases(*rows, 20, 10)
+    monkeypatch.setattr(biases, "_ROWS", least)
+    edges = [0, 7, 7, 150, 499, 500]
+    blocks = [tuple(column[first:last] for column in rows) for first, last in pairwise(edges)]
+    for learnt in (learn_biases(*rows, 20, 10), learn_biases_from(lambda: iter(blocks), 20, 10)):
+        assert learnt.mean == pytest.approx(whole.mean, rel=1e-12)
+        np.testing.assert_allclose(learnt.user, whole.user, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(learnt.item, whole.item, rtol=1e-9, atol=1e-12)
 
 
 def test_a_calibrated_probability_grows_with_the_rating_and_meets_the_share_of_likes():

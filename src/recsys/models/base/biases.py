@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DAMPING = 5.0
 _SWEEPS = 10
-_ROWS = 1 << 20  # of a matrix
+_ROWS = 1 << 20  # of a matrix, or more
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +81,27 @@ def _matrices(
     from scipy.sparse import coo_array  # a tenth of a second to import
 
     ones = np.ones(0)
+    for users, items in _together(rows, max(_ROWS, sum(shape))):  # of fewer rows a product's result costs the most
+        if len(users) > len(ones):
+            ones = np.ones(len(users))
+        matrix = coo_array((ones[: len(users)], (users, items)), shape)
+        yield matrix, matrix.T
+
+
+def _together(rows: Iterable[tuple[Codes, Codes, Floats]], many: int) -> Iterator[tuple[Codes, Codes]]:
+    """The codes of the same rows, from `many` to twice as many at a time; at the end perhaps fewer."""
+    waiting: list[tuple[Codes, Codes]] = []
     for users, items, _ in rows:
-        for start in range(0, len(users), _ROWS):
-            part = users[start : start + _ROWS], items[start : start + _ROWS]
-            if len(part[0]) > len(ones):
-                ones = np.ones(len(part[0]))
-            matrix = coo_array((ones[: len(part[0])], part), shape)
-            yield matrix, matrix.T
+        for start in range(0, len(users), many):
+            waiting.append((users[start : start + many], items[start : start + many]))
+            if sum(len(part) for part, _ in waiting) >= many:
+                yield _joined(waiting)
+                waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[tuple[Codes, Codes]]) -> tuple[Codes, Codes]:
+    return (
+        parts[0] if len(parts) == 1 else (np.concatenate([u for u, _ in parts]), np.concatenate([i for _, i in parts]))
+    )
