@@ -72,6 +72,7 @@ def make_works(folder: Path) -> dict[str, Work]:
     scored = [rng.integers(0, size, _ROWS).astype(np.int32) for size in sizes]
     taken = csr_matrix((np.ones(_ROWS, np.float32), (users, items)), (_USERS, _ITEMS))
     engine = CompiledEngine(Problem(rows, (_USERS, _ITEMS), Config(embedding_size=32), seed=0)).initialize()
+    engine.use_threads(1)  # as all that is timed
     chain = Chain(rows, (_USERS, _ITEMS), BayesianConfig(embedding_size=30, device="cpu"), seed=0)
 
     def sweep() -> None:
