@@ -68,7 +68,7 @@ def test_draws_have_the_mean_and_variance_of_the_closed_form(backend, monkeypatc
     prior = np.array([[2.0, 0.5], [0.5, 1.5]])
     precision = prior + 1.7 * regressors.T @ regressors
     mean = np.linalg.solve(precision, prior @ [0.3, -0.2] + 1.7 * regressors.T @ (rated - [0.1, 0.2, -0.3]))
-    chain.sweeps += gibbs.OVERRELAX_AFTER
+    chain.sweeps += chain.warm_up.plain
     draw_users(chain, starting=False)
     second = backend.array(chain.users.factors).astype(float)
     for drawn in (first, second):

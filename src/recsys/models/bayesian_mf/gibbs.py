@@ -55,9 +55,9 @@ from recsys.runtime.threads import Each, workers
 # each later sweep can make them only a little larger.
 START_PRECISION = 12.0
 START_LINK_PRECISION = 1.5
-# Overrelaxation of the draws of factors (gram.overrelax). It begins once the chain has found how large factors and
-# noise are, for which it would need more sweeps.
-OVERRELAXATION, OVERRELAX_AFTER = 0.8, 8
+# Of the draws of factors (gram.overrelax), once the chain has found how large factors and noise are, for which it would
+# need more sweeps.
+OVERRELAXATION = 0.8
 _START_SCALE = 0.1
 _START_NOISE = 1.5  # tau
 _START_SPREAD = 4.0  # a of Gamma(a, a): the larger, the more alike are the users' precisions
@@ -292,7 +292,7 @@ class Chain:
             pull=entity.prior_pull(each),
             noise=noise,
             before=entity.factors,
-            overrelaxation=OVERRELAXATION if self.sweeps >= self.warm_up.start + OVERRELAX_AFTER else 0.0,
+            overrelaxation=OVERRELAXATION if self.sweeps >= self.warm_up.start + self.warm_up.plain else 0.0,
             results=results,
             rest=self.rest if entity is self.users and self.sessions else None,
         )

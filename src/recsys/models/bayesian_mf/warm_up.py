@@ -11,11 +11,13 @@ class WarmUp:
     """Alternating ridge regressions: factors are set to their conditional means under a fixed prior."""
     burn_in: int
     """Draws after the start."""
+    plain: int
+    """Draws after the start that are not overrelaxed: the chain finds how large factors and noise are."""
 
 
 # A longer start over-fits, and it takes dozens of draws to recover: on MovieLens the mean of 30 draws is worse, too.
-SHORT = WarmUp(start=2, burn_in=7)
-LONG = WarmUp(start=6, burn_in=10)
+SHORT = WarmUp(start=2, burn_in=4, plain=5)
+LONG = WarmUp(start=6, burn_in=10, plain=8)
 
 
 def warm_up(n_ratings: int, n_rows: int, factors: int) -> WarmUp:
