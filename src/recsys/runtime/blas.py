@@ -22,11 +22,11 @@ def threads_for(rows: int) -> AbstractContextManager[object]:
 
 def one_thread() -> AbstractContextManager[object]:
     """One thread within the block: sums then come out alike, however many cores there are."""
-    return libraries("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+    return _libraries("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 @cache
-def libraries(with_scipy: bool) -> "ThreadpoolController":
+def _libraries(with_scipy: bool) -> "ThreadpoolController":
     """Those that this process has loaded: to look for them takes a hundredth of a second.
 
     Args:

@@ -102,6 +102,5 @@ def _together(rows: Iterable[tuple[Codes, Codes, Floats]], many: int) -> Iterato
 
 
 def _joined(parts: list[tuple[Codes, Codes]]) -> tuple[Codes, Codes]:
-    return (
-        parts[0] if len(parts) == 1 else (np.concatenate([u for u, _ in parts]), np.concatenate([i for _, i in parts]))
-    )
+    users, items = zip(*parts, strict=True)
+    return (users[0], items[0]) if len(parts) == 1 else (np.concatenate(users), np.concatenate(items))
