@@ -186,6 +186,7 @@ def test_the_open_inference_protocol_answers(server):
     [
         ("api/recommend/u1?n=0", 400, "parameter 'n'"),
         ("api/recommend/u1?n=1e9", 400, "parameter 'n'"),
+        ("api/recommend/u1?explain=yes", 400, "parameter 'explain': true or false is needed, got 'yes'"),
         ("api/recommend/%ff", 400, "UTF-8"),
         ("api/recommend/" + "x" * 10_000, 400, "512 characters"),
         ("api/recommend/u1?exclude=,", 400, "parameter 'exclude'"),
