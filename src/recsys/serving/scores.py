@@ -82,7 +82,7 @@ def _asked(columns: Sequence[Any], where: str, own: Mapping[str, str]) -> Sequen
     user, item = (next((name for name in (ours, own.get(ours, ours)) if name in columns), None) for ours in _COLUMNS)
     if user is None:
         as_learnt = " and ".join(repr(own.get(name, name)) for name in _COLUMNS)
-        also = f", or {as_learnt} as in the ratings learnt from," if own else ""
+        also = f", or {as_learnt} as in the ratings learnt from," if own.keys() & set(_COLUMNS) else ""
         raise ProblemError(400, f"{where} user_id and item_id{also} are needed, got {cut(list(columns))}; {_FORM}")
     return (user,) if item is None else (user, item)
 
