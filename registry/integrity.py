@@ -15,7 +15,7 @@ from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
 from recsys.serving.integrity import STATEMENT, check_folder, check_statement, write_statement
-from recsys.serving.pyfunc_model import ARTIFACT
+from recsys.serving.pyfunc_model import ARTIFACT, read_names
 from registry.signing import check_signature, sign
 from registry.versions import PROVENANCE, Version
 
@@ -134,9 +134,14 @@ def check_version(version: Version) -> int:
         return fetch_checked(version, Path(folder))[1]
 
 
-@uninterrupted()
 def load_version(version: Version) -> Recommender:
-    """Load a version's recommender, once its files are seen to be those registered.
+    """Load a version's recommender, once its files are seen to be those registered; raises as `load_named_version`."""
+    return load_named_version(version)[0]
+
+
+@uninterrupted()
+def load_named_version(version: Version) -> tuple[Recommender, dict[str, str]]:
+    """Load a recommender likewise, with what its columns were called in the ratings learnt from.
 
     Raises:
         InputError: if it is not one of ours, was altered or is damaged.
@@ -146,7 +151,8 @@ def load_version(version: Version) -> Recommender:
     with tempfile.TemporaryDirectory() as folder:
         place, _ = fetch_checked(version, Path(folder))
         try:
-            return load_recommender(place / "artifacts" / ARTIFACT)
+            saved = place / "artifacts" / ARTIFACT
+            return load_recommender(saved), read_names(saved)
         except Exception as error:  # what a damaged or missing file raises depends on the library that reads it
             reason = " ".join(str(error).split())[:300]
             raise InputError(

@@ -137,8 +137,17 @@ def end(name: str, trial: Trial, outcome: str, why: str, by: str) -> Trial | Non
 
 
 def extend(name: str, users: int | None, days: float | None) -> Trial:
-    """Let the trial that runs go on for more users or days; raises InputError where none runs."""
+    """Let the trial that runs go on for more users or days; raises InputError where none runs, and for fewer."""
     running = find_or_raise_trial(read_state(name))
+    for what, asked, given in (
+        ("users", users, running.plan.trial_users),
+        ("days", days, running.plan.trial_days),
+    ):
+        if asked is not None and asked < given:
+            raise InputError(
+                f"parameter {what!r}: extend needs at least the {given:,g} {what} that the trial of version "
+                f"{running.version} has, got {asked:,g}; to end it now: mlflow run . -e trial -P action=stop"
+            )
     version = read_state(name).find(running.version)
     assert version
     content = {"trial": running.id, "users": users or running.plan.trial_users, "days": days or running.plan.trial_days}

@@ -37,7 +37,10 @@ def forget(parameters: ForgetParameters) -> dict[str, int]:
             print(f"note: whether version {number} learnt from this person cannot be said: {reason}")
         if url:
             print("other servers that share this database keep what they fetched of it: run forget beside each of them")
-        print("not looked at: ratings files, datasets prepared of them, and exports; remove the person there yourself")
+        print(
+            "not looked at: ratings files (those that retrain gathered too, in the folder of data), datasets prepared "
+            "of them, and exports; remove the person there yourself"
+        )
     return counts
 
 

@@ -85,6 +85,14 @@ def _put_on_trial(
         outcome = "promoted" if decision.changes else "none" if decision.winner is None else "kept"
         record.finish(decision, outcome, dataset)
         return decision
+    if trial_record.is_begun(parameters.model_name, trial):
+        reason = (
+            f"version {trial.version} is on trial {trial.mode} since {trial.started[:16]} already, and that goes on as "
+            f"it was begun; version {trial.champion} stays in Production. To begin with other settings stop it first: "
+            "mlflow run . -e trial -P action=stop"
+        )
+        record.finish(replace(decision, winner=None, reason=reason), "none", dataset)
+        return decision
     reason = f"{decision.reason}; first it is on trial {trial.mode}, and version {trial.champion} stays in Production"
     decision = replace(decision, reason=reason)
     trial_record.note_start(record, trial)

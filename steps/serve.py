@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from recsys.data import movielens
 from recsys.data.titles import read_titles
 from recsys.errors import InputError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _READ, _FEEDBACK = "RECSYS_READ_KEYS", "RECSYS_FEEDBACK_KEYS"
 _SECRET = "RECSYS_WEBHOOK_SECRET"
+_CLAIM = "server.lock"
 _SHARING_PAUSE = 5.0
 _TICK = 0.5  # seconds
 _SHARING_SECONDS = 30  # for what is under way when the server ends; what waits is sent at the next start
@@ -62,6 +65,7 @@ def serve(parameters: ServeParameters) -> None:
         _graphs()  # what is not installed is told at once
     if parameters.feature_store:
         feature_store.open_store(parameters).origin()  # what is not there is told at once
+    claim = _claim(folder)
     follower = Follower(folder, registry.find, registry.make, registry.find_trial)
     path = [str(PROJECT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
@@ -84,6 +88,29 @@ def serve(parameters: ServeParameters) -> None:
         stop.set()
         for thread in sharing:
             thread.join(_SHARING_SECONDS)
+        claim.release()
+
+
+def _claim(folder: Path) -> FileLock:
+    """Have the server's folder for this process alone: another would begin its metrics anew, and judge trials twice.
+
+    Raises:
+        InputError: if another server has it, or it cannot be written.
+    """
+    claim = FileLock(folder / _CLAIM)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        claim.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"parameter 'store': {folder} is another server's, which runs; stop that one, or pass another store"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"parameter 'store': a folder that can be written is needed, but {error.filename or folder} cannot "
+            f"({error.strerror}); pass another store, or make it writable"
+        ) from None
+    return claim
 
 
 def _share(path: Path, url: str, stop: threading.Event) -> None:
@@ -168,8 +195,13 @@ class _Registry:
         version = state.find(int(champion.version))
         if version is None:
             raise InputError(f"version {champion.version} is gone from the registry")
-        about = {"model": parameters.model_name, "version": champion.version, "chosen": version.standing}
-        recommender = integrity.load_version(version)
+        recommender, names = integrity.load_named_version(version)
+        about = {
+            "model": parameters.model_name,
+            "version": champion.version,
+            "chosen": version.standing,
+            "columns": names,
+        }
         probe.check(version, recommender)
         form = make_form(
             recommender,

@@ -88,6 +88,13 @@ def note_start(record: decision_record.Record, trial: "Trial") -> None:
     record.run.set_tags({_OF_TRIAL: trial.id})
 
 
+def is_begun(model: str, trial: "Trial") -> bool:
+    """Whether the beginning of a trial is on the record: it is not where whoever began it was killed."""
+    return any(
+        one.get("trial") == trial.id and one["outcome"] == STARTED for one in decision_record.find_decisions(model)
+    )
+
+
 def _decision(version: int, champion: int | None, outcome: str, why: str) -> Decision:
     if outcome == "promoted":
         return Decision(version, champion, f"version {version} won its trial against version {champion}: {why}")

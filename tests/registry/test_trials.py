@@ -183,6 +183,10 @@ def test_extending_changes_the_limits_of_this_trial_only(champion_and_two):
     start()
     plan = trials.extend("recsys", 50_000, None).plan
     assert (plan.trial_users, plan.trial_days) == (50_000, 14.0)
+    for fewer in ({"users": 49_999, "days": 15.0}, {"users": None, "days": 1.0}):
+        with pytest.raises(InputError, match=r"extend needs at least the (50,000 users|14 days) that the trial of ver"):
+            trials.extend("recsys", **fewer)
+    assert transitions.read_state("recsys").trial.plan == plan
     trials.end("recsys", transitions.read_state("recsys").trial, "stopped", "", "Anna")
     assert start(identity="next")[1].plan.trial_users == 20_000
     trials.end("recsys", transitions.read_state("recsys").trial, "stopped", "", "Anna")

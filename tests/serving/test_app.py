@@ -105,6 +105,29 @@ def test_mlflow_s_protocol_answers(server):
     assert server.get("version").text == "1\n"
 
 
+def test_columns_may_have_the_names_of_the_ratings_learnt_from(server):
+    rows, own = [["u2", "i2"], ["u3", "i5"]], [{"customer": "u2", "sku": "i2"}, {"customer": "u3", "sku": "i5"}]
+    ours = {"dataframe_split": {"columns": ["user_id", "item_id"], "data": rows}}
+    found = server.post("invocations", ours).json()["predictions"]
+    for body in (
+        {"dataframe_split": {"columns": ["customer", "sku"], "data": rows}},
+        {"dataframe_split": {"columns": ["sku", "user_id", "customer"], "data": [[i, u, "else"] for u, i in rows]}},
+        {"dataframe_records": own},
+        {"inputs": {"customer": ["u2", "u3"], "sku": ["i2", "i5"]}},
+    ):
+        assert server.post("invocations", body).json() == {"predictions": found}, body
+    assert server.post("v1/models/recsys:predict", {"instances": own}).json()["predictions"] == found
+    (listed,) = server.post("invocations", {"inputs": {"customer": ["u2"]}}).json()["predictions"]
+    assert listed["items"] == server.get("api/recommend/u2").json()
+    refusal = server.post("invocations", {"inputs": {"client": ["u2"]}}).json()["detail"]
+    assert "user_id and item_id, or 'customer' and 'sku' as in the ratings learnt from, are needed, got" in refusal
+
+
+def test_a_model_of_another_name_is_not_found(server):
+    for path in ("v1/models/other:predict", "v2/models/other/infer"):
+        assert server.post(path, {"instances": []}).status_code == 404
+
+
 def test_users_alone_are_answered_by_lists_as_the_mlflow_model_answers_them(server):
     asked = {"dataframe_split": {"columns": ["user_id"], "data": [["u2"], ["nobody"]]}, "params": {"n": 3}}
     known, unknown = server.post("invocations", asked).json()["predictions"]
@@ -163,6 +186,7 @@ def test_the_open_inference_protocol_answers(server):
     [
         ("api/recommend/u1?n=0", 400, "parameter 'n'"),
         ("api/recommend/u1?n=1e9", 400, "parameter 'n'"),
+        ("api/recommend/u1?explain=yes", 400, "parameter 'explain': true or false is needed, got 'yes'"),
         ("api/recommend/%ff", 400, "UTF-8"),
         ("api/recommend/" + "x" * 10_000, 400, "512 characters"),
         ("api/recommend/u1?exclude=,", 400, "parameter 'exclude'"),
@@ -188,6 +212,7 @@ def test_a_wrong_request_is_told_in_one_sentence(server, path, status, told):
         (b'{"UserId": "u", "ItemId": "i", "Value": 6}', 400, "from 1 to 5"),
         (b'{"UserId": "u", "ItemId": "i", "Value": true}', 400, "from 1 to 5"),
         (b'{"UserId": "", "ItemId": "i", "Value": 4}', 400, "event 0: UserId"),
+        (b'{"UserId": "u", "ItemId": "i", "Value": 4, "Timestamp": 1700000000}', 400, "such as 2026-11-30T12:00:00Z"),
         (b'{"UserId": "\\ud800", "ItemId": "i", "Value": 4}', 400, "surrogate"),
         (b"[" * 10_000, 400, "not JSON"),
         (b"x" * 30_000, 413, "at most 20,000 bytes"),

@@ -89,6 +89,30 @@ def test_another_start_goes_on_from_the_copy_on_the_disk(site, tmp_path):
     assert "gone" in pointer()["registry_problem"]
 
 
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_a_form_that_was_cut_off_or_deleted_is_made_anew_and_workers_take_it(site, tmp_path, is_restarted):
+    follower, _, pointer, _ = site
+    follower.look()
+    place = tmp_path / "serving" / pointer()["form"]
+    if is_restarted:
+        with (place / "item_factors.npy").open("r+b") as file:
+            file.truncate(100)
+        follower = Follower(tmp_path / "serving", follower._find, follower._make)
+    else:
+        shutil.rmtree(place)
+    service = Service(ServingSettings(folder=str(tmp_path / "serving"), record=False))
+    try:
+        service.follow()
+        with pytest.raises(ProblemError, match=r"(is|are) expected"):
+            service.current()
+        follower.look()
+        service.follow()
+        assert service.current().version == "1"
+    finally:
+        service.close()
+    assert pointer()["refused"] == {}
+
+
 def test_whoever_asks_while_the_first_champion_is_refused_is_told_why(site, tmp_path):
     follower, _, _, forms = site
     service = Service(ServingSettings(folder=str(tmp_path / "serving"), record=False))

@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import requests
 
 from tests.support.pipeline import COLUMNS, PROJECT, new_store, step_command, write_sample
 from tests.support.serving_step import started
@@ -29,6 +30,9 @@ def test_the_champion_is_served_and_whoever_takes_its_place_but_no_altered_one(p
     other = "1" if champion == "2" else "2"
     with started(promoted) as serving:
         serving.wait_for(champion)
+        asked = {"columns": [COLUMNS["user_column"], COLUMNS["item_column"]], "data": [["u1", "i1"]]}
+        answer = requests.post(f"{serving.address}/invocations", json={"dataframe_split": asked}, timeout=600)
+        assert list(answer.json()["predictions"][0]) == ["rating", "like_probability"]
         run = client.get_model_version("recsys", champion).run_id
         assert "version/served_form_r32.json" in {found.path for found in client.list_artifacts(run, "version")}
         client.set_registered_model_alias("recsys", "champion", other)

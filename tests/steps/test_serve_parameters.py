@@ -37,6 +37,18 @@ def test_a_graph_needs_its_packages_and_reads_no_feature_store(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_one_server_s_and_one_that_can_be_written(tmp_path):
+    given = {"folder": str(tmp_path), "port": 0}
+    claim = serve._claim(tmp_path / "serving" / "recsys")
+    with pytest.raises(InputError, match=r"parameter 'store': .*/serving/recsys is another server's, which runs; stop"):
+        serve.serve(ServeParameters(**given))
+    claim.release()
+    serve._claim(tmp_path / "serving" / "recsys").release()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"parameter 'store': a folder that can be written .*/file/recsys .*Not a dir"):
+        serve.serve(ServeParameters(**given, store="file"))
+
+
 def test_a_wrong_table_of_titles_is_told_at_once(write, tmp_path):
     write("item_id,name\n1,x\n", "items.csv")
     with pytest.raises(InputError, match=r"items\.csv: column 'title' is needed, got item_id, name"):

@@ -123,8 +123,11 @@ def test_a_winner_is_put_on_trial_and_promoted_by_its_users(store, step, said, f
     assert "first it is on trial with 50% of the users, and version 1 stays in Production" in said()
     assert stands() == (1, [1], 2, 2)
     identity = transitions.read_state("recsys").trial.id
-    step("promote", trial=0.5, **ANY)
+    step("promote", trial=0.2, **ANY)
+    assert "version 2 is on trial with 50% of the users since 20" in said()
     assert transitions.read_state("recsys").trial.id == identity
+    step("history")
+    assert said().count("  begins, by ") == 1
     step("trial")
     assert "version 2 is on trial against version 1 with 50% of the users since 20" in said()
 
@@ -187,7 +190,7 @@ def test_a_trial_is_stopped_by_hand_and_nothing_is_left(store, on_trial, step, s
     step("trial", action="stop")
     assert "the trial of version 2 is stopped; version 1 stays in Production" in said()
     assert stands() == (1, [1], None, None)
-    for action in ({"action": "stop"}, {"action": "extend", "days": 3}):
+    for action in ({"action": "stop"}, {"action": "extend", "days": 30}):
         with pytest.raises(SystemExit):
             step("trial", **action)
     assert outcomes(store) == ["trial_stopped"]

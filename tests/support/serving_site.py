@@ -69,7 +69,8 @@ def by_cosines(knowledge: Knowledge) -> ListModel:
 
 
 def form(folder: Path, version: str = "1", titles: Mapping[str, str] | None = None, **arguments: Any) -> Path:
-    make_form(two_tastes(**arguments), folder, {"version": version, "model": "recsys"}, max_loss=1, titles=titles)
+    about = {"version": version, "model": "recsys", "columns": {"user_id": "customer", "item_id": "sku"}}
+    make_form(two_tastes(**arguments), folder, about, max_loss=1, titles=titles)
     return folder
 
 

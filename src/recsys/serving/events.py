@@ -15,6 +15,7 @@ from recsys.serving.service import CALL, Service
 
 _EXAMPLE = '{"FeedbackType": "rating", "UserId": "1", "ItemId": "2", "Value": 4}'
 _LONGEST = 128  # characters of a type, a time or a key
+_SUCH = {"Timestamp": ", such as 2026-11-30T12:00:00Z,"}
 
 
 async def give(service: Service, request: Request) -> Reply:
@@ -84,7 +85,9 @@ def _text(event: dict[str, Any], name: str, default: str, row: int) -> str:
         return default
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ProblemError(
-            400, f"event {row}: {name}: text of at most {_LONGEST} characters is needed, got {cut(value)}"
+            400,
+            f"event {row}: {name}: text of at most {_LONGEST} characters{_SUCH.get(name, '')} is needed, got "
+            f"{cut(value)}",
         )
     return _storable(value)
 

@@ -123,18 +123,22 @@ class Follower:
 
     def _is_brought(self, version: Champion, place: Path) -> bool:
         """Whether a challenger's form is on the disk; tried again after a while where it fails, as a champion's is."""
-        if (self._pointer.get("trial") or {}).get("form") == str(place) and _is_readable(self.folder / place):
+        if (self._pointer.get("trial") or {}).get("form") == str(place) and _is_whole(self.folder / place):
             return True
         if time.monotonic() < self._again.get(version.key, 0.0):
             return False
         return self._try(version, place)
 
     def _look_at(self, champion: Champion | None) -> None:
-        if champion is None or champion.key == self._pointer.get("key"):
-            return self._say(registry_problem="")
-        if time.monotonic() < self._again.get(champion.key, 0.0):
+        if champion is None:
             return self._say(registry_problem="")
         place = Path(_FORMS) / champion.key
+        if champion.key == self._pointer.get("key"):
+            if _is_whole(self.folder / place):
+                return self._say(registry_problem="")
+            del self._pointer["key"]  # so that workers are told to look again once the form is made anew
+        if time.monotonic() < self._again.get(champion.key, 0.0):
+            return self._say(registry_problem="")
         if not self._try(champion, place):
             return self._say(registry_problem="")
         self._say(registry_problem="", form=str(place), key=champion.key, version=champion.version)
@@ -164,8 +168,8 @@ class Follower:
     def _bring(self, champion: Champion, place: Path) -> None:
         """Have the form on the disk, whole, and answering as it did where it was made."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        if not _is_readable(place):
-            shutil.rmtree(place, ignore_errors=True)  # an earlier release made it
+        if not _is_whole(place):
+            shutil.rmtree(place, ignore_errors=True)  # an earlier release made it, or a file of it was lost or cut off
             self._make(champion, place)
         try:
             form = open_form(place, verify=True)
@@ -208,6 +212,15 @@ def _is_readable(folder: Path) -> bool:
     """Whether a form of this release's format is there."""
     try:
         read_description(folder)
+    except InputError:
+        return False
+    return True
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a form of this release's format is there, with all its files in their sizes."""
+    try:
+        open_form(folder)
     except InputError:
         return False
     return True

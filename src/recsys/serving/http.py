@@ -84,8 +84,11 @@ class Request:
         return value
 
     def flag(self, name: str) -> bool:
-        """Whether a parameter says true or 1."""
-        return self.text(name).lower() in ("true", "1")
+        """Whether a parameter says true or 1; refuses what says neither that nor false or 0."""
+        found = self.text(name).lower()
+        if found not in ("", "true", "1", "false", "0"):
+            raise ProblemError(400, f"parameter {name!r}: true or false is needed, got {cut(found)}")
+        return found in ("true", "1")
 
     def ids(self, name: str, most: int) -> list[str]:
         """Ids between commas; an empty list where the parameter is not there."""

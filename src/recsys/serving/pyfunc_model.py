@@ -61,6 +61,13 @@ def signature(names: Mapping[str, str]) -> ModelSignature:
     return ModelSignature(Schema(inputs), _OUTPUTS, _PARAMS)
 
 
+def read_names(saved: Path) -> dict[str, str]:
+    """What COLUMNS were called in the ratings that a saved recommender learnt from, where that was otherwise."""
+    path = saved / NAMES
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
 class RecommenderModel(PythonModel):
     """Answers a row for every row, in order: of a pair its rating, of a user alone the list.
 
@@ -76,8 +83,7 @@ class RecommenderModel(PythonModel):
         if (model / STATEMENT).exists():  # not yet where MLflow tries a model that is being logged
             check_folder(model)
         self.recommender = load_recommender(saved)
-        named = saved / NAMES
-        self.names: dict[str, str] = json.loads(named.read_text(encoding="utf-8")) if named.exists() else {}
+        self.names = read_names(saved)
 
     def predict(
         self,

@@ -1,6 +1,6 @@
 """Handlers of scores: MLflow's scoring protocol, the Open Inference Protocol v2, and KServe's v1."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,16 @@ _FORM = 'send {"dataframe_split": {"columns": ["user_id", "item_id"], "data": [[
 
 async def invocations(service: Service, request: Request) -> Reply:
     """POST /invocations: MLflow's scoring protocol in JSON; users alone are answered by lists."""
+    own = _own_names(service.current())
     body = request.json()
     if not isinstance(body, dict):
         raise ProblemError(400, f"an object is needed as body, got {cut(body)}; {_FORM}")
     rows: Any
     if "dataframe_split" in body:
-        rows = _of_split(body["dataframe_split"])
+        rows = _of_split(body["dataframe_split"], own)
     else:
         rows = next((body[key] for key in ("dataframe_records", "instances", "inputs") if key in body), None)
-        rows = _of_columns(rows) if isinstance(rows, dict) else _of_records(rows)
+        rows = _of_columns(rows, own) if isinstance(rows, dict) else _of_records(rows, own)
     if rows and len(rows[0]) == 1:
         return invoked_lists(service, [user for (user,) in rows], body.get("params"))
     return _predictions(service, rows)
@@ -34,46 +35,56 @@ async def invocations(service: Service, request: Request) -> Reply:
 
 async def predict(service: Service, request: Request) -> Reply:
     """POST /v1/models/{name}:predict: KServe's v1."""
+    own = _own_names(check_model(service, request))
     body = request.json()
-    rows = _of_records(body.get("instances") if isinstance(body, dict) else None)
+    rows = _of_records(body.get("instances") if isinstance(body, dict) else None, own)
     if rows and len(rows[0]) == 1:
         raise ProblemError(400, f"row 0: user_id and item_id are needed; lists: POST /invocations; {_FORM}")
     return _predictions(service, rows)
 
 
-def _of_split(table: Any) -> list[tuple[Any, ...]]:
+def _own_names(served: Served) -> Mapping[str, str]:
+    """What user_id and item_id were called in the ratings learnt from, where that was otherwise."""
+    found: Mapping[str, str] = served.about.get("columns", {})  # forms of earlier releases do not say
+    return found
+
+
+def _of_split(table: Any, own: Mapping[str, str]) -> list[tuple[Any, ...]]:
     columns, data = (table.get(key) if isinstance(table, dict) else None for key in ("columns", "data"))
     if not isinstance(columns, list) or not isinstance(data, list):
         raise ProblemError(400, f"columns user_id and item_id are needed, got {cut(columns)}; {_FORM}")
-    at = [columns.index(name) for name in _asked(columns, "columns")]
+    at = [columns.index(name) for name in _asked(columns, "columns", own)]
     for row, values in enumerate(data):
         if not isinstance(values, list) or len(values) != len(columns):
             raise ProblemError(400, f"row {row}: {len(columns)} values are needed, one a column, got {cut(values)}")
     return [tuple(values[place] for place in at) for values in data]
 
 
-def _of_columns(columns: dict[str, Any]) -> list[tuple[Any, ...]]:
-    found = [columns[name] for name in _asked(list(columns), "lists")]
+def _of_columns(columns: dict[str, Any], own: Mapping[str, str]) -> list[tuple[Any, ...]]:
+    found = [columns[name] for name in _asked(list(columns), "lists", own)]
     if not all(isinstance(values, list) and len(values) == len(found[0]) for values in found):
         raise ProblemError(400, f"as many user_id as item_id are needed, as two lists; {_FORM}")
     return list(zip(*found, strict=True))
 
 
-def _of_records(rows: Any) -> list[tuple[Any, ...]]:
+def _of_records(rows: Any, own: Mapping[str, str]) -> list[tuple[Any, ...]]:
     if not isinstance(rows, list):
         raise ProblemError(400, f"rows of user_id and item_id are needed, got {cut(rows)}; {_FORM}")
-    names = _asked(list(rows[0]), "row 0:") if rows and isinstance(rows[0], dict) else _COLUMNS
+    names = _asked(list(rows[0]), "row 0:", own) if rows and isinstance(rows[0], dict) else _COLUMNS
     for row, values in enumerate(rows):
         if not isinstance(values, dict) or not set(names) <= set(values):
             raise ProblemError(400, f"row {row}: {' and '.join(names)} are needed, got {cut(values)}; {_FORM}")
     return [tuple(values[name] for name in names) for values in rows]
 
 
-def _asked(columns: Sequence[Any], where: str) -> Sequence[str]:
-    """The columns that count: user and item, or users alone, who are asked about as a whole."""
-    if "user_id" not in columns:
-        raise ProblemError(400, f"{where} user_id and item_id are needed, got {cut(list(columns))}; {_FORM}")
-    return _COLUMNS if "item_id" in columns else _COLUMNS[:1]
+def _asked(columns: Sequence[Any], where: str, own: Mapping[str, str]) -> Sequence[str]:
+    """The columns that count, ours before own ones: user and item, or users alone, who are asked about as a whole."""
+    user, item = (next((name for name in (ours, own.get(ours, ours)) if name in columns), None) for ours in _COLUMNS)
+    if user is None:
+        as_learnt = " and ".join(repr(own.get(name, name)) for name in _COLUMNS)
+        also = f", or {as_learnt} as in the ratings learnt from," if own.keys() & set(_COLUMNS) else ""
+        raise ProblemError(400, f"{where} user_id and item_id{also} are needed, got {cut(list(columns))}; {_FORM}")
+    return (user,) if item is None else (user, item)
 
 
 def _predictions(service: Service, pairs: Sequence[tuple[Any, ...]]) -> Reply:

@@ -1,4 +1,6 @@
+import bz2
 import gzip
+import lzma
 
 import numpy as np
 import pytest
@@ -56,6 +58,8 @@ class TestFormats:
             TEXT.rstrip("\n"),
             TEXT.replace("\n", "\n\n"),
             "\n  \n" + TEXT.replace("\n", "\n  \n"),
+            "\ufeffsep=,\n" + TEXT,
+            '"sep=;"\r\n\r\n' + TEXT.replace(",", ";"),
             TEXT.replace(",", " , "),
             TEXT.replace("u1", '"u1"').replace("rating", '"rating"').replace("3.5", '"3.5"'),
             TEXT.replace("\n", ",\n"),
@@ -69,6 +73,8 @@ class TestFormats:
             "no end of line at the end",
             "blank lines",
             "lines of blanks",
+            "Excel's line of the separator",
+            "the same in quotes",
             "blanks around values",
             "quotes",
             "separator at every end",
@@ -168,6 +174,9 @@ class TestErrors:
         [
             (TEXT.encode("utf-16-le"), "got a NUL byte"),
             (b"PK\x03\x04" + bytes(20), "zip archive or spreadsheet"),
+            (bz2.compress(TEXT.encode()), "ratings.csv: expected text, plain or gzipped, got a file packed by bzip2"),
+            (lzma.compress(TEXT.encode()), "got a file packed by xz; unpack it, or use gzip for it"),
+            (bytes.fromhex("28b52ffd") + bytes(20), "got a file packed by zstd"),
             (b"\x7fELF\n\x00\x00", "ratings.csv:2: expected text, got a NUL byte"),
             (
                 TEXT.replace("u2", "\xe9").encode("latin-1"),

@@ -4,6 +4,8 @@ import gzip
 
 import pytest
 
+from recsys.data.readers.dialect import find_dialect
+from recsys.data.readers.source import TextFormat, WeightedNames
 from tests.support.ratings_files import ROWS, TEXT, message, read_ratings, rows
 
 EUROPEAN = "user_id;item_id;rating\nMüller;Käse;4,5\nMüller;Öl;3\nJosé;Öl;,5\n"
@@ -50,6 +52,13 @@ def test_a_decimal_comma_is_found_where_no_rating_has_a_point(write):
     assert sorted(ratings.values.tolist()) == [0.5, 3.0, 4.5]
     assert ratings.notes[0].endswith("ratings have a decimal comma, none has a point")
     assert read_ratings(write("a;b;4,5\nc;d;3,5\n")).values.tolist() == [4.5, 3.5]  # without a header, too
+
+
+def test_a_decimal_comma_of_weights_is_told_as_theirs(write):
+    text = "user_id;item_id;grams\nu;i;4,5\nu;j;2\n"
+    columns = WeightedNames("user_id", "item_id", "grams")
+    (note,) = find_dialect(write(text), columns, TextFormat()).notes
+    assert note.endswith("ratings.csv: weights have a decimal comma, none has a point")
 
 
 def test_a_decimal_comma_by_parameter_reads_text_columns_too(write):

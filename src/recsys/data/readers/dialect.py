@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from recsys.data.readers.encoding import UTF_8, find_encoding, open_bytes
-from recsys.data.readers.source import ColumnNames, TextFormat, find_or_raise_positions, shorten
+from recsys.data.readers.source import ColumnNames, TextFormat, WeightedNames, find_or_raise_positions, shorten
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ LONGEST_ROW = 1 << 26  # bytes: a file of reviews has long texts beside its rati
 _HEAD = 1 << 20  # bytes looked at to learn the dialect
 _MOST_LINES = 1_000
 _UTF_8_MARK = b"\xef\xbb\xbf"
+_SEPARATOR_LINE = re.compile(rb'"?sep=[^"]{1,2}"?', re.IGNORECASE)  # Excel's, before the header, which says it too
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def find_dialect(path: Path, columns: ColumnNames, text: TextFormat) -> Dialect:
     if text.encoding == "auto" and encoding != UTF_8:
         notes.append(f"{path} is {encoding.upper()}, by the mark at its beginning")
     if text.decimal == "auto" and decimal == ",":
-        notes.append(f"{path}: ratings have a decimal comma, none has a point")
+        what = "weights" if isinstance(columns, WeightedNames) else "ratings"
+        notes.append(f"{path}: {what} have a decimal comma, none has a point")
     if decimal == found.separator:
         raise InputError(f"{path}: the decimal comma is what separates the columns, too; pass -P decimal=point")
     return replace(found, encoding=encoding, decimal=decimal, notes=tuple(notes))
@@ -133,7 +135,7 @@ def _one_column(place: str, line: str, separator: str) -> InputError:
 
 
 def _first_line(path: Path, encoding: str) -> tuple[int, str]:
-    """The number and text of the first line that is not blank."""
+    """The number and text of the first line that is not blank and not Excel's `sep=;`."""
     with open_bytes(path, encoding) as file:
         head = file.read(_HEAD)
     if head.startswith(b"PK\x03\x04"):
@@ -142,7 +144,7 @@ def _first_line(path: Path, encoding: str) -> tuple[int, str]:
         row = head.count(b"\n", 0, head.index(b"\0")) + 1
         raise InputError(f"{path}:{row}: expected text, got a NUL byte; give a CSV file in UTF-8, or a Parquet file")
     for number, line in enumerate(head.removeprefix(_UTF_8_MARK).splitlines(), start=1):
-        if line.strip():
+        if line.strip() and not _SEPARATOR_LINE.fullmatch(line.strip()):
             return number, decoded(line, path, number)
     raise InputError(f"{path}: the file is empty; give a file with a header and ratings")
 

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -11,6 +12,7 @@ from recsys.errors import InputError
 
 UTF_8 = "utf-8"
 _GZIP_MAGIC = b"\x1f\x8b"
+_OTHER_MAGIC = {rb"BZh[1-9]1AY&SY": "bzip2", rb"\xfd7zXZ\0": "xz", rb"\x28\xb5\x2f\xfd": "zstd"}
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CHUNK = 1 << 20  # bytes
 
@@ -19,11 +21,16 @@ def find_encoding(path: Path, given: str) -> str:
     """The name of the encoding: the one given, or UTF-16 where the file begins with its mark, else UTF-8.
 
     Raises:
-        InputError: if there is none of that name, or a name ends in .gz and the file is no gzip.
+        InputError: if there is none of that name, a name ends in .gz and the file is none, or it is packed otherwise.
     """
     with path.open("rb") as file:
-        magic = file.read(len(_GZIP_MAGIC))
-    if path.suffix == ".gz" and magic != _GZIP_MAGIC:
+        head = file.read(16)
+    for magic, packer in _OTHER_MAGIC.items():
+        if re.match(magic, head, re.DOTALL):
+            raise InputError(
+                f"{path}: expected text, plain or gzipped, got a file packed by {packer}; unpack it, or use gzip for it"
+            )
+    if path.suffix == ".gz" and not head.startswith(_GZIP_MAGIC):
         raise InputError(f"{path}: not a gzip file, despite its name; rename it or compress it")
     if given != "auto":
         return check_encoding(given)
