@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,8 +128,10 @@ def read_params(parameters: Any) -> dict[str, Any]:
 def _remedy(error: OSError) -> str:
     if error.errno in _FULL:
         return "; make room on the disk, `make doctor` says how much each has"
-    if error.errno in _CLOSED and error.filename and Path(str(error.filename)).is_relative_to(data_folder()):
-        return "; data is kept there: set RECSYS_DATA to a folder that can be written"
+    with suppress(InputError):  # of a RECSYS_DATA that names no place
+        if error.errno in _CLOSED and error.filename and Path(str(error.filename)).is_relative_to(data_folder()):
+            chosen = "RECSYS_DATA_CACHE" if object_store_address() else "RECSYS_DATA"
+            return f"; data is kept there: set {chosen} to a folder that can be written"
     return ""
 
 

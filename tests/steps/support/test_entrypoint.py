@@ -190,12 +190,17 @@ def test_a_full_disk_is_told_with_what_to_do_whoever_wrote(number, told, in_proc
 
 
 @pytest.mark.parametrize(
-    ("kept", "told"), [("data", "; data is kept there: set RECSYS_DATA to a folder that can be written"), ("x", "")]
+    ("kept", "chosen", "told"),
+    [
+        ("data", "data", "; data is kept there: set RECSYS_DATA to a folder that can be written"),
+        ("x", "data", ""),
+        ("x", "s3://No Bucket", ""),
+    ],
 )
 def test_a_data_folder_that_cannot_be_written_is_told_with_what_to_do(
-    kept, told, tmp_path, in_process, capsys, monkeypatch
+    kept, chosen, told, tmp_path, in_process, capsys, monkeypatch
 ):
-    monkeypatch.setenv("RECSYS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("RECSYS_DATA", chosen if "://" in chosen else str(tmp_path / chosen))
     (tmp_path / kept).touch()
 
     def write(_):
