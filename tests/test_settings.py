@@ -71,6 +71,16 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         parse_settings(Example, {"counts": "1"})
 
 
+def test_the_known_names_are_listed_once_behind_several_unknown_ones():
+    with pytest.raises(InputError) as caught:
+        parse_settings(Example, {"counts": "1", "rate": "2", "other": "3"})
+    known = "count, rate, exact, depth, timeout"
+    assert str(caught.value).endswith(
+        f"; unknown parameters 'counts' (did you mean 'count'?), 'other'; known are: {known}"
+    )
+    assert "parameter 'rate': expected" in str(caught.value)
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         Example().count = 4

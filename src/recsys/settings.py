@@ -56,7 +56,9 @@ def parse_settings(settings: type[SettingsT], values: Mapping[str, object]) -> S
         problems: dict[Any, list[dict[str, Any]]] = {}
         for problem in error.errors():
             problems.setdefault(problem["loc"][:1], []).append(dict(problem))
-        raise InputError("; ".join(_explain(settings, same) for same in problems.values())) from None
+        unknown = [str(loc[0]) for loc, same in problems.items() if same[0]["type"] == "extra_forbidden"]
+        told = [_explain(settings, same) for same in problems.values() if same[0]["type"] != "extra_forbidden"]
+        raise InputError("; ".join(told + _refuse(settings, unknown))) from None
 
 
 def to_text(value: object) -> str:
@@ -75,14 +77,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _explain(settings: type[Settings], problems: Sequence[dict[str, Any]]) -> str:
     problem = problems[0]
     name = str(problem["loc"][0]) if problem["loc"] else settings.__name__
-    if problem["type"] == "extra_forbidden":
-        known = settings.model_fields
-        return f"unknown parameter {name!r}{did_you_mean(name, known)}; known are: {', '.join(known)}"
     rules = [_rule(problem) for problem in problems]
     rule = " or ".join([rules[0], *(other.removeprefix("expected ") for other in rules[1:])])
     if name not in settings.model_fields:
         return rule
     return f"parameter {name!r}: {rule}, got {problem['input']!r} ({settings.model_fields[name].description})"
+
+
+def _refuse(settings: type[Settings], unknown: Sequence[str]) -> list[str]:
+    """What is said of unknown names: the known ones once, however many there are."""
+    known = settings.model_fields
+    names = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
+    several = "s" if len(unknown) > 1 else ""
+    return [f"unknown parameter{several} {names}; known are: {', '.join(known)}"] if unknown else []
 
 
 def _rule(problem: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from steps.support.signals import StopSignals
 
 _NOT_PROMOTED = 3  # exit status
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # whichever library wrote, and it may not say where
+_CLOSED = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM)
 _LONGEST_FILE = 1 << 24  # bytes of a file of parameters
 LAUNCHER = "RECSYS_LAUNCHER"  # number of the process that started this one, from before Python was there
 TICKET = "RECSYS_SEARCH"  # set by `tune` for the workers it starts
@@ -69,8 +71,7 @@ def run_step(
         _tell(f"{name}: nobody was promoted: {error}")
         sys.exit(_NOT_PROMOTED)
     except OSError as error:  # a full disk, a folder that may not be written, a server that went away
-        full = "; make room on the disk, `make doctor` says how much each has" if error.errno in _FULL else ""
-        _fail(f"{name}: {type(error).__name__}: {error}{full}")
+        _fail(f"{name}: {type(error).__name__}: {error}{_remedy(error)}")
     except Exception as error:
         if not _is_refusal(error):
             raise
@@ -122,6 +123,16 @@ def read_params(parameters: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"parameter 'params': a JSON object is needed, got {text[:100]!r}")
     return found
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "; make room on the disk, `make doctor` says how much each has"
+    with suppress(InputError):  # of a RECSYS_DATA that names no place
+        if error.errno in _CLOSED and error.filename and Path(str(error.filename)).is_relative_to(data_folder()):
+            chosen = "RECSYS_DATA_CACHE" if object_store_address() else "RECSYS_DATA"
+            return f"; data is kept there: set {chosen} to a folder that can be written"
+    return ""
 
 
 def data_folder() -> Path:

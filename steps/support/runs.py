@@ -37,7 +37,8 @@ def _end_left_running() -> None:
 
     with suppress(Exception), request_limits(2, _PASSING_SECONDS):
         if ended := end_left_running():
-            print(f"note: {len(ended)} runs were left RUNNING by processes that are gone; they are KILLED now")
+            runs = "1 run was" if len(ended) == 1 else f"{len(ended)} runs were"
+            print(f"note: {runs} left RUNNING by processes that are gone; the status is KILLED now")
 
 
 def open_run(name: str, **tags: str) -> "AbstractContextManager[Run]":

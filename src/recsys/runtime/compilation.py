@@ -67,8 +67,9 @@ def _stamp() -> str:
 
 def _compile(function: Callable[..., Any], example: tuple[object, ...], *, is_cached: bool) -> Callable[..., Any]:
     before = numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES
-    # This folder or none: else Numba writes beside the source. One that the user chose (NUMBA_CACHE_DIR) stays.
-    numba.config.CACHE_DIR = before[0] or str(user_cache_path("recsys") / "numba" / _stamp())
+    # This folder or none: else Numba writes beside the source.
+    chosen = Path(before[0]) if before[0] else user_cache_path("recsys") / "numba"  # NUMBA_CACHE_DIR
+    numba.config.CACHE_DIR = str(chosen / _stamp())
     numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"
     try:
         compiled: Callable[..., Any] = numba.njit(

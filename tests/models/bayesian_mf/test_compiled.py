@@ -53,7 +53,7 @@ def drawn(backend, d: int, has_rest: bool, overrelaxation: float = 0) -> tuple[n
 
 @pytest.mark.parametrize("overrelaxation", [0, 0.8])
 @pytest.mark.parametrize("has_rest", [True, False])
-@pytest.mark.parametrize("d", [1, 2, 9, 15, 16, 31, 32, 48])
+@pytest.mark.parametrize("d", [1, 2, 3, 9, 15, 16, 18, 31, 32, 48, 65, 101])
 def test_the_draws_are_the_batched_ones(d, has_rest, overrelaxation):
     expected = drawn(TorchBackend("cpu"), d, has_rest, overrelaxation)
     assert (np.count_nonzero(expected[1]) > 0) == has_rest

@@ -187,3 +187,25 @@ def test_a_full_disk_is_told_with_what_to_do_whoever_wrote(number, told, in_proc
         run_step("doctor", write, [], connected=False)
     assert ended.value.code == 1
     assert capsys.readouterr().err == f"error: doctor: OSError: [Errno {number}] Error writing bytes to file{told}\n"
+
+
+@pytest.mark.parametrize(
+    ("kept", "chosen", "told"),
+    [
+        ("data", "data", "; data is kept there: set RECSYS_DATA to a folder that can be written"),
+        ("x", "data", ""),
+        ("x", "s3://No Bucket", ""),
+    ],
+)
+def test_a_data_folder_that_cannot_be_written_is_told_with_what_to_do(
+    kept, chosen, told, tmp_path, in_process, capsys, monkeypatch
+):
+    monkeypatch.setenv("RECSYS_DATA", chosen if "://" in chosen else str(tmp_path / chosen))
+    (tmp_path / kept).touch()
+
+    def write(_):
+        (tmp_path / kept / "prepared").mkdir()
+
+    with pytest.raises(SystemExit):
+        run_step("doctor", write, [], connected=False)
+    assert capsys.readouterr().err.endswith(f"Not a directory: '{tmp_path / kept / 'prepared'}'{told}\n")
