@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from recsys.errors import InputError
 from recsys.runtime.files import write_atomically
 from recsys.serving.engine import Engine
-from recsys.serving.form import open_form, read_description
+from recsys.serving.form import open_form
 from recsys.serving.service import CALL, POINTER
 
 _FORMS = "forms"
@@ -195,7 +195,7 @@ class Follower:
             found: dict[str, Any] = json.loads((self.folder / POINTER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        if not _is_readable(self.folder / str(found.get("form"))):
+        if not _is_whole(self.folder / str(found.get("form"))):
             return {}
         return found
 
@@ -206,15 +206,6 @@ class Follower:
             on_trial = str((self._pointer.get("trial") or {}).get("form", ""))
             if path.name not in (self._pointer["key"], Path(on_trial).name):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_readable(folder: Path) -> bool:
-    """Whether a form of this release's format is there."""
-    try:
-        read_description(folder)
-    except InputError:
-        return False
-    return True
 
 
 def _is_whole(folder: Path) -> bool:
