@@ -18,6 +18,14 @@ def one_by_one(work: Callable[[Any], None], members: Sequence[Any]) -> None:
         work(member)
 
 
+def side_by_side(pool: ThreadPoolExecutor, works: Sequence[Callable[[], object]]) -> None:
+    """Does the first work in the thread that calls, the others in those of the pool; raises what one of them raised."""
+    others = [pool.submit(work) for work in works[1:]]
+    works[0]()
+    for other in others:
+        other.result()
+
+
 @contextmanager
 def workers(device: str) -> Iterator[Each]:
     """What `Chain.sweep` spreads its chunks over: on the CPU a thread a core, each working on chunks of its own.
@@ -42,9 +50,6 @@ def workers(device: str) -> Iterator[Each]:
                 for chunk in left:
                     work(chunk)
 
-            others = [pool.submit(take) for _ in range(min(threads, len(chunks)) - 1)]
-            take()
-            for other in others:
-                other.result()
+            side_by_side(pool, [take] * min(threads, len(chunks)))
 
         yield spread

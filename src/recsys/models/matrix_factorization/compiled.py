@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ from recsys.models.matrix_factorization.schedule import Epoch
 from recsys.models.matrix_factorization.training import Problem, run
 from recsys.runtime.compilation import LANE, aligned_zeros, available_threads, compile_loop, part_of_loop
 from recsys.runtime.lines import fetch, inner_product, mix_lines
+from recsys.runtime.threads import side_by_side
 
 BIAS, PENALTY = 0, 1  # columns of a side's `scalars`
 THREADED_ROWS = 1 << 16  # of fewer, to wake a thread takes longer than it saves
@@ -217,10 +218,7 @@ class CompiledEngine:
             some = slice(now.start - first, now.stop - first)
             here = turns._replace(firsts=turns.firsts[some], lasts=turns.lasts[some])
             arguments = *self.tables, places[some], *here, np.float32(learning_rate), totals[some]
-            others = [self.threads.submit(self._learn, arguments, part) for part in self.parts[1:]]
-            self._learn(arguments, self.parts[0])
-            for other in others:
-                other.result()
+            side_by_side(self.threads, [partial(self._learn, arguments, part) for part in self.parts])
         return totals
 
     def _learn(self, arguments: tuple[Any, ...], part: range) -> None:
