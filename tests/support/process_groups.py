@@ -31,21 +31,24 @@ def together(size: int, work: Callable[..., Any], *arguments: Any, attempts: int
         workers[-1].start()
         answer.close()
     try:
-        return [_answer(rank, pipe) for rank, (pipe, _) in enumerate(pipes)]
+        answers = [_answer(rank, pipe) for rank, (pipe, _) in enumerate(pipes)]
     finally:
         for worker in workers:
             worker.join(10)
             worker.kill()
+    # All of them: where one rank fails the others only say that it left.
+    traces = [f"rank {rank}: {trace}" for rank, (_, trace) in enumerate(answers) if trace]
+    assert not traces, "\n".join(traces)
+    return [answer for answer, _ in answers]
 
 
-def _answer(rank: int, pipe: Connection) -> Any:
+def _answer(rank: int, pipe: Connection) -> tuple[Any, str]:
+    """What a rank returned, and the trace of what it raised."""
     assert pipe.poll(HANG_SECONDS), f"rank {rank} said nothing for {HANG_SECONDS} s"
     try:
-        answer, trace = pipe.recv()
+        return pipe.recv()
     except EOFError:
-        return DIED
-    assert not trace, f"rank {rank}: {trace}"
-    return answer
+        return DIED, ""
 
 
 def _run(

@@ -41,8 +41,8 @@ def workers(device: str) -> Iterator[Each]:
     with one_thread(), ThreadPoolExecutor(max(1, threads - 1)) as pool:  # the thread that calls takes its part
 
         def spread(work: Callable[[Any], None], chunks: Sequence[Any]) -> None:
-            if len(chunks) == 1:  # to wake a thread takes longer than a small chunk
-                work(chunks[0])
+            if len(chunks) < 2:  # to wake a thread takes longer than a small chunk; a process may have none
+                one_by_one(work, chunks)
                 return
             left = iter(chunks)  # of all threads: each takes the next one, which costs less than a future a chunk
 
