@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import importlib
 import io
 import json
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,10 +87,11 @@ def _search(parameters: Tuning, url: str, pool: WorkerPool | None) -> "Version |
         _announce(search)
         with _taking_part(search, parent):
             if pool is None:
-                outcome: dict[str, Any] | None = _work(search, parent, parameters, dataset, display)
+                _run_trials(search, parent, display)
             else:
-                outcome = _employ(search, parent, parameters, url, until, display, pool)
-        return _conclude(search, outcome, parameters, run)
+                _employ(search, parent, parameters, url, until, display, pool)
+            outcome = _see_to_its_end(search, parent, parameters, dataset)
+        return _conclude(outcome, parameters, run)
 
 
 def storage_url(parameters: Tuning) -> str:
@@ -195,12 +198,9 @@ def _taking_part(search: "Search", parent: str) -> Any:
             studies.end(parent, status)
 
 
-def _work(
-    search: "Search", parent: str, parameters: Tuning, dataset: Dataset, display: ProgressDisplay
-) -> dict[str, Any]:
-    """Run trials, then see the search to its end."""
+def _run_trials(search: "Search", parent: str, display: ProgressDisplay) -> None:
+    """Run trials until the search needs no more, and put each on record."""
     from recsys.tracking import studies
-    from recsys.tuning.search import SupersededError
 
     def ended(trial: "EndedTrial", curves: "Curves") -> None:
         record = _record(trial, search.name, curves)
@@ -212,6 +212,13 @@ def _work(
     with GracefulStop("stopping after the running trial; once more to stop at once" if alone else "") as stop:
         search.run(ended, stop.stopped, lambda: display.status(search.progress))
     display.end()
+
+
+def _see_to_its_end(search: "Search", parent: str, parameters: Tuning, dataset: Dataset) -> dict[str, Any]:
+    """What came of a search that needs no more trials: one process of all finds out, the others wait for it."""
+    from recsys.tracking import studies
+    from recsys.tuning.search import SupersededError
+
     superseded = False
     while (answer := search.contend()) != "over":
         if answer == "wait":
@@ -272,11 +279,9 @@ def _finish(search: "Search", parent: str, parameters: Tuning, dataset: Dataset)
     return outcome | {"version": version.number}
 
 
-def _conclude(search: "Search", outcome: dict[str, Any] | None, parameters: Tuning, run: "Run") -> "Version | None":
+def _conclude(outcome: dict[str, Any], parameters: Tuning, run: "Run") -> "Version | None":
     from registry import versions
 
-    if outcome is None:
-        return None
     saved = f"; pruning saved about {outcome['saved']:.0%} of the time" if outcome["saved"] else ""
     metric = "AUC" if parameters.metric == "auc" else parameters.metric
     said = f"best of {outcome['trials']} trials: trial {outcome['trial']}, validation {metric} {outcome['value']:.4f}"
@@ -296,26 +301,33 @@ def _employ(
     until: float | None,
     display: ProgressDisplay,
     pool: WorkerPool,
-) -> dict[str, Any] | None:
-    """Have the processes of a pool do the work, and watch over them."""
+) -> None:
+    """Have the processes of a pool run the trials, and watch over them; raises InputError if none saw them done."""
     ticket = {"number": search.number, "until": until, "parent": parent}
     changes = {"folder": str(Path(parameters.folder).absolute()), "storage": "auto", "study": search.name}
     given = parameters.model_dump() | changes | {"workers": 1}
     with GracefulStop("stopping after the running trials; once more to stop at once") as stop:
         with pool.working(given, {TICKET: json.dumps(ticket), STORAGE: url}):
+            _import_for_the_end(parameters)
             while pool.at_work():
                 if stop.asked:
                     pool.ask_to_stop()
                 display.status(search.progress)
                 pool.wait(_POLL_SECONDS)
         display.end()
-    outcome = search.outcome()
-    if outcome is None and not search.others_alive():
+    statuses = pool.statuses()
+    if 0 not in statuses:
+        ends = [f"killed by {signal.Signals(-code).name}" if code < 0 else f"status {code}" for code in statuses]
         raise InputError(
-            f"study {search.name!r}: all {parameters.workers} workers ended before the search did ({pool.ends()}); "
+            f"study {search.name!r}: all {parameters.workers} workers ended before the search did ({', '.join(ends)}); "
             "run the same line again to go on"
         )
-    return outcome
+
+
+def _import_for_the_end(parameters: Tuning) -> None:
+    """What this process needs once the trials are done, while others run them."""
+    for name in ("recsys.tuning.plots", *(("recsys.training.trainer",) if parameters.registers else ())):
+        importlib.import_module(name)
 
 
 def _help_out(parameters: Tuning, url: str, number: int, until: float | None, parent: str) -> None:
@@ -328,7 +340,7 @@ def _help_out(parameters: Tuning, url: str, number: int, until: float | None, pa
     if not search.join(number, until):
         return
     with search.at_work():
-        _work(search, parent, parameters, dataset, ProgressDisplay(parameters.metric, until, shared=True))
+        _run_trials(search, parent, ProgressDisplay(parameters.metric, until, shared=True))
 
 
 def _record(trial: "EndedTrial", study: str, curves: "Curves | None" = None) -> "TrialRecord":

@@ -90,11 +90,11 @@ class WorkerPool:
             self._asked = True
             self._signal(signal.SIGINT)
 
-    def ends(self) -> str:
-        """How the workers ended, for a message."""
+    def statuses(self) -> list[int]:
+        """The exit statuses of the workers that have ended, negative where a signal ended one; to be asked once."""
         told = os.read(self._told, 1 << 16)
-        codes: list[int] = json.loads(told) if told else [self._host.returncode]
-        return ", ".join(f"killed by {signal.Signals(-code).name}" if code < 0 else f"status {code}" for code in codes)
+        found: list[int] = json.loads(told) if told else [self._host.returncode]
+        return found
 
     def _end(self) -> None:
         limit = time.monotonic() + _STOP_SECONDS

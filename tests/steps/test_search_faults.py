@@ -219,44 +219,60 @@ def is_empty(group: int) -> bool:
     return False
 
 
-def test_a_worker_and_then_the_one_that_started_them_are_killed(ready, tmp_path):
-    """Of two workers the other one goes on, and none outlives the starter; the same line again finishes the search."""
-    trials = 40
+@contextmanager
+def starter_of_two(store, url: str, folder: Path, trials: int):
+    """`tune` with two workers: its process, the command, and how to find the process that they are forked from."""
     given = {"family": "bias", "study": "spring", "trials": trials, "workers": 2, "heartbeat": 1, "ratings": "my.csv"}
-    command = [sys.executable, "-m", "steps.tune", *options(folder=ready.home, **given, **COLUMNS)]
-    url = f"sqlite:///{tmp_path}/studies.db"
-    environment = ready.environment(RECSYS_STUDY_STORAGE=url)
-
-    def done() -> int:
-        file = tmp_path / "studies.db"
-        return states(file).count("COMPLETE") if file.exists() and file.stat().st_size else 0
+    command = [sys.executable, "-m", "steps.tune", *options(folder=store.home, **given, **COLUMNS)]
+    with (folder / "log").open("w") as log:
+        starter = subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=store.environment(RECSYS_STUDY_STORAGE=url),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
     def hosts() -> list[int]:
         return [child for child in below(starter.pid) if len(below(child)) == 2]
 
-    with (tmp_path / "log").open("w") as log:
-        starter = subprocess.Popen(
-            command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
     try:
         wait(lambda: starter.poll() is not None or hosts(), "start")
         (host,) = hosts()
-        first, second = below(host)
-        assert os.getpgid(first) == os.getpgid(second) == host
-        wait(lambda: done() >= 1, "a trial")
-        os.kill(first, signal.SIGKILL)
-        wait(lambda: below(host) == [second], "its end")
-        before = done()
-        wait(lambda: done() > before, "a trial of the other one")
-        assert starter.poll() is None
+        yield starter, command, host
     finally:
         starter.kill()
         starter.wait()
+
+
+def completed(file: Path) -> int:
+    return states(file).count("COMPLETE") if file.exists() and file.stat().st_size else 0
+
+
+def test_a_worker_and_then_the_one_that_started_them_are_killed(ready, tmp_path):
+    """Of two workers the other one goes on, and none outlives the starter; the same line again finishes the search."""
+    trials, file = 120, tmp_path / "studies.db"
+    url = f"sqlite:///{file}"
+    with starter_of_two(ready, url, tmp_path, trials) as (starter, command, host):
+        first, second = below(host)
+        assert os.getpgid(first) == os.getpgid(second) == host
+        wait(lambda: completed(file) >= 1, "a trial")
+        os.kill(first, signal.SIGKILL)
+        wait(lambda: below(host) == [second], "its end")
+        before = completed(file)
+        wait(lambda: completed(file) > before, "a trial of the other one")
+        assert starter.poll() is None
     wait(lambda: is_empty(host), "the end of all")
-    assert done() < trials
+    assert completed(file) < trials
 
     again = subprocess.run(
-        command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command,
+        cwd=PROJECT,
+        env=ready.environment(RECSYS_STUDY_STORAGE=url),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("registered version") == 1
@@ -264,3 +280,22 @@ def test_a_worker_and_then_the_one_that_started_them_are_killed(ready, tmp_path)
     assert found[TrialState.COMPLETE] + found[TrialState.PRUNED] == trials
     assert found.keys() <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
     assert ready.run_named("study spring").info.status == "FINISHED"
+    # The one that started the workers trains the winner, with all cores.
+    tune, training = ready.run_named("tune bias"), ready.run_named("train bias")
+    assert training.data.tags["worker"] == tune.data.tags["worker"]
+
+
+def test_workers_that_are_all_killed_are_told_by_the_one_that_started_them(ready, tmp_path):
+    file = tmp_path / "studies.db"
+    with starter_of_two(ready, f"sqlite:///{file}", tmp_path, 400) as (starter, _, host):
+        workers = below(host)
+        wait(lambda: completed(file) >= 1, "a trial")
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        wait(lambda: starter.poll() is not None, "its end")
+        assert starter.returncode == 1
+    said = (tmp_path / "log").read_text()
+    assert "all 2 workers ended before the search did (killed by SIGKILL, killed by SIGKILL)" in said
+    assert "run the same line again to go on" in said
+    assert "Traceback" not in said
+    assert ready.run_named("tune bias").info.status == "FAILED"

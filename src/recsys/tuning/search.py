@@ -32,7 +32,7 @@ from recsys.tuning.study import SearchConfig, StudyDefinition
 from recsys.tuning.trials import DONE, STOPPED, best_trial, count, is_lost, note_of, refuse_endless_failure
 
 _GRACE = 6  # heartbeats that may be missed, as while a database restarts
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.05, 0.5  # at first, and at last: where trials are short, so is what is left of the others' last ones
 
 
 class SearchProgress(NamedTuple):
@@ -140,6 +140,8 @@ class Search:
             on_trial: called with a trial that this worker has ended and its curves, before the next one.
             idle: called again and again while other workers run the last trials: one of theirs may come back.
         """
+        shortest, longest = _POLL_SECONDS
+        pause = shortest
         with explained(self.url), closing(self.objective):
             while not stopped():
                 result = TrialResult()
@@ -149,12 +151,14 @@ class Search:
                 if told is not None:
                     on_trial(told, result.curves)
                 if trial is not None:
+                    pause = shortest
                     continue
                 self._rest()
                 if ended:
                     return
                 idle()
-                time.sleep(_POLL_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
             self._rest()
 
     def contend(self) -> Literal["finish", "wait", "over"]:
