@@ -80,7 +80,8 @@ def run_step(
         _fail(f"{name}: MLflow: {text[:1000]}; `make doctor` looks for the cause")
     except KeyboardInterrupt:
         number = stop.number or signal.SIGINT
-        _tell(f"{name}: stopped by {signal.Signals(number).name}")
+        if TICKET not in os.environ:  # a worker's stop is told by the one that started it
+            _tell(f"{name}: stopped by {signal.Signals(number).name}")
         sys.exit(128 + number)
 
 

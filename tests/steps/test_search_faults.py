@@ -285,6 +285,22 @@ def test_a_worker_and_then_the_one_that_started_them_are_killed(ready, tmp_path)
     assert training.data.tags["worker"] == tune.data.tags["worker"]
 
 
+def test_ctrl_c_with_two_workers_is_told_once(ready, tmp_path):
+    file = tmp_path / "studies.db"
+    with starter_of_two(ready, f"sqlite:///{file}", tmp_path, 400) as (starter, _, host):
+        wait(lambda: completed(file) >= 1, "a trial")
+        starter.send_signal(signal.SIGINT)
+        wait(lambda: starter.poll() is not None, "its end")
+        assert starter.returncode == 130
+    wait(lambda: is_empty(host), "the end of all")
+    said = (tmp_path / "log").read_text()
+    assert said.count("stopping after the running trials; once more to stop at once") == 1
+    assert said.count("tune: stopped by SIGINT") == 1
+    assert "Traceback" not in said
+    assert "RUNNING" not in states(file)
+    assert ready.run_named("study spring").info.status == "KILLED"
+
+
 def test_workers_that_are_all_killed_are_told_by_the_one_that_started_them(ready, tmp_path):
     file = tmp_path / "studies.db"
     with starter_of_two(ready, f"sqlite:///{file}", tmp_path, 400) as (starter, _, host):
