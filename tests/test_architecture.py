@@ -88,7 +88,11 @@ ROOMS = {
     ],
     "argparse": ["steps/support/entrypoint.py"],
     "skops": ["src/recsys/models/random_forest.py"],
-    "platformdirs": ["steps/support/entrypoint.py", "src/recsys/runtime/compilation.py"],
+    "platformdirs": [
+        "steps/support/entrypoint.py",
+        "src/recsys/runtime/compilation.py",
+        "src/recsys/tracking/connection.py",
+    ],
 }
 # Programs of their own that stand in the library.
 PROGRAMS = [

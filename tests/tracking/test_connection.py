@@ -1,5 +1,6 @@
 """The connection to MLflow, and the tables of a new sqlite file."""
 
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -14,7 +15,9 @@ from tests.support.pipeline import new_store
 
 
 @pytest.fixture(autouse=True)
-def _reset():
+def _reset(monkeypatch, tmp_path_factory):
+    """No tables in the cache, and MLflow's addresses as they were."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     yield
     mlflow.set_tracking_uri(before[0])
@@ -38,6 +41,27 @@ def test_a_new_file_is_what_mlflow_makes_and_nothing_lies_beside_it(tmp_path, tm
     made = ours.stat().st_ino
     connection.connect(f"sqlite:///{ours}")
     assert ours.stat().st_ino == made
+
+
+def test_tables_are_made_once_and_kept(tmp_path, monkeypatch):
+    first, second, third = (f"sqlite:///{tmp_path / name}" for name in ("first.db", "second.db", "third.db"))
+    connection.connect(first)
+    with monkeypatch.context() as patch:
+        patch.delattr(connection, "_safe_initialize_tables")
+        connection.connect(second)
+        (kept,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("tables-*.json")
+        kept.write_text(kept.read_text()[:100])  # by another hand: ours is written as a whole
+        with pytest.raises(InputError):
+            connection.connect(third)
+    connection.connect(third)
+    assert schema(tmp_path / "first.db") == schema(tmp_path / "second.db") == schema(tmp_path / "third.db")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    (tmp_path / "file").touch()
+    connection.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert "table runs" in schema(tmp_path / "mlflow.db")
 
 
 def test_a_file_whose_tables_could_not_be_made_is_as_before(tmp_path, monkeypatch):

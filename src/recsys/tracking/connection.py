@@ -1,11 +1,12 @@
 """The connection to MLflow: a tracking server or a database."""
 
 import importlib
+import json
 import logging
 import socket
 import sqlite3
 import tempfile
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,9 +17,11 @@ from filelock import FileLock
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
+from platformdirs import user_cache_path
 from sqlalchemy import event
 
 from recsys.errors import InputError
+from recsys.runtime.files import write_atomically
 from recsys.runtime.interruption import uninterrupted
 
 _CONNECT_SECONDS = 5
@@ -74,14 +77,31 @@ def _making(uri: str) -> AbstractContextManager[object]:
 
 
 def _make_tables(uri: str) -> None:
-    """Give a sqlite file that is empty its tables, which are made elsewhere, in one transaction.
+    """Give a sqlite file that is empty its tables in one transaction. MLflow would wait for the disk a thousand times.
 
-    MLflow makes them by all the migrations there ever were, and would wait for the disk a thousand times: seconds.
     Who fills the file meanwhile without our lock, as `mlflow run` does, keeps what is there.
     """
     file = _sqlite_file(uri)
     if urlsplit(uri).scheme != "sqlite" or "?" in uri or (file.exists() and file.stat().st_size):
         return
+    statements = _table_statements()
+    with closing(sqlite3.connect(file, timeout=_MAKING_SECONDS, isolation_level=None)) as target:
+        target.execute("begin immediate")
+        if target.execute("select 1 from sqlite_master").fetchone() is None:
+            for statement in statements:
+                target.execute(statement)
+        target.execute("commit")
+
+
+def _table_statements() -> list[str]:
+    """What makes MLflow's tables in sqlite, as this version of it does by all the migrations there ever were.
+
+    These take most of a second: the statements that come of them are kept in the user's cache folder.
+    """
+    kept = user_cache_path("recsys") / "mlflow" / f"tables-{mlflow.__version__}.json"
+    with suppress(OSError, ValueError):
+        found: list[str] = json.loads(kept.read_bytes())
+        return found
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.db"
         engine = create_sqlalchemy_engine(f"sqlite:///{made}")  # type: ignore[no-untyped-call]
@@ -90,12 +110,11 @@ def _make_tables(uri: str) -> None:
         engine.dispose()
         with closing(sqlite3.connect(made)) as source:
             statements = [line for line in source.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
-    with closing(sqlite3.connect(file, timeout=_MAKING_SECONDS, isolation_level=None)) as target:
-        target.execute("begin immediate")
-        if target.execute("select 1 from sqlite_master").fetchone() is None:
-            for statement in statements:
-                target.execute(statement)
-        target.execute("commit")
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(kept) as partial:
+            partial.write_text(json.dumps(statements))
+    return statements
 
 
 def _do_not_wait(connection: Any, _record: object) -> None:
