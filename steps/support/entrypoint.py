@@ -254,6 +254,7 @@ def _set_environment(folder: Path) -> None:
         raise InputError(f"parameter 'folder': an existing folder is needed, got {str(folder)!r}")
     uri = tracking_uri(folder)
     check_options(uri, "MLFLOW_TRACKING_URI")
+    _check_threads(os.environ.get("NUMBA_NUM_THREADS", "1"))
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a pickle runs the code of whoever logged it
     # Artifacts go through the server: the S3 store behind it, which MLflow would turn to, may be hidden from us.
@@ -262,6 +263,16 @@ def _set_environment(folder: Path) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     signing.use_keys(os.environ.get(signing.SIGNING_KEY, ""), os.environ.get(signing.VERIFY_KEY, ""))
+
+
+def _check_threads(given: str) -> None:
+    """Numba takes this variable as it is imported, and would end the step there, or warn of text and use all cores."""
+    with suppress(ValueError):
+        if int(given) >= 1:
+            return
+    raise InputError(
+        f"NUMBA_NUM_THREADS: a number of threads from 1 on is needed, got {given!r}; unset it to use all cores"
+    )
 
 
 def _enter_experiment(parameters: Any) -> None:

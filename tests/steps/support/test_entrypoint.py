@@ -209,3 +209,14 @@ def test_a_data_folder_that_cannot_be_written_is_told_with_what_to_do(
     with pytest.raises(SystemExit):
         run_step("doctor", write, [], connected=False)
     assert capsys.readouterr().err.endswith(f"Not a directory: '{tmp_path / kept / 'prepared'}'{told}\n")
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "all", ""])
+def test_a_number_of_threads_that_is_none_is_told_before_anything_is_done(threads, in_process, capsys, monkeypatch):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+    with pytest.raises(SystemExit):
+        run_step("doctor", lambda _: print("done"), [], connected=False)
+    said = capsys.readouterr()
+    assert said.out == ""
+    expected = f"a number of threads from 1 on is needed, got {threads!r}; unset it to use all cores"
+    assert said.err == f"error: doctor: NUMBA_NUM_THREADS: {expected}\n"
