@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
-from steps.support.entrypoint import given_path, run_step
+from steps.support.entrypoint import given_folder, run_step
 from steps.support.parameters import ExportParameters
 from steps.support.runs import open_run
 
@@ -30,7 +30,7 @@ def export(parameters: ExportParameters) -> None:
     if parameters.format == "onnx":
         _export_graphs(parameters)
         return
-    folder = given_path(parameters.folder, parameters.output, "output")
+    folder = given_folder(parameters.folder, parameters.output, "output")
     if parameters.format == "kserve":
         write_manifests(parameters, folder / "kubernetes")
     else:

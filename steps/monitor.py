@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.data.dataset import Dataset
 from recsys.errors import InputError
 from steps.support import datasets, decision_record, monitor_summary
-from steps.support.entrypoint import run_step
+from steps.support.entrypoint import given_folder, run_step
 from steps.support.parameters import MonitorParameters
 from steps.support.repeat import repeat
 from steps.support.runs import open_run
@@ -48,6 +48,7 @@ class _Watching:
 
         self._parameters = parameters
         self._folder = Path(parameters.folder, parameters.store).absolute() / parameters.model_name
+        self._output = given_folder(parameters.folder, parameters.export, "export") if parameters.export else None
         self._archive: Archive = Archive.of_folder(self._folder)
         self._reference = cache(self._make_reference)
         self._recommender = cache(self._load)
@@ -138,11 +139,10 @@ class _Watching:
         return []
 
     def _export(self, since: float, until: float) -> list[str]:
-        if not self._parameters.export:
+        if self._output is None:
             return []
-        folder = Path(self._parameters.folder, self._parameters.export).expanduser().absolute()
-        counts = self._archive.export(folder, since, until)
-        return [f"exported to {folder}: " + ", ".join(f"{count:,} rows {name}" for name, count in counts.items())]
+        counts = self._archive.export(self._output, since, until)
+        return [f"exported to {self._output}: " + ", ".join(f"{count:,} rows {name}" for name, count in counts.items())]
 
 
 def find_looks(model_name: str, version: str) -> list[dict[str, str]]:

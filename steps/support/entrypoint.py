@@ -174,6 +174,15 @@ def given_path(folder: str, text: str, name: str) -> Path:
         ) from None
 
 
+def given_folder(folder: str, text: str, name: str) -> Path:
+    """As `given_path`, of a folder that is there or can be made; raises InputError where a file is in its way too."""
+    path = given_path(folder, text, name).absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"parameter {name!r}: a folder is needed, got {text!r}, but {there} is a file; name another")
+    return path
+
+
 def _read_file(path: Path) -> str:
     """The text of a file that is one and not endless; raises OSError or ValueError."""
     if path.exists() and not path.is_file():

@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import InputError
-from steps.support.entrypoint import given_path
+from steps.support.entrypoint import given_folder
 
 if TYPE_CHECKING:
     from recsys.data.dataset import Dataset
@@ -23,8 +23,8 @@ def open_store(parameters: Any) -> "Store":
         raise InputError(
             f"parameter 'feature_store': {error.name} is needed, which is not installed; {_INSTALL}"
         ) from None
-    path = given_path(parameters.folder, parameters.feature_store, "feature_store")
-    return Store(path.absolute(), os.environ.get(DATABASE, ""))
+    path = given_folder(parameters.folder, parameters.feature_store, "feature_store")
+    return Store(path, os.environ.get(DATABASE, ""))
 
 
 def point_in_time(parameters: Any, dataset: "Dataset") -> "PointInTime":

@@ -138,6 +138,7 @@ def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_
         ("forget", {"user": "u", "database": "mysql+pymysql://me:secret@host/x"}, "a password on a command line"),
         ("monitor", {"store": "elsewhere"}, "run the entry point serve"),
         ("monitor", {"until": "yesterday"}, "parameter 'until'"),
+        ("monitor", {"export": "my.csv"}, "parameter 'export': a folder is needed, got 'my.csv', but "),
         ("monitor", {"window": "a day"}, "expected a time such as 90s, 10m, 1h or 7d"),
     ],
 )

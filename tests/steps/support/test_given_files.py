@@ -4,7 +4,7 @@ import pytest
 
 from recsys.errors import InputError
 from steps.support import entrypoint
-from steps.support.entrypoint import data_folder, given_path, parse, run_step
+from steps.support.entrypoint import data_folder, given_folder, given_path, parse, run_step
 
 
 def test_a_home_of_nobody_is_told(monkeypatch):
@@ -14,6 +14,17 @@ def test_a_home_of_nobody_is_told(monkeypatch):
     monkeypatch.setenv("RECSYS_DATA", "~nosuchuser/x")
     with pytest.raises(InputError, match=f"parameter 'RECSYS_DATA': {expected}"):
         data_folder()
+
+
+@pytest.mark.parametrize("below", [".", "in/it"])
+def test_a_folder_to_write_to_that_is_a_file_is_told_with_its_place(below, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    assert given_folder(str(tmp_path), f"new/{below}", "output") == tmp_path / "new" / below
+    with pytest.raises(InputError) as refused:
+        given_folder(str(tmp_path), f"file/{below}", "output")
+    expected = f"a folder is needed, got 'file/{below}', but {file} is a file; name another"
+    assert str(refused.value) == f"parameter 'output': {expected}"
 
 
 def test_a_file_of_parameters_is_a_file_and_ends(tmp_path, monkeypatch):
