@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from recsys.arrays import Ids
 from recsys.data.id_files import read_ids
 from recsys.errors import InputError
 from recsys.serving.batch import Counts, Order, check_output, write_lists
-from steps.support.entrypoint import run_step
+from steps.support.entrypoint import given_path, run_step
 from steps.support.parameters import RecommendParameters
 from steps.support.runs import open_run
 
@@ -25,24 +26,24 @@ def recommend(parameters: RecommendParameters) -> Counts:
     """Write the lists of all users, or of those in a file, by one version: by default the champion."""
     from registry import integrity
 
-    output = Path(parameters.folder, parameters.output).expanduser().absolute()
+    output = given_path(parameters.folder, parameters.output, "output").absolute()
     check_output(output)
     with open_run("recommend") as run:
         run.log_parameters(parameters)
-        users = None if parameters.users == _ALL else _ids(parameters, "users", "user_id")
+        version = _version(parameters)
+        run.set_tags({"mlflow.runName": f"recommend by version {version.number}", "version": str(version.number)})
+        recommender, names = integrity.load_named_version(version)
+        users = None if parameters.users == _ALL else _ids(parameters, "users", "user_id", names)
         order = Order(
             parameters.n,
             parameters.exclude_seen,
-            _ids(parameters, "candidates", "item_id"),
-            _ids(parameters, "exclude", "item_id"),
+            _ids(parameters, "candidates", "item_id", names),
+            _ids(parameters, "exclude", "item_id", names),
             parameters.diversity,
             parameters.unknown,
         )
-        version = _version(parameters)
-        run.set_tags({"mlflow.runName": f"recommend by version {version.number}", "version": str(version.number)})
-        recommender = integrity.load_version(version)
-        known = recommender.knowledge.user_ids
-        asked = known if users is None else users
+        asked = recommender.knowledge.user_ids if users is None else users
+        strangers = asked[recommender.knowledge.user_codes(asked) < 0]
         # What cannot be answered is told by one user, before anything is written.
         told = recommender.recommend(
             asked[:1], order.n, candidates=order.candidates, exclude=order.exclude, unknown=order.unknown
@@ -54,6 +55,8 @@ def recommend(parameters: RecommendParameters) -> Counts:
         run.log_metrics(values | {f"users_{name}": users for name, users in counts.policies.items()})
         run.log_json({"output": str(output), "unknown_items": list(told.unknown)}, "lists.json")
     _tell(version, counts, output, seconds, told.unknown)
+    if len(strangers):
+        print(f"note: {len(strangers):,} users are unknown to the version, such as {strangers[0]!r}")
     return counts
 
 
@@ -72,11 +75,13 @@ def _tell(version: "Version", counts: Counts, output: Path, seconds: float, unkn
         print(f"note: {counts.short:,} users have shorter lists, such as {counts.example}")
 
 
-def _ids(parameters: RecommendParameters, name: str, column: str) -> Ids | None:
+def _ids(parameters: RecommendParameters, name: str, column: str, names: Mapping[str, str]) -> Ids | None:
+    """The ids in the file of a parameter, whose column may have the name that it had in the ratings learnt from."""
     given: str = getattr(parameters, name)
     if not given:
         return None
-    found, repeated = read_ids(Path(parameters.folder, given).expanduser(), column, name)
+    columns = list(dict.fromkeys([column, names.get(column, column)]))
+    found, repeated = read_ids(given_path(parameters.folder, given, name), columns, name)
     if repeated:
         print(f"note: {name}: {repeated:,} ids are there twice and count once")
     return np.asarray(found, object)

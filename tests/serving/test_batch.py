@@ -135,14 +135,39 @@ def test_ids_are_read_from_lines_csv_and_parquet(recommender, tmp_path):
     table.write_text('name,user_id\n"a, b",u1\nc,u2\nd,u1\n', encoding="utf-8")
     write_lists(recommender, ids("u1", "u2"), Order(2), arrow, "1")
     for path, repeated in ((lines, 1), (table, 1), (arrow, 2)):
-        found = read_ids(path, "user_id", "users")
+        found = read_ids(path, ["user_id"], "users")
         assert found[0].tolist() == ["u1", "u2"]
         assert found[1] == repeated
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "customer\nu1\nu2\n",
+        "name,customer\na,u1\nb,u2\n",
+        "customer;name\nu1;a, b\nu2;c\n",
+        "user_id|customer\nu1|x\nu2|y\n",
+        "u1\nu2\n",
+    ],
+)
+def test_the_column_of_ids_may_have_either_name_whatever_separates_columns(tmp_path, content):
+    (tmp_path / "users.csv").write_text(content, encoding="utf-8")
+    assert read_ids(tmp_path / "users.csv", ["user_id", "customer"], "users")[0].tolist() == ["u1", "u2"]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        (
+            "users.csv",
+            "client;name\nu1;a\n",
+            "users.csv: a column 'user_id' is needed; there are client, name; name it so, or give one id a line",
+        ),
+        (
+            "users.csv",
+            "user_id\na,u1\n",
+            "users.csv: as many columns as in the first line (1) are needed, got ['a', 'u1']",
+        ),
         ("users.txt", "u1\n\nu2\n", "users.txt: row 2: column 'user_id': an id (text or integer) is needed"),
         ("users.csv", "name,user_id\na,u1\nb\n", "users.csv: row 2: column 'user_id': an id"),
         ("users.txt", "", "users.txt: at least one id is needed"),
@@ -155,12 +180,12 @@ def test_a_wrong_file_of_ids_is_refused_with_its_place(tmp_path, name, content, 
     if name:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        read_ids(path, "user_id", "users")
+        read_ids(path, ["user_id"], "users")
     assert message in str(caught.value)
 
 
 def test_a_parquet_file_without_the_column_names_those_it_has(recommender, tmp_path):
     write_lists(recommender, ids("u1"), Order(2), tmp_path / "lists.parquet", "1")
     shutil.copy(tmp_path / "lists.parquet", tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="a column 'customer' is needed; there are user_id, rank"):
-        read_ids(tmp_path / "other.parquet", "customer", "users")
+    with pytest.raises(InputError, match="a column 'customer' or 'client' is needed; there are user_id, rank"):
+        read_ids(tmp_path / "other.parquet", ["customer", "client"], "users")

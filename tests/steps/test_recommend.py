@@ -42,6 +42,19 @@ def test_lists_of_all_users_are_written_and_on_the_record(trained, module_step, 
     assert "by version 1 (bias)" in shown
 
 
+def test_files_of_ids_may_have_the_names_of_the_ratings(trained, module_step, capsys):
+    home = trained.home
+    (home / "mine.csv").write_text("note;Kundin / Nr.\na;größe 003\nb;nobody\n", encoding="utf-8")
+    (home / "stock.csv").write_text("sku\nSKU-1\nSKU-3\n", encoding="utf-8")
+    module_step("recommend", version=1, users="mine.csv", candidates="stock.csv", exclude_seen=False, output="own.csv")
+    table = pd.read_csv(home / "own.csv")
+    assert set(table.user_id) == {"größe 003", "nobody"}
+    assert set(table.item_id) == {"SKU-1", "SKU-3"}
+    shown = capsys.readouterr().out
+    assert "note: 1 users are unknown to the version, such as 'nobody'" in shown
+    assert "candidates or exclusions are unknown" not in shown
+
+
 def test_users_candidates_and_exclusions_come_from_files(trained, module_step, capsys):
     home = trained.home
     (home / "users.csv").write_text("user_id,note\ngröße 003,a\nnobody,b\ngröße 003,c\n", encoding="utf-8")
@@ -70,6 +83,10 @@ def test_users_candidates_and_exclusions_come_from_files(trained, module_step, c
         ({"version": 1, "n": 0}, "parameter 'n'"),
         ({"version": 1, "output": "lists.json"}, "a file that ends in .parquet or .csv is needed"),
         ({"version": 1, "users": "missing.csv"}, "parameter 'users': a file of ids is needed"),
+        (
+            {"version": 1, "users": "table.csv"},
+            "a column 'user_id' or 'Kundin / Nr.' is needed; there are client, name",
+        ),
         ({"version": 1, "candidates": "strange.txt"}, "none of these 1 was learnt from: 'SKU-x'"),
         ({"version": 1, "exclude": "strange.txt", "unknown": "refuse"}, "leave them out, or pass unknown=ignore"),
     ],
@@ -78,6 +95,7 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_written(
     trained, module_step, capsys, parameters, message
 ):
     (trained.home / "strange.txt").write_text("SKU-x\n", encoding="utf-8")
+    (trained.home / "table.csv").write_text("client;name\nu1;Ann\n", encoding="utf-8")
     output = trained.home / parameters.get("output", "refused.parquet")
     assert message in refused(module_step, capsys, **{"output": output.name, **parameters})
     assert not output.exists()

@@ -1,6 +1,8 @@
 """Files of ids: Parquet, CSV with a header, or one id a line."""
 
 import csv
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +12,23 @@ import pyarrow.parquet as pq
 from recsys.arrays import Ids
 from recsys.errors import InputError
 
+_SEPARATORS = ",;\t|"
+_CERTAIN = ",;\t"  # of columns: a bar may belong to an id
 
-def read_ids(path: Path, column: str, parameter: str) -> tuple[Ids, int]:
+
+def read_ids(path: Path, columns: Sequence[str], parameter: str) -> tuple[Ids, int]:
     """The ids of a file in its order, each once, shape (n,); and how many lines repeat one.
 
     Args:
         path: Parquet by its suffix, else text. Where the first line of a text names the column, it is CSV.
-        column: of the ids, "user_id" or "item_id".
+        columns: what that of the ids may be called, such as "user_id"; the first that is there counts.
         parameter: that names the file, for the message of an error.
 
     Raises:
         InputError: if there is no such file or column, an id is missing, or there is none.
     """
     try:
-        found = _of_parquet(path, column) if path.suffix == ".parquet" else _of_text(path, column)
+        column, found = (_of_parquet if path.suffix == ".parquet" else _of_text)(path, columns)
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
@@ -37,24 +42,49 @@ def read_ids(path: Path, column: str, parameter: str) -> tuple[Ids, int]:
     return np.array(once, object), len(found) - len(once)
 
 
-def _of_parquet(path: Path, column: str) -> list[str]:
+def _of_parquet(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:
     names = pq.read_schema(path).names
-    if column not in names:
-        raise InputError(f"{path}: a column {column!r} is needed; there are {', '.join(names)}")
+    column = next((column for column in columns if column in names), None)
+    if column is None:
+        raise InputError(f"{path}: a column {_either(columns)} is needed; there are {', '.join(names)}")
     values = pq.read_table(path, columns=[column])[column].combine_chunks()
     if not (
         pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     ):
         raise InputError(f"{path}: column {column!r}: text or integers are needed, got {values.type}")
-    return ["" if value is None else str(value).strip() for value in values.to_pylist()]
+    return column, ["" if value is None else str(value).strip() for value in values.to_pylist()]
 
 
-def _of_text(path: Path, column: str) -> list[str]:
+def _of_text(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
-        names = next(csv.reader([first]), [])
-        at = next((number for number, name in enumerate(names) if name.strip() == column), None)
-        if at is None:
-            file.seek(0)
-            return [line.strip() for line in file]
-        return [row[at].strip() if at < len(row) else "" for row in csv.reader(file) if row]
+        for column, separator in product(columns, _SEPARATORS):
+            names = _names(first, separator)
+            if column in names:
+                rows = [row for row in csv.reader(file, delimiter=separator) if row]
+                return column, [_id_of(row, names.index(column), len(names), path) for row in rows]
+        names = max((_names(first, separator) for separator in _CERTAIN), key=len)
+        if len(names) > 1:
+            raise InputError(
+                f"{path}: a column {_either(columns)} is needed; there are {', '.join(names)}; name it so, or give one "
+                f"id a line (ids with commas, semicolons or tabs in quotes, below a first line {columns[0]})"
+            )
+        file.seek(0)
+        return columns[0], [line.strip() for line in file]
+
+
+def _names(line: str, separator: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+
+
+def _id_of(row: list[str], at: int, width: int, path: Path) -> str:
+    if len(row) > width:
+        raise InputError(
+            f"{path}: as many columns as in the first line ({width}) are needed, got {row}; put what holds a separator "
+            "in quotes"
+        )
+    return row[at].strip() if at < len(row) else ""
+
+
+def _either(columns: Sequence[str]) -> str:
+    return " or ".join(map(repr, columns))
