@@ -43,6 +43,7 @@ class Origin:
     digest: str  # of their bytes
     rows: int  # about how many they were
     until: float  # feedback received before is in it
+    since: float = 0.0  # but for what was received before that
 
     @property
     def name(self) -> str:
@@ -66,6 +67,7 @@ class Standing:
     notes: tuple[str, ...]
     recommender: "Callable[[], Recommender]"
     on_trial: int | None  # the version that is
+    since: float  # feedback received before does not count
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,8 @@ def find_standing(parameters: RetrainParameters) -> Standing:
             f"parameter 'propensities': takes are weighed by it, and version {champion.number} learns from ratings, "
             "each alike; leave it out"
         )
-    situation, more = _situation(parameters, champion, preparation, before, implicit=implicit)
+    since = moment(parameters.since, "since") if parameters.since else (origin or {}).get("since", 0.0)
+    situation, more = _situation(parameters, champion, preparation, before, since, implicit=implicit)
     train = {name: made[name] for name in _CARRIED if name in made and name in TrainParameters.model_fields}
     return Standing(
         champion,
@@ -125,6 +128,7 @@ def find_standing(parameters: RetrainParameters) -> Standing:
         (*notes, *more),
         cache(lambda: integrity.load_version(champion)),
         registry.trial.version if registry.trial else None,
+        since,
     )
 
 
@@ -135,14 +139,17 @@ def gather(parameters: RetrainParameters, standing: Standing) -> Gathered:
     now = time.time()
     source, preparation = locate(standing.preparation, parameters.folder)
     seen = ratings.look_at(source)
-    archive, since = _archive(parameters), _since(parameters)
+    archive, since = _archive(parameters), standing.since
     kinds, implicit = _kinds(parameters), standing.implicit
     given = feedback.NOTHING
     if archive is not None:
         given = feedback.collect(archive, since, now, parameters.within, kinds=kinds, implicit=implicit)
     moment_of = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S%f")
     path = data_folder() / "retraining" / parameters.model_name / f"ratings-{moment_of}.parquet"
-    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit, clip=parameters.propensities)
+    scale = None if implicit else standing.recommender().knowledge.scale
+    prepared = ratings.write_ratings(
+        path, source, preparation, given, implicit=implicit, clip=parameters.propensities, scale=scale
+    )
     answering = int((given.requests != "").sum())
     counts = {
         "feedback_ratings": float(len(given)),
@@ -153,7 +160,7 @@ def gather(parameters: RetrainParameters, standing: Standing) -> Gathered:
     kind = "takes" if implicit else "ratings"
     return Gathered(
         prepared,
-        Origin(preparation.model_dump(), seen.digest, seen.rows, now),
+        Origin(preparation.model_dump(), seen.digest, seen.rows, now, since),
         counts,
         f"gathered {path}: about {seen.rows:,} {kind} of {source.name} and {len(given):,} of feedback "
         f"({answering:,} answer a list; {given.repeated:,} replaced by newer ones, {given.passed_over:,} passed over)",
@@ -165,6 +172,7 @@ def _situation(
     champion: "Version",
     preparation: Preparation,
     before: Dataset | None,
+    since: float,
     *,
     implicit: bool,
 ) -> tuple[Situation, list[str]]:
@@ -180,7 +188,7 @@ def _situation(
     else:
         same = digest_source(find_files(source), located) == champion.tags.get("data_version")
         grown = 0 if same or before is None else max(0, seen.rows - int(before.manifest["rows_read"]))
-    until = max(last["until"] if last else 0.0, _since(parameters))
+    until = max(last["until"] if last else 0.0, since)
     archive = _archive(parameters)
     given = 0
     if archive is None:
@@ -235,10 +243,6 @@ def _archive(parameters: RetrainParameters) -> "Archive | None":
         return Archive.of_folder(folder)
     except InputError:
         return None
-
-
-def _since(parameters: RetrainParameters) -> float:
-    return moment(parameters.since, "since") if parameters.since else 0.0
 
 
 def _kinds(parameters: RetrainParameters) -> list[str]:

@@ -20,7 +20,11 @@ class RetrainParameters(Trying, Rules):
         description="team's MySQL that keeps the feedback of several servers, without a password; empty: "
         "RECSYS_FEEDBACK_DATABASE, or else the file in store",
     )
-    since: str = Field("", description="feedback received from then on, as 2026-11-29T12:00; empty: all")
+    since: str = Field(
+        "",
+        description="feedback received from then on, as 2026-11-29T12:00; empty: as in the retraining that made the "
+        "champion, or all",
+    )
     within: Seconds = Field(  # type: ignore[assignment]
         "7d", description="feedback that names no request answers lists of at most so long ago"
     )

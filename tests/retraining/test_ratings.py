@@ -9,6 +9,7 @@ import pytest
 
 from recsys.data import builder
 from recsys.data.preparation import Preparation
+from recsys.errors import InputError
 from recsys.monitoring.archive import Archive
 from recsys.retraining import feedback, ratings
 from recsys.serving.record_table import TABLE
@@ -108,11 +109,11 @@ def added(archive, tmp_path, event):
 BASE = [("u0", "i1", 3.0, 10), ("u0", "i2", 1.0, 20), ("u1", "i2", 4.0, 30), ("u1", "i3", 5.0, 40)]
 
 
-def written(tmp_path, rows, header, given, *, implicit=False, clip=None, **parameters):
+def written(tmp_path, rows, header, given, *, implicit=False, clip=None, scale=None, **parameters):
     source = write_csv(tmp_path / "my.csv", rows, header)
     preparation = Preparation(**{"ratings": str(source), **parameters})
     path = tmp_path / "out" / "ratings.parquet"
-    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit, clip=clip)
+    prepared = ratings.write_ratings(path, source, preparation, given, implicit=implicit, clip=clip, scale=scale)
     return prepared, pq.read_table(path)
 
 
@@ -142,6 +143,22 @@ def test_ratings_without_times_or_values_get_feedback_without(archive, tmp_path)
     )
     assert {"rating", "timestamp"}.isdisjoint(table.column_names)
     assert prepared.feedback == "implicit"
+
+
+@pytest.mark.parametrize("scale", [(0.5, 5.0), (1.0, 5.0), (2.0, 5.0), (1.0, 8.0)])
+def test_ratings_on_about_the_scale_of_before_are_taken(archive, tmp_path, scale):
+    _, table = written(tmp_path, BASE, "user_id,item_id,rating,timestamp", collect(archive), scale=scale)
+    assert table.num_rows == 7
+
+
+@pytest.mark.parametrize("scale", [(0, 100), (1, 9), (-5, -1), (4, 5)])
+def test_ratings_on_another_scale_are_refused_before_anything_is_written(archive, tmp_path, scale):
+    expected = (
+        rf"my\.csv: ratings are from 1 to 5, .* were from {scale[0]} to {scale[1]}: .*; then retrain with -P since="
+    )
+    with pytest.raises(InputError, match=expected):
+        written(tmp_path, BASE, "user_id,item_id,rating,timestamp", collect(archive), scale=scale)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_prepare_takes_the_newer_of_rating_and_feedback(archive, tmp_path):

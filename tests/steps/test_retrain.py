@@ -175,6 +175,33 @@ def test_a_retraining_that_fails_says_so_and_leaves_all_as_it_was(world, step, c
     assert "retrain.outcome" not in tags
 
 
+def test_ratings_on_another_scale_are_refused_and_nothing_is_trained(world, step, capsys):
+    rows = [(*row[:2], 20 * row[2], row[3]) for row in sample(80)]
+    write_csv(world.home / "hundred.csv", rows, "who,what,stars,when")
+    before = world.contents()
+    with pytest.raises(SystemExit):
+        step("retrain", force=True, ratings="hundred.csv", **ANY)
+    said = capsys.readouterr().err
+    assert "hundred.csv: ratings are from 20 to 100, and those that the champion learnt from were from 1 to 5" in said
+    assert world.contents() == before
+
+
+def test_the_moment_from_which_on_feedback_counts_is_that_of_the_champion_where_none_is_given(world, step, capsys):
+    feedback(world, range(110, 114))
+    trained = world.client.get_model_version("recsys", str(champion_of(world))).run_id
+    step("retrain", force=True, min_gain=0.5, **ANY)
+    assert last(world)[0].data.metrics["feedback_ratings"] > 0
+    before = last(world)[1]["retrain.origin"]
+    step("retrain", force=True, min_gain=0.5, since="now", **ANY)
+    assert last(world)[0].data.metrics["feedback_ratings"] == 0
+    try:
+        world.client.set_tag(trained, "retrain.origin", last(world)[1]["retrain.origin"])
+        step("retrain", force=True, min_gain=0.5, **ANY)
+        assert last(world)[0].data.metrics["feedback_ratings"] == 0
+    finally:
+        world.client.set_tag(trained, "retrain.origin", before)
+
+
 def test_of_two_at_once_the_second_says_that_another_is_at_it(world, step, capsys, monkeypatch):
     monkeypatch.setattr("registry.lease.Pace", lambda: lease_of(600.0))  # however slowly the other one beats
     ended = threading.Event()

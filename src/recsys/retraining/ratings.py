@@ -20,6 +20,7 @@ from recsys.data.preparation import Preparation
 from recsys.data.ratings import BYTES_A_ROW, Ratings, read_ratings
 from recsys.data.readers.files import digest_files, estimate_rows, find_files
 from recsys.data.readers.source import ColumnNames
+from recsys.errors import InputError
 from recsys.retraining.feedback import GivenRatings
 from recsys.runtime import memory
 from recsys.runtime.files import write_atomically
@@ -51,6 +52,7 @@ def write_ratings(
     *,
     implicit: bool,
     clip: float | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> Preparation:
     """Write the ratings of a source and the feedback behind them as Parquet; how to prepare that file.
 
@@ -62,9 +64,10 @@ def write_ratings(
         implicit: there are no ratings, only takes.
         clip: without ratings, takes of feedback count by one over the propensity of what was shown, at most so much,
             as the weights of `prepare` count; a pair that is in both counts by the sum. None: a take is a take.
+        scale: of what the champion learnt from, about which the source's has to be. None: any.
 
     Raises:
-        InputError: if the source cannot be read.
+        InputError: if the source cannot be read, or its ratings are on another scale.
     """
     weighted = preparation.weighted or clip is not None
     columns = column_names(preparation)
@@ -82,6 +85,8 @@ def write_ratings(
         scratch=scratch,
         summed=preparation.weighted,
     ) as ratings:
+        if scale is not None:
+            _check_scale(source, ratings, scale)
         schema = _schema(timed=ratings.timed, implicit=implicit, weighted=weighted)
         unit = _unit(ratings) if ratings.timed else 1.0
         with write_atomically(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
@@ -93,6 +98,20 @@ def write_ratings(
     changes |= {"encoding": "auto", "decimal": "auto"}
     changes |= {"feedback": "implicit" if implicit else preparation.feedback, "weight": WEIGHT if weighted else "none"}
     return preparation.model_copy(update=changes)
+
+
+def _check_scale(source: Path, ratings: Ratings, scale: tuple[float, float]) -> None:
+    """Refuse ratings that share no more than half of the range of both: a 5 may be the best or among the worst."""
+    ends = [(block.values.min(), block.values.max()) for block in ratings.blocks()]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    range_of_both = max(high, scale[1]) - min(low, scale[0])
+    if range_of_both and min(high, scale[1]) - max(low, scale[0]) <= range_of_both / 2:
+        raise InputError(
+            f"{source}: ratings are from {low:g} to {high:g}, and those that the champion learnt from were from "
+            f"{scale[0]:g} to {scale[1]:g}: neither its like threshold nor the feedback given since fits both. If that "
+            "is another scale, run the entry points train, with a like_threshold of it, and promote; then retrain with "
+            "-P since= the moment from which on feedback is on it"
+        )
 
 
 def _schema(*, timed: bool, implicit: bool, weighted: bool) -> pa.Schema:
