@@ -127,7 +127,9 @@ def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_
             assert found
             assert person not in found
     module_step("forget", user=stranger)
-    assert "no version of recsys learnt from this person" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no version of recsys learnt from this person" in said
+    assert "not looked at: ratings files (those that retrain gathered too, in the folder of data), datasets" in said
 
 
 @pytest.mark.parametrize(
