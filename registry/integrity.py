@@ -110,7 +110,8 @@ def _away(version: Version, what: str) -> str:
         place = version.source
     return (
         f"version {version.number} of {version.name!r} cannot be loaded: {what} cannot be had from {place}; bring back "
-        "to that place what was logged there, or train it again"
+        "to that place what was logged there (a project that was moved: docs/server.md, To another folder or machine), "
+        "or train it again"
     )
 
 

@@ -1,7 +1,9 @@
 """A version whose files are not those registered is named and goes nowhere, and nothing of it runs."""
 
 import json
+import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 import mlflow
 import pytest
 
-from tests.support.pipeline import Store, grid, write_csv
+from tests.support.pipeline import PROJECT, Store, grid, stepper, write_csv
 
 ANY = {"max_rmse": 4, "beat_bias": False}
 
@@ -52,6 +54,26 @@ def refused(capsys, step, name, **parameters):
         step(name, **parameters)
     said = capsys.readouterr()
     return said.out + said.err
+
+
+def test_a_moved_project_is_whole_again_by_what_the_documentation_says(store, step, tmp_path, in_process, capsys):
+    write_csv(store.home / "grid.csv", grid())
+    step("train", ratings="grid.csv", family="bias")
+    moved = Store(tmp_path / "another place")
+    shutil.move(store.folder, moved.folder)
+    there = stepper(moved.home, in_process, MLFLOW_TRACKING_URI=moved.uri, RECSYS_DATA=str(moved.data))
+    assert "a project that was moved: docs/server.md" in refused(capsys, there, "verify", version=1)
+    said = (PROJECT / "docs" / "server.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    ((columns, statement),) = re.findall(r'^\$ for place in (.*); do\n.* mlflow\.db "(update .*)"$', said, re.MULTILINE)
+    with sqlite3.connect(moved.folder / "mlflow.db") as database:
+        for column in columns.split():
+            table, name = column.split(".")
+            changed = statement.replace("${place%.*}", table).replace("${place#*.}", name)
+            changed = changed.replace("/home/anna/recsys", str(store.folder)).replace("/srv/recsys", str(moved.folder))
+            database.execute(changed)
+        assert str(store.folder / "artifacts") not in "".join(database.iterdump())
+    there("verify", version=1)
+    assert "all as registered" in capsys.readouterr().out
 
 
 def test_what_was_registered_is_verified(files, module_step, capsys):
