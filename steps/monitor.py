@@ -56,6 +56,7 @@ class _Watching:
     def look(self) -> "Report":
         """Judge the window that ends now, or where `until` says."""
         from recsys.monitoring import plots, state
+        from recsys.monitoring.attribution import tell_apart
         from recsys.monitoring.report import watch
         from recsys.monitoring.traffic import Names, read_feedback, read_traffic
         from registry import transitions
@@ -72,8 +73,9 @@ class _Watching:
             run.set_tags({_MODEL: parameters.model_name, _VERSION: number, _LOOK: str(look)})
             reference, dataset, notes = self._reference(number)
             names = Names.empty()
+            traffic = read_traffic(self._archive.lists(since - parameters.within, until), names)
             report = watch(
-                read_traffic(self._archive.lists(since - parameters.within, until), names),
+                tell_apart(traffic, names, {str(one.number): one.created for one in registry.versions}),
                 read_feedback(self._archive.feedback(since, until + _LATE), names),
                 names,
                 number,
@@ -107,8 +109,11 @@ class _Watching:
         return max((int(tags.get(_LOOK, 0)) for tags in found), default=0)
 
     def _load(self, version: str) -> "Recommender":
+        from recsys.monitoring.attribution import EARLIER
         from registry import integrity, versions
 
+        if version.endswith(EARLIER):
+            raise InputError("the registry was restored from a backup, and has another version of that number now")
         return integrity.load_version(versions.find_or_raise_version(self._parameters.model_name, int(version)))
 
     def _make_reference(self, version: str) -> "tuple[Reference | None, Dataset | None, list[str]]":

@@ -1,6 +1,7 @@
 """monitor and forget as steps: a version that is served, its feedback, and what is left on record."""
 
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -34,6 +35,7 @@ def traffic(module_store, module_step, served):
     if not (module_store.folder / "trained").exists():
         module_step("train", family="bias", **SAMPLE)
         module_step("promote", beat_bias=False, max_rmse=5)
+        _register_at(module_store, time.time() - 90_000)
         (module_store.folder / "trained").touch()
     state = transitions.read_state("recsys")
     version = state.find(state.champion)
@@ -47,6 +49,11 @@ def traffic(module_store, module_step, served):
     random = np.random.default_rng(0)
     write(served / "feedback.db", given, integrity.load_version(version), random, since=now - 80_000, until=now)
     return dataset
+
+
+def _register_at(store, moment):
+    with sqlite3.connect(store.folder / "mlflow.db") as database:
+        database.execute("update model_versions set creation_time = ?", (int(1000 * moment),))
 
 
 def test_monitor_leaves_a_run_a_summary_and_what_the_server_shows(traffic, module_store, module_step, served, capsys):
@@ -111,6 +118,23 @@ def test_a_look_that_fails_is_told_and_the_next_one_is_at_its_time(traffic, modu
     assert said.count("checks were judged") == 2
     assert said.count("note: this look found nothing (MlflowException: the registry is away)") == 1
     assert all(0 < seconds <= 600 for seconds in slept)
+
+
+def test_lists_of_a_version_whose_number_another_one_has_now_are_not_its_own(
+    traffic, module_step, module_store, served, capsys
+):
+    module_step("monitor", page=False)
+    measured = set(module_store.run_named("monitor").data.metrics)
+    _register_at(module_store, time.time() - 40_000)  # after half of the lists
+    capsys.readouterr()
+    module_step("monitor", page=False)
+    _register_at(module_store, time.time() - 90_000)
+    said = capsys.readouterr().out
+    (kept,) = re.findall(
+        r"note: (\d+) ratings of lists by version 1 of before are not measured: the registry was restored", said
+    )
+    assert 0 < int(kept) < len(traffic.test)
+    assert "version_1_of_before/ndcg" in set(module_store.run_named("monitor").data.metrics) - measured
 
 
 def test_forget_removes_a_person_and_says_which_versions_learnt(traffic, module_step, served, capsys):

@@ -1,13 +1,17 @@
 """Which impression an event answers: by the request that it names, or else by user and item within a time."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from recsys.arrays import Array, Floats
-from recsys.monitoring.traffic import Feedback, Traffic
+from recsys.monitoring.traffic import Feedback, Names, Traffic
 
+EARLIER = " of before"  # behind the number of a version that a registry has lost
 SLACK = 300.0
-"""Seconds by which a client's clock may be ahead of ours."""
+"""Seconds by which another machine's clock may be ahead of ours."""
 
 
 def event_times(feedback: Feedback) -> Floats:
@@ -72,3 +76,19 @@ def newest_of_each(feedback: Feedback) -> Array:
     """The rows that count, ascending: of several events of a kind by one user on one item, the last that arrived."""
     table = pd.DataFrame({"user": feedback.users, "item": feedback.items, "kind": feedback.kinds})
     return np.flatnonzero(~table.duplicated(keep="last").to_numpy())
+
+
+def tell_apart(traffic: Traffic, names: Names, created: Mapping[str, float]) -> Traffic:
+    """Name versions anew, with EARLIER, where a list is older than the version that has that number now.
+
+    A registry that was restored from a backup gives numbers once more that the record has already.
+
+    Args:
+        created: seconds since 1970, by version.
+    """
+    versions = traffic.versions.copy()
+    for name, code in list(names.versions.items()):
+        older = (traffic.versions == code) & (traffic.moments < created.get(name, 0.0) - SLACK)
+        if older.any():
+            versions[older] = names.versions[f"{name}{EARLIER}"]
+    return replace(traffic, versions=versions)
