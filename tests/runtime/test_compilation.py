@@ -4,11 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 import recsys
+from recsys.runtime import compilation
 
 COMPILES = """
 import sys
@@ -38,3 +42,27 @@ def test_what_was_compiled_with_other_operations_on_lines_is_compiled_anew(tmp_p
         lines.write("# changed\n")
     assert [hits(), hits()] == [0, 1]
     assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def add_one(numbers):
+    numbers[0] += 1
+
+
+def test_loops_of_other_releases_go_a_month_after_their_last_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    past = time.time() - 31 * 86_400
+    for name in ("0123456789abcdef", "fedcba9876543210", "another_program_0123456789abcdef"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "loop.nbi").touch()
+        os.utime(tmp_path / name, (past, past))
+    os.utime(tmp_path / "fedcba9876543210")
+    compilation.compile_loop(add_one, np.zeros(1))
+    kept = {"fedcba9876543210", "another_program_0123456789abcdef"}
+    (ours,) = {path.name for path in tmp_path.iterdir()} - kept
+    assert list((tmp_path / ours).rglob("*.nbc"))
+
+    os.utime(tmp_path / ours, (past, past))
+    compilation._folder.cache_clear()  # as in the next process
+    compilation.compile_loop(add_one, np.zeros(1))
+    assert (tmp_path / ours).stat().st_mtime > past + 86_400
+    assert kept < {path.name for path in tmp_path.iterdir()}

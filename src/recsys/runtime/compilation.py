@@ -3,7 +3,12 @@
 import functools
 import hashlib
 import math
+import os
+import re
+import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,9 @@ LANE = 16
 """Numbers of 4 bytes in a line of the processor's cache: tables whose width is a multiple of it have no rest."""
 TILE = 8 if "+avx512f" in codegen.get_host_cpu_features() else 4
 """Rows of a tile of `lines.add_products`, whose sums fit into the processor's registers."""
+
+_STAMP = re.compile("[0-9a-f]{16}")
+_UNUSED_SECONDS = 30 * 86_400
 
 part_of_loop = numba.njit(fastmath=_FAST_MATH, error_model="numpy")
 """Decorates a function that a compiled loop calls."""
@@ -65,11 +73,29 @@ def _stamp() -> str:
     return hashlib.blake2b(b"".join(part.read_bytes() for part in parts), digest_size=8).hexdigest()
 
 
+@functools.cache
+def _folder(chosen: Path) -> Path:
+    """Where these loops are kept, marked as used; as it is made, those of other releases unused for a month go.
+
+    A process that still uses one of those has read what it runs, and compiles anew what it has not.
+    """
+    folder = chosen / _stamp()
+    with suppress(OSError):  # it cannot be written, or another process is at it
+        if folder.exists():
+            os.utime(folder)
+            return folder
+        folder.mkdir(parents=True)
+        for other in chosen.iterdir():
+            if _STAMP.fullmatch(other.name) and other.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
 def _compile(function: Callable[..., Any], example: tuple[object, ...], *, is_cached: bool) -> Callable[..., Any]:
     before = numba.config.CACHE_DIR, numba.config.CACHE_LOCATOR_CLASSES
     # This folder or none: else Numba writes beside the source.
     chosen = Path(before[0]) if before[0] else user_cache_path("recsys") / "numba"  # NUMBA_CACHE_DIR
-    numba.config.CACHE_DIR = str(chosen / _stamp())
+    numba.config.CACHE_DIR = str(_folder(chosen))
     numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"
     try:
         compiled: Callable[..., Any] = numba.njit(
