@@ -165,8 +165,8 @@ def test_the_column_of_ids_may_have_either_name_whatever_separates_columns(tmp_p
         ),
         (
             "users.csv",
-            "user_id\na,u1\n",
-            "users.csv: as many columns as in the first line (1) are needed, got ['a', 'u1']",
+            "user_id\nu2\na,u1\n",
+            "users.csv:3: as many columns as in the first line (1) are needed, got ['a', 'u1']",
         ),
         ("users.txt", "u1\n\nu2\n", "users.txt: row 2: column 'user_id': an id (text or integer) is needed"),
         ("users.csv", "name,user_id\na,u1\nb\n", "users.csv: row 2: column 'user_id': an id"),

@@ -20,7 +20,8 @@ def read_ids(path: Path, columns: Sequence[str], parameter: str) -> tuple[Ids, i
     """The ids of a file in its order, each once, shape (n,); and how many lines repeat one.
 
     Args:
-        path: Parquet by its suffix, else text. Where the first line of a text names the column, it is CSV.
+        path: Parquet by its suffix, else text. Where the first line of a text names the column, it is CSV, with any of
+            _SEPARATORS.
         columns: what that of the ids may be called, such as "user_id"; the first that is there counts.
         parameter: that names the file, for the message of an error.
 
@@ -61,8 +62,8 @@ def _of_text(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:
         for column, separator in product(columns, _SEPARATORS):
             names = _names(first, separator)
             if column in names:
-                rows = [row for row in csv.reader(file, delimiter=separator) if row]
-                return column, [_id_of(row, names.index(column), len(names), path) for row in rows]
+                rows, at = csv.reader(file, delimiter=separator), names.index(column)
+                return column, [_id_of(row, at, len(names), f"{path}:{rows.line_num + 1}") for row in rows if row]
         names = max((_names(first, separator) for separator in _CERTAIN), key=len)
         if len(names) > 1:
             raise InputError(
@@ -77,11 +78,11 @@ def _names(line: str, separator: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
 
 
-def _id_of(row: list[str], at: int, width: int, path: Path) -> str:
+def _id_of(row: list[str], at: int, width: int, place: str) -> str:
     if len(row) > width:
         raise InputError(
-            f"{path}: as many columns as in the first line ({width}) are needed, got {row}; put what holds a separator "
-            "in quotes"
+            f"{place}: as many columns as in the first line ({width}) are needed, got {row}; put what holds a "
+            "separator in quotes"
         )
     return row[at].strip() if at < len(row) else ""
 
