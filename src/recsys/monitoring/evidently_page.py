@@ -51,7 +51,8 @@ def write_page(path: Path, window: Rated, reference: Rated, learnt: pd.DataFrame
         trained = Dataset.from_pandas(_sample(learnt, rows, seed), DataDefinition(numerical_columns=["rating"]))
         beside = {"current_train_data": trained, "reference_train_data": trained}
         try:
-            Report(metrics).run(now, before, additional_data=beside).save_html(str(path))
+            with np.errstate(invalid="ignore"):  # it divides by the deviation of every column, a constant one's too
+                Report(metrics).run(now, before, additional_data=beside).save_html(str(path))
         except Exception as error:  # of a window that it does not expect, its rankings raise a KeyError, say
             problem = f"it ended with {type(error).__name__}: {error}"
             continue
