@@ -81,7 +81,8 @@ dump() {
 
 clear_tables() {
     local tables
-    tables="$(ask "select group_concat('\`', table_name, '\`') from information_schema.tables where table_schema = database()" |
+    # MySQL cuts such a list at 1,024 bytes by default, and MLflow's tables fill more.
+    tables="$(ask "set session group_concat_max_len = 1048576; select group_concat('\`', table_name, '\`') from information_schema.tables where table_schema = database()" |
         sed 's/^NULL$//')"
     [[ -z "$tables" ]] || ask "set foreign_key_checks = 0; drop table $tables"
 }

@@ -140,6 +140,7 @@ def _private_server(folder: Path) -> DatabaseServer:
         *("--socket=", f"--pid-file={folder / 'pid'}", "--skip-name-resolve", "--skip-log-bin"),
         # A commit outlives a kill of the server, though not of the machine: tests need not wait for the disk.
         *("--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=64M", "--max-connections=200"),
+        "--group-concat-max-len=1024",  # MySQL's default
     ]
     certificates = folder / "certificates"
     make_certificates(certificates)
