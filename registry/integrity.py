@@ -57,11 +57,7 @@ def fetch_checked(version: Version, folder: Path) -> tuple[Path, int]:
     try:
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(folder)))
     except Exception as error:  # what a missing file raises depends on the store
-        reason = " ".join(str(error).split())[:300]  # MLflow's take many lines
-        raise InputError(
-            f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
-            "train it again"
-        ) from error
+        raise InputError(_away(version, "its files", error)) from error
     if not any(path.is_file() for path in place.rglob("*")):  # of a folder that is away MLflow makes an empty one
         raise InputError(_away(version, "its files"))
     _remove_compiled(place)
@@ -90,7 +86,7 @@ def fetch_statement(version: Version, folder: Path) -> Path:
         uri = f"{_location(version)}/{STATEMENT}"
         place = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # what a missing file raises depends on the store
-        raise InputError(_away(version, f"its {STATEMENT}")) from error
+        raise InputError(_away(version, f"its {STATEMENT}", error)) from error
     check_statement(place.read_bytes(), stated)
     return place.parent
 
@@ -102,8 +98,8 @@ def _location(version: Version) -> str:
     return str(MlflowClient().get_logged_model(version.model_id).artifact_location)
 
 
-def _away(version: Version, what: str) -> str:
-    """The refusal of a version whose files, or one of them, are not where they were logged."""
+def _away(version: Version, what: str, error: Exception | None = None) -> str:
+    """The refusal of a version whose files, or one of them, are not where they were logged, or not to be had now."""
     try:
         place = _location(version)
     except Exception:  # the registry is away too
@@ -111,8 +107,13 @@ def _away(version: Version, what: str) -> str:
     return (
         f"version {version.number} of {version.name!r} cannot be loaded: {what} cannot be had from {place}; bring back "
         "to that place what was logged there (a project that was moved: docs/server.md, To another folder or machine), "
-        "or train it again"
+        "start the server or store that keeps it, or train it again" + (f" ({_told(error)})" if error else "")
     )
+
+
+def _told(error: Exception) -> str:
+    """An error in one line; MLflow's take many."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def read_parameters(version: Version) -> dict[str, Any]:
@@ -155,8 +156,6 @@ def load_named_version(version: Version) -> tuple[Recommender, dict[str, str]]:
             saved = place / "artifacts" / ARTIFACT
             return load_recommender(saved), read_names(saved)
         except Exception as error:  # what a damaged or missing file raises depends on the library that reads it
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"version {version.number} of {version.name!r} cannot be loaded ({type(error).__name__}: {reason}); "
-                "train it again"
+                f"version {version.number} of {version.name!r} cannot be loaded ({_told(error)}); train it again"
             ) from error

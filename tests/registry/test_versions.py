@@ -8,6 +8,7 @@ from recsys.errors import InputError
 from registry import documents, integrity, versions
 from registry.replicates import pack
 from tests.support.pipeline import VERSION_TAGS as TAGS
+from tests.support.services import free_port
 
 MEASURED = {"rmse": 0.91234, "mae": 0.7, "auc": 0.8123456789, "auc_per_user": 0.7, "rows": 100.0}
 
@@ -225,6 +226,17 @@ def test_a_version_of_another_tool_is_listed_and_refused_by_name(registry):
     assert foreign.metrics_on("one") is None
     with pytest.raises(InputError, match=r"version 1 of 'recsys' was not registered by recsys \(no tag 'family'\)"):
         integrity.load_version(foreign)
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_version(registry, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    place = f"http://127.0.0.1:{free_port()}/api/2.0/mlflow-artifacts/artifacts/model"
+    registry.client.create_registered_model("recsys")
+    registry.client.create_model_version("recsys", place, tags={"family": "bias"})
+    (version,) = versions.list_versions("recsys")
+    with pytest.raises(InputError, match=f"cannot be had from {place}; .*start the server or store") as caught:
+        integrity.load_version(version)
+    assert "NewConnectionError" in str(caught.value)
 
 
 def test_a_version_whose_files_are_gone_is_told(register):
