@@ -170,6 +170,22 @@ class TestCleaning:
         assert "1 of 99 rows" in note
         assert "-P min_rating=-3" in note
 
+    @pytest.mark.parametrize(
+        ("stamps", "told"),
+        [
+            ((1_700_000_000, 1_700_000_000_001), True),
+            ((1_700_000_000_001, "", 1_700_000_000), True),
+            ((1_700_000_000, 878_542_960), False),
+            ((1_700_000_000_001, 1_600_000_000_000), False),
+            ((1, 1_700_000_000), False),  # no clock's, such as a number of the session
+            (("1973-10-01", "9999-12-31"), False),
+        ],
+    )
+    def test_timestamps_in_seconds_and_milliseconds_are_told(self, write, stamps, told) -> None:
+        lines = [f"u,i{n},3,{stamp}" for n, stamp in enumerate(stamps)]
+        notes = read_ratings(write("\n".join([HEADER, *lines]))).notes
+        assert ["look like seconds in some rows" in note for note in notes] == [True] * told
+
     def test_nothing_left(self, write) -> None:
         text = message(write("user_id,item_id,rating\nu,i,0\nu,j,\nu,k,-1\n"))
         assert "none of the 3 rows" in text

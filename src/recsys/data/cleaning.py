@@ -25,6 +25,8 @@ TAKEN = 1.0
 _LARGEST = 1e12  # of a rating, whose squares are summed
 _LATEST = 1e20  # of a timestamp: nanoseconds since 1970 are 1e18
 _YEAR_1 = -62_135_596_800.0  # seconds; Python and ISO 8601 have no date before
+_CLOCK = 1e8  # of a timestamp, from which on it is taken as read off a clock: 1973, in seconds
+_UNITS_APART = 100.0  # times the earliest, from which on the latest is of another unit; 2030 is 19 times 1973
 _NOTED_SHARE = 0.01  # of the rows dropped below zero, from which on the user is told
 
 
@@ -75,6 +77,8 @@ class Cleaner:
     items: VocabularyBuilder = field(default_factory=VocabularyBuilder)
     rows_read: int = 0
     timed: bool = False  # whether any row has a timestamp
+    _earliest: float = math.inf  # of the timestamps that were read off a clock
+    _latest: float = -math.inf
     _any_time: _Tally = field(default_factory=_Tally)
     _with_time: _Tally = field(default_factory=_Tally)
     _dated: bool | None = None  # whether timestamps are dates, from the first one on
@@ -97,6 +101,8 @@ class Cleaner:
         if stamps is not None:
             stamped = ~np.isnan(stamps)
             self.timed |= bool(stamped.any())
+            self._earliest = min(self._earliest, float(np.min(stamps, where=stamps >= _CLOCK, initial=np.inf)))
+            self._latest = max(self._latest, float(np.max(stamps, where=stamped, initial=-np.inf)))
             self._with_time.add(known & stamped, kept & stamped, values)
         block = Block(users, items, values, stamps)
         return block if kept.all() else block.select(kept)
@@ -112,15 +118,21 @@ class Cleaner:
         return {"missing_value": self.rows_read - tally.known, "below_min_rating": tally.known - tally.kept}
 
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the rows dropped."""
-        tally = self._tally
+        """What the user should know of the rows dropped and of the timestamps."""
+        tally, told = self._tally, list[str]()
         low = tally.known - tally.kept
-        if self.bar != "positive" or low <= _NOTED_SHARE * self.rows_read or tally.lowest >= 0:
-            return ()
-        return (
-            f"{low} of {self.rows_read} rows are rated zero or below and were dropped; "
-            f"for a scale that goes below zero pass -P min_rating={tally.lowest:g}",
-        )
+        if self.bar == "positive" and low > _NOTED_SHARE * self.rows_read and tally.lowest < 0:
+            told.append(
+                f"{low} of {self.rows_read} rows are rated zero or below and were dropped; "
+                f"for a scale that goes below zero pass -P min_rating={tally.lowest:g}"
+            )
+        if not self._dated and self._latest > _UNITS_APART * self._earliest:
+            told.append(
+                f"column {self.columns.timestamp!r}: timestamps from {self._earliest:.0f} to {self._latest:.0f} look "
+                "like seconds in some rows and milliseconds or less in others, which puts ratings in a wrong order: "
+                "write all in one unit"
+            )
+        return tuple(told)
 
     @property
     def _tally(self) -> _Tally:
