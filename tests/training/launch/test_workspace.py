@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_signs_are_up_to_date_and_of_the_latest_attempt(tmp_path):
     assert (found.pid, found.step, found.waiting, found.ended) == (2, 5, True, "")
     heartbeat.end("done")
     assert read_statuses(tmp_path)[0].ended == "done"
+
+
+def test_setting_the_time_of_day_makes_no_rank_hang(tmp_path, monkeypatch):
+    Heartbeat(tmp_path, RankStatus(0, 2, 0, 1)).beat(7, True)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    Heartbeat(tmp_path, RankStatus(1, 2, 0, 2)).beat(7, False)
+    first, second = read_statuses(tmp_path)
+    assert first.since <= min(second.at, second.since) <= time.monotonic()
 
 
 def test_a_line_that_a_crash_cut_short_is_passed_over(tmp_path):

@@ -23,7 +23,7 @@ class RankStatus:
     attempt: int  # 0, or how often the processes were started again
     pid: int
     ended: str = ""  # "done" or "stopped"
-    at: float = 0.0  # of the last heartbeat
+    at: float = 0.0  # of the last heartbeat, by the machine's monotonic clock: the time of day may be set meanwhile
     since: float = 0.0  # when step or waiting last changed
     begun: float = 0.0  # 1 past its start, in which it may be silent for seconds
     step: float = 0.0
@@ -46,7 +46,7 @@ class Heartbeat:
         self.count_sent: Callable[[], int] = lambda: 0
         self._name = f"{status.attempt}-{status.rank}"
         self._folder = folder
-        status.at = status.since = time.time()
+        status.at = status.since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._name}.heartbeat"
         path.write_bytes(bytes(_RECORD.size))
@@ -59,7 +59,7 @@ class Heartbeat:
     def beat(self, step: int, waiting: bool) -> None:
         """The rank is at this step, and begins or ends to wait for others."""
         status = self.status
-        status.since, status.step, status.waiting, status.begun = time.time(), step, float(waiting), 1.0
+        status.since, status.step, status.waiting, status.begun = time.monotonic(), step, float(waiting), 1.0
         self._show()
 
     def end(self, how: str) -> None:
@@ -78,7 +78,7 @@ class Heartbeat:
     def _run(self) -> None:
         while True:
             time.sleep(_EVERY_SECONDS)
-            self.status.at = time.time()
+            self.status.at = time.monotonic()
             self._show()
 
 

@@ -181,7 +181,7 @@ class Launcher:
                 kind = getattr(errors, failure.kind, InputError)
                 raise kind(failure.message) if issubclass(kind, InputError) else InputError(failure.message)
         hung = find_hung(
-            [status for status in statuses if _is_alive(status.pid)], self.settings.rank_timeout, time.time()
+            [status for status in statuses if _is_alive(status.pid)], self.settings.rank_timeout, time.monotonic()
         )
         if hung and hung[0].attempt not in self._hung:
             status, sentence = hung
