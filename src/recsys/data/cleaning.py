@@ -201,7 +201,7 @@ def _refusal(place: str, name: str, text: str, dates: bool) -> InputError:
     if dates:
         expected = "a number or a date such as 2024-05-31T12:00:00"
     elif point != text and math.isfinite(_parsed(point, False)[0]):
-        remedy = f"write {point}, with a decimal point"
+        remedy = f"write {point}, or pass -P decimal=comma where commas do not separate the columns"
     return InputError(f"{place}: column {name!r}: expected {expected}, got {shorten(text)}; {remedy}")
 
 

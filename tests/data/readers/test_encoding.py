@@ -64,6 +64,6 @@ def test_a_decimal_comma_of_weights_is_told_as_theirs(write):
 def test_a_decimal_comma_by_parameter_reads_text_columns_too(write):
     text = "user_id;item_id;rating;timestamp\nu;i;4,5;2024-01-01\n \nu;j;2;2024-01-02T10:00+01:00\n"
     assert read_ratings(write(text), decimal="comma").values.tolist() == [4.5, 2.0]
-    assert "write 4.5, with a decimal point" in message(write(text), decimal="point")
+    assert "write 4.5, or pass -P decimal=comma where commas" in message(write(text), decimal="point")
     said = message(write('user_id,item_id,rating\nu,i,"4,5"\n'), decimal="comma")
     assert "the decimal comma is what separates the columns, too" in said
