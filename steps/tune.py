@@ -326,8 +326,10 @@ def _employ(
 
 def _import_for_the_end(parameters: Tuning) -> None:
     """What this process needs once the trials are done, while others run them."""
-    for name in ("recsys.tuning.plots", *(("recsys.training.trainer",) if parameters.registers else ())):
-        importlib.import_module(name)
+    importlib.import_module("recsys.tuning.plots")
+    importlib.import_module("sklearn.ensemble")  # by which Optuna says how important parameters are
+    if parameters.registers:
+        importlib.import_module("recsys.training.trainer")
 
 
 def _help_out(parameters: Tuning, url: str, number: int, until: float | None, parent: str) -> None:
