@@ -171,7 +171,7 @@ class _Registry:
         state = self._found = self._state()
         version = state.find(state.champion)
         if version is None:
-            self._tell(f"model {state.name!r} has no champion yet; it is served once promote has chosen one")
+            self._tell(f"model {state.name!r} has no champion; what is served changes once promote has chosen one")
             return None
         return self._key(version)
 
