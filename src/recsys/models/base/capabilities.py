@@ -1,5 +1,6 @@
 """Which families there are, and what each can do beyond the least that is asked of it."""
 
+import functools
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ def family_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.name != "base")
 
 
+@functools.cache  # a fit asks several times, and to look into the folder takes a fifth of a millisecond
 def import_family(name: str) -> Any:
     """The module of a family; raises InputError that lists the known ones."""
     if name not in family_names():

@@ -204,7 +204,7 @@ class CompiledEngine:
         """Learns from every row once; gives the mean square error, of each row before the step that used it."""
         total = 0.0
         for first, shifts, turns in self.source.turns(number, self.stride):
-            for errors in self.learn(first, shifts, turns, learning_rate):
+            for errors in self.learn(first, shifts, turns, learning_rate).tolist():
                 total += math.fsum(errors)
         return total / self.source.n_rows
 

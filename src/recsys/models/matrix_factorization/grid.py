@@ -13,7 +13,7 @@ same 2^k blocks of items: who has these blocks needs none of others meanwhile.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import or_
 
 import numpy as np
@@ -56,11 +56,12 @@ class Grid:
 
     def shifts(self, seed: int, epoch: int) -> Int64Array:
         """The shift of each turn of an epoch, (blocks,)."""
-        random, shifts, bit = generator(seed, TURNS, epoch), np.zeros(1, np.int64), self.blocks // 2
+        drawn = iter(generator(seed, TURNS, epoch).integers(2, size=self.blocks - 1).tolist())
+        shifts, bit = [0], self.blocks // 2
         while bit:
-            drawn = bit * random.integers(2, size=len(shifts))
-            shifts, bit = np.stack([shifts + drawn, shifts + (bit - drawn)], axis=1).reshape(-1), bit // 2
-        return shifts
+            halves = ((shift + bit, shift) if next(drawn) else (shift, shift + bit) for shift in shifts)
+            shifts, bit = list(chain.from_iterable(halves)), bit // 2
+        return np.array(shifts)
 
 
 def share(own: range, parts: int) -> tuple[list[range], int]:
