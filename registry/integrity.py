@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 from mlflow.tracking import MlflowClient
 
-from recsys.errors import InputError
+from recsys.errors import InputError, in_one_line
 from recsys.models.base.loading import load_recommender
 from recsys.models.base.recommender import Recommender
 from recsys.runtime.interruption import uninterrupted
@@ -107,13 +107,8 @@ def _away(version: Version, what: str, error: Exception | None = None) -> str:
     return (
         f"version {version.number} of {version.name!r} cannot be loaded: {what} cannot be had from {place}; bring back "
         "to that place what was logged there (a project that was moved: docs/server.md, To another folder or machine), "
-        "start the server or store that keeps it, or train it again" + (f" ({_told(error)})" if error else "")
+        "start the server or store that keeps it, or train it again" + (f" ({in_one_line(error)})" if error else "")
     )
-
-
-def _told(error: Exception) -> str:
-    """An error in one line; MLflow's take many."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def read_parameters(version: Version) -> dict[str, Any]:
@@ -157,5 +152,5 @@ def load_named_version(version: Version) -> tuple[Recommender, dict[str, str]]:
             return load_recommender(saved), read_names(saved)
         except Exception as error:  # what a damaged or missing file raises depends on the library that reads it
             raise InputError(
-                f"version {version.number} of {version.name!r} cannot be loaded ({_told(error)}); train it again"
+                f"version {version.number} of {version.name!r} cannot be loaded ({in_one_line(error)}); train it again"
             ) from error

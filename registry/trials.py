@@ -138,7 +138,8 @@ def end(name: str, trial: Trial, outcome: str, why: str, by: str) -> Trial | Non
 
 def extend(name: str, users: int | None, days: float | None) -> Trial:
     """Let the trial that runs go on for more users or days; raises InputError where none runs, and for fewer."""
-    running = find_or_raise_trial(read_state(name))
+    state = read_state(name)
+    running = find_or_raise_trial(state)
     for what, asked, given in (
         ("users", users, running.plan.trial_users),
         ("days", days, running.plan.trial_days),
@@ -148,7 +149,7 @@ def extend(name: str, users: int | None, days: float | None) -> Trial:
                 f"parameter {what!r}: extend needs at least the {given:,g} {what} that the trial of version "
                 f"{running.version} has, got {asked:,g}; to end it now: mlflow run . -e trial -P action=stop"
             )
-    version = read_state(name).find(running.version)
+    version = state.find(running.version)
     assert version
     content = {"trial": running.id, "users": users or running.plan.trial_users, "days": days or running.plan.trial_days}
     set_tag(version, EXTENDED, json.dumps(content))

@@ -43,7 +43,6 @@ def recommend(parameters: RecommendParameters) -> Counts:
             parameters.unknown,
         )
         asked = recommender.knowledge.user_ids if users is None else users
-        strangers = asked[recommender.knowledge.user_codes(asked) < 0]
         # What cannot be answered is told by one user, before anything is written.
         told = recommender.recommend(
             asked[:1], order.n, candidates=order.candidates, exclude=order.exclude, unknown=order.unknown
@@ -55,7 +54,7 @@ def recommend(parameters: RecommendParameters) -> Counts:
         run.log_metrics(values | {f"users_{name}": users for name, users in counts.policies.items()})
         run.log_json({"output": str(output), "unknown_items": list(told.unknown)}, "lists.json")
     _tell(version, counts, output, seconds, told.unknown)
-    if len(strangers):
+    if users is not None and len(strangers := users[recommender.knowledge.user_codes(users) < 0]):
         print(f"note: {len(strangers):,} users are unknown to the version, such as {strangers[0]!r}")
     return counts
 

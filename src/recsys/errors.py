@@ -27,3 +27,8 @@ class JoinedError(Exception):
     def __init__(self, run_id: str, host: str) -> None:
         super().__init__(f"took part in run {run_id} of {host}, which has the result; nothing is registered from here")
         self.run_id = run_id
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error of a library by its kind and what it says, for a message of ours: some take many lines."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

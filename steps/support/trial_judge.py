@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recsys.errors import in_one_line
 from recsys.experiments.judging import Evidence, Verdict, judge
 from recsys.runtime.files import write_atomically
 from recsys.serving.trial_page import JUDGED
@@ -223,8 +224,7 @@ def watch(judge_of: Judge, every: float, wait: Any, tell: Any) -> None:
             verdict = judge_of.look()
             said = "" if verdict is None or verdict.outcome is None else verdict.reason
         except Exception as error:  # whatever a client of a registry or of a database raises
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            said = f"note: the trial is not judged now ({reason})" if judge_of.knows_one else ""
+            said = f"note: the trial is not judged now ({in_one_line(error)})" if judge_of.knows_one else ""
         if said and said != told:
             tell(said)
         told = said

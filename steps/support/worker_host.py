@@ -25,7 +25,6 @@ _NEEDED = (
     "recsys.tracking.studies",
     "recsys.training.trainer",
     "recsys.tuning.search",
-    "registry.versions",
     "sklearn.linear_model",
     "steps.tune",
 )
@@ -82,6 +81,4 @@ if __name__ == "__main__":
     except Exception:
         traceback.print_exc()
         os._exit(1)
-    os._exit(
-        0
-    )  # to take down what was imported takes a fifth of a second; and workers that are left are not waited for
+    os._exit(0)  # at once: nothing is to be taken down, and workers that are left are not waited for

@@ -44,6 +44,11 @@ run_step("tune", tune, sys.argv[2:])
 """
 
 
+def surroundings(store, url: str) -> dict[str, object]:
+    """What `subprocess` gives to a `tune` besides its command."""
+    return {"cwd": PROJECT, "env": store.environment(RECSYS_STUDY_STORAGE=url), "stdin": subprocess.DEVNULL}
+
+
 class Worker:
     """`tune` in a process of its own, whose trials only sleep."""
 
@@ -54,9 +59,7 @@ class Worker:
         with log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SLEEPS, str(seconds), *given],
-                cwd=PROJECT,
-                env=store.environment(RECSYS_STUDY_STORAGE=url),
-                stdin=subprocess.DEVNULL,
+                **surroundings(store, url),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -221,18 +224,11 @@ def is_empty(group: int) -> bool:
 
 @contextmanager
 def starter_of_two(store, url: str, folder: Path, trials: int):
-    """`tune` with two workers: its process, the command, and how to find the process that they are forked from."""
+    """`tune` with two workers: its process, the command, and the process that they are forked from."""
     given = {"family": "bias", "study": "spring", "trials": trials, "workers": 2, "heartbeat": 1, "ratings": "my.csv"}
     command = [sys.executable, "-m", "steps.tune", *options(folder=store.home, **given, **COLUMNS)]
     with (folder / "log").open("w") as log:
-        starter = subprocess.Popen(
-            command,
-            cwd=PROJECT,
-            env=store.environment(RECSYS_STUDY_STORAGE=url),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+        starter = subprocess.Popen(command, **surroundings(store, url), stdout=log, stderr=log)
 
     def hosts() -> list[int]:
         return [child for child in below(starter.pid) if len(below(child)) == 2]
@@ -266,14 +262,7 @@ def test_a_worker_and_then_the_one_that_started_them_are_killed(ready, tmp_path)
     wait(lambda: is_empty(host), "the end of all")
     assert completed(file) < trials
 
-    again = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env=ready.environment(RECSYS_STUDY_STORAGE=url),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    again = subprocess.run(command, **surroundings(ready, url), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("registered version") == 1
     found = Counter(trial.state for trial in trials_of(url))

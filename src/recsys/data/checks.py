@@ -25,9 +25,7 @@ def check(ratings: Ratings, preparation: Preparation, source: Path) -> bool:
             "-P rating_column=<column>, or pass feedback=auto to learn from who took what"
         )
     place = source.name
-    low, high = np.inf, -np.inf
-    for block in ratings.blocks():
-        low, high = min(low, float(block.values.min())), max(high, float(block.values.max()))
+    low, high = ratings.scale()
     for ids, column, kind in (
         (ratings.users.ids, preparation.user_column, "users"),
         (ratings.items.ids, preparation.item_column, "items"),

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.arrays import Ids
+from recsys.data.readers.source import SEPARATORS
 from recsys.errors import InputError
 
-_SEPARATORS = ",;\t|"
 _CERTAIN = ",;\t"  # of columns: a bar may belong to an id
 
 
@@ -21,7 +21,7 @@ def read_ids(path: Path, columns: Sequence[str], parameter: str) -> tuple[Ids, i
 
     Args:
         path: Parquet by its suffix, else text. Where the first line of a text names the column, it is CSV, with any of
-            _SEPARATORS.
+            SEPARATORS.
         columns: what that of the ids may be called, such as "user_id"; the first that is there counts.
         parameter: that names the file, for the message of an error.
 
@@ -59,7 +59,7 @@ def _of_parquet(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:
 def _of_text(path: Path, columns: Sequence[str]) -> tuple[str, list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
-        for column, separator in product(columns, _SEPARATORS):
+        for column, separator in product(columns, SEPARATORS):
             names = _names(first, separator)
             if column in names:
                 rows, at = csv.reader(file, delimiter=separator), names.index(column)

@@ -68,6 +68,11 @@ class Ratings:
         for block in self._rows.blocks(timed=self.timed):
             yield Block(self._user_codes[block.users], self._item_codes[block.items], block.values, block.timestamps)
 
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest value."""
+        ends = [(float(block.values.min()), float(block.values.max())) for block in self.blocks()]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
     def load(self) -> Block:
         """All ratings at once, in memory; timestamps are seconds since 1970 for dates, else the file's own numbers."""
         blocks = list(self.blocks())

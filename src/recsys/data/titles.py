@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
+from recsys.data.readers.source import SEPARATORS
 from recsys.errors import InputError
 
 _COLUMNS = ("item_id", "title")
-_SEPARATORS = (",", ";", "\t", "|")
 _LONGEST = 300  # characters; what is longer is cut
 
 
@@ -36,7 +36,7 @@ def _read_parquet(path: Path) -> list[tuple[str, str]]:
 def _read_text(path: Path) -> list[tuple[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
-        separator = max(_SEPARATORS, key=header.count)
+        separator = max(SEPARATORS, key=header.count)
         names = next(csv.reader([header], delimiter=separator), [])
         _check_columns(path, names)
         at = [names.index(name) for name in _COLUMNS]

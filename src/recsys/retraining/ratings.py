@@ -102,8 +102,7 @@ def write_ratings(
 
 def _check_scale(source: Path, ratings: Ratings, scale: tuple[float, float]) -> None:
     """Refuse ratings with another top that share no more than half of the range of both: 5 may be the best or not."""
-    ends = [(block.values.min(), block.values.max()) for block in ratings.blocks()]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    low, high = ratings.scale()
     range_of_both = max(high, scale[1]) - min(low, scale[0])
     if high != scale[1] and min(high, scale[1]) - max(low, scale[0]) <= range_of_both / 2:
         raise InputError(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recsys.errors import InputError
+from recsys.errors import InputError, in_one_line
 from recsys.runtime.files import write_atomically
 from recsys.serving.engine import Engine
 from recsys.serving.form import open_form
@@ -92,7 +92,7 @@ class Follower:
         try:
             champion, trial = self._find(), self._find_trial()
         except Exception as error:  # whatever a client of a registry raises
-            return self._say(registry_problem=f"it does not answer ({_told(error)})")
+            return self._say(registry_problem=f"it does not answer ({in_one_line(error)})")
         self._look_at(champion)
         self._follow_trial(trial if champion is not None else None)
         return None
@@ -150,7 +150,7 @@ class Follower:
         try:
             self._bring(version, self.folder / place)
         except Exception as error:  # a version may be broken in any way
-            self._refused[version.key] = f"version {version.version} is refused: {_told(error)}"
+            self._refused[version.key] = f"version {version.version} is refused: {in_one_line(error)}"
             _log.warning("%s", self._refused[version.key])
             pause = min(_LONGEST_PAUSE, 2 * self._pause.get(version.key, _FIRST_PAUSE / 2))
             self._pause[version.key], self._again[version.key] = pause, time.monotonic() + pause
@@ -215,7 +215,3 @@ def _is_whole(folder: Path) -> bool:
     except InputError:
         return False
     return True
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

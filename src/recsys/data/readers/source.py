@@ -9,6 +9,9 @@ import pyarrow.compute as pc
 
 from recsys.errors import InputError
 
+SEPARATORS = ",;\t|"
+"""Of columns, in tables beside the ratings; what separates those of ratings is found by the dialect."""
+
 _LONGEST_VALUE = 60  # characters of a value shown in a message
 
 
